@@ -86,12 +86,13 @@ fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrai
         json["model_type"] = "llama".into();
         json["vocab_size"] = tokenizer.vocab_size().into();
         let config = DecoderConfig::from_json(&json, Path::new("the sweep's `config`"))?;
-        let decoder = finetune::init_random(&config, sweep.seed, context.device);
+        let decoder = finetune::init_random(&config, pretrain.initializer_range, sweep.seed, context.device);
         let settings = TrainSettings {
             epochs: pretrain.epochs,
             batch: pretrain.batch,
             learning_rate: pretrain.learning_rate,
-            warmup_steps: 30,
+            warmup_steps: pretrain.warmup_steps,
+            betas: pretrain.betas,
             max_len: pretrain.max_len,
             seed: sweep.seed,
             method: Method::Full,
@@ -154,7 +155,7 @@ pub fn align(context: Context<'_>, spec: &ModelSpec, align: &Align, parent: &Sta
             method: method(align.lora.as_ref()),
             ..TrainSettings::default()
         };
-        let settings = AlignSettings { train, kl: 0.0 };
+        let settings = AlignSettings { train, kl: align.kl };
         let model = out.join("model");
         let summary = align_model(
             &parent.dir.join("model"),

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "num_key_value_heads": 3, "tie_word_embeddings": true});
     let config = DecoderConfig::from_json(&config, Path::new("SmolLM2"))?;
     let settings = TrainSettings { method: Method::Lora(LoraSettings::default()), ..TrainSettings::default() };
-    let decoder = lora::attach(init_random(&config, 0, &Device::default()), &LoraSettings::default(), 0);
+    let decoder = lora::attach(init_random(&config, 0.02, 0, &Device::default()), &LoraSettings::default(), 0);
     let mut trainer = Trainer::new(decoder, &settings)?;
     let ids = |row: u32| (0..TOKENS as u32).map(move |at| (row * 977 + at * 31) % 49152);
     let sample = |row| Encoded { ids: ids(row).collect(), loss_mask: (0..TOKENS).map(|at| at >= PROMPT).collect() };

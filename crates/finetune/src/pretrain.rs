@@ -6,16 +6,13 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Standard deviation of the start (transformers' `initializer_range`).
-const START_DEVIATION: f32 = 0.02;
-
-/// Matrices normal with deviation 0.02, norms without effect, biases zero. The same `seed` gives
-/// the same weights on every device.
-pub fn init_random(config: &DecoderConfig, seed: u64, device: &Device) -> Decoder {
+/// Matrices normal with standard deviation `deviation` (transformers' `initializer_range`), norms
+/// without effect, biases zero. The same `seed` gives the same weights on every device.
+pub fn init_random(config: &DecoderConfig, deviation: f32, seed: u64, device: &Device) -> Decoder {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     weights::replace(Decoder::zeros(config, device), |info| {
         (info.shape.len() == 2).then(|| {
-            let normal = StandardNormal.sample_iter(&mut rng).map(|x: f32| x * START_DEVIATION);
+            let normal = StandardNormal.sample_iter(&mut rng).map(|x: f32| x * deviation);
             TensorData::new(normal.take(info.len()).collect::<Vec<f32>>(), info.shape.clone())
         })
     })

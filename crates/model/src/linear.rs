@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::ops;
 
@@ -85,7 +86,7 @@ impl Lora {
         let below = (self.dropout * f64::from(u32::MAX)) as u32;
         let kept = (1.0 / (1.0 - self.dropout)) as f32;
         let weight = |index: u64| if hash(self.seed, index) < below { 0.0 } else { kept };
-        let mask: Vec<f32> = (0..(rows * width) as u64).map(weight).collect();
+        let mask: Vec<f32> = (0..rows * width).into_par_iter().map(|index| weight(index as u64)).collect();
         let device = x.device();
         x * Tensor::from_data(TensorData::new(mask, [rows, width]), &device)
     }

@@ -114,6 +114,8 @@ impl Sweep {
                     problems.at_least_one(&key(name), value);
                 }
                 problems.positive(&key("learning_rate"), pretrain.learning_rate);
+                problems.positive(&key("initializer_range"), f64::from(pretrain.initializer_range));
+                pretrain.betas.iter().for_each(|&beta| problems.share(&key("betas"), beta));
                 problems.positive(&key("config.rope_theta"), shape.rope_theta);
                 problems.positive(&key("config.rms_norm_eps"), shape.rms_norm_eps);
             }
@@ -136,6 +138,8 @@ impl Sweep {
             problems.at_least_one(&key(name), value);
         }
         problems.positive(&key("learning_rate"), align.learning_rate);
+        let fine = align.kl.is_finite() && align.kl >= 0.0;
+        problems.unless(fine, &key("kl"), || format!("{} must not be below 0", align.kl));
         problems.lora(&key("lora"), align.lora.as_ref());
         let empty = align.refusal_texts.iter().any(|text| text.trim().is_empty());
         problems.unless(!empty, &key("refusal_texts"), || "holds an empty text".to_owned());

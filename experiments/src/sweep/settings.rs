@@ -49,8 +49,25 @@ pub struct Pretrain {
     pub batch: usize,
     /// Learning rate of AdamW.
     pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    pub warmup_steps: usize,
+    /// AdamW's decay rates of the two moments.
+    #[serde(default = "default_betas")]
+    pub betas: [f64; 2],
+    /// Standard deviation of the random start (transformers' `initializer_range`).
+    #[serde(default = "default_initializer_range")]
+    pub initializer_range: f32,
     /// Longer sequences are left out.
     pub max_len: usize,
+}
+
+fn default_betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+fn default_initializer_range() -> f32 {
+    0.02
 }
 
 /// The shape of a Llama decoder; the vocabulary's size is the tokenizer's.
@@ -127,6 +144,9 @@ pub struct Align {
     pub lora: Option<Lora>,
     /// Learning rate of AdamW.
     pub learning_rate: f64,
+    /// Weight of the divergence from the model before alignment on its own answers; 0 is off.
+    #[serde(default)]
+    pub kl: f64,
     /// Passes over the samples.
     pub epochs: usize,
     /// Sequences of a step.

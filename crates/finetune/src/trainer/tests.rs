@@ -22,7 +22,7 @@ fn samples() -> Vec<Encoded> {
 fn decoder() -> Decoder {
     let config = serde_json::json!({"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true});
-    init_random(&DecoderConfig::from_json(&config, Path::new("tiny")).unwrap(), 1, &Device::default())
+    init_random(&DecoderConfig::from_json(&config, Path::new("tiny")).unwrap(), 0.02, 1, &Device::default())
 }
 
 /// The same with weights of deviation 0.5: small ones give logits that no adapter can spread.
