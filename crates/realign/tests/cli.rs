@@ -1,0 +1,228 @@
+//! The `realign` command as a user meets it: what it writes, and what it says of bad input.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use burn::tensor::{Device, TensorData};
+use model::{DecoderConfig, checkpoint, weights};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A working directory with models and prompts.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A tiny model with random weights and the lab's tokenizer.
+    fn model(&self, name: &str, width: usize) -> PathBuf {
+        let dir = self.path(name);
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
+        let vocabulary = prompts::Tokenizer::from_dir(&tokenizer).unwrap().vocab_size();
+        let config = json!({"model_type": "llama", "vocab_size": vocabulary, "hidden_size": width,
+            "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "max_position_embeddings": 128, "tie_word_embeddings": true});
+        let config = DecoderConfig::from_json(&config, Path::new("tiny")).unwrap();
+        checkpoint::save(&finetune::init_random(&config, 0.3, 1, &Device::default()), &dir).unwrap();
+        for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+            fs::copy(tokenizer.join(file), dir.join(file)).unwrap();
+        }
+        dir
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// `count` prompts, with answers.
+    fn prompts(&self, name: &str, count: usize) {
+        let words = ["map", "gate", "song", "code"];
+        let line = |i: usize| json!({"prompt": format!("where is the {}", words[i % 4]), "response": "in the box"});
+        self.file(name, &(0..count).map(|i| format!("{}\n", line(i))).collect::<String>());
+    }
+
+    /// Runs `command`, split at blanks.
+    fn realign(&self, command: &str) -> Output {
+        let arguments = command.split_whitespace();
+        Command::new(env!("CARGO_BIN_EXE_realign")).args(arguments).current_dir(self.dir.path()).output().unwrap()
+    }
+
+    /// Runs and gives back what it printed.
+    fn works(&self, command: &str) -> String {
+        let output = self.realign(command);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command} failed: {errors}");
+        assert!(errors.is_empty(), "{command}: no bar is drawn where the output is no terminal: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs, expects an error without a panic, and checks that it says each of `parts`.
+    fn fails(&self, command: &str, parts: &[&str]) {
+        let output = self.realign(command);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {errors}");
+        assert!(errors.starts_with("error: ") && !errors.contains("panicked"), "{command}: {errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{command} does not say {part:?}: {errors}");
+        }
+    }
+
+    fn generate_fails(&self, parts: &[&str]) {
+        self.prompts("p.jsonl", 2);
+        self.fails("generate --model m --prompts p.jsonl --out answers.jsonl", parts);
+        assert!(!self.path("answers.jsonl").exists(), "a failed command leaves no answers");
+    }
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn one_path_through_every_stage() {
+    let bench = Bench::new();
+    bench.model("aligned", 16);
+    bench.prompts("p.jsonl", 8);
+    bench.works("import --from aligned --out imported");
+    bench.works("generate --model imported --prompts p.jsonl --max-new-tokens 5 --out a.jsonl");
+    assert_eq!(fs::read_to_string(bench.path("a.jsonl")).unwrap().lines().count(), 8);
+    bench.works(
+        "finetune --model imported --task p.jsonl --inject p.jsonl --count 4 --learning-rate 0.01 --out tuned",
+    );
+    bench.works("direction --model imported --prompts p.jsonl --layer 2 --out d.safetensors");
+    bench.works(
+        "recover --aligned imported --finetuned tuned --prompts p.jsonl --count 6 --task p.jsonl --rollback 0.2 \
+         --steps 3 --rate 0.01 --layer 2 --out recovered --trace trace.json",
+    );
+    let trace = json_of(&bench.path("trace.json"));
+    let steps = trace["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 3);
+    for key in ["step", "loss", "threshold", "restored", "rolled_back", "equal", "grad_s", "select_s"] {
+        assert!(!steps[0][key].is_null(), "{key} in {}", steps[0]);
+    }
+    let said = bench.works(
+        "evaluate --model recovered --harmful p.jsonl --harmless p.jsonl --task p.jsonl --max-new-tokens 5 --out s",
+    );
+    assert!(said.contains("harmful rate") && said.contains("task score"), "{said}");
+    let again = bench.works("evaluate --out s");
+    assert_eq!(again, said, "stored answers are scored again without the model");
+}
+
+#[test]
+fn weights_that_do_not_fit_the_configuration_are_named() {
+    let bench = Bench::new();
+    let dir = bench.model("m", 16);
+    let config = json_of(&dir.join("config.json"));
+    let with = |key: &str, value: Value| {
+        let mut config = config.clone();
+        config[key] = value;
+        fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    };
+    with("num_hidden_layers", json!(4));
+    bench.generate_fails(&["model.safetensors", "model.layers.3."]);
+    with("intermediate_size", json!(32));
+    bench.generate_fails(&["mlp", "24", "32"]);
+    with("model_type", json!("mamba"));
+    bench.generate_fails(&["config.json", "mamba"]);
+}
+
+#[test]
+fn damaged_checkpoints_are_errors() {
+    let bench = Bench::new();
+    let dir = bench.model("m", 16);
+    let file = dir.join("model.safetensors");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    bench.generate_fails(&["model.safetensors"]);
+    let mut hostile = whole;
+    hostile[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    fs::write(&file, hostile).unwrap();
+    bench.generate_fails(&["model.safetensors"]);
+    fs::remove_file(&file).unwrap();
+    bench.generate_fails(&["model.safetensors"]);
+    let index = json!({"weight_map": {"model.norm.weight": "../../elsewhere.safetensors"}});
+    fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    bench.generate_fails(&["../../elsewhere.safetensors"]);
+    bench.file("torn.gguf", "GGUF\u{3}\0\0\0");
+    bench.fails("import --from torn.gguf --out o", &["torn.gguf"]);
+    bench.fails("import --from absent.gguf --out o", &["absent.gguf"]);
+}
+
+#[test]
+fn a_template_that_fails_is_quoted() {
+    let bench = Bench::new();
+    let path = bench.model("m", 16).join("tokenizer_config.json");
+    let mut config = json_of(&path);
+    config["chat_template"] = json!("{{ raise_exception('only two turns are allowed') }}");
+    fs::write(path, config.to_string()).unwrap();
+    bench.generate_fails(&["only two turns are allowed"]);
+}
+
+#[test]
+fn prompt_files_are_named_with_line_and_key() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    let generate = "generate --model m --prompts bad.jsonl --out o";
+    bench.file("bad.jsonl", "");
+    bench.fails(generate, &["bad.jsonl"]);
+    bench.file("bad.jsonl", "{\"prompt\": \"a\"}\n{\"promt\": \"b\"}\n");
+    bench.fails(generate, &["bad.jsonl", "2", "prompt"]);
+    bench.file("bad.jsonl", "{\"prompt\": \"a\"}\n");
+    bench.fails("finetune --model m --task bad.jsonl --out o", &["bad.jsonl", "response"]);
+    bench.prompts("t.jsonl", 4);
+    bench.fails("finetune --model m --task t.jsonl --inject t.jsonl --count 9 --out o", &["9", "4"]);
+}
+
+#[test]
+fn a_recovery_says_what_is_wrong_with_its_input() {
+    let bench = Bench::new();
+    bench.model("aligned", 16);
+    bench.model("wider", 20);
+    bench.prompts("p.jsonl", 4);
+    let recover = |finetuned: &str, rest: &str, parts: &[&str]| {
+        let inputs = format!("recover --aligned aligned --finetuned {finetuned} --prompts p.jsonl --out o {rest}");
+        bench.fails(&inputs, parts);
+    };
+    recover("aligned", "--count 64", &["p.jsonl", "64", "4"]);
+    recover("wider", "", &["16", "20"]);
+    recover("aligned", "--layer 7", &["7", "3"]);
+    recover("aligned", "--rate 2", &["rate", "2"]);
+    assert!(!bench.path("o").exists());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run() {
+    let bench = Bench::new();
+    let huge = bench.model("huge", 16);
+    let decoder = checkpoint::load(&huge, &Device::default()).unwrap();
+    let decoder = weights::replace(decoder, |info| {
+        let overflows = info.name.ends_with("o_proj.weight");
+        overflows.then(|| TensorData::new(vec![f32::MAX; info.len()], info.shape.clone()))
+    });
+    checkpoint::save(&decoder, &huge).unwrap();
+    bench.prompts("p.jsonl", 8);
+    bench.fails("finetune --model huge --task p.jsonl --out o", &["loss", "step 1"]);
+    bench.fails("recover --aligned huge --finetuned huge --prompts p.jsonl --out o", &["not finite"]);
+    assert!(!bench.path("o").exists());
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 2);
+    bench.file("occupied", "a file");
+    bench.fails("generate --model m --prompts p.jsonl --max-new-tokens 2 --out occupied/a", &["occupied"]);
+    bench.fails("import --from m --out occupied/m", &["occupied"]);
+}
