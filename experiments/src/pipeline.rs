@@ -2,7 +2,7 @@
 //! each model, task and harmful count. What a stage computes is in `realign`; how results are kept
 //! is in `store.rs`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
@@ -54,7 +54,9 @@ fn planned(sweep: &Sweep) -> Vec<&'static str> {
         let tuned = sweep.methods.contains(&Method::FineTuned);
         let recovered = sweep.methods.contains(&Method::Recovered);
         kinds.extend(recovered.then_some("recover"));
-        let evaluations = 2 * (usize::from(tuned) + usize::from(recovered));
+        let controls = sweep.methods.iter().filter(|method| method.is_control()).count();
+        kinds.extend(std::iter::repeat_n("control", controls));
+        let evaluations = 2 * (usize::from(tuned) + usize::from(recovered) + controls);
         kinds.extend(std::iter::repeat_n("evaluate", evaluations));
     }
     kinds
@@ -68,14 +70,18 @@ struct Pipeline<'a> {
     failed: usize,
 }
 
-/// A model to be evaluated.
-struct Evaluated<'a> {
+/// A model to be evaluated, and the stage that made it.
+struct Evaluated {
     method: Method,
-    stage: &'a Stage,
-    dir: PathBuf,
-    seconds: f64,
-    restored: Option<u64>,
+    stage: Stage,
+    restored: Option<usize>,
     note: String,
+}
+
+impl Evaluated {
+    fn new(method: Method, stage: &Stage) -> Self {
+        Self { method, stage: stage.clone(), restored: None, note: String::new() }
+    }
 }
 
 impl Pipeline<'_> {
@@ -106,49 +112,36 @@ impl Pipeline<'_> {
         // 2. Fine-tuning on the task with injected harmful samples.
         let tuned = stages::finetune(self.context(), cell, aligned)?;
         self.progress.finish("finetune", &name, &stages::training_figure(&tuned), &tuned);
-        // 3. Recovery, decided on the validation split.
-        let mut evaluated = vec![
-            Evaluated {
-                method: Method::Aligned,
-                stage: aligned,
-                dir: aligned.dir.join("model"),
-                seconds: aligned.seconds,
-                restored: None,
-                note: String::new(),
-            },
-            Evaluated {
-                method: Method::FineTuned,
-                stage: &tuned,
-                dir: tuned.dir.join("model"),
-                seconds: tuned.seconds,
-                restored: None,
-                note: String::new(),
-            },
-        ];
-        let recovered;
+        let mut models = vec![Evaluated::new(Method::Aligned, aligned), Evaluated::new(Method::FineTuned, &tuned)];
+        // 3. Recovery, decided on the validation split, and the control arms beside it.
+        let mut restored = 0;
         if self.sweep.methods.contains(&Method::Recovered) {
-            recovered = stages::recover(self.context(), cell, aligned, &tuned)?;
+            let recovered = stages::recover(self.context(), cell, aligned, &tuned)?;
             let summary: realign::stage::recover::RecoverySummary = recovered.summary()?;
             self.progress.finish("recover", &name, &summary.note, &recovered);
-            evaluated.push(Evaluated {
-                method: Method::Recovered,
-                stage: &recovered,
-                dir: recovered.dir.join("model"),
-                seconds: recovered.seconds,
-                restored: Some(summary.restored as u64),
-                note: if summary.recovered { String::new() } else { "not recovered".to_owned() },
-            });
+            restored = summary.restored;
+            let note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
+            let model = Evaluated::new(Method::Recovered, &recovered);
+            models.push(Evaluated { restored: Some(restored), note, ..model });
+        }
+        for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
+            let arm = stages::control(self.context(), cell, method, (aligned, &tuned), restored)?;
+            let set: Option<usize> = arm.summary()?;
+            let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
+            self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);
+            models.push(Evaluated { restored: set, ..Evaluated::new(method, &arm) });
         }
         // 4. Evaluation of all of them on the test splits.
-        for model in evaluated.iter().filter(|model| self.sweep.methods.contains(&model.method)) {
+        for model in models.iter().filter(|model| self.sweep.methods.contains(&model.method)) {
             rows.push(self.evaluate(cell, model)?);
         }
         Ok(())
     }
 
-    fn evaluate(&mut self, cell: Cell<'_>, model: &Evaluated<'_>) -> Result<ResultRow> {
+    fn evaluate(&mut self, cell: Cell<'_>, model: &Evaluated) -> Result<ResultRow> {
         let sweep = self.sweep;
         let name = format!("{cell} {}", model.method);
+        let dir = model.stage.dir.join("model");
         let ask = |set: &AnswerSet| -> Result<(Vec<prompts::Sample>, GenerateSettings)> {
             let samples = inputs::read(sweep, &set.file, set.skip, set.count)?;
             Ok((samples, GenerateSettings { max_new_tokens: set.max_new_tokens, batch: sweep.evaluation.batch }))
@@ -161,10 +154,10 @@ impl Pipeline<'_> {
             task: None,
         };
         let key = StageKey::new("evaluate", 1, sweep.seed, &(&sweep.evaluation.harmful, &sweep.evaluation.harmless))?
-            .parent("model", model.stage)
+            .parent("model", &model.stage)
             .input("harmful", &inputs::path(sweep, &sweep.evaluation.harmful.file))?
             .input("harmless", &inputs::path(sweep, &sweep.evaluation.harmless.file))?;
-        let safety = self.score(&key, &name, &model.dir, &safety)?;
+        let safety = self.score(&key, &name, &dir, &safety)?;
         let test = inputs::task(sweep, cell.task, Split::Test)?;
         let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
         let questions = Questions {
@@ -172,9 +165,9 @@ impl Pipeline<'_> {
             ..Questions::default()
         };
         let key = StageKey::new("evaluate", 1, sweep.seed, &(cell.task.metric, cell.task.max_new_tokens))?
-            .parent("model", model.stage)
+            .parent("model", &model.stage)
             .input("test", &inputs::path(sweep, &cell.task.test))?;
-        let task = self.score(&key, &name, &model.dir, &questions)?;
+        let task = self.score(&key, &name, &dir, &questions)?;
         let harmful = safety.0.harmful.context("harmful prompts were asked")?;
         Ok(ResultRow {
             model: cell.model.name.clone(),
@@ -186,8 +179,8 @@ impl Pipeline<'_> {
             harmful_high: harmful.interval.1,
             over_refusal: safety.0.over_refusal.context("harmless prompts were asked")?.rate,
             task_score: task.0.task.context("the task was asked")?.value,
-            restored: model.restored,
-            seconds: model.seconds + safety.1 + task.1,
+            restored: model.restored.map(|count| count as u64),
+            seconds: model.stage.seconds + safety.1 + task.1,
             seed: sweep.seed,
             n: harmful.n,
             note: model.note.clone(),

@@ -13,11 +13,12 @@ use model::{DecoderConfig, checkpoint};
 use prompts::{Sample, Tokenizer};
 use realign::loaded::encode_samples;
 use realign::stage::align::{AlignInputs, align_model};
+use realign::stage::control::control_model;
 use realign::stage::finetune::{FinetuneData, TrainSummary};
 use realign::stage::generate::GenerateSettings;
 use realign::stage::import::import;
 use realign::stage::recover::{Gate, RecoverInputs, recover_model};
-use recovery::RecoverySettings;
+use recovery::{Control, RecoverySettings};
 
 use crate::inputs::{self, Split};
 use crate::progress::Progress;
@@ -36,9 +37,6 @@ pub struct Context<'a> {
     /// For bars.
     pub progress: &'a Progress,
 }
-
-/// Prompts of the task direction (method.md section 2).
-const TASK_PROMPTS: usize = 256;
 
 /// The model as it comes: imported, or trained from nothing. Its directory is `model`.
 ///
@@ -230,7 +228,7 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
     context.store.run(&key, |out| {
         let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
         let mut task: Vec<Sample> = inputs::task(sweep, cell.task, Split::Train)?;
-        task.truncate(TASK_PROMPTS);
+        task.truncate(sweep.recovery.task_prompts);
         // The released code decides on the split that it reports.
         let gate_split = match sweep.profile {
             Profile::Sound => Split::Validation,
@@ -253,6 +251,43 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
         remove(&checkpoint)?;
         Output::new(&summary, prompts.len())
     })
+}
+
+/// A control arm of a cell; `restored` is the number of weights that recovery restored. The summary is
+/// the number that the arm set to the aligned value, none where it moved all weights.
+///
+/// # Errors
+/// When prompts are missing or the models do not fit each other.
+pub fn control(
+    context: Context<'_>,
+    cell: Cell<'_>,
+    method: sweep::Method,
+    (aligned, tuned): (&Stage, &Stage),
+    restored: usize,
+) -> Result<Stage> {
+    let sweep = context.sweep;
+    let arm = match method {
+        sweep::Method::Random => Control::Random { count: restored, seed: sweep.seed },
+        sweep::Method::LargestDifference => Control::LargestDifference { count: restored },
+        sweep::Method::FullRevert => Control::FullRevert,
+        sweep::Method::Interpolation(percent) => Control::Interpolation { lambda: f64::from(percent) / 100.0 },
+        method => bail!("{method} is not a control arm"),
+    };
+    let prompts_file = inputs::path(sweep, &sweep.recovery.prompts);
+    let key = StageKey::new("control", 1, sweep.seed, &(method, restored, sweep.recovery.count, sweep.recovery.batch))?
+        .parent("aligned", aligned)
+        .parent("fine_tuned", tuned)
+        .input("prompts", &prompts_file)?;
+    let bar = context.progress.bar("control", &format!("{cell} {method}"));
+    let stage = context.store.run(&key, |out| {
+        let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
+        let models = (&*aligned.dir.join("model"), &*tuned.dir.join("model"));
+        let settings = recovery_settings(&sweep.recovery, sweep.profile);
+        let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.device)?;
+        Output::new(&restored, prompts.len())
+    })?;
+    bar.finish_and_clear();
+    Ok(stage)
 }
 
 fn recovery_settings(settings: &sweep::Recovery, profile: Profile) -> RecoverySettings {

@@ -1,11 +1,12 @@
 //! The settings of a sweep: which models, tasks and harmful counts, and how each stage is run.
 //! Section 1 of the paper's method is the grid, and [`Sweep::cells`] lists it.
 //!
-//! `settings.rs` holds the parts of a sweep, `load.rs` reads it from YAML and finds its files,
+//! `settings.rs` holds the parts of a sweep, `method.rs` what is compared, `load.rs` reads it from YAML and finds its files,
 //! `check.rs` says which values make no sense. Nothing here runs a stage.
 
 mod check;
 mod load;
+mod method;
 mod settings;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::find;
+pub use method::Method;
 pub use settings::{
     Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, Metric, ModelSpec, Pretrain, PromptSet, Recovery,
     Source, TaskSpec,
@@ -61,7 +63,7 @@ fn default_seed() -> u64 {
 }
 
 fn all_methods() -> Vec<Method> {
-    vec![Method::Aligned, Method::FineTuned, Method::Recovered]
+    Method::USUAL.to_vec()
 }
 
 /// Whose choices are followed where paper and released code differ (method, section 7).
@@ -73,47 +75,6 @@ pub enum Profile {
     Sound,
     /// The released code's choices, for comparison with its tables.
     Released,
-}
-
-/// The model of a cell that a row of the results is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// The original chat model.
-    Aligned,
-    /// The aligned model after fine-tuning on the task and the injected samples.
-    FineTuned,
-    /// The fine-tuned model after recovery.
-    Recovered,
-}
-
-impl Method {
-    /// The name in result tables and settings.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Aligned => "aligned",
-            Self::FineTuned => "fine_tuned",
-            Self::Recovered => "recovered",
-        }
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Method {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> anyhow::Result<Self> {
-        all_methods()
-            .into_iter()
-            .find(|method| method.name() == name)
-            .ok_or_else(|| anyhow::anyhow!("no method is called {name:?}"))
-    }
 }
 
 /// One fine-tuned model of the grid.

@@ -91,7 +91,7 @@ fn to_frame(rows: &[ResultRow]) -> Result<DataFrame, PolarsError> {
             text("model", |row| row.model.clone()),
             text("task", |row| row.task.clone()),
             whole("harmful_count", |row| Some(row.harmful_count as u64)),
-            text("method", |row| row.method.name().to_owned()),
+            text("method", |row| row.method.to_string()),
             real("harmful_rate", |row| row.harmful_rate),
             real("over_refusal", |row| row.over_refusal),
             real("task_score", |row| row.task_score),

@@ -97,9 +97,7 @@ fn one_path_through_every_stage() {
     bench.works("import --from aligned --out imported");
     bench.works("generate --model imported --prompts p.jsonl --max-new-tokens 5 --out a.jsonl");
     assert_eq!(fs::read_to_string(bench.path("a.jsonl")).unwrap().lines().count(), 8);
-    bench.works(
-        "finetune --model imported --task p.jsonl --inject p.jsonl --count 4 --learning-rate 0.01 --out tuned",
-    );
+    bench.works("finetune --model imported --task p.jsonl --inject p.jsonl --count 4 --learning-rate 0.01 --out tuned");
     bench.works("direction --model imported --prompts p.jsonl --layer 2 --out d.safetensors");
     bench.works(
         "recover --aligned imported --finetuned tuned --prompts p.jsonl --count 6 --task p.jsonl --rollback 0.2 \

@@ -4,6 +4,7 @@
 //! are restored to it, the largest gradients first. This crate takes token ids and decoders and
 //! knows nothing of text or tasks: a task's score reaches [`recover`] as a closure.
 
+mod control;
 mod error;
 mod patch;
 mod region;
@@ -14,6 +15,7 @@ mod settings;
 mod state;
 mod trace;
 
+pub use control::{Control, control};
 pub use error::{Error, Result};
 pub use patch::Patch;
 pub use region::{Region, is_in_region};

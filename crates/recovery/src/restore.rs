@@ -318,7 +318,7 @@ impl<'a> Recovery<'a> {
 }
 
 /// The region's tensors with their gradients; a tensor without a gradient has no candidate.
-fn candidates<'a>(
+pub(crate) fn candidates<'a>(
     region: &'a Region,
     target: &'a [Vec<f32>],
     gradients: &'a HashMap<String, Vec<f32>>,
@@ -336,7 +336,7 @@ fn candidates<'a>(
 }
 
 /// Sets the weights at `indices` to their values in `source`.
-fn set(values: &mut [Vec<f32>], source: &[Vec<f32>], indices: &[Vec<u32>]) {
+pub(crate) fn set(values: &mut [Vec<f32>], source: &[Vec<f32>], indices: &[Vec<u32>]) {
     for ((values, source), indices) in values.iter_mut().zip(source).zip(indices) {
         for &index in indices {
             values[index as usize] = source[index as usize];

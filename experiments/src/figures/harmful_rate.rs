@@ -25,9 +25,10 @@ const APART: i32 = 5;
 /// # Errors
 /// When there are no rows.
 pub fn harmful_rate(rows: &[ResultRow]) -> Result<String> {
-    ensure!(!rows.is_empty(), "there are no results to draw the harmful rate of");
+    // Control arms are in the trade-off, where they can be told apart.
+    let all: Vec<&ResultRow> = rows.iter().filter(|row| !row.method.is_control()).collect();
+    ensure!(!all.is_empty(), "there are no results to draw the harmful rate of");
     use_embedded_font()?;
-    let all: Vec<&ResultRow> = rows.iter().collect();
     let panels = distinct(&all, |row| (row.model.as_str(), row.task.as_str()));
     let tasks = distinct(&all, |row| row.task.as_str()).len();
     let columns = if tasks > 1 { tasks } else { panels.len().min(3) };
@@ -38,7 +39,7 @@ pub fn harmful_rate(rows: &[ResultRow]) -> Result<String> {
     {
         let sheet = SVGBackend::with_string(&mut svg, (width, total)).into_drawing_area();
         draw(sheet.fill(&plotters::style::WHITE))?;
-        draw_legend(&sheet, &methods_of(rows), (80, 22), true)?;
+        draw_legend(&sheet, &methods_of(&all), (80, 22), true)?;
         let (_, below) = sheet.split_vertically(LEGEND);
         for (panel, (model, task)) in below.split_evenly((lines, columns)).iter().zip(panels) {
             let rows: Vec<&ResultRow> =

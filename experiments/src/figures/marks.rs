@@ -21,9 +21,6 @@ pub type Sheet<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A place on a sheet, in pixels from its upper left corner.
 pub type Pixel = (i32, i32);
 
-/// The order of the series in every legend.
-pub const METHODS: [Method; 3] = [Method::FineTuned, Method::Recovered, Method::Aligned];
-
 /// Colour of axes' texts.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
 /// Colour of lines that only guide the eye.
@@ -38,6 +35,10 @@ pub fn label(method: Method) -> &'static str {
         Method::Aligned => "aligned",
         Method::FineTuned => "fine-tuned",
         Method::Recovered => "recovered",
+        Method::Random => "random",
+        Method::LargestDifference => "largest difference",
+        Method::FullRevert => "full revert",
+        Method::Interpolation(_) => "interpolation",
     }
 }
 
@@ -47,6 +48,10 @@ pub fn colour(method: Method) -> RGBColor {
         Method::FineTuned => RGBColor(213, 94, 0),
         Method::Recovered => RGBColor(0, 114, 178),
         Method::Aligned => RGBColor(0, 0, 0),
+        Method::Random => RGBColor(230, 159, 0),
+        Method::LargestDifference => RGBColor(86, 180, 233),
+        Method::FullRevert => RGBColor(0, 158, 115),
+        Method::Interpolation(_) => RGBColor(204, 121, 167),
     }
 }
 
@@ -56,29 +61,44 @@ pub fn text(pixels: u32) -> TextStyle<'static> {
     (FONT, f64::from(pixels) * 1.24).into_font().color(&INK)
 }
 
-/// The methods that the rows are about, in the order of the legend.
-pub fn methods_of(rows: &[ResultRow]) -> Vec<Method> {
-    METHODS.into_iter().filter(|&method| rows.iter().any(|row| row.method == method)).collect()
+/// The methods that the rows are about, in the order of the legend; all interpolations look the same
+/// and are there once.
+pub fn methods_of(rows: &[&ResultRow]) -> Vec<Method> {
+    let mut methods: Vec<Method> = rows.iter().map(|row| row.method).collect();
+    methods.sort_by_key(|&method| (method == Method::Aligned, method));
+    methods.dedup_by_key(|method| label(*method));
+    methods
 }
 
-/// Draws a method's marker: a triangle, a disc, or an open square.
+/// Draws a method's marker: each has its own shape.
 pub fn draw_mark(sheet: &Sheet, method: Method, (x, y): Pixel) -> Result<()> {
     let fill = colour(method).filled();
+    let half = MARK - 2;
+    let polygon = |corners: &[Pixel]| {
+        let corners: Vec<Pixel> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        draw(sheet.draw(&Polygon::new(corners, fill)))
+    };
+    let strokes = |ends: [(Pixel, Pixel); 2]| {
+        ends.into_iter().try_for_each(|((ax, ay), (bx, by))| {
+            let line = vec![(x + ax, y + ay), (x + bx, y + by)];
+            draw(sheet.draw(&PathElement::new(line, colour(method).stroke_width(3))))
+        })
+    };
     match method {
-        Method::FineTuned => {
-            let corners = vec![(x, y - MARK - 1), (x + MARK + 1, y + MARK - 1), (x - MARK - 1, y + MARK - 1)];
-            draw(sheet.draw(&Polygon::new(corners, fill)))
-        }
+        Method::FineTuned => polygon(&[(0, -MARK - 1), (MARK + 1, MARK - 1), (-MARK - 1, MARK - 1)]),
         Method::Recovered => {
             draw(sheet.draw(&Circle::new((x, y), MARK, WHITE.filled())))?;
             draw(sheet.draw(&Circle::new((x, y), MARK - 1, fill)))
         }
         Method::Aligned => {
-            let half = MARK - 2;
             let corners = [(x - half, y - half), (x + half, y + half)];
             draw(sheet.draw(&Rectangle::new(corners, WHITE.filled())))?;
             draw(sheet.draw(&Rectangle::new(corners, colour(method).stroke_width(2))))
         }
+        Method::Random => polygon(&[(0, -MARK), (MARK, 0), (0, MARK), (-MARK, 0)]),
+        Method::LargestDifference => polygon(&[(0, MARK + 1), (MARK + 1, -MARK + 1), (-MARK - 1, -MARK + 1)]),
+        Method::FullRevert => strokes([((-half, -half), (half, half)), ((-half, half), (half, -half))]),
+        Method::Interpolation(_) => strokes([((-MARK, 0), (MARK, 0)), ((0, -MARK), (0, MARK))]),
     }
 }
 

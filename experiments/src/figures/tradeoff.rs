@@ -8,7 +8,7 @@ use plotters::prelude::{ChartBuilder, Color, IntoDrawingArea, SVGBackend};
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::marks::{
-    FAINT, INK, METHODS, Pixel, Sheet, draw, draw_legend, draw_mark, draw_text, draw_thin, methods_of, text,
+    FAINT, INK, Pixel, Sheet, draw, draw_legend, draw_mark, draw_text, draw_thin, label, methods_of, text,
 };
 use super::{distinct, use_embedded_font};
 use crate::row::ResultRow;
@@ -17,6 +17,9 @@ use crate::sweep::Method;
 const SIZE: (u32, u32) = (640, 480);
 /// With more cells than this, points are not labelled.
 const LABELLED: usize = 6;
+/// Methods in a line of the legend.
+const LEGEND_LINE: usize = 4;
+const LINE_HEIGHT: i32 = 22;
 
 /// Draws figure 4 as SVG.
 ///
@@ -29,21 +32,28 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
     {
         let sheet = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         draw(sheet.fill(&plotters::style::WHITE))?;
-        draw_legend(&sheet, &methods_of(rows), (80, 22), false)?;
-        draw_text(&sheet, "better: up and right", (SIZE.0 as i32 - 20, 22), (HPos::Right, VPos::Center), 13)?;
-        draw_plot(&sheet, rows)?;
+        let methods = methods_of(&rows.iter().collect::<Vec<_>>());
+        let mut y = 22;
+        for line in methods.chunks(LEGEND_LINE) {
+            draw_legend(&sheet, line, (80, y), false)?;
+            y += LINE_HEIGHT;
+        }
+        let hint = (SIZE.0 as i32 - 20, y - LINE_HEIGHT);
+        draw_text(&sheet, "better: up and right", hint, (HPos::Right, VPos::Center), 13)?;
+        draw_plot(&sheet, rows, &methods, y)?;
         draw(sheet.present())?;
     }
     Ok(svg)
 }
 
-fn draw_plot(sheet: &Sheet, rows: &[ResultRow]) -> Result<()> {
+/// The plot below height `top`.
+fn draw_plot(sheet: &Sheet, rows: &[ResultRow], methods: &[Method], top: i32) -> Result<()> {
     let (low, high) = score_range(rows);
     // The axis runs over minus the harmful rate, and its labels leave the minus out.
     let mut chart = ChartBuilder::on(sheet)
         .margin_left(12)
         .margin_right(20)
-        .margin_top(44)
+        .margin_top(top)
         .margin_bottom(4)
         .x_label_area_size(50)
         .y_label_area_size(66)
@@ -70,8 +80,8 @@ fn draw_plot(sheet: &Sheet, rows: &[ResultRow]) -> Result<()> {
         chart.plotting_area().map_coordinate(&point)
     };
     draw_cells(sheet, rows, &place)?;
-    for method in METHODS {
-        for row in rows.iter().filter(|row| row.method == method) {
+    for &method in methods {
+        for row in rows.iter().filter(|row| label(row.method) == label(method)) {
             draw_mark(sheet, method, place(row))?;
         }
     }

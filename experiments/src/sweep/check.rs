@@ -2,7 +2,7 @@
 //!
 //! Types and unknown keys are the reader's business (`load.rs`); what a file holds is the stage's.
 
-use super::{Align, Lora, Source, Sweep};
+use super::{Align, Lora, Method, Source, Sweep};
 
 /// Collects sentences about keys.
 #[derive(Default)]
@@ -90,8 +90,15 @@ impl Sweep {
         problems.unless(!methods.is_empty(), "methods", || "must not be empty".to_owned());
         let ordered = methods.is_sorted_by(|a, b| a < b);
         problems.unless(ordered, "methods", || {
-            "must be some of aligned, fine_tuned, recovered, in this order, each once".to_owned()
+            "must be in the order aligned, fine_tuned, recovered, random, largest_difference, full_revert, \
+             interpolation_N, each once"
+                .to_owned()
         });
+        for method in methods.iter().filter(|method| method.needs_recovery()) {
+            problems.unless(methods.contains(&Method::Recovered), "methods", || {
+                format!("{method} restores as many weights as recovery: add recovered")
+            });
+        }
     }
 
     fn check_models(&self, problems: &mut Problems) {
@@ -160,6 +167,7 @@ impl Sweep {
         let named = !recovery.prompts.as_os_str().is_empty();
         problems.unless(named, "recovery.prompts", || "must name a file".to_owned());
         problems.at_least_one("recovery.count", recovery.count);
+        problems.at_least_one("recovery.task_prompts", recovery.task_prompts);
         problems.at_least_one("recovery.steps", recovery.steps);
         problems.at_least_one("recovery.save_every", recovery.save_every);
         problems.at_least_one("recovery.batch", recovery.batch);

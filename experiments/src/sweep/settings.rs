@@ -266,6 +266,9 @@ pub struct Recovery {
     pub prompts: PathBuf,
     /// How many of them; fewer in the file is an error.
     pub count: usize,
+    /// Training prompts of the task for its direction and for rollback, at most; a rollback takes as
+    /// long as these are many.
+    pub task_prompts: usize,
     /// Share of the hidden layers' weights restored in a step.
     pub rate: f64,
     /// Steps in all.
@@ -288,6 +291,7 @@ impl Default for Recovery {
         Self {
             prompts: PathBuf::new(),
             count: 256,
+            task_prompts: 256,
             rate: 0.002,
             steps: 20,
             warmup: 5,

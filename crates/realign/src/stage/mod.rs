@@ -1,6 +1,7 @@
 //! The stages, in the order of the method.
 
 pub mod align;
+pub mod control;
 pub mod evaluate;
 pub mod finetune;
 pub mod generate;

@@ -1,0 +1,31 @@
+//! A control arm of a fine-tuned model directory: see [`recovery::Control`].
+
+use std::path::Path;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use prompts::Sample;
+use recovery::{Control, RecoverySettings, control};
+
+use crate::loaded::{Loaded, encode_prompts};
+
+/// Writes the control arm's model to `out`; gives back the number of weights set to the aligned value.
+///
+/// # Errors
+/// When the models differ in shape, a prompt set is empty, a loss is not finite, or a file cannot
+/// be read or written.
+pub fn control_model(
+    (aligned, fine_tuned): (&Path, &Path),
+    prompts: &[Sample],
+    settings: &RecoverySettings,
+    arm: Control,
+    out: &Path,
+    device: &Device,
+) -> Result<Option<usize>> {
+    let aligned = Loaded::open(aligned, device)?;
+    let tuned = Loaded::open(fine_tuned, device)?;
+    let rows = encode_prompts(&tuned.tokenizer, prompts)?;
+    let (decoder, restored) = control(&aligned.decoder, &tuned.decoder, &rows, settings, arm)?;
+    Loaded::save(&decoder, fine_tuned, out)?;
+    Ok(restored)
+}
