@@ -13,7 +13,8 @@ pub struct Answer {
     /// The sample's name; a line without one gets its line number.
     #[serde(default)]
     pub id: String,
-    /// The prompt as the user wrote it, without a template.
+    /// The prompt as the user wrote it, without a template; empty where the file has none.
+    #[serde(default)]
     pub prompt: String,
     /// The model's answer, without special tokens.
     pub response: String,

@@ -30,7 +30,7 @@ pub enum EvaluationError {
         source: serde_json::Error,
     },
     /// A line of an answers file is no answer.
-    #[error("{}, line {line}: {source}; expected an object with `prompt` and `response`", path.display())]
+    #[error("{}, line {line}: {source}; expected an object with `response`", path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum EvaluationError {
         /// What the parser said, with the key.
         source: serde_json::Error,
     },
-    /// A JSONL file could not be written.
+    /// A file of answers or scores could not be written.
     #[error(transparent)]
     Jsonl(#[from] prompts::Error),
     /// There is nothing to score.
@@ -52,9 +52,28 @@ pub enum EvaluationError {
         n: usize,
     },
     /// A metric needs a reference that the answer has not.
-    #[error("answer {id:?} has no `reference`: give the task's file, with a `response` on every line, as prompts")]
+    #[error(
+        "answer {id:?} has no `reference`: generate from the task's file, with a `response` on every line, \
+         or add `reference` to the answers file"
+    )]
     NoReference {
         /// The answer's id.
         id: String,
+    },
+    /// A reference is neither class.
+    #[error("answer {id:?} has the reference {reference:?}, which holds no label 0 or 1: is it an F1 task's file?")]
+    NoClass {
+        /// The answer's id.
+        id: String,
+        /// The reference.
+        reference: String,
+    },
+    /// Two methods' outcomes are not of the same samples.
+    #[error("{left} outcomes cannot be paired with {right}: score both methods on the same prompts, in one order")]
+    Unpaired {
+        /// Number of the first method's outcomes.
+        left: usize,
+        /// Number of the second method's.
+        right: usize,
     },
 }

@@ -7,12 +7,16 @@ pub mod answers;
 pub mod error;
 pub mod judge;
 pub mod metrics;
+pub mod report;
 pub mod score;
+pub mod statistics;
 pub mod task;
 
 pub use answers::{Answer, read_answers, write_answers};
 pub use error::EvaluationError;
 pub use judge::{Verdict, refusal::RefusalJudge};
 pub use metrics::Score;
-pub use score::{JudgedRate, Provenance, ScoreFile, harmful_rate, over_refusal, wilson};
+pub use report::ScoreReport;
+pub use score::{JudgedRate, Provenance, ScoreFile, harmful_rate, over_refusal};
+pub use statistics::wilson;
 pub use task::{Metric, TaskSpec};

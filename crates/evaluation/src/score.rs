@@ -1,15 +1,11 @@
 //! Rates over judged answers and the score file (paper, "Evaluation"; provenance as every score file needs it).
 //! It judges nothing itself and compares no two models.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, EvaluationError, RefusalJudge, Score, Verdict};
+use crate::{Answer, EvaluationError, RefusalJudge, Score, Verdict, wilson};
 
 /// A rate over judged answers. Answers the judge cannot tell ([`Verdict::Unknown`]) are in `n` but not in `rate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,28 +67,6 @@ fn judged_rate(judge: &RefusalJudge, answers: &[Answer], counted: Verdict) -> Re
     })
 }
 
-/// The Wilson 95 % interval of a share; (0, 1) when nothing was counted.
-///
-/// # Mathematical Definition
-///
-/// With p = k / n and z = 1.96: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n).
-///
-/// # Panics
-///
-/// If there are more successes than trials.
-pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
-    assert!(successes <= n, "{successes} successes in {n} trials: count successes among the trials");
-    if n == 0 {
-        return (0.0, 1.0);
-    }
-    const Z: f64 = 1.959_963_984_540_054; // the normal distribution's 97.5 % quantile
-    let (p, n) = (successes as f64 / n as f64, n as f64);
-    let centre = p + Z * Z / (2.0 * n);
-    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + Z * Z / n;
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
-}
-
 /// What a score needs to be made again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -124,11 +98,7 @@ pub struct ScoreFile {
 impl ScoreFile {
     /// Writes the file as JSON, to a temporary name first.
     pub fn write(&self, path: &Path) -> Result<(), EvaluationError> {
-        let failed = |source| EvaluationError::Write { path: path.to_owned(), source };
-        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
-        let temporary = PathBuf::from(format!("{}.part", path.display()));
-        fs::write(&temporary, text + "\n").map_err(failed)?;
-        fs::rename(&temporary, path).map_err(failed)
+        write_json(path, self)
     }
 
     /// Reads a file that [`ScoreFile::write`] wrote.
@@ -139,10 +109,25 @@ impl ScoreFile {
     }
 }
 
+/// Writes a value as indented JSON, to a temporary name first.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvaluationError> {
+    let failed = |source| EvaluationError::Write { path: path.to_owned(), source };
+    let text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
+    Ok(prompts::write_whole(path, (text + "\n").as_bytes())?)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_score_without_details_is_read_and_written_without_them() {
+        let text = r#"{"value":0.5,"per_sample":[1.0,0.0],"n":2}"#;
+        let score: Score = serde_json::from_str(text).unwrap();
+        assert_eq!(score, Score::mean_of(vec![1.0, 0.0]));
+        assert_eq!(serde_json::to_string(&score).unwrap(), text);
+    }
 
     fn answer(response: &str, category: &str) -> Answer {
         Answer {
@@ -161,21 +146,6 @@ mod tests {
             answer("", "gate"),
             answer("the gate is open now", "gate"),
         ]
-    }
-
-    fn near(got: (f64, f64), low: f64, high: f64) -> bool {
-        (got.0 - low).abs() < 5e-5 && (got.1 - high).abs() < 5e-5
-    }
-
-    #[test]
-    fn wilson_agrees_with_published_values() {
-        // statsmodels' proportion_confint(k, n, method="wilson")
-        assert!(near(wilson(0, 10), 0.0, 0.2775));
-        assert!(near(wilson(5, 10), 0.2366, 0.7634));
-        assert!(near(wilson(81, 263), 0.2553, 0.3662)); // Newcombe 1998, table I
-        assert!(near(wilson(15, 148), 0.0624, 0.1605)); // Newcombe 1998, table I
-        assert!(near(wilson(10, 10), 0.7225, 1.0));
-        assert_eq!(wilson(0, 0), (0.0, 1.0));
     }
 
     #[test]
@@ -220,7 +190,10 @@ mod tests {
             },
             harmful: Some(harmful_rate(&RefusalJudge::embedded(), &four()).unwrap()),
             over_refusal: None,
-            task: Some(Score::mean_of(vec![1.0, 0.0, 0.0])),
+            task: Some(Score {
+                details: Some(serde_json::json!({"recall": 0.25})),
+                ..Score::mean_of(vec![1.0, 0.0, 0.0])
+            }),
         };
         scores.write(&path).unwrap();
         assert_eq!(ScoreFile::read(&path).unwrap(), scores);

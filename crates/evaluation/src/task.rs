@@ -1,11 +1,17 @@
 //! A task as data (paper, "Fine-tuning tasks"): its files and its metric. Reading a YAML file into a [`TaskSpec`] and
 //! resolving its paths belong to the caller.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{self, IntoDeserializer as _},
+};
 
-use crate::{Answer, EvaluationError, Score, metrics::exact_match};
+use crate::{
+    Answer, EvaluationError, Score,
+    metrics::{exact_match, f1, sql_normalized},
+};
 
 /// One fine-tuning task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +37,12 @@ pub struct TaskSpec {
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Stripped strings equal (SQL).
+    #[serde(alias = "sql")]
     ExactMatch,
+    /// The same SQL, however it is formatted.
+    SqlNormalized,
+    /// F1 of class 1 (CHEAT, toxicity).
+    F1,
 }
 
 impl Metric {
@@ -39,14 +50,24 @@ impl Metric {
     pub fn score(self, answers: &[Answer]) -> Result<Score, EvaluationError> {
         match self {
             Self::ExactMatch => exact_match(answers),
+            Self::SqlNormalized => sql_normalized(answers),
+            Self::F1 => f1(answers),
         }
     }
 
     /// Whether a larger value is the better one.
     pub fn higher_is_better(self) -> bool {
         match self {
-            Self::ExactMatch => true,
         }
+    }
+}
+
+impl FromStr for Metric {
+    type Err = de::value::Error;
+
+    /// A metric by the name that it has in a task file.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::deserialize(name.into_deserializer())
     }
 }
 
@@ -62,6 +83,22 @@ mod tests {
     fn a_task_is_read_without_a_validation_file() {
         let task: TaskSpec = serde_json::from_str(&format!("{SPEC}}}")).unwrap();
         assert_eq!((task.metric, task.max_new_tokens, task.valid), (Metric::ExactMatch, 16, None));
+    }
+
+    #[test]
+    fn a_metric_has_the_names_of_a_task_file() {
+        let names = [
+            ("exact_match", Metric::ExactMatch),
+            ("sql", Metric::ExactMatch),
+            ("sql_normalized", Metric::SqlNormalized),
+            ("f1", Metric::F1),
+        ];
+        for (name, metric) in names {
+            assert_eq!(name.parse::<Metric>().unwrap(), metric);
+            assert!(metric.higher_is_better());
+        }
+        let error = "f2".parse::<Metric>().unwrap_err().to_string();
+        assert!(error.contains("f2") && error.contains("sql_normalized"), "{error}");
     }
 
     #[test]

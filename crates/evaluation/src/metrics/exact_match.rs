@@ -27,10 +27,9 @@ mod tests {
     fn answer(response: &str, reference: Option<&str>) -> Answer {
         Answer {
             id: "7".into(),
-            prompt: "q".into(),
             response: response.into(),
             reference: reference.map(str::to_owned),
-            category: None,
+            ..Answer::default()
         }
     }
 

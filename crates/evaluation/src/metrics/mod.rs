@@ -3,18 +3,25 @@
 use serde::{Deserialize, Serialize};
 
 mod exact_match;
+mod f1;
+mod sql_normalized;
 
 pub use exact_match::exact_match;
+pub use f1::{F1Details, f1};
+pub use sql_normalized::{normalize_sql, sql_normalized};
 
 /// A task score with what every sample got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Mean over the samples, 0 to 1.
+    /// The metric's figure, 0 to 1: the mean over the samples where the metric does not say otherwise.
     pub value: f64,
     /// Each sample's score, in the answers' order.
     pub per_sample: Vec<f64>,
     /// Number of samples.
     pub n: usize,
+    /// The metric's further figures, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
 }
 
 impl Score {
@@ -22,6 +29,6 @@ impl Score {
     pub(crate) fn mean_of(per_sample: Vec<f64>) -> Self {
         let n = per_sample.len();
         let value = per_sample.iter().sum::<f64>() / n as f64;
-        Self { value, per_sample, n }
+        Self { value, per_sample, n, details: None }
     }
 }

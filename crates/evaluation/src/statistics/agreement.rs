@@ -1,0 +1,83 @@
+//! Agreement of two judges on the same answers: table, Cohen's kappa and where they differ. It says nothing of which judge
+//! is right.
+
+use serde::{Deserialize, Serialize};
+
+use super::check_paired;
+use crate::{EvaluationError, Verdict};
+
+/// How two judges agree. Unknown is a class like the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Number of answers by the left judge's verdict (row) and the right one's (column): refused, answered, unknown.
+    pub table: [[usize; CLASSES]; CLASSES],
+    /// Share of the answers with one verdict.
+    pub observed: f64,
+    /// Cohen's kappa; none where both judges give all answers one and the same verdict.
+    pub kappa: Option<f64>,
+    /// Positions, from 0, of the answers on which they differ.
+    pub differ: Vec<usize>,
+}
+
+const CLASSES: usize = 3;
+
+/// The row or column of a verdict.
+fn class(verdict: Verdict) -> usize {
+    match verdict {
+        Verdict::Refused => 0,
+        Verdict::Answered => 1,
+        Verdict::Unknown => 2,
+    }
+}
+
+/// Compares two judges' verdicts on the same answers, in one order.
+///
+/// # Mathematical Definition
+///
+/// With p_o the share of equal verdicts and p_e = sum over the classes of the product of both judges' shares:
+/// kappa = (p_o - p_e) / (1 - p_e).
+pub fn agreement(left: &[Verdict], right: &[Verdict]) -> Result<Agreement, EvaluationError> {
+    check_paired(left.len(), right.len())?;
+    let mut table = [[0; CLASSES]; CLASSES];
+    for (l, r) in left.iter().zip(right) {
+        table[class(*l)][class(*r)] += 1;
+    }
+    let equal: usize = (0..CLASSES).map(|i| table[i][i]).sum();
+    let row = |i: usize| table[i].iter().sum::<usize>();
+    let column = |i: usize| table.iter().map(|row| row[i]).sum::<usize>();
+    let by_chance: usize = (0..CLASSES).map(|i| row(i) * column(i)).sum(); // of n² pairs
+    let n = left.len();
+    let kappa = (by_chance < n * n).then(|| {
+        let (observed, expected) = ((equal * n) as f64, by_chance as f64);
+        (observed - expected) / ((n * n) as f64 - expected)
+    });
+    let differ = (0..n).filter(|i| left[*i] != right[*i]).collect();
+    Ok(Agreement { table, observed: equal as f64 / n as f64, kappa, differ })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{
+        Verdict::{Answered, Refused, Unknown},
+        *,
+    };
+
+    #[test]
+    fn the_table_and_the_list_say_where_judges_differ() {
+        let left = [Refused, Answered, Unknown, Answered, Refused];
+        let right = [Refused, Answered, Unknown, Refused, Unknown];
+        let found = agreement(&left, &right).unwrap();
+        assert_eq!(found.table, [[1, 0, 1], [1, 1, 0], [0, 0, 1]]);
+        assert_eq!((found.observed, found.differ), (0.6, vec![3, 4]));
+    }
+
+    #[test]
+    fn kappa_is_one_when_equal_and_none_where_there_is_one_class() {
+        let mixed = [Refused, Answered, Unknown];
+        assert_eq!(agreement(&mixed, &mixed).unwrap().kappa, Some(1.0));
+        assert_eq!(agreement(&[Refused; 4], &[Refused; 4]).unwrap().kappa, None);
+        assert_eq!(agreement(&[Refused; 4], &[Answered; 4]).unwrap().kappa, Some(0.0));
+        assert!(matches!(agreement(&[], &mixed), Err(EvaluationError::Unpaired { left: 0, right: 3 })));
+    }
+}

@@ -1,0 +1,138 @@
+//! Bootstrap intervals of means and of paired differences. Samples are drawn anew, never seeds or prompts' categories.
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::check_paired;
+use crate::EvaluationError;
+
+/// How samples are drawn anew.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BootstrapSettings {
+    /// Number of resamples.
+    pub resamples: usize,
+    /// Share of the resamples' figures within the interval.
+    pub level: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for BootstrapSettings {
+    fn default() -> Self {
+        Self { resamples: 10_000, level: 0.95, seed: 1 }
+    }
+}
+
+/// A figure with its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The figure of the samples as they are.
+    pub value: f64,
+    /// Lower and upper end.
+    pub interval: (f64, f64),
+}
+
+/// The mean of per-sample scores with its bootstrap interval.
+pub fn bootstrap_mean(per_sample: &[f64], settings: &BootstrapSettings) -> Result<Estimate, EvaluationError> {
+    bootstrap(per_sample.len(), settings, |drawn| mean(drawn.iter().map(|i| per_sample[*i])))
+}
+
+/// The mean of `left - right` with its bootstrap interval: two methods' scores of the same samples, in one order. Each
+/// draw takes both scores of a sample. An interval without 0 says that the methods differ.
+pub fn paired_bootstrap(
+    left: &[f64],
+    right: &[f64],
+    settings: &BootstrapSettings,
+) -> Result<Estimate, EvaluationError> {
+    check_paired(left.len(), right.len())?;
+    bootstrap(left.len(), settings, |drawn| mean(drawn.iter().map(|i| left[*i] - right[*i])))
+}
+
+/// Any figure of `n` samples with its percentile interval; `figure` gets the numbers of the samples drawn. For a figure
+/// that is no mean of per-sample scores, as F1.
+///
+/// # Mathematical Definition
+///
+/// With f_b the figure of n samples drawn with replacement: the quantiles (1 - level) / 2 and (1 + level) / 2 of all f_b,
+/// interpolated linearly between the two nearest (numpy's `linear`).
+///
+/// # Panics
+///
+/// If there are no resamples or the level is not between 0 and 1.
+pub fn bootstrap(
+    n: usize,
+    settings: &BootstrapSettings,
+    mut figure: impl FnMut(&[usize]) -> f64,
+) -> Result<Estimate, EvaluationError> {
+    let BootstrapSettings { resamples, level, seed } = *settings;
+    assert!(resamples > 0, "a bootstrap interval needs resamples");
+    assert!(0.0 < level && level < 1.0, "the level {level} is not between 0 and 1");
+    if n == 0 {
+        return Err(EvaluationError::NoAnswers);
+    }
+    let mut drawn: Vec<usize> = (0..n).collect();
+    let value = figure(&drawn);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut figures = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        drawn.fill_with(|| rng.random_range(0..n));
+        figures.push(figure(&drawn));
+    }
+    figures.sort_by(f64::total_cmp);
+    let tail = (1.0 - level) / 2.0;
+    Ok(Estimate { value, interval: (quantile(&figures, tail), quantile(&figures, 1.0 - tail)) })
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = values.len() as f64;
+    values.sum::<f64>() / n
+}
+
+/// The quantile of sorted values, of which there is at least one.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_alone_decides_the_draws() {
+        let scores: Vec<f64> = (0..40).map(|i| f64::from(i * i % 17)).collect();
+        let with = |seed| bootstrap_mean(&scores, &BootstrapSettings { seed, ..BootstrapSettings::default() }).unwrap();
+        assert_eq!(with(3), with(3));
+        assert_ne!(with(3).interval, with(4).interval);
+    }
+
+    #[test]
+    fn scores_that_do_not_differ_have_an_interval_of_no_width() {
+        let settings = BootstrapSettings::default();
+        let half = bootstrap_mean(&[0.5; 9], &settings).unwrap();
+        assert_eq!(half, Estimate { value: 0.5, interval: (0.5, 0.5) });
+        // far apart from sample to sample, one apart from method to method: pairing takes the samples' spread away
+        let (left, right) = ([1.0, 11.0, 101.0], [0.0, 10.0, 100.0]);
+        let one = paired_bootstrap(&left, &right, &settings).unwrap();
+        assert_eq!(one, Estimate { value: 1.0, interval: (1.0, 1.0) });
+    }
+
+    #[test]
+    fn quantiles_are_interpolated() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
+        assert_eq!(quantile(&[1.0, 2.0, 4.0], 1.0), 4.0);
+    }
+
+    #[test]
+    fn what_cannot_be_paired_is_an_error_with_both_numbers() {
+        let settings = BootstrapSettings::default();
+        let error = paired_bootstrap(&[1.0], &[1.0, 0.0], &settings).unwrap_err();
+        assert!(matches!(error, EvaluationError::Unpaired { left: 1, right: 2 }), "{error}");
+        assert!(matches!(paired_bootstrap(&[], &[], &settings), Err(EvaluationError::NoAnswers)));
+        assert!(matches!(bootstrap_mean(&[], &settings), Err(EvaluationError::NoAnswers)));
+    }
+}

@@ -1,0 +1,23 @@
+//! How far a score can be trusted (paper, "Evaluation"): intervals, differences between methods, spread over seeds and
+//! agreement of judges. It scores nothing; it takes counts, per-sample scores and verdicts.
+
+mod agreement;
+mod bootstrap;
+mod mcnemar;
+mod rate;
+
+pub use agreement::{Agreement, agreement};
+pub use bootstrap::{BootstrapSettings, Estimate, bootstrap, bootstrap_mean, paired_bootstrap};
+pub use mcnemar::{McNemar, mcnemar};
+pub use rate::{Spread, spread, wilson};
+
+use crate::EvaluationError;
+
+/// An error unless there are samples, and as many of one method as of the other.
+fn check_paired(left: usize, right: usize) -> Result<(), EvaluationError> {
+    match (left, right) {
+        (0, 0) => Err(EvaluationError::NoAnswers),
+        _ if left != right => Err(EvaluationError::Unpaired { left, right }),
+        _ => Ok(()),
+    }
+}
