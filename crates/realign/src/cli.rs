@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use evaluation::Metric;
 use realign::DeviceName;
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
@@ -147,6 +148,18 @@ pub enum Command {
         #[arg(long, default_value_t = 32)]
         batch: usize,
         /// The directory for answers and scores.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Score a file of answers alone.
+    Score {
+        /// JSONL with `response` and `reference`.
+        #[arg(long)]
+        answers: PathBuf,
+        /// sql (or exact_match), sql_normalized, f1, nl2bash or rouge.
+        #[arg(long)]
+        metric: Metric,
+        /// The JSON file to write, with `score` and `per_sample`.
         #[arg(long)]
         out: PathBuf,
     },

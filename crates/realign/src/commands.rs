@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use evaluation::{Metric, Provenance};
+use evaluation::{Metric, Provenance, ScoreReport, read_answers};
 use finetune::{AlignSettings, LoraSettings, Method, TrainSettings};
 use indicatif::{ProgressBar, ProgressStyle};
 use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
@@ -118,6 +118,11 @@ pub fn run(cli: Cli) -> Result<()> {
             if let Some(task) = &scores.task {
                 println!("task score: {:.1} %, n {}", 100.0 * task.value, task.n);
             }
+        }
+        Command::Score { answers, metric, out } => {
+            let scored = ScoreReport::new(metric, &read_answers(&answers)?)?;
+            scored.write(&out)?;
+            println!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.score, scored.n, out.display());
         }
     }
     bar.finish_and_clear();
