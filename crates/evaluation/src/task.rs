@@ -58,6 +58,7 @@ impl Metric {
     /// Whether a larger value is the better one.
     pub fn higher_is_better(self) -> bool {
         match self {
+            Self::ExactMatch | Self::SqlNormalized | Self::F1 => true,
         }
     }
 }
