@@ -12,7 +12,7 @@ from pathlib import Path
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 # tiny-llama comes first: lora, recovery and gguf_blocks start from it.
-NAMES = ["decoder", "evaluation", "gguf_blocks", "lora", "recovery", "templates"]
+NAMES = ["decoder", "evaluation", "gguf_blocks", "lora", "nl2bash_pairs", "recovery", "rouge_pairs", "templates"]
 
 
 def main():

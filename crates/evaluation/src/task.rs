@@ -10,7 +10,7 @@ use serde::{
 
 use crate::{
     Answer, EvaluationError, Score,
-    metrics::{exact_match, f1, sql_normalized},
+    metrics::{exact_match, f1, nl2bash, rouge, sql_normalized},
 };
 
 /// One fine-tuning task.
@@ -43,6 +43,10 @@ pub enum Metric {
     SqlNormalized,
     /// F1 of class 1 (CHEAT, toxicity).
     F1,
+    /// Utilities and flags of the commands (NL2Bash).
+    Nl2bash,
+    /// ROUGE-1 F (SAMSum).
+    Rouge,
 }
 
 impl Metric {
@@ -52,13 +56,15 @@ impl Metric {
             Self::ExactMatch => exact_match(answers),
             Self::SqlNormalized => sql_normalized(answers),
             Self::F1 => f1(answers),
+            Self::Nl2bash => nl2bash(answers),
+            Self::Rouge => rouge(answers),
         }
     }
 
     /// Whether a larger value is the better one.
     pub fn higher_is_better(self) -> bool {
         match self {
-            Self::ExactMatch | Self::SqlNormalized | Self::F1 => true,
+            Self::ExactMatch | Self::SqlNormalized | Self::F1 | Self::Nl2bash | Self::Rouge => true,
         }
     }
 }
@@ -93,6 +99,8 @@ mod tests {
             ("sql", Metric::ExactMatch),
             ("sql_normalized", Metric::SqlNormalized),
             ("f1", Metric::F1),
+            ("nl2bash", Metric::Nl2bash),
+            ("rouge", Metric::Rouge),
         ];
         for (name, metric) in names {
             assert_eq!(name.parse::<Metric>().unwrap(), metric);

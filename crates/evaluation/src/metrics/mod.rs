@@ -4,10 +4,16 @@ use serde::{Deserialize, Serialize};
 
 mod exact_match;
 mod f1;
+mod nl2bash;
+mod nl2bash_parse;
+mod rouge;
+mod rouge_porter;
 mod sql_normalized;
 
 pub use exact_match::exact_match;
 pub use f1::{F1Details, f1};
+pub use nl2bash::{nl2bash, nl2bash_pair};
+pub use rouge::{Overlap, RougeScores, rouge, rouge_pair};
 pub use sql_normalized::{normalize_sql, sql_normalized};
 
 /// A task score with what every sample got.

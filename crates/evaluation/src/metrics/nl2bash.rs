@@ -1,0 +1,86 @@
+//! The utility-and-flag score of the NLC2CMD competition (paper, NL2Bash task). Arguments do not count, and nothing is
+//! run. Utilities and flags are read by `nl2bash_parse`; the released code reads them with a grammar of its own.
+
+use super::{
+    Score,
+    nl2bash_parse::{Utility, utilities},
+};
+use crate::{Answer, EvaluationError};
+
+/// The mean of [`nl2bash_pair`] over the answers.
+pub fn nl2bash(answers: &[Answer]) -> Result<Score, EvaluationError> {
+    if answers.is_empty() {
+        return Err(EvaluationError::NoAnswers);
+    }
+    let one = |answer: &Answer| match &answer.reference {
+        Some(reference) => Ok(nl2bash_pair(reference, &answer.response)),
+        None => Err(EvaluationError::NoReference { id: answer.id.clone() }),
+    };
+    Ok(Score::mean_of(answers.iter().map(one).collect::<Result<_, _>>()?))
+}
+
+/// The score of a command against the true one, 0 to 1; 0 when neither holds a utility.
+///
+/// # Mathematical Definition
+///
+/// Utilities are paired in order of appearance, the shorter list padded with nothing. U = 1 when both have the same
+/// name, else 0; G and P are their sets of flags; F = (2 |G and P| - |G or P|) / max(|G|, |P|), 1 when both are empty.
+/// The score is max(0, mean over the pairs of U (1 + F) / 2 - (1 - U)).
+pub fn nl2bash_pair(reference: &str, response: &str) -> f64 {
+    let (truth, predicted) = (utilities(reference), utilities(response));
+    let pairs = truth.len().max(predicted.len());
+    if pairs == 0 {
+        return 0.0;
+    }
+    let matched: f64 = truth.iter().zip(&predicted).map(|(left, right)| pair(left, right)).sum();
+    let alone = truth.len().abs_diff(predicted.len()) as f64;
+    ((matched - alone) / pairs as f64).max(0.0)
+}
+
+fn pair(truth: &Utility, predicted: &Utility) -> f64 {
+    if truth.name != predicted.name {
+        return -1.0;
+    }
+    let most = truth.flags.len().max(predicted.flags.len());
+    if most == 0 {
+        return 1.0;
+    }
+    let both = truth.flags.intersection(&predicted.flags).count() as f64;
+    let either = truth.flags.union(&predicted.flags).count() as f64;
+    let flags = (2.0 * both - either) / most as f64;
+    (1.0 + flags) / 2.0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_and_order_of_flags_do_not_count() {
+        assert_eq!(nl2bash_pair("ls -la a", "LS -a -l b c"), 1.0);
+    }
+
+    #[test]
+    fn flags_cost_up_to_a_pair_and_utilities_more() {
+        assert_eq!(nl2bash_pair("ls -l", "ls"), 0.0); // F = -1
+        assert_eq!(nl2bash_pair("ls -l | wc -l", "ls -l | wc -l -c"), 0.75); // F = 0 in the second pair
+        assert_eq!(nl2bash_pair("ls | wc | cat", "ls | wc"), 1.0 / 3.0);
+        assert_eq!(nl2bash_pair("ls", "pwd"), 0.0); // -1, clipped
+        assert_eq!(nl2bash_pair("", ""), 0.0);
+    }
+
+    #[test]
+    fn the_score_is_the_mean_and_a_reference_is_needed() {
+        let answer = |reference: Option<&str>| Answer {
+            id: "7".into(),
+            response: "ls".into(),
+            reference: reference.map(str::to_owned),
+            ..Answer::default()
+        };
+        let score = nl2bash(&[answer(Some("ls x")), answer(Some("pwd"))]).unwrap();
+        assert_eq!((score.value, score.per_sample), (0.5, vec![1.0, 0.0]));
+        assert!(nl2bash(&[answer(None)]).unwrap_err().to_string().contains("\"7\""));
+        assert!(matches!(nl2bash(&[]), Err(EvaluationError::NoAnswers)));
+    }
+}
