@@ -160,10 +160,8 @@ impl Pipeline<'_> {
         let safety = self.score(&key, &name, &dir, &safety)?;
         let test = inputs::task(sweep, cell.task, Split::Test)?;
         let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
-        let questions = Questions {
-            task: Some((Asked { samples: &test, generate }, cell.task.metric.into())),
-            ..Questions::default()
-        };
+        let questions =
+            Questions { task: Some((Asked { samples: &test, generate }, cell.task.metric)), ..Questions::default() };
         let key = StageKey::new("evaluate", 1, sweep.seed, &(cell.task.metric, cell.task.max_new_tokens))?
             .parent("model", &model.stage)
             .input("test", &inputs::path(sweep, &cell.task.test))?;

@@ -243,7 +243,7 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
             fine_tuned: &tuned,
             prompts: &prompts,
             task: Some(&task),
-            gate: Gate::Validation { samples: &samples, metric: cell.task.metric.into(), generate },
+            gate: Gate::Validation { samples: &samples, metric: cell.task.metric, generate },
             checkpoint: Some(checkpoint.clone()),
         };
         let outputs = (&*out.join("model"), Some(&*out.join("trace.json")));

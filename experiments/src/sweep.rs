@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use load::find;
 pub use method::Method;
 pub use settings::{
-    Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, Metric, ModelSpec, Pretrain, PromptSet, Recovery,
-    Source, TaskSpec,
+    Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Source,
+    TaskSpec,
 };
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.

@@ -188,7 +188,7 @@ pub struct TaskSpec {
     /// Test samples, which decide nothing and are only reported, relative to `data`.
     pub test: PathBuf,
     /// How an answer is scored.
-    pub metric: Metric,
+    pub metric: evaluation::Metric,
     /// Length of an answer.
     pub max_new_tokens: usize,
     /// Share of the training file that is kept from training and decides the recovery.
@@ -198,22 +198,6 @@ pub struct TaskSpec {
 
 fn default_validation() -> f64 {
     0.1
-}
-
-/// How a task's answers are scored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// Share of answers equal to the reference, both stripped.
-    ExactMatch,
-}
-
-impl From<Metric> for evaluation::Metric {
-    fn from(metric: Metric) -> Self {
-        match metric {
-            Metric::ExactMatch => Self::ExactMatch,
-        }
-    }
 }
 
 /// A low-rank adapter on the seven projections of every block.
