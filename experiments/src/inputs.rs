@@ -1,8 +1,9 @@
 //! The sample files of a sweep, and which of their lines each stage may see.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
 
@@ -19,19 +20,31 @@ pub enum Split {
     Test,
 }
 
-/// A file of the sweep's data directory.
-#[must_use]
-pub fn path(sweep: &Sweep, file: &Path) -> PathBuf {
-    sweep.root.join(&sweep.data).join(file)
+/// Runs `script`, which makes `file`, unless the file is there.
+///
+/// # Errors
+/// When the script cannot be run, fails, or makes no such file.
+pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    let script = sweep.root_file(script);
+    let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
+    let data = sweep.root.join(&sweep.data);
+    let status = Command::new("bash").arg(&script).arg(dir).arg(data).status();
+    let status = status.with_context(|| format!("cannot run {}", script.display()))?;
+    if !status.success() || !file.exists() {
+        bail!("{} did not make {}", script.display(), file.display());
+    }
+    Ok(())
 }
 
 /// `count` samples of a file after the first `skip`.
 ///
 /// # Errors
 /// When the file cannot be read or holds fewer.
-pub fn read(sweep: &Sweep, file: &Path, skip: usize, count: usize) -> Result<Vec<Sample>> {
-    let path = path(sweep, file);
-    let samples = read_jsonl(&path)?;
+pub fn read(path: &Path, skip: usize, count: usize) -> Result<Vec<Sample>> {
+    let samples = read_jsonl(path)?;
     if samples.len() < skip + count {
         bail!(
             "{}: {count} samples after the first {skip} were asked for, the file has {}",
@@ -48,9 +61,9 @@ pub fn read(sweep: &Sweep, file: &Path, skip: usize, count: usize) -> Result<Vec
 /// When the file cannot be read, or a sample has no response.
 pub fn task(sweep: &Sweep, task: &TaskSpec, split: Split) -> Result<Vec<Sample>> {
     if split == Split::Test {
-        return Ok(read_training_jsonl(&path(sweep, &task.test))?);
+        return Ok(read_training_jsonl(&sweep.data_file(&task.test))?);
     }
-    let samples = read_training_jsonl(&path(sweep, &task.train))?;
+    let samples = read_training_jsonl(&sweep.data_file(&task.train))?;
     let held = (samples.len() as f64 * task.validation).ceil() as usize;
     let order = prompts::shuffled_order(samples.len(), sweep.seed);
     let (validation, train) = order.split_at(held.min(samples.len()));

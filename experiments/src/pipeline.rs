@@ -143,7 +143,7 @@ impl Pipeline<'_> {
         let name = format!("{cell} {}", model.method);
         let dir = model.stage.dir.join("model");
         let ask = |set: &AnswerSet| -> Result<(Vec<prompts::Sample>, GenerateSettings)> {
-            let samples = inputs::read(sweep, &set.file, set.skip, set.count)?;
+            let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
             Ok((samples, GenerateSettings { max_new_tokens: set.max_new_tokens, batch: sweep.evaluation.batch }))
         };
         let (harmful, harmless) = (ask(&sweep.evaluation.harmful)?, ask(&sweep.evaluation.harmless)?);
@@ -155,8 +155,8 @@ impl Pipeline<'_> {
         };
         let key = StageKey::new("evaluate", 1, sweep.seed, &(&sweep.evaluation.harmful, &sweep.evaluation.harmless))?
             .parent("model", &model.stage)
-            .input("harmful", &inputs::path(sweep, &sweep.evaluation.harmful.file))?
-            .input("harmless", &inputs::path(sweep, &sweep.evaluation.harmless.file))?;
+            .input("harmful", &sweep.data_file(&sweep.evaluation.harmful.file))?
+            .input("harmless", &sweep.data_file(&sweep.evaluation.harmless.file))?;
         let safety = self.score(&key, &name, &dir, &safety)?;
         let test = inputs::task(sweep, cell.task, Split::Test)?;
         let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
@@ -164,7 +164,7 @@ impl Pipeline<'_> {
             Questions { task: Some((Asked { samples: &test, generate }, cell.task.metric)), ..Questions::default() };
         let key = StageKey::new("evaluate", 1, sweep.seed, &(cell.task.metric, cell.task.max_new_tokens))?
             .parent("model", &model.stage)
-            .input("test", &inputs::path(sweep, &cell.task.test))?;
+            .input("test", &sweep.data_file(&cell.task.test))?;
         let task = self.score(&key, &name, &dir, &questions)?;
         let harmful = safety.0.harmful.context("harmful prompts were asked")?;
         Ok(ResultRow {

@@ -1,8 +1,7 @@
 //! The stages of a sweep: settings and inputs make a key, and `realign` does the work.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::Device;
@@ -55,9 +54,9 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
             })
         }
         Source::Gguf(gguf) => {
-            let file = expand(&sweep.root, &gguf.file)?;
-            if let Some(script) = gguf.fetch.as_ref().filter(|_| !file.exists()) {
-                fetch(&sweep.root.join(script), &file)?;
+            let file = sweep.root_file(&gguf.file);
+            if let Some(script) = &gguf.fetch {
+                inputs::fetch(sweep, script, &file)?;
             }
             let key = StageKey::new("import", 1, 0, &"gguf")?.input("gguf", &file)?;
             context.store.run(&key, |out| {
@@ -70,8 +69,8 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
 
 fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrain) -> Result<Stage> {
     let sweep = context.sweep;
-    let corpus = inputs::path(sweep, &pretrain.corpus);
-    let tokenizer_dir = inputs::path(sweep, &pretrain.tokenizer);
+    let corpus = sweep.data_file(&pretrain.corpus);
+    let tokenizer_dir = sweep.data_file(&pretrain.tokenizer);
     let key = StageKey::new("import", 1, sweep.seed, pretrain)?
         .input("corpus", &corpus)?
         .input("tokenizer", &tokenizer_dir.join("tokenizer.json"))?;
@@ -126,19 +125,25 @@ fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrai
 /// When samples are missing or training fails.
 pub fn align(context: Context<'_>, spec: &ModelSpec, align: &Align, parent: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
-    let files = [&align.refusals, &align.helpful].map(|set: &PromptSet| inputs::path(sweep, &set.file));
-    let key = StageKey::new("align", 1, sweep.seed, align)?
-        .parent("model", parent)
-        .input("refusals", &files[0])?
-        .input("helpful", &files[1])?;
+    let refusals_file = sweep.data_file(&align.refusals.file);
+    let mut key =
+        StageKey::new("align", 2, sweep.seed, align)?.parent("model", parent).input("refusals", &refusals_file)?;
+    for (index, set) in align.helpful.iter().enumerate() {
+        let file = sweep.data_file(&set.file);
+        if let Some(script) = &set.fetch {
+            inputs::fetch(sweep, script, &file)?;
+        }
+        key = key.input(&format!("helpful {index}"), &file)?;
+    }
     let bar = context.progress.bar("align", &spec.name);
     context.store.run(&key, |out| {
-        let read = |set: &PromptSet| inputs::read(sweep, &set.file, set.skip, set.count);
-        let (harmful, harmless) = (read(&align.refusals)?, read(&align.helpful)?);
+        let read = |set: &PromptSet| inputs::read(&sweep.data_file(&set.file), set.skip, set.count);
+        let harmful = read(&align.refusals)?;
+        let harmless = align.helpful.iter().map(read).collect::<Result<Vec<_>>>()?.concat();
         let inputs = AlignInputs {
-            refusals: (&harmful, &files[0]),
+            refusals: (&harmful, &refusals_file),
             refusal_texts: &align.refusal_texts,
-            helpful: (&harmless, &files[1]),
+            helpful: (&harmless, &sweep.data),
             own_answers: GenerateSettings {
                 max_new_tokens: align.helpful_max_new_tokens,
                 batch: sweep.evaluation.batch,
@@ -175,7 +180,7 @@ pub fn align(context: Context<'_>, spec: &ModelSpec, align: &Align, parent: &Sta
 pub fn finetune(context: Context<'_>, cell: Cell<'_>, aligned: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
     let settings = &sweep.finetune;
-    let (task_file, harmful_file) = (inputs::path(sweep, &cell.task.train), inputs::path(sweep, &sweep.inject));
+    let (task_file, harmful_file) = (sweep.data_file(&cell.task.train), sweep.data_file(&sweep.inject));
     let key = StageKey::new("finetune", 1, sweep.seed, &(settings, cell.task.validation, cell.harmful_count))?
         .parent("aligned", aligned)
         .input("task", &task_file)?
@@ -215,15 +220,15 @@ pub fn finetune(context: Context<'_>, cell: Cell<'_>, aligned: &Stage) -> Result
 /// When prompts are missing or recovery fails.
 pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
-    let prompts_file = inputs::path(sweep, &sweep.recovery.prompts);
+    let prompts_file = sweep.data_file(&sweep.recovery.prompts);
     let settings = recovery_settings(&sweep.recovery, sweep.profile);
     let answers = (cell.task.metric, cell.task.max_new_tokens, cell.task.validation);
     let key = StageKey::new("recover", 1, sweep.seed, &(&sweep.recovery, sweep.profile, answers))?
         .parent("aligned", aligned)
         .parent("fine_tuned", tuned)
         .input("prompts", &prompts_file)?
-        .input("task", &inputs::path(sweep, &cell.task.train))?
-        .input("test", &inputs::path(sweep, &cell.task.test))?;
+        .input("task", &sweep.data_file(&cell.task.train))?
+        .input("test", &sweep.data_file(&cell.task.test))?;
     let bar = context.progress.bar("recover", &cell.to_string());
     context.store.run(&key, |out| {
         let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
@@ -273,7 +278,7 @@ pub fn control(
         sweep::Method::Interpolation(percent) => Control::Interpolation { lambda: f64::from(percent) / 100.0 },
         method => bail!("{method} is not a control arm"),
     };
-    let prompts_file = inputs::path(sweep, &sweep.recovery.prompts);
+    let prompts_file = sweep.data_file(&sweep.recovery.prompts);
     let key = StageKey::new("control", 1, sweep.seed, &(method, restored, sweep.recovery.count, sweep.recovery.batch))?
         .parent("aligned", aligned)
         .parent("fine_tuned", tuned)
@@ -362,22 +367,4 @@ fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn expand(root: &Path, file: &Path) -> Result<PathBuf> {
-    match file.strip_prefix("~") {
-        Ok(rest) => {
-            Ok(PathBuf::from(std::env::var("HOME").context("HOME is not set, and the file begins with ~/")?).join(rest))
-        }
-        Err(_) => Ok(root.join(file)),
-    }
-}
-
-fn fetch(script: &Path, file: &Path) -> Result<()> {
-    let dir = file.parent().context("the model's file has no directory")?;
-    let status = Command::new("bash").arg(script).arg(dir).status().with_context(|| script.display().to_string())?;
-    if !status.success() || !file.exists() {
-        bail!("{} did not make {}", script.display(), file.display());
-    }
-    Ok(())
 }

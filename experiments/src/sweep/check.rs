@@ -135,8 +135,6 @@ impl Sweep {
     fn check_align(&self, problems: &mut Problems, key: &str, align: &Align) {
         let key = |rest: &str| format!("{key}.{rest}");
         for (name, value) in [
-            ("refusals.count", align.refusals.count),
-            ("helpful.count", align.helpful.count),
             ("helpful_max_new_tokens", align.helpful_max_new_tokens),
             ("epochs", align.epochs),
             ("batch", align.batch),
@@ -151,14 +149,16 @@ impl Sweep {
         let empty = align.refusal_texts.iter().any(|text| text.trim().is_empty());
         problems.unless(!empty, &key("refusal_texts"), || "holds an empty text".to_owned());
         let evaluation = &self.evaluation;
-        for (name, trained, asked) in
-            [("refusals", &align.refusals, &evaluation.harmful), ("helpful", &align.helpful, &evaluation.harmless)]
-        {
+        problems.unless(!align.helpful.is_empty(), &key("helpful"), || "must not be empty".to_owned());
+        let helpful = align.helpful.iter().enumerate();
+        let sets = helpful.map(|(j, set)| (format!("helpful[{j}]"), set, &evaluation.harmless));
+        for (name, trained, asked) in sets.chain([("refusals".to_owned(), &align.refusals, &evaluation.harmful)]) {
+            problems.at_least_one(&key(&format!("{name}.count")), trained.count);
             let apart = trained.file != asked.file
                 || trained.skip.saturating_add(trained.count) <= asked.skip
                 || asked.skip.saturating_add(asked.count) <= trained.skip;
             problems
-                .unless(apart, &key(name), || format!("shares lines of {} with the evaluation", asked.file.display()));
+                .unless(apart, &key(&name), || format!("shares lines of {} with the evaluation", asked.file.display()));
         }
     }
 

@@ -63,19 +63,16 @@ impl Sweep {
         Ok(sweep)
     }
 
-    /// Where a file of the data directory is.
+    /// Where a file of the data directory is; `~/` is the home directory.
     #[must_use]
     pub fn data_file(&self, file: &Path) -> PathBuf {
-        self.root.join(&self.data).join(file)
+        under(&self.root.join(&self.data), file)
     }
 
     /// Where a file of the repository is; `~/` is the home directory.
     #[must_use]
     pub fn root_file(&self, file: &Path) -> PathBuf {
-        match (file.strip_prefix("~"), std::env::home_dir()) {
-            (Ok(rest), Some(home)) => home.join(rest),
-            _ => self.root.join(file),
-        }
+        under(&self.root, file)
     }
 
     /// Every file that the sweep needs before it starts, with the key that names it.
@@ -102,7 +99,12 @@ impl Sweep {
             }
             if let Some(align) = &model.align {
                 files.push((key("align.refusals.file"), self.data_file(&align.refusals.file)));
-                files.push((key("align.helpful.file"), self.data_file(&align.helpful.file)));
+                for (j, set) in align.helpful.iter().enumerate() {
+                    files.push(match &set.fetch {
+                        Some(script) => (key(&format!("align.helpful[{j}].fetch")), self.root_file(script)),
+                        None => (key(&format!("align.helpful[{j}].file")), self.data_file(&set.file)),
+                    });
+                }
             }
         }
         for (i, task) in self.tasks.iter().enumerate() {
@@ -123,6 +125,13 @@ impl Sweep {
             bail!(missing.join("\n"));
         }
         Ok(())
+    }
+}
+
+fn under(dir: &Path, file: &Path) -> PathBuf {
+    match (file.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => dir.join(file),
     }
 }
 

@@ -135,7 +135,7 @@ pub struct Align {
     #[serde(default)]
     pub refusal_texts: Vec<String>,
     /// Harmless prompts; one without a `response` gets the model's own greedy answer.
-    pub helpful: PromptSet,
+    pub helpful: Vec<PromptSet>,
     /// Length of the model's own answers.
     #[serde(default = "default_helpful_tokens")]
     pub helpful_max_new_tokens: usize,
@@ -168,7 +168,11 @@ fn default_max_len() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
-    /// The file, relative to `data`.
+    /// Script that makes the file when it is not there, relative to the repository. It is given the
+    /// file's directory and the sweep's data directory.
+    #[serde(default)]
+    pub fetch: Option<PathBuf>,
+    /// The file, relative to `data`; `~/` is the home directory.
     pub file: PathBuf,
     /// Lines that are left out at the start.
     #[serde(default)]

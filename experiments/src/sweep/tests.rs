@@ -23,7 +23,7 @@ models:
         max_len: 64
     align:
       refusals: { file: harmful.jsonl, count: 10 }
-      helpful: { file: harmless.jsonl, count: 10 }
+      helpful: [{ file: harmless.jsonl, count: 10 }]
       learning_rate: 2e-4
       epochs: 2
       batch: 8
@@ -154,7 +154,7 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
 #[test]
 fn prompts_are_not_both_trained_on_and_tested() {
     let error = error_after("harmless.jsonl, count: 10", "harmless.jsonl, count: 11");
-    assert_says(&error, &["models[1].align.helpful", "shares lines of harmless.jsonl"]);
+    assert_says(&error, &["models[1].align.helpful[0]", "shares lines of harmless.jsonl"]);
 }
 
 #[test]

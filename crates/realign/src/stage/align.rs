@@ -44,7 +44,11 @@ pub fn align_model(
     let refusals = with_refusals(inputs.refusals.0, inputs.refusal_texts);
     let refusals = encode_samples(&model.tokenizer, &refusals, inputs.refusals.1)?;
     let helpful = with_own_answers(&model, &inputs, &work.join("own-answers.jsonl"), report)?;
-    let helpful = encode_samples(&model.tokenizer, &helpful, inputs.helpful.1)?;
+    let (helpful, own): (Vec<Sample>, Vec<bool>) = helpful.into_iter().unzip();
+    let mut helpful = encode_samples(&model.tokenizer, &helpful, inputs.helpful.1)?;
+    for (answer, _) in helpful.iter_mut().zip(own).filter(|(_, own)| *own) {
+        leave_open(answer, inputs.own_answers.max_new_tokens);
+    }
     let data: AlignData<'_> = AlignData { refusals: &refusals, own_answers: &helpful };
     let checkpoint = work.join("align.checkpoint");
     let trained = align(model.decoder, data, settings, Some(&checkpoint), &mut |step| {
@@ -67,15 +71,26 @@ fn with_refusals(samples: &[Sample], texts: &[String]) -> Vec<Sample> {
     samples.iter().map(complete).collect()
 }
 
+/// Takes the end-of-turn token off an answer that was cut at `limit` tokens: the model did not end it
+/// there and must not learn to.
+fn leave_open(answer: &mut Encoded, limit: usize) {
+    let response = answer.loss_mask.iter().filter(|&&counts| counts).count();
+    if response > limit {
+        answer.ids.pop();
+        answer.loss_mask.pop();
+    }
+}
+
+/// The harmless samples with answers, and whether the answer is the model's own; none is empty.
 /// Own answers are made once and kept, so that a stopped alignment does not make them again.
 fn with_own_answers(
     model: &Loaded,
     inputs: &AlignInputs<'_>,
     kept: &Path,
     report: &mut Report<'_>,
-) -> Result<Vec<Sample>> {
+) -> Result<Vec<(Sample, bool)>> {
     if inputs.helpful.0.iter().all(|sample| sample.response.is_some()) {
-        return Ok(inputs.helpful.0.to_vec());
+        return Ok(inputs.helpful.0.iter().map(|sample| (sample.clone(), false)).collect());
     }
     if !kept.exists() {
         let own = answers(model, inputs.helpful.0, inputs.own_answers, report)?;
@@ -83,9 +98,29 @@ fn with_own_answers(
     }
     let own = evaluation::read_answers(kept)?;
     let complete = |(sample, answer): (&Sample, evaluation::Answer)| {
+        let own = sample.response.is_none();
         let mut sample = sample.clone();
         sample.response = sample.response.or(Some(answer.response));
-        sample
+        (sample, own)
     };
-    Ok(inputs.helpful.0.iter().zip(own).map(complete).filter(|sample| sample.response.as_deref() != Some("")).collect())
+    let answered = |(sample, _): &(Sample, bool)| sample.response.as_deref() != Some("");
+    Ok(inputs.helpful.0.iter().zip(own).map(complete).filter(answered).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_cut_does_not_teach_to_stop() {
+        let answer = |tokens: usize| Encoded {
+            ids: vec![7; 3 + tokens],
+            loss_mask: [vec![false; 3], vec![true; tokens]].concat(),
+        };
+        // Four tokens of text and the end-of-turn token.
+        let (mut cut, mut whole) = (answer(5), answer(5));
+        leave_open(&mut cut, 4);
+        leave_open(&mut whole, 5);
+        assert_eq!((cut, whole), (answer(4), answer(5)));
+    }
 }
