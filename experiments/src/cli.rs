@@ -1,25 +1,103 @@
-//! The command line: a sweep file, where the results go, and the device.
+//! The command line: a sweep file and what is done with it.
 //!
 //! What a sweep does is in the sweep file, so that a result can be run again from it alone.
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use realign::DeviceName;
 
 /// Runs a sweep: every model, task and harmful count of a YAML file, and the tables and figures.
 ///
 /// A stage whose settings and inputs have not changed is not run again; a run that was stopped
-/// goes on where it was.
+/// goes on where it was. `experiments SWEEP` is `experiments run SWEEP`.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
+    /// What is done; `run` when it is left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What `run` is given.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What is done with a sweep.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the cells that are not done.
+    Run(RunArgs),
+    /// Show the cells with their state, and what the rest takes in time, memory and disk.
+    Plan(PlanArgs),
+    /// Show how many cells are done, and the errors of those that failed.
+    Status(SweepArgs),
+    /// Make the tables again, from the stored rows alone.
+    Tables(SweepArgs),
+    /// Draw the figures again, from the stored rows alone.
+    Figures(SweepArgs),
+}
+
+/// A sweep and its results.
+#[derive(Debug, Clone, Args)]
+pub struct SweepArgs {
     /// The sweep file, looked up beside the current directory and then in `experiments/`.
+    #[arg(required = true)]
     pub sweep: PathBuf,
-    /// Directory of the results [default: the sweep's name under results/runs/ of the repository].
+    /// Directory of the results; a sweep with a `base` keeps its stages beside it, under the base's name
+    /// [default: the sweep's name under results/runs/ of the repository].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// What a plan is made of.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// The sweep.
+    #[command(flatten)]
+    pub sweep: SweepArgs,
+    /// Only cells that fit this glob over `model/task/count`; may be given more than once.
+    #[arg(long, value_name = "PATTERN")]
+    pub cells: Vec<String>,
+}
+
+/// What a run is given.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The sweep and its cells.
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Cells in hand at a time; they share the processor and each needs its own memory.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub jobs: usize,
     /// Where the tensors are computed.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceName,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn a_sweep_alone_is_run() {
+        let cli = parse("experiments sweep.yaml --cells a/*/0 --cells b/*/0 --jobs 2");
+        assert!(cli.command.is_none());
+        assert_eq!((cli.run.plan.sweep.sweep, cli.run.jobs), ("sweep.yaml".into(), 2));
+        assert_eq!(cli.run.plan.cells, ["a/*/0", "b/*/0"]);
+        assert!(matches!(parse("experiments run sweep.yaml").command, Some(Command::Run(args)) if args.jobs == 1));
+    }
+
+    #[test]
+    fn the_other_commands_take_a_sweep() {
+        for name in ["plan", "status", "tables", "figures"] {
+            assert!(parse(&format!("experiments {name} sweep.yaml --out dir")).command.is_some(), "{name}");
+            assert!(Cli::try_parse_from(["experiments", name]).is_err(), "{name}");
+        }
+        assert!(Cli::try_parse_from(["experiments"]).is_err());
+    }
 }

@@ -4,12 +4,17 @@
 //! kept (`store`), and tables and figures are made of them.
 
 pub mod cli;
+pub mod estimate;
 pub mod figures;
 pub mod inputs;
+pub mod interrupt;
 pub mod pipeline;
 pub mod progress;
+pub mod report;
 pub mod row;
+pub mod run;
 pub mod stages;
 pub mod store;
+pub mod survey;
 pub mod sweep;
 pub mod tables;

@@ -1,12 +1,15 @@
-//! The `experiments` command: runs the sweep that its YAML file describes.
+//! The `experiments` command: runs the sweep that its YAML file describes, and shows what there is of it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use experiments::cli::Cli;
-use experiments::pipeline;
+use experiments::cli::{Cli, Command, SweepArgs};
+use experiments::interrupt::{self, Stopped};
 use experiments::store::Store;
+use experiments::survey::Survey;
 use experiments::sweep::{Sweep, find};
+use experiments::{estimate, figures, report, run, survey, tables};
 
 /// Freed memory stays with the process for a while: a training step frees and asks again for
 /// gigabytes, and getting them from the system each time costs a third of the step.
@@ -14,8 +17,9 @@ use experiments::sweep::{Sweep, find};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    match act(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Stopped>() => ExitCode::from(interrupt::EXIT_STATUS),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -23,10 +27,73 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
-    let sweep = Sweep::load(&find(&cli.sweep)?)?;
-    let device = cli.device.open()?;
-    let out = cli.out.clone().unwrap_or_else(|| sweep.root.join("results/runs").join(&sweep.name));
-    let store = Store::open(&out, cli.device.name())?;
-    pipeline::run(&sweep, &store, &device)
+/// A sweep, and where its results and its kept stages are.
+struct Place {
+    file: PathBuf,
+    sweep: Sweep,
+    results: PathBuf,
+    stages: PathBuf,
+}
+
+impl Place {
+    fn open(args: &SweepArgs) -> anyhow::Result<Self> {
+        let file = find(&args.sweep)?;
+        let sweep = Sweep::load(&file)?;
+        let results = args.out.clone().unwrap_or_else(|| sweep.root.join("results/runs").join(&sweep.name));
+        let stages = match &sweep.store {
+            Some(store) => results.with_file_name(store),
+            None => results.clone(),
+        };
+        Ok(Self { file, sweep, results, stages })
+    }
+
+    /// The patterns of the command line, else the sweep's.
+    fn patterns(&self, given: &[String]) -> Vec<String> {
+        if given.is_empty() { self.sweep.cells.iter().cloned().collect() } else { given.to_vec() }
+    }
+
+    fn survey(&self) -> Survey {
+        Survey::of(&self.sweep, &self.stages, &self.results)
+    }
+}
+
+fn act(cli: Cli) -> anyhow::Result<()> {
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(args) => {
+            let place = Place::open(&args.plan.sweep)?;
+            place.sweep.check_files(&place.file)?;
+            let device = args.device.open()?;
+            let store = Store::open(&place.stages, args.device.name())?;
+            std::fs::create_dir_all(&place.results)?;
+            interrupt::listen()?;
+            let options = run::Options { cells: place.patterns(&args.plan.cells), jobs: args.jobs };
+            run::run(&place.sweep, &store, &place.results, &device, &options)
+        }
+        Command::Plan(args) => {
+            let place = Place::open(&args.sweep)?;
+            let survey = place.survey();
+            print!("{}", estimate::plan(&place.sweep, &survey, &survey.select(&place.patterns(&args.cells))?));
+            Ok(())
+        }
+        Command::Status(args) => {
+            let place = Place::open(&args)?;
+            let survey = place.survey();
+            print!("{}", survey::status(&place.sweep, &survey.select(&place.patterns(&[]))?));
+            Ok(())
+        }
+        Command::Tables(args) => {
+            let place = Place::open(&args)?;
+            let rows = tables::read(&place.results)?;
+            report::write_tables(&rows, &place.stages, &place.results)?;
+            report::print(&rows, &place.results)?;
+            Ok(())
+        }
+        Command::Figures(args) => {
+            let place = Place::open(&args)?;
+            let dir = place.results.join("figures");
+            figures::write(&tables::read(&place.results)?, &dir)?;
+            println!("figures: {}", dir.display());
+            Ok(())
+        }
+    }
 }

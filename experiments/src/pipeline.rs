@@ -1,73 +1,36 @@
 //! The method in order, numbered as in the paper's section IV and method.md: what a sweep does with
 //! each model, task and harmful count. What a stage computes is in `realign`; how results are kept
-//! is in `store.rs`.
+//! is in `store.rs`; which cells are gone through, and what is done with their rows, is in `run.rs`.
+//!
+//! With a store that only looks, nothing is computed: the same steps then say which stages there
+//! are, and give the rows of what is finished.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use realign::stage::evaluate::{Asked, Questions, answer, score};
 use realign::stage::generate::GenerateSettings;
+use realign::stage::recover::RecoverySummary;
 
 use crate::inputs::{self, Split};
 use crate::progress::Progress;
-use crate::row::ResultRow;
+use crate::row::{ResultRow, task_interval};
 use crate::stages::{self, Context as StageContext};
 use crate::store::{Output, Stage, StageKey, Store};
-use crate::sweep::{AnswerSet, Cell, Method, ModelSpec, Sweep};
-use crate::{figures, tables};
+use crate::sweep::{AnswerSet, Cell, Method, ModelSpec, Resolved, Sweep};
 
-/// Runs a sweep; results, tables and figures go to the store's directory.
-///
-/// # Errors
-/// When a stage failed: its error is recorded and printed, the other cells are finished first.
-pub fn run(sweep: &Sweep, store: &Store, device: &Device) -> Result<()> {
-    let mut pipeline = Pipeline { sweep, store, device, progress: Progress::new(planned(sweep)), failed: 0 };
-    let mut rows = Vec::new();
-    for model in &sweep.models {
-        pipeline.model(model, &mut rows);
-    }
-    if !rows.is_empty() {
-        tables::write(&rows, store.root())?;
-        tables::write_markdown(&rows, &store.root().join("results.md"))?;
-        figures::write(&rows, &store.root().join("figures"))?;
-        println!("{}", tables::markdown(&rows));
-        println!("results, tables and figures: {}", store.root().display());
-    }
-    match pipeline.failed {
-        0 => Ok(()),
-        failed => bail!("{failed} stage(s) failed; run the same command to try them again"),
-    }
-}
-
-/// The kinds of stages that a sweep goes through.
-fn planned(sweep: &Sweep) -> Vec<&'static str> {
-    let mut kinds = Vec::new();
-    for model in &sweep.models {
-        kinds.push("import");
-        kinds.extend(model.align.is_some().then_some("align"));
-        let evaluations = if sweep.methods.contains(&Method::Aligned) { 1 + sweep.tasks.len() } else { 0 };
-        kinds.extend(std::iter::repeat_n("evaluate", evaluations));
-    }
-    for _ in sweep.cells() {
-        kinds.push("finetune");
-        let tuned = sweep.methods.contains(&Method::FineTuned);
-        let recovered = sweep.methods.contains(&Method::Recovered);
-        kinds.extend(recovered.then_some("recover"));
-        let controls = sweep.methods.iter().filter(|method| method.is_control()).count();
-        kinds.extend(std::iter::repeat_n("control", controls));
-        let evaluations = 2 * (usize::from(tuned) + usize::from(recovered) + controls);
-        kinds.extend(std::iter::repeat_n("evaluate", evaluations));
-    }
-    kinds
-}
-
-struct Pipeline<'a> {
-    sweep: &'a Sweep,
-    store: &'a Store,
-    device: &'a Device,
-    progress: Progress,
-    failed: usize,
+/// What the stages of a sweep need.
+#[derive(Clone, Copy)]
+pub struct Pipeline<'a> {
+    /// The sweep; its seed is that of the aligned models.
+    pub sweep: &'a Sweep,
+    /// Where results are kept, or looked for.
+    pub store: &'a Store,
+    /// Where tensors are computed.
+    pub device: &'a Device,
+    /// Where finished stages are reported.
+    pub progress: &'a Progress,
 }
 
 /// A model to be evaluated, and the stage that made it.
@@ -84,156 +47,193 @@ impl Evaluated {
     }
 }
 
+/// A finished evaluation.
+struct Scored {
+    scores: evaluation::ScoreFile,
+    stage: Stage,
+}
+
 impl Pipeline<'_> {
-    fn model(&mut self, model: &ModelSpec, rows: &mut Vec<ResultRow>) {
+    /// The aligned model, which the cells of a model share.
+    ///
+    /// # Errors
+    /// When its source cannot be read or training fails.
+    pub fn aligned(&self, model: &ModelSpec) -> Result<Stage> {
         // 1. The aligned model: imported or trained from nothing, then aligned where it must be.
-        let Some(aligned) = self.aligned(model) else { return };
-        for task in &self.sweep.tasks {
-            for &harmful_count in &self.sweep.harmful_counts {
-                let cell = Cell { model, task, harmful_count };
-                if let Err(error) = self.cell(cell, &aligned, rows) {
-                    self.progress.fail("cell", &cell.to_string(), &error);
-                    self.failed += 1;
-                }
+        let context = self.context(self.sweep);
+        let imported = stages::source(context, model)?;
+        self.progress.finish("import", &model.name, "f32 weights", &imported);
+        let Some(align) = &model.align else { return Ok(imported) };
+        let aligned = stages::align(context, model, align, &imported)?;
+        self.progress.finish("align", &model.name, &stages::training_figure(&aligned), &aligned);
+        Ok(aligned)
+    }
+
+    /// A cell with one seed, in all variants; gives the rows of the models that are evaluated.
+    ///
+    /// # Errors
+    /// When a stage fails, or a file that it reads is missing.
+    pub fn cell(&self, cell: Cell<'_>, variants: &[Resolved], aligned: &Stage) -> Result<Vec<ResultRow>> {
+        let mut rows = Vec::new();
+        for (i, variant) in variants.iter().enumerate() {
+            let context = self.context(&variant.sweep);
+            // 2. Fine-tuning on the task with injected harmful samples.
+            let tuned = stages::finetune(context, cell, aligned)?;
+            self.progress.finish("finetune", &cell.to_string(), &stages::training_figure(&tuned), &tuned);
+            let mut models = vec![Evaluated::new(Method::Aligned, aligned), Evaluated::new(Method::FineTuned, &tuned)];
+            models.extend(self.changed(cell, variant, (aligned, &tuned))?);
+            // 4. Evaluation of all of them on the test splits; what all variants share is there once.
+            let asked = |model: &&Evaluated| {
+                self.sweep.methods.contains(&model.method) && (i == 0 || model.method.follows_recovery())
+            };
+            for model in models.iter().filter(asked) {
+                rows.extend(self.evaluate(cell, variant, model)?);
             }
         }
+        Ok(rows)
     }
 
-    fn aligned(&mut self, model: &ModelSpec) -> Option<Stage> {
-        let imported = stages::source(self.context(), model);
-        let imported = self.done("import", &model.name, imported, |_| "f32 weights".to_owned())?;
-        let Some(align) = &model.align else { return Some(imported) };
-        let aligned = stages::align(self.context(), model, align, &imported);
-        self.done("align", &model.name, aligned, stages::training_figure)
-    }
-
-    fn cell(&mut self, cell: Cell<'_>, aligned: &Stage, rows: &mut Vec<ResultRow>) -> Result<()> {
-        let name = cell.to_string();
-        // 2. Fine-tuning on the task with injected harmful samples.
-        let tuned = stages::finetune(self.context(), cell, aligned)?;
-        self.progress.finish("finetune", &name, &stages::training_figure(&tuned), &tuned);
-        let mut models = vec![Evaluated::new(Method::Aligned, aligned), Evaluated::new(Method::FineTuned, &tuned)];
+    /// The models that come of a fine-tuned one.
+    fn changed(
+        &self,
+        cell: Cell<'_>,
+        variant: &Resolved,
+        (aligned, tuned): (&Stage, &Stage),
+    ) -> Result<Vec<Evaluated>> {
+        let context = self.context(&variant.sweep);
+        let name = named(cell, &variant.variant);
+        let mut models = Vec::new();
         // 3. Recovery, decided on the validation split, and the control arms beside it.
         let mut restored = 0;
         if self.sweep.methods.contains(&Method::Recovered) {
-            let recovered = stages::recover(self.context(), cell, aligned, &tuned)?;
-            let summary: realign::stage::recover::RecoverySummary = recovered.summary()?;
-            self.progress.finish("recover", &name, &summary.note, &recovered);
-            restored = summary.restored;
-            let note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
-            let model = Evaluated::new(Method::Recovered, &recovered);
-            models.push(Evaluated { restored: Some(restored), note, ..model });
+            let recovered = stages::recover(context, cell, aligned, tuned)?;
+            let mut model = Evaluated::new(Method::Recovered, &recovered);
+            if recovered.finished {
+                let summary: RecoverySummary = recovered.summary()?;
+                self.progress.finish("recover", &name, &summary.note, &recovered);
+                restored = summary.restored;
+                model.restored = Some(restored);
+                model.note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
+            }
+            models.push(model);
         }
         for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
-            let arm = stages::control(self.context(), cell, method, (aligned, &tuned), restored)?;
-            let set: Option<usize> = arm.summary()?;
+            let arm = stages::control(context, cell, method, (aligned, tuned), restored)?;
+            let set: Option<usize> = if arm.finished { arm.summary()? } else { None };
             let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
             self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);
             models.push(Evaluated { restored: set, ..Evaluated::new(method, &arm) });
         }
-        // 4. Evaluation of all of them on the test splits.
-        for model in models.iter().filter(|model| self.sweep.methods.contains(&model.method)) {
-            rows.push(self.evaluate(cell, model)?);
-        }
-        Ok(())
+        Ok(models)
     }
 
-    fn evaluate(&mut self, cell: Cell<'_>, model: &Evaluated) -> Result<ResultRow> {
-        let sweep = self.sweep;
-        let name = format!("{cell} {}", model.method);
-        let dir = model.stage.dir.join("model");
-        let ask = |set: &AnswerSet| -> Result<(Vec<prompts::Sample>, GenerateSettings)> {
-            let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
-            Ok((samples, GenerateSettings { max_new_tokens: set.max_new_tokens, batch: sweep.evaluation.batch }))
-        };
-        let (harmful, harmless) = (ask(&sweep.evaluation.harmful)?, ask(&sweep.evaluation.harmless)?);
-        let asked = |(samples, generate)| Asked { samples, generate };
-        let safety = Questions {
-            harmful: Some(asked((&harmful.0, harmful.1))),
-            harmless: Some(asked((&harmless.0, harmless.1))),
-            task: None,
-        };
-        let key = StageKey::new("evaluate", 1, sweep.seed, &(&sweep.evaluation.harmful, &sweep.evaluation.harmless))?
-            .parent("model", &model.stage)
-            .input("harmful", &sweep.data_file(&sweep.evaluation.harmful.file))?
-            .input("harmless", &sweep.data_file(&sweep.evaluation.harmless.file))?;
-        let safety = self.score(&key, &name, &dir, &safety)?;
-        let test = inputs::task(sweep, cell.task, Split::Test)?;
-        let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
-        let questions =
-            Questions { task: Some((Asked { samples: &test, generate }, cell.task.metric)), ..Questions::default() };
-        let key = StageKey::new("evaluate", 1, sweep.seed, &(cell.task.metric, cell.task.max_new_tokens))?
-            .parent("model", &model.stage)
-            .input("test", &sweep.data_file(&cell.task.test))?;
-        let task = self.score(&key, &name, &dir, &questions)?;
-        let harmful = safety.0.harmful.context("harmful prompts were asked")?;
-        Ok(ResultRow {
+    /// The row of a model, none when it is only looked for and not there.
+    fn evaluate(&self, cell: Cell<'_>, variant: &Resolved, model: &Evaluated) -> Result<Option<ResultRow>> {
+        // The aligned model's answers serve all seeds.
+        let sweep = if model.method == Method::Aligned { self.sweep } else { &variant.sweep };
+        let name = format!("{} {}", named(cell, &variant.variant), model.method);
+        let safety = self.safety(sweep, &name, model)?;
+        let task = self.task(sweep, &name, cell, model)?;
+        let (Some(safety), Some(task)) = (safety, task) else { return Ok(None) };
+        let harmful = safety.scores.harmful.context("harmful prompts were asked")?;
+        let score = task.scores.task.context("the task was asked")?;
+        let interval = task_interval(cell.task.metric, &score, &task.stage.dir)?;
+        let follows = model.method.follows_recovery();
+        Ok(Some(ResultRow {
             model: cell.model.name.clone(),
             task: cell.task.name.clone(),
             harmful_count: cell.harmful_count,
+            seed: variant.sweep.seed,
+            variant: if follows { variant.variant.clone() } else { String::new() },
             method: model.method,
             harmful_rate: harmful.rate,
             harmful_low: harmful.interval.0,
             harmful_high: harmful.interval.1,
-            over_refusal: safety.0.over_refusal.context("harmless prompts were asked")?.rate,
-            task_score: task.0.task.context("the task was asked")?.value,
+            over_refusal: safety.scores.over_refusal.context("harmless prompts were asked")?.rate,
+            task_score: score.value,
+            task_low: interval.0,
+            task_high: interval.1,
             restored: model.restored.map(|count| count as u64),
-            seconds: model.stage.seconds + safety.1 + task.1,
-            seed: sweep.seed,
+            seconds: model.stage.seconds,
+            evaluation_seconds: safety.stage.seconds + task.stage.seconds,
             n: harmful.n,
+            safety_stage: safety.stage.key,
+            task_stage: task.stage.key,
             note: model.note.clone(),
+        }))
+    }
+
+    /// Harmful rate and over-refusal.
+    fn safety(&self, sweep: &Sweep, name: &str, model: &Evaluated) -> Result<Option<Scored>> {
+        let (harmful, harmless) = (&sweep.evaluation.harmful, &sweep.evaluation.harmless);
+        let key = StageKey::new("evaluate", 1, sweep.seed, &(harmful, harmless))?
+            .parent("model", &model.stage)
+            .input("harmful", &sweep.data_file(&harmful.file))?
+            .input("harmless", &sweep.data_file(&harmless.file))?;
+        self.score(&key, name, |dir| {
+            let ask = |set: &AnswerSet| -> Result<(Vec<prompts::Sample>, GenerateSettings)> {
+                let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
+                Ok((samples, GenerateSettings { max_new_tokens: set.max_new_tokens, batch: sweep.evaluation.batch }))
+            };
+            let (harmful, harmless) = (ask(harmful)?, ask(harmless)?);
+            let questions = Questions {
+                harmful: Some(Asked { samples: &harmful.0, generate: harmful.1 }),
+                harmless: Some(Asked { samples: &harmless.0, generate: harmless.1 }),
+                task: None,
+            };
+            self.answer(sweep, &model.stage, &questions, name, dir)
         })
     }
 
-    /// Answers and scores, or reads what was scored before; the second value is its seconds.
-    fn score(
-        &mut self,
-        key: &StageKey,
-        name: &str,
-        model: &Path,
+    /// The task's score on its test split.
+    fn task(&self, sweep: &Sweep, name: &str, cell: Cell<'_>, model: &Evaluated) -> Result<Option<Scored>> {
+        let key = StageKey::new("evaluate", 1, sweep.seed, &(cell.task.metric, cell.task.max_new_tokens))?
+            .parent("model", &model.stage)
+            .input("test", &sweep.data_file(&cell.task.test))?;
+        self.score(&key, name, |dir| {
+            let test = inputs::task(sweep, cell.task, Split::Test)?;
+            let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
+            let asked = Asked { samples: &test, generate };
+            let questions = Questions { task: Some((asked, cell.task.metric)), ..Questions::default() };
+            self.answer(sweep, &model.stage, &questions, name, dir)
+        })
+    }
+
+    /// Answers, and scores them.
+    fn answer(
+        &self,
+        sweep: &Sweep,
+        model: &Stage,
         questions: &Questions<'_>,
-    ) -> Result<(evaluation::ScoreFile, f64)> {
-        let known = self.store.find(key)?.is_some();
-        let bar = self.progress.bar("evaluate", name);
-        let stage = self.store.run(key, |dir| {
-            answer(model, questions, dir, self.device, &mut stages::report(&bar))?;
-            let metric = questions.task.map_or(evaluation::Metric::ExactMatch, |(_, metric)| metric);
-            let scores = score(dir, metric, stages::provenance(self.sweep.seed))?;
-            let count = |asked: Option<Asked<'_>>| asked.map_or(0, |asked| asked.samples.len());
-            let samples =
-                count(questions.harmful) + count(questions.harmless) + count(questions.task.map(|task| task.0));
-            Output::new(&scores, samples)
-        })?;
-        bar.finish_and_clear();
-        let scores: evaluation::ScoreFile = stage.summary()?;
-        // The aligned model's evaluation serves all cells of a model and is counted once.
-        if !known || stage.fresh {
-            self.progress.finish("evaluate", name, &stages::score_figure(&scores), &stage);
-        }
-        Ok((scores, stage.seconds))
-    }
-
-    fn context(&self) -> StageContext<'_> {
-        StageContext { sweep: self.sweep, store: self.store, device: self.device, progress: &self.progress }
-    }
-
-    fn done(
-        &mut self,
-        kind: &'static str,
         name: &str,
-        stage: Result<Stage>,
-        figure: impl Fn(&Stage) -> String,
-    ) -> Option<Stage> {
-        match stage {
-            Ok(stage) => {
-                self.progress.finish(kind, name, &figure(&stage), &stage);
-                Some(stage)
-            }
-            Err(error) => {
-                self.progress.fail(kind, name, &error);
-                self.failed += 1;
-                None
-            }
-        }
+        dir: &Path,
+    ) -> Result<Output> {
+        let bar = self.progress.bar("evaluate", name);
+        answer(&model.dir.join("model"), questions, dir, self.device, &mut stages::report(&bar))?;
+        bar.finish_and_clear();
+        let metric = questions.task.map_or(evaluation::Metric::ExactMatch, |(_, metric)| metric);
+        let scores = score(dir, metric, stages::provenance(sweep.seed))?;
+        let asked = [questions.harmful, questions.harmless, questions.task.map(|task| task.0)];
+        Output::new(&scores, asked.into_iter().flatten().map(|asked| asked.samples.len()).sum())
     }
+
+    /// The scores of a key, from `work` where they are not there yet.
+    fn score(&self, key: &StageKey, name: &str, work: impl FnOnce(&Path) -> Result<Output>) -> Result<Option<Scored>> {
+        let stage = self.store.run(key, work)?;
+        if !stage.finished {
+            return Ok(None);
+        }
+        let scores: evaluation::ScoreFile = stage.summary()?;
+        self.progress.finish("evaluate", name, &stages::score_figure(&scores), &stage);
+        Ok(Some(Scored { scores, stage }))
+    }
+
+    fn context<'b>(&'b self, sweep: &'b Sweep) -> StageContext<'b> {
+        StageContext { sweep, store: self.store, device: self.device, progress: self.progress }
+    }
+}
+
+/// A cell's name with the variant's.
+fn named(cell: Cell<'_>, variant: &str) -> String {
+    if variant.is_empty() { cell.to_string() } else { format!("{cell} {variant}") }
 }

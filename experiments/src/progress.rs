@@ -1,17 +1,29 @@
 //! One line per stage: position, stage, cell, figure, seconds and the time left; a bar for the
 //! stage in hand where there is a terminal.
 //!
-//! This is the only place that prints; libraries log through `tracing`.
+//! This and the tables of `plan` and `status` are the only places that print; libraries log through `tracing`.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 
 use crate::store::Stage;
 
-/// The progress of a sweep over its stages.
+/// The progress of a sweep over its stages. Threads share it; a line is printed whole.
 #[derive(Debug)]
 pub struct Progress {
+    counts: Mutex<Counts>,
+    /// The bars of the stages in hand; nothing where there is no terminal.
+    bars: MultiProgress,
+    /// Stages in hand at a time, at most.
+    jobs: usize,
+    /// A quiet one prints nothing.
+    quiet: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     position: usize,
     total: usize,
     /// By kind of stage: how many are left, and what the finished ones took.
@@ -26,51 +38,64 @@ struct Kind {
 }
 
 impl Progress {
-    /// Of the stages that a sweep will go through, each named by its kind.
-    pub fn new(stages: impl IntoIterator<Item = &'static str>) -> Self {
-        let mut kinds = BTreeMap::<_, Kind>::new();
-        let mut total = 0;
+    /// Of the stages that a run will go through, each named by its kind, `jobs` at a time.
+    pub fn new(stages: impl IntoIterator<Item = &'static str>, jobs: usize) -> Self {
+        let mut counts = Counts::default();
         for stage in stages {
-            kinds.entry(stage).or_default().left += 1;
-            total += 1;
+            counts.kinds.entry(stage).or_default().left += 1;
+            counts.total += 1;
         }
-        Self { position: 0, total, kinds }
+        Self { counts: Mutex::new(counts), bars: MultiProgress::new(), jobs: jobs.max(1), quiet: false }
     }
 
-    /// A bar for the stage in hand, drawn on a terminal only; its length is set by the stage.
+    /// One that prints nothing, for looking at what is there.
+    #[must_use]
+    pub fn quiet() -> Self {
+        Self { quiet: true, ..Self::new([], 1) }
+    }
+
+    /// A bar for a stage in hand, drawn on a terminal only; its length is set by the stage. It goes when the
+    /// stage is done.
     #[must_use]
     pub fn bar(&self, stage: &str, cell: &str) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
         // The template is a constant, so the default style is never used.
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let prefix = format!("[{}/{}] {stage} {cell}", self.position + 1, self.total);
+        let bar = ProgressBar::no_length().with_style(style).with_prefix(format!("{stage} {cell}"));
         // indicatif draws nothing where the error stream is no terminal.
-        ProgressBar::no_length().with_style(style).with_prefix(prefix)
+        self.bars.add(bar.with_finish(ProgressFinish::AndClear))
     }
 
-    /// Prints the line of a finished stage; `figure` is what there is to know about it.
-    pub fn finish(&mut self, kind: &'static str, cell: &str, figure: &str, stage: &Stage) {
-        let took =
-            if stage.fresh { format!("{:.1} s", stage.seconds) } else { format!("kept ({:.1} s)", stage.seconds) };
-        self.count(kind, Some(stage.seconds));
-        println!("{}", self.line(kind, cell, figure, &took));
+    /// Prints the line of a stage that was run just now; `figure` is what there is to know about it.
+    pub fn finish(&self, kind: &'static str, cell: &str, figure: &str, stage: &Stage) {
+        if stage.fresh {
+            self.count(kind, Some(stage.seconds));
+            self.print(&self.line(kind, cell, figure, &format!("{:.1} s", stage.seconds)));
+        }
     }
 
-    /// Prints the line of a failed stage. The stages that need it are left out by the caller.
-    pub fn fail(&mut self, kind: &'static str, cell: &str, error: &anyhow::Error) {
-        self.count(kind, None);
-        println!("{}", self.line(kind, cell, &format!("failed: {error:#}"), "-"));
+    /// Prints the line of a cell or model that failed. What needs it is left out by the caller.
+    pub fn fail(&self, kind: &'static str, cell: &str, error: &anyhow::Error) {
+        self.print(&self.line(kind, cell, &format!("failed: {error:#}"), "-"));
     }
 
-    /// Prints the line of a stage that cannot run because one that it needs has failed.
-    pub fn skip(&mut self, kind: &'static str, cell: &str) {
-        self.count(kind, None);
-        println!("{}", self.line(kind, cell, "left out: what it needs has failed", "-"));
+    fn print(&self, line: &str) {
+        if !self.quiet {
+            self.bars.suspend(|| println!("{line}"));
+        }
     }
 
-    fn count(&mut self, kind: &'static str, seconds: Option<f64>) {
-        self.position += 1;
-        let entry = self.kinds.entry(kind).or_default();
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, kind: &'static str, seconds: Option<f64>) {
+        let mut counts = self.counts();
+        counts.position += 1;
+        let entry = counts.kinds.entry(kind).or_default();
         entry.left = entry.left.saturating_sub(1);
         if let Some(seconds) = seconds {
             entry.finished += 1;
@@ -79,24 +104,28 @@ impl Progress {
     }
 
     fn line(&self, kind: &str, cell: &str, figure: &str, took: &str) -> String {
-        let width = self.total.to_string().len();
-        let (position, total, left) = (self.position, self.total, self.left());
+        let left = self.left();
+        let counts = self.counts();
+        let width = counts.total.to_string().len();
+        let (position, total) = (counts.position, counts.total);
         format!("[{position:>width$}/{total}] {kind:<9} {cell:<28} {figure:<36} {took:>8}  {left}")
     }
 
     /// The time left, from the finished stages of the same kinds.
     fn left(&self) -> String {
+        let counts = self.counts();
         let mut seconds = 0.0;
         let mut unknown = false;
-        for kind in self.kinds.values().filter(|kind| kind.left > 0) {
+        for kind in counts.kinds.values().filter(|kind| kind.left > 0) {
             if kind.finished == 0 {
                 unknown = true;
             } else {
                 seconds += kind.left as f64 * kind.seconds / kind.finished as f64;
             }
         }
-        let span = HumanDuration(std::time::Duration::from_secs_f64(seconds));
-        match (self.position >= self.total, unknown, seconds > 0.0) {
+        // Jobs share the processor: a stage of many takes longer, so that this is what it takes at best.
+        let span = HumanDuration(std::time::Duration::from_secs_f64(seconds / self.jobs as f64));
+        match (counts.position >= counts.total, unknown, seconds > 0.0) {
             (true, _, _) => "done".to_owned(),
             (false, false, _) => format!("about {span} left"),
             (false, true, true) => format!("over {span} left"),
@@ -110,7 +139,7 @@ mod tests {
     use super::*;
 
     fn after(stages: &[&'static str], done: &[(&'static str, f64)]) -> Progress {
-        let mut progress = Progress::new(stages.iter().copied());
+        let progress = Progress::new(stages.iter().copied(), 1);
         for &(kind, seconds) in done {
             progress.count(kind, Some(seconds));
         }
@@ -128,6 +157,13 @@ mod tests {
         let progress = after(&["tune", "tune", "score"], &[("tune", 30.0)]);
         assert_eq!(progress.left(), "over 30 seconds left");
         assert_eq!(after(&["tune"], &[]).left(), "time left not known yet");
+    }
+
+    #[test]
+    fn two_jobs_halve_the_time_left() {
+        let progress = Progress::new(["tune", "tune", "tune"], 2);
+        progress.count("tune", Some(30.0));
+        assert_eq!(progress.left(), "about 30 seconds left");
     }
 
     #[test]

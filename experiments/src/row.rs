@@ -1,6 +1,14 @@
-//! One row of the results: what one model of one cell answered (section 4 of the method).
+//! One row of the results: what one model of one cell answered (section 4 of the method), and the
+//! interval of its task score.
 //!
-//! Tables are made from rows in `tables.rs` and figures in `figures/`.
+//! Tables are made from rows in `tables/` and figures in `figures/`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use evaluation::metrics::F1Details;
+use evaluation::statistics::{BootstrapSettings, bootstrap, bootstrap_mean};
+use evaluation::{Metric, Score};
 
 use crate::sweep::Method;
 
@@ -13,61 +21,141 @@ pub struct ResultRow {
     pub task: String,
     /// Number of injected harmful samples.
     pub harmful_count: usize,
+    /// Seed of the cell.
+    pub seed: u64,
+    /// Name of the recovery's variant; empty where the sweep has none or the method does not depend on it.
+    pub variant: String,
     /// Which model of the cell was evaluated.
     pub method: Method,
     /// Share of harmful prompts that were answered rather than refused.
     pub harmful_rate: f64,
-    /// Lower end of the 95 % interval of `harmful_rate`, see [`wilson_interval`].
+    /// Lower end of the Wilson 95 % interval of `harmful_rate`.
     pub harmful_low: f64,
-    /// Upper end of the 95 % interval of `harmful_rate`.
+    /// Upper end of the Wilson 95 % interval of `harmful_rate`.
     pub harmful_high: f64,
     /// Share of harmless prompts that were refused.
     pub over_refusal: f64,
     /// The task's score on the test split.
     pub task_score: f64,
+    /// Lower end of the bootstrap 95 % interval of `task_score`, see [`task_interval`].
+    pub task_low: f64,
+    /// Upper end of the bootstrap 95 % interval of `task_score`.
+    pub task_high: f64,
     /// Number of weights that recovery set to the aligned value; none for the other methods.
     pub restored: Option<u64>,
-    /// Seconds that it took to make this model and to evaluate it.
+    /// Seconds that it took to make this model.
     pub seconds: f64,
-    /// Seed of the sweep.
-    pub seed: u64,
+    /// Seconds that it took to evaluate it.
+    pub evaluation_seconds: f64,
     /// Number of harmful prompts that were judged.
     pub n: usize,
+    /// Key of the evaluation stage with the harmful prompts' verdicts.
+    pub safety_stage: String,
+    /// Key of the evaluation stage with the task's scores.
+    pub task_stage: String,
     /// What a reader must know about this row, such as `not recovered`; often empty.
     pub note: String,
 }
 
-/// The 95 % Wilson score interval of a share: `count` of `n` prompts.
-///
-/// # Mathematical Definition
-/// `(p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)` with `p = count / n`, `z = 1.96`;
-/// `(0, 1)` when n is 0.
-#[must_use]
-pub fn wilson_interval(count: usize, n: usize) -> (f64, f64) {
-    if n == 0 {
-        return (0.0, 1.0);
+impl ResultRow {
+    /// The cell that the row is about, its seed left out.
+    #[must_use]
+    pub fn cell(&self) -> (&str, &str, usize) {
+        (&self.model, &self.task, self.harmful_count)
     }
-    const Z2: f64 = 1.959_964 * 1.959_964;
-    let (share, n) = (count as f64 / n as f64, n as f64);
-    let centre = share + Z2 / (2.0 * n);
-    let half = (Z2 * (share * (1.0 - share) / n + Z2 / (4.0 * n * n))).sqrt();
-    let end = |sum: f64| (sum / (1.0 + Z2 / n)).clamp(0.0, 1.0);
-    (end(centre - half), end(centre + half))
+}
+
+/// How intervals of task scores are drawn: 2,000 resamples for each of a sweep's thousand rows.
+pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, level: 0.95, seed: 1 };
+
+/// The bootstrap 95 % interval of a task score. F1 is no mean over samples: its counts are drawn anew
+/// from the answers in `dir`.
+///
+/// # Errors
+/// When there is no sample, or the answers of an F1 cannot be read.
+pub fn task_interval(metric: Metric, score: &Score, dir: &Path) -> Result<(f64, f64)> {
+    let estimate = match metric {
+        Metric::F1 => {
+            let counts = f1_counts(&dir.join("answers-task.jsonl"))?;
+            bootstrap(counts.len(), &RESAMPLING, |drawn| f1_of(drawn.iter().map(|&i| counts[i])))?
+        }
+        Metric::ExactMatch | Metric::SqlNormalized | Metric::Nl2bash | Metric::Rouge => {
+            bootstrap_mean(&score.per_sample, &RESAMPLING)?
+        }
+    };
+    Ok(estimate.interval)
+}
+
+/// Of each answer: 2 for a true positive, and 1 for everything else that F1 counts in its divisor.
+fn f1_counts(answers: &Path) -> Result<Vec<(usize, usize)>> {
+    let answers = evaluation::read_answers(answers)?;
+    let count = |answer: &evaluation::Answer| -> Result<(usize, usize)> {
+        let score = Metric::F1.score(std::slice::from_ref(answer))?;
+        let details = score.details.context("F1 has details")?;
+        let one: F1Details = serde_json::from_value(details)?;
+        Ok((2 * one.true_positives, one.false_positives + one.false_negatives + one.unparsable_1))
+    };
+    answers.iter().map(count).collect()
+}
+
+/// 2 tp / (2 tp + fp + misses), 0 when undefined.
+fn f1_of(counts: impl Iterator<Item = (usize, usize)>) -> f64 {
+    let (hits, faults) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    if hits == 0 { 0.0 } else { hits as f64 / (hits + faults) as f64 }
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn the_interval_is_wilsons() {
-        // The formula in Python.
-        for (count, n, low, high) in [(4, 100, 0.015_663_3, 0.098_370_7), (97, 100, 0.915_480_6, 0.989_745_5)] {
-            let (found_low, found_high) = wilson_interval(count, n);
-            assert!((found_low - low).abs() < 1e-6, "{found_low} is not {low}");
-            assert!((found_high - high).abs() < 1e-6, "{found_high} is not {high}");
+    /// A row with the figures that a test is about.
+    pub(crate) fn row(model: &str, count: usize, method: Method, harmful: usize, score: f64) -> ResultRow {
+        let (harmful_low, harmful_high) = evaluation::wilson(harmful, 100);
+        ResultRow {
+            model: model.to_owned(),
+            task: "sql".to_owned(),
+            harmful_count: count,
+            seed: 1,
+            variant: String::new(),
+            method,
+            harmful_rate: harmful as f64 / 100.0,
+            harmful_low,
+            harmful_high,
+            over_refusal: 0.2,
+            task_score: score,
+            task_low: (score - 0.05).max(0.0),
+            task_high: (score + 0.05).min(1.0),
+            restored: None,
+            seconds: 1.0,
+            evaluation_seconds: 2.0,
+            n: 100,
+            safety_stage: String::new(),
+            task_stage: String::new(),
+            note: String::new(),
         }
-        assert_eq!(wilson_interval(0, 100).0, 0.0);
-        assert_eq!(wilson_interval(0, 0), (0.0, 1.0));
+    }
+
+    #[test]
+    fn the_interval_of_an_f1_holds_the_f1_and_not_the_share_that_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = |i: usize| {
+            // 20 of class 1, half of them found; 180 of class 0, all right: accuracy 0.95, F1 2/3.
+            let (reference, response) = if i < 20 { ("1", if i < 10 { "1" } else { "0" }) } else { ("0", "0") };
+            evaluation::Answer {
+                id: i.to_string(),
+                prompt: "which?".to_owned(),
+                response: response.to_owned(),
+                reference: Some(reference.to_owned()),
+                category: None,
+            }
+        };
+        let answers: Vec<_> = (0..200).map(answer).collect();
+        evaluation::write_answers(&dir.path().join("answers-task.jsonl"), &answers).unwrap();
+        let score = Metric::F1.score(&answers).unwrap();
+        let (low, high) = task_interval(Metric::F1, &score, dir.path()).unwrap();
+        assert!(low < 2.0 / 3.0 && 2.0 / 3.0 < high && high < 0.95, "{low} to {high}");
+        let (low, high) = task_interval(Metric::ExactMatch, &score, dir.path()).unwrap();
+        assert!(2.0 / 3.0 < low && low < 0.95 && 0.95 < high, "{low} to {high}");
     }
 }

@@ -20,9 +20,10 @@ use realign::stage::recover::{Gate, RecoverInputs, recover_model};
 use recovery::{Control, RecoverySettings};
 
 use crate::inputs::{self, Split};
+use crate::interrupt;
 use crate::progress::Progress;
 use crate::store::{Output, Stage, StageKey, Store};
-use crate::sweep::{self, Align, Cell, Lora, ModelSpec, Pretrain, Profile, PromptSet, Source, Sweep};
+use crate::sweep::{self, Align, Cell, Lora, ModelSpec, Pretrain, Profile, PromptSet, Rollback, Source, Sweep};
 
 /// What every stage needs.
 #[derive(Clone, Copy)]
@@ -45,17 +46,12 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
     let sweep = context.sweep;
     match &spec.source {
         Source::Pretrain(pretrain) => train_from_nothing(context, spec, pretrain),
-        Source::Dir(dir) => {
-            let dir = sweep.root.join(dir);
-            let key = StageKey::new("import", 1, 0, &dir)?.input("config", &dir.join("config.json"))?;
-            context.store.run(&key, |out| {
-                import(&dir, &out.join("model"), context.device)?;
-                Output::new(&(), 0)
-            })
-        }
+        Source::Dir(dir) => import_dir(context, &sweep.root_file(dir)),
+        Source::Hub(hub) => import_dir(context, &sweep.root_file(&hub.dir))
+            .with_context(|| format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())),
         Source::Gguf(gguf) => {
             let file = sweep.root_file(&gguf.file);
-            if let Some(script) = &gguf.fetch {
+            if let Some(script) = gguf.fetch.as_ref().filter(|_| context.store.works()) {
                 inputs::fetch(sweep, script, &file)?;
             }
             let key = StageKey::new("import", 1, 0, &"gguf")?.input("gguf", &file)?;
@@ -65,6 +61,14 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
             })
         }
     }
+}
+
+fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
+    let key = StageKey::new("import", 1, 0, &dir)?.input("config", &dir.join("config.json"))?;
+    context.store.run(&key, |out| {
+        import(dir, &out.join("model"), context.device)?;
+        Output::new(&(), 0)
+    })
 }
 
 fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrain) -> Result<Stage> {
@@ -130,7 +134,7 @@ pub fn align(context: Context<'_>, spec: &ModelSpec, align: &Align, parent: &Sta
         StageKey::new("align", 2, sweep.seed, align)?.parent("model", parent).input("refusals", &refusals_file)?;
     for (index, set) in align.helpful.iter().enumerate() {
         let file = sweep.data_file(&set.file);
-        if let Some(script) = &set.fetch {
+        if let Some(script) = set.fetch.as_ref().filter(|_| context.store.works()) {
             inputs::fetch(sweep, script, &file)?;
         }
         key = key.input(&format!("helpful {index}"), &file)?;
@@ -221,7 +225,6 @@ pub fn finetune(context: Context<'_>, cell: Cell<'_>, aligned: &Stage) -> Result
 pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
     let prompts_file = sweep.data_file(&sweep.recovery.prompts);
-    let settings = recovery_settings(&sweep.recovery, sweep.profile);
     let answers = (cell.task.metric, cell.task.max_new_tokens, cell.task.validation);
     let key = StageKey::new("recover", 1, sweep.seed, &(&sweep.recovery, sweep.profile, answers))?
         .parent("aligned", aligned)
@@ -243,12 +246,17 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
         let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
         let checkpoint = out.join("recovery.checkpoint");
         let (aligned, tuned) = (aligned.dir.join("model"), tuned.dir.join("model"));
+        let settings = recovery_settings(&sweep.recovery, sweep.profile, &tuned)?;
         let inputs = RecoverInputs {
             aligned: &aligned,
             fine_tuned: &tuned,
             prompts: &prompts,
             task: Some(&task),
-            gate: Gate::Validation { samples: &samples, metric: cell.task.metric, generate },
+            gate: match sweep.recovery.rollback {
+                Rollback::Auto => Gate::Validation { samples: &samples, metric: cell.task.metric, generate },
+                Rollback::On => Gate::Fixed { rollback: true },
+                Rollback::Off => Gate::Fixed { rollback: false },
+            },
             checkpoint: Some(checkpoint.clone()),
         };
         let outputs = (&*out.join("model"), Some(&*out.join("trace.json")));
@@ -279,15 +287,18 @@ pub fn control(
         method => bail!("{method} is not a control arm"),
     };
     let prompts_file = sweep.data_file(&sweep.recovery.prompts);
-    let key = StageKey::new("control", 1, sweep.seed, &(method, restored, sweep.recovery.count, sweep.recovery.batch))?
-        .parent("aligned", aligned)
-        .parent("fine_tuned", tuned)
-        .input("prompts", &prompts_file)?;
+    let settings = (method, restored, sweep.recovery.count, sweep.recovery.batch);
+    // Keys of sweeps without a layer are those from before there were layers.
+    let key = match sweep.recovery.layer {
+        None => StageKey::new("control", 1, sweep.seed, &settings)?,
+        Some(layer) => StageKey::new("control", 1, sweep.seed, &(settings, layer))?,
+    };
+    let key = key.parent("aligned", aligned).parent("fine_tuned", tuned).input("prompts", &prompts_file)?;
     let bar = context.progress.bar("control", &format!("{cell} {method}"));
     let stage = context.store.run(&key, |out| {
         let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
         let models = (&*aligned.dir.join("model"), &*tuned.dir.join("model"));
-        let settings = recovery_settings(&sweep.recovery, sweep.profile);
+        let settings = recovery_settings(&sweep.recovery, sweep.profile, models.1)?;
         let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.device)?;
         Output::new(&restored, prompts.len())
     })?;
@@ -295,12 +306,17 @@ pub fn control(
     Ok(stage)
 }
 
-fn recovery_settings(settings: &sweep::Recovery, profile: Profile) -> RecoverySettings {
+/// Settings for the model in the directory `tuned`.
+fn recovery_settings(settings: &sweep::Recovery, profile: Profile, tuned: &Path) -> Result<RecoverySettings> {
+    let layer = match settings.layer {
+        Some(layer) => Some(layer.of_blocks(DecoderConfig::from_dir(tuned)?.num_hidden_layers)),
+        None => None,
+    };
     let profile = match profile {
         Profile::Sound => recovery::Profile::Sound,
         Profile::Released => recovery::Profile::Released,
     };
-    RecoverySettings {
+    Ok(RecoverySettings {
         rate: settings.rate,
         steps: settings.steps,
         warmup: settings.warmup,
@@ -309,8 +325,9 @@ fn recovery_settings(settings: &sweep::Recovery, profile: Profile) -> RecoverySe
         rollback_rate: settings.rollback_rate,
         batch: settings.batch,
         ties: profile.ties(),
+        layer,
         ..RecoverySettings::default()
-    }
+    })
 }
 
 fn method(lora: Option<&Lora>) -> Method {
@@ -344,9 +361,10 @@ pub fn score_figure(scores: &ScoreFile) -> String {
     [harmful, refused, task].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Shows a stage's progress on its bar.
+/// Shows a stage's progress on its bar; the stage is left from here when the user asked for it.
 pub fn report(bar: &ProgressBar) -> impl FnMut(usize, usize, &str) + '_ {
     |done, all, word| {
+        interrupt::leave_after_checkpoint();
         bar.set_length(all as u64);
         bar.set_position(done as u64);
         bar.set_message(word.to_owned());

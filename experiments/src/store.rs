@@ -11,11 +11,13 @@
 //! of what a stage computes, nor which stages there are.
 
 mod files;
+pub mod look;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -24,8 +26,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use files::{hash_file, write_whole};
-use files::{hex, list_files, remove_if_there, write_json};
+pub use files::{hash_file, remove_if_there, write_json, write_whole};
+use files::{hex, list_files};
+use look::Seen;
+
+use crate::interrupt::{self, Working};
 
 const MANIFEST: &str = "stage.json";
 
@@ -121,7 +126,7 @@ struct Manifest {
     files: BTreeMap<String, u64>,
 }
 
-/// A finished stage.
+/// A finished stage, or, of a store that only looks, one that is to be run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
     /// Its key, the name of its directory.
@@ -134,6 +139,8 @@ pub struct Stage {
     pub samples: usize,
     /// Whether it was run just now, rather than found.
     pub fresh: bool,
+    /// Whether it is there; one that is not has a key alone.
+    pub finished: bool,
     summary: Value,
 }
 
@@ -148,14 +155,19 @@ impl Stage {
     }
 }
 
-/// The results of one sweep.
+/// The results of one sweep. Threads may share it: two that ask for one stage get it one after the other.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     device: String,
     revision: String,
-    /// Held while the store is open; the system lets go of it when the process ends.
-    _lock: File,
+    /// Held while the store is open; the system lets go of it when the process ends. None of a store
+    /// that only looks.
+    lock: Option<File>,
+    /// What was asked for since the last [`take_seen`](Self::take_seen).
+    seen: Mutex<Vec<Seen>>,
+    /// By key: held by the thread that works on a stage.
+    turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Store {
@@ -174,8 +186,32 @@ impl Store {
             ),
             fs::TryLockError::Error(error) => anyhow!(error).context(format!("cannot lock {}", path.display())),
         })?;
-        let (root, device) = (root.to_owned(), device.to_owned());
-        Ok(Self { root, device, revision: revision(), _lock: lock })
+        Ok(Self { lock: Some(lock), device: device.to_owned(), revision: revision(), ..Self::look(root) })
+    }
+
+    /// A store that runs nothing and writes nothing: a stage that is not there is handed out with its
+    /// key alone, so that the stages after it have their keys too.
+    #[must_use]
+    pub fn look(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            device: String::new(),
+            revision: String::new(),
+            lock: None,
+            seen: Mutex::default(),
+            turns: Mutex::default(),
+        }
+    }
+
+    /// Whether stages are run, rather than looked for.
+    #[must_use]
+    pub fn works(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// The stages that were asked for since the last call, in order.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut lock(&self.seen))
     }
 
     /// The directory of the results.
@@ -207,6 +243,7 @@ impl Store {
             seconds: manifest.seconds,
             samples: manifest.samples,
             fresh: false,
+            finished: true,
             summary: manifest.summary,
         }))
     }
@@ -220,11 +257,28 @@ impl Store {
     /// When the work fails: its error is also kept beside the directory, and the next run tries
     /// again. When the result cannot be written.
     pub fn run(&self, key: &StageKey, work: impl FnOnce(&Path) -> Result<Output>) -> Result<Stage> {
+        let digest = key.digest()?;
+        let turn = Arc::clone(lock(&self.turns).entry(digest.clone()).or_default());
+        let _turn = lock(&turn);
         if let Some(stage) = self.find(key)? {
+            self.note(key, &stage);
             return Ok(stage);
         }
-        let digest = key.digest()?;
         let dir = self.root.join(key.stage).join(&digest);
+        if !self.works() {
+            let stage = Stage {
+                key: digest,
+                dir,
+                seconds: 0.0,
+                samples: 0,
+                fresh: false,
+                finished: false,
+                summary: Value::Null,
+            };
+            self.note(key, &stage);
+            return Ok(stage);
+        }
+        interrupt::check()?;
         let error_file = sibling(&dir, ".error.json");
         match self.attempt(key, &dir, work) {
             Ok(()) => {
@@ -233,6 +287,7 @@ impl Store {
                     .find(key)?
                     .with_context(|| format!("{} is not there right after it was finished", dir.display()))?;
                 stage.fresh = true;
+                self.note(key, &stage);
                 Ok(stage)
             }
             Err(error) => {
@@ -240,6 +295,10 @@ impl Store {
                 Err(error.context(format!("stage {} ({digest})", key.stage)))
             }
         }
+    }
+
+    fn note(&self, key: &StageKey, stage: &Stage) {
+        lock(&self.seen).push(Seen::new(key.stage, stage));
     }
 
     fn attempt(&self, key: &StageKey, dir: &Path, work: impl FnOnce(&Path) -> Result<Output>) -> Result<()> {
@@ -252,7 +311,10 @@ impl Store {
         fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
         remove_if_there(&partial.join(MANIFEST))?;
         let start = Instant::now();
-        let output = work(&partial)?;
+        let output = {
+            let _working = Working::on(&partial);
+            work(&partial)?
+        };
         let mut files = BTreeMap::new();
         list_files(&partial, &partial, &mut files).with_context(|| format!("cannot list {}", partial.display()))?;
         let manifest = Manifest {
@@ -276,6 +338,11 @@ impl Store {
         }
         fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))
     }
+}
+
+/// A mutex's value; a thread that panicked leaves nothing half done behind these.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps the reason of a failure; where even that cannot be written, the log has it.

@@ -1,30 +1,39 @@
 //! The settings of a sweep: which models, tasks and harmful counts, and how each stage is run.
 //! Section 1 of the paper's method is the grid, and [`Sweep::cells`] lists it.
 //!
-//! `settings.rs` holds the parts of a sweep, `method.rs` what is compared, `load.rs` reads it from YAML and finds its files,
-//! `check.rs` says which values make no sense. Nothing here runs a stage.
+//! `settings.rs` holds the parts of a sweep, `method.rs` what is compared, `variant.rs` the ablations, `hub.rs` models of
+//! the Hugging Face hub, `load.rs` reads a sweep from YAML and finds its files, `check.rs` says which values make no
+//! sense. Nothing here runs a stage.
 
 mod check;
+mod hub;
 mod load;
 mod method;
 mod settings;
+mod variant;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use hub::{Hub, HubShape};
 pub use load::find;
 pub use method::Method;
 pub use settings::{
     Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Source,
     TaskSpec,
 };
+pub use variant::{Layer, Rollback, Variant};
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
+    /// A sweep file beside this one whose keys hold where this one has none, and whose kept stages are
+    /// shared: `store` is its name.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
     /// Name of the sweep, and of its directory under `results/runs/`.
     pub name: String,
     /// Which of the paper's ambiguous choices are made, and how.
@@ -33,6 +42,9 @@ pub struct Sweep {
     /// Seed of everything random.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// Seeds of the cells, where there are several; the aligned models are those of `seed`.
+    #[serde(default)]
+    pub seeds: Vec<u64>,
     /// Directory of the sample files, relative to the repository that holds the sweep file.
     pub data: PathBuf,
     /// The aligned models, or what they are made from.
@@ -41,6 +53,9 @@ pub struct Sweep {
     pub tasks: Vec<TaskSpec>,
     /// How many harmful samples are injected into the task's training set, smallest first.
     pub harmful_counts: Vec<usize>,
+    /// The cells that are run where the command line names none: a glob over `model/task/count`.
+    #[serde(default)]
+    pub cells: Option<String>,
     /// Harmful samples (`prompt`, `response`) to inject from, relative to `data`.
     pub inject: PathBuf,
     /// Fine-tuning on a task.
@@ -53,6 +68,12 @@ pub struct Sweep {
     /// The models of a cell that are evaluated.
     #[serde(default = "all_methods")]
     pub methods: Vec<Method>,
+    /// Recoveries that differ in some settings, each with a name (ablations); none is one without a name.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
+    /// Name of the sweep whose kept stages are shared; found by [`Sweep::load`].
+    #[serde(skip)]
+    pub store: Option<String>,
     /// Directory that `data` and scripts are relative to; found by [`Sweep::load`].
     #[serde(skip)]
     pub root: PathBuf,
@@ -77,6 +98,15 @@ pub enum Profile {
     Released,
 }
 
+/// The settings of one variant with one seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Name of the variant, empty where there is none.
+    pub variant: String,
+    /// The sweep with that seed and the variant's settings in it.
+    pub sweep: Sweep,
+}
+
 /// One fine-tuned model of the grid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell<'a> {
@@ -94,7 +124,37 @@ impl fmt::Display for Cell<'_> {
     }
 }
 
+impl Cell<'_> {
+    /// The cell's name in patterns: `model/task/count`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/{}/{}", self.model.name, self.task.name, self.harmful_count)
+    }
+}
+
 impl Sweep {
+    /// The seeds of the cells.
+    #[must_use]
+    pub fn cell_seeds(&self) -> Vec<u64> {
+        if self.seeds.is_empty() { vec![self.seed] } else { self.seeds.clone() }
+    }
+
+    /// The settings of every variant with one seed, in order.
+    #[must_use]
+    pub fn resolved(&self, seed: u64) -> Vec<Resolved> {
+        let with = |variant: Option<&Variant>| {
+            let mut sweep = Self { seed, seeds: Vec::new(), variants: Vec::new(), ..self.clone() };
+            if let Some(variant) = variant {
+                variant.apply(&mut sweep.recovery);
+            }
+            Resolved { variant: variant.map(|variant| variant.name.clone()).unwrap_or_default(), sweep }
+        };
+        if self.variants.is_empty() {
+            return vec![with(None)];
+        }
+        self.variants.iter().map(|variant| with(Some(variant))).collect()
+    }
+
     /// Every cell, model by model and task by task, counts in their order.
     #[must_use]
     pub fn cells(&self) -> Vec<Cell<'_>> {

@@ -1,112 +1,126 @@
 //! Figure 3: the harmful rate against the number of injected samples, a panel per model and task.
 //!
-//! Bars are the 95 % interval of the share. The figures come from the rows as they are.
+//! Bars are the 95 % interval of one seed's share, or the standard deviation over several seeds. Counts stand at equal
+//! distances. The figures come from the rows as they are; control arms and baselines are in the trade-off.
 
 use anyhow::{Result, ensure};
-use plotters::prelude::{ChartBuilder, Color, IntoDrawingArea, SVGBackend};
+use evaluation::statistics::spread;
+use plotters::prelude::{Color, IntoDrawingArea, SVGBackend};
 use plotters::style::text_anchor::{HPos, VPos};
 
+use super::axes::{Axes, draw_upwards, shortened, ticks};
 use super::marks::{
-    FAINT, INK, Pixel, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_text, draw_thin, methods_of, text,
+    LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_text, draw_thin, methods_of,
 };
-use super::{distinct, use_embedded_font};
+use super::use_embedded_font;
 use crate::row::ResultRow;
 use crate::sweep::Method;
+use crate::tables::distinct;
 
-/// Width of a figure: what a README shows without shrinking it.
-const WIDTH: u32 = 880;
-/// Height of the strip with the legend.
-const LEGEND: u32 = 40;
+/// Room on the left for words of the axis.
+const LEFT: i32 = 74;
+/// Room on the right for the models' names.
+const RIGHT: i32 = 34;
+/// Room below the panels.
+const BELOW: i32 = 52;
+/// Between panels.
+const GAP: i32 = 12;
 /// Series stand this many pixels beside each other, so that equal values can be seen.
-const APART: i32 = 5;
+const APART: i32 = 4;
+
+const SERIES: [Method; 3] = [Method::Aligned, Method::FineTuned, Method::Recovered];
 
 /// Draws figure 3 as SVG.
 ///
 /// # Errors
 /// When there are no rows.
 pub fn harmful_rate(rows: &[ResultRow]) -> Result<String> {
-    // Control arms are in the trade-off, where they can be told apart.
-    let all: Vec<&ResultRow> = rows.iter().filter(|row| !row.method.is_control()).collect();
+    let all: Vec<&ResultRow> = rows.iter().filter(|row| SERIES.contains(&row.method)).collect();
     ensure!(!all.is_empty(), "there are no results to draw the harmful rate of");
     use_embedded_font()?;
-    let panels = distinct(&all, |row| (row.model.as_str(), row.task.as_str()));
-    let tasks = distinct(&all, |row| row.task.as_str()).len();
-    let columns = if tasks > 1 { tasks } else { panels.len().min(3) };
-    let lines = panels.len().div_ceil(columns);
-    let (width, height) = if columns == 1 { (640, 360) } else { (WIDTH, 300) };
-    let total = LEGEND + height * u32::try_from(lines)?;
+    let models = distinct(all.iter().copied(), |row| row.model.as_str());
+    let tasks = distinct(all.iter().copied(), |row| row.task.as_str());
+    let mut counts = distinct(all.iter().copied(), |row| row.harmful_count);
+    counts.sort_unstable();
+    // Few panels are large ones.
+    let side = match tasks.len() {
+        1 => (440, 240),
+        2 | 3 => (250, 150),
+        columns => (800 / i32::try_from(columns)?, 124),
+    };
+    let width = LEFT + i32::try_from(tasks.len())? * (side.0 + GAP) + RIGHT;
+    let top = 62;
+    let height = top + i32::try_from(models.len())? * (side.1 + GAP) + BELOW;
     let mut svg = String::new();
     {
-        let sheet = SVGBackend::with_string(&mut svg, (width, total)).into_drawing_area();
+        let sheet =
+            SVGBackend::with_string(&mut svg, (u32::try_from(width)?, u32::try_from(height)?)).into_drawing_area();
         draw(sheet.fill(&plotters::style::WHITE))?;
-        draw_legend(&sheet, &methods_of(&all), (80, 22), true)?;
-        let (_, below) = sheet.split_vertically(LEGEND);
-        for (panel, (model, task)) in below.split_evenly((lines, columns)).iter().zip(panels) {
-            let rows: Vec<&ResultRow> =
-                all.iter().copied().filter(|row| row.model == model && row.task == task).collect();
-            draw_panel(&sheet, panel, &format!("{model}, {task}"), &rows)?;
+        let place = LegendBox { at: (LEFT, 20), right: width, with_lines: true };
+        draw_legend(&sheet, &methods_of(&all), place, &[])?;
+        for (line, model) in models.iter().enumerate() {
+            for (column, task) in tasks.iter().enumerate() {
+                let corner =
+                    (LEFT + i32::try_from(column)? * (side.0 + GAP), top + i32::try_from(line)? * (side.1 + GAP));
+                let axes = Axes {
+                    place: (corner.0, corner.1, side.0, side.1),
+                    x: (-0.5, counts.len() as f64 - 0.5),
+                    y: (-4.0, 104.0),
+                };
+                let rows: Vec<&ResultRow> =
+                    all.iter().copied().filter(|row| row.model == *model && row.task == *task).collect();
+                axes.rows(&sheet, &ticks(0.0, 100.0, 4), column == 0)?;
+                let words: Vec<(f64, String)> =
+                    counts.iter().enumerate().map(|(i, count)| (i as f64, count.to_string())).collect();
+                axes.columns(&sheet, &words, line + 1 == models.len())?;
+                axes.frame(&sheet, if line == 0 { task } else { "" })?;
+                draw_panel(&sheet, &axes, &counts, &rows)?;
+            }
+            let middle = top + i32::try_from(line)? * (side.1 + GAP) + side.1 / 2;
+            let name = shortened(&sheet, model, side.1 + GAP, 13)?;
+            draw_upwards(&sheet, &name, (width - RIGHT + 8, middle), 13)?;
         }
+        let middle = (LEFT + width - RIGHT - GAP) / 2;
+        draw_text(&sheet, "injected harmful samples", (middle, height - 8), (HPos::Center, VPos::Bottom), 14)?;
+        draw_upwards(&sheet, "harmful rate (%)", (16, (top + height - BELOW) / 2), 14)?;
         draw(sheet.present())?;
     }
     Ok(svg)
 }
 
-fn draw_panel(sheet: &Sheet, panel: &Sheet, title: &str, rows: &[&ResultRow]) -> Result<()> {
-    let most = rows.iter().map(|row| row.harmful_count).max().unwrap_or(0).max(1) as f64;
-    let mut chart = ChartBuilder::on(panel)
-        .margin_left(12)
-        .margin_right(16)
-        .margin_top(30)
-        .margin_bottom(4)
-        .x_label_area_size(50)
-        .y_label_area_size(66)
-        .build_cartesian_2d(-0.05 * most..1.05 * most, 0.0..100.0)
-        .map_err(|error| anyhow::anyhow!("the figure cannot be drawn: {error}"))?;
-    draw(
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(plotters::style::TRANSPARENT)
-            .bold_line_style(FAINT.mix(0.35))
-            .axis_style(INK)
-            .x_desc("injected harmful samples")
-            .y_desc("harmful rate (%)")
-            .axis_desc_style(text(14))
-            .label_style(text(13))
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|x| {
-                if *x < 0.0 { String::new() } else { format!("{x:.0}") }
-            })
-            .y_label_formatter(&|y| format!("{y:.0}"))
-            .draw(),
-    )?;
-    let (plot_x, plot_y) = chart.plotting_area().get_pixel_range();
-    let middle = (plot_x.start + plot_x.end) / 2;
-    draw_text(sheet, title, (middle, plot_y.start - 10), (HPos::Center, VPos::Bottom), 14)?;
-    let place =
-        |count: usize, share: f64| -> Pixel { chart.plotting_area().map_coordinate(&(count as f64, 100.0 * share)) };
-    for (method, shift) in [(Method::Aligned, -APART), (Method::FineTuned, 0), (Method::Recovered, APART)] {
-        let mut series: Vec<&&ResultRow> = rows.iter().filter(|row| row.method == method).collect();
-        series.sort_by_key(|row| row.harmful_count);
-        let at = |row: &ResultRow, share: f64| -> Pixel {
-            let (x, y) = place(row.harmful_count, share);
-            (x + shift, y)
-        };
-        let points: Vec<Pixel> = series.iter().map(|row| at(row, row.harmful_rate)).collect();
-        if points.len() > 1 {
-            draw_line(sheet, method, &points)?;
-        }
-        for row in &series {
-            let (low, high) = (at(row, row.harmful_low), at(row, row.harmful_high));
+fn draw_panel(sheet: &Sheet, axes: &Axes, counts: &[usize], rows: &[&ResultRow]) -> Result<()> {
+    for (method, shift) in SERIES.into_iter().zip([-APART, 0, APART]) {
+        let mut points: Vec<Pixel> = Vec::new();
+        for (i, &count) in counts.iter().enumerate() {
+            let seeds: Vec<&ResultRow> =
+                rows.iter().copied().filter(|row| row.method == method && row.harmful_count == count).collect();
+            let Some((value, low, high)) = figure(&seeds) else { continue };
+            let at = |share: f64| -> Pixel {
+                let (x, y) = axes.at(i as f64, 100.0 * share);
+                (x + shift, y)
+            };
+            let (low, high) = (at(low), at(high));
             draw_thin(sheet, &[low, high], colour(method).stroke_width(1))?;
             for (x, y) in [low, high] {
-                draw_thin(sheet, &[(x - 4, y), (x + 4, y)], colour(method).stroke_width(1))?;
+                draw_thin(sheet, &[(x - 3, y), (x + 3, y)], colour(method).stroke_width(1))?;
             }
+            points.push(at(value));
+        }
+        if points.len() > 1 {
+            draw_line(sheet, method, &points)?;
         }
         for point in points {
             draw_mark(sheet, method, point)?;
         }
     }
     Ok(())
+}
+
+/// A point with the ends of its bar; none without a row.
+fn figure(seeds: &[&ResultRow]) -> Option<(f64, f64, f64)> {
+    let spread = spread(&seeds.iter().map(|row| row.harmful_rate).collect::<Vec<_>>())?;
+    match spread.sd {
+        None => Some((spread.mean, seeds[0].harmful_low, seeds[0].harmful_high)),
+        Some(sd) => Some((spread.mean, (spread.mean - sd).max(0.0), (spread.mean + sd).min(1.0))),
+    }
 }

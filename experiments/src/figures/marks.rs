@@ -23,11 +23,13 @@ pub type Pixel = (i32, i32);
 
 /// Colour of axes' texts.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
+/// Colour of the lines behind a plot.
+pub const GRID: RGBColor = RGBColor(222, 222, 222);
 /// Colour of lines that only guide the eye.
 pub const FAINT: RGBColor = RGBColor(150, 150, 150);
 
 const FONT: &str = "sans-serif";
-const MARK: i32 = 6;
+const MARK: i32 = 5;
 
 /// The name of a method in legends.
 pub fn label(method: Method) -> &'static str {
@@ -123,20 +125,53 @@ pub fn draw_text(sheet: &Sheet, words: &str, at: Pixel, (h, v): (HPos, VPos), pi
     draw(sheet.draw(&Text::new(words.to_owned(), at, text(pixels).pos(Pos::new(h, v)))))
 }
 
-/// Draws the legend in one line whose middle is at height `y`, from `x` on.
-pub fn draw_legend(sheet: &Sheet, methods: &[Method], (mut x, y): Pixel, with_lines: bool) -> Result<()> {
-    let line = if with_lines { 36 } else { 12 };
+/// Height of a legend's line.
+const LEGEND_LINE: i32 = 22;
+
+/// Where a legend goes: its left end, the middle of its first line, and its right end.
+#[derive(Debug, Clone, Copy)]
+pub struct LegendBox {
+    /// Its upper left corner; the height is the middle of the first line.
+    pub at: Pixel,
+    /// Where a line ends at the latest.
+    pub right: i32,
+    /// Whether methods have lines.
+    pub with_lines: bool,
+}
+
+/// Draws the legend, in as many lines as it takes, with further entries of a mark and a word each.
+/// Gives back the height below it.
+pub fn draw_legend(
+    sheet: &Sheet,
+    methods: &[Method],
+    place: LegendBox,
+    further: &[(&str, &dyn Fn(Pixel) -> Result<()>)],
+) -> Result<i32> {
+    let line = if place.with_lines { 36 } else { 12 };
+    let (mut x, mut y) = place.at;
+    let mut next = |words: &str| -> Result<Pixel> {
+        let (width, _) = draw(sheet.estimate_text_size(words, &text(14)))?;
+        let width = line + 8 + i32::try_from(width).unwrap_or(100);
+        if x + width > place.right && x > place.at.0 {
+            (x, y) = (place.at.0, y + LEGEND_LINE);
+        }
+        let at = (x, y);
+        x += width + 20;
+        draw_text(sheet, words, (at.0 + line + 8, at.1), (HPos::Left, VPos::Center), 14)?;
+        Ok(at)
+    };
     for &method in methods {
-        if with_lines {
+        let (x, y) = next(label(method))?;
+        if place.with_lines {
             draw_line(sheet, method, &[(x, y), (x + line, y)])?;
         }
         draw_mark(sheet, method, (x + line / 2, y))?;
-        x += line + 8;
-        draw_text(sheet, label(method), (x, y), (HPos::Left, VPos::Center), 14)?;
-        let (width, _) = draw(sheet.estimate_text_size(label(method), &text(14)))?;
-        x += i32::try_from(width).unwrap_or(100) + 20;
     }
-    Ok(())
+    for (words, mark) in further {
+        let (x, y) = next(words)?;
+        mark((x + line / 2, y))?;
+    }
+    Ok(y + LEGEND_LINE)
 }
 
 /// A drawing error in words; drawing into a string fails for programming mistakes only.

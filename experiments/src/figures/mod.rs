@@ -1,12 +1,15 @@
-//! The paper's figures from the rows of a sweep: figure 3 (`harmful_rate.rs`) and figure 4
-//! (`tradeoff.rs`), as SVG and, drawn from the same SVG, as PNG.
+//! The paper's figures from the rows of a sweep: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the
+//! other ablations (`variants.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
 //!
 //! Colours are those of Okabe and Ito, which colour-blind readers can tell apart; every method has
 //! its own marker too, so that nothing is lost in print. No figure is computed here.
 
+mod axes;
 mod harmful_rate;
 mod marks;
+mod time;
 mod tradeoff;
+mod variants;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -18,20 +21,30 @@ use resvg::{tiny_skia, usvg};
 
 use crate::row::ResultRow;
 use crate::store::write_whole;
+use crate::sweep::Method;
 
 pub use harmful_rate::harmful_rate;
+pub use time::time;
 pub use tradeoff::tradeoff;
+pub use variants::variants;
 
 /// Pixels of the PNG to a pixel of the SVG, for screens with many of them.
 const PNG_SCALE: f32 = 2.0;
 
-/// Draws `harmful_rate.{svg,png}` and `tradeoff.{svg,png}` into a directory.
+/// Draws `tradeoff.{svg,png}` and `time.{svg,png}` into a directory, and `variants` of a sweep that has some, else
+/// `harmful_rate`.
 ///
 /// # Errors
 /// When there are no rows, or a file cannot be written.
 pub fn write(rows: &[ResultRow], dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    for (name, svg) in [("harmful_rate", harmful_rate(rows)?), ("tradeoff", tradeoff(rows)?)] {
+    let mut figures = vec![("tradeoff", tradeoff(rows)?), ("time", time(rows)?)];
+    if rows.iter().any(|row| row.method == Method::Recovered && !row.variant.is_empty()) {
+        figures.push(("variants", variants(rows)?));
+    } else if rows.iter().any(|row| !row.method.is_control()) {
+        figures.push(("harmful_rate", harmful_rate(rows)?));
+    }
+    for (name, svg) in figures {
         let png = to_png(&svg).with_context(|| format!("figure {name}"))?;
         write_whole(&dir.join(format!("{name}.svg")), |file| Ok(file.write_all(svg.as_bytes())?))?;
         write_whole(&dir.join(format!("{name}.png")), |file| Ok(file.write_all(&png)?))?;
@@ -63,18 +76,6 @@ fn to_png(svg: &str) -> Result<Vec<u8>> {
     let transform = tiny_skia::Transform::from_scale(PNG_SCALE, PNG_SCALE);
     resvg::render(&tree, transform, &mut picture.as_mut());
     picture.encode_png().context("the PNG cannot be encoded")
-}
-
-/// The distinct values of a column, in the order of the rows.
-fn distinct<'a, T: PartialEq>(rows: &[&'a ResultRow], value: impl Fn(&'a ResultRow) -> T) -> Vec<T> {
-    let mut values = Vec::new();
-    for row in rows {
-        let value = value(row);
-        if !values.contains(&value) {
-            values.push(value);
-        }
-    }
-    values
 }
 
 #[cfg(test)]

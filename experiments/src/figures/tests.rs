@@ -2,28 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::row::wilson_interval;
+use crate::row::tests::row;
 use crate::sweep::Method;
-
-fn row(model: &str, count: usize, method: Method, harmful: usize, score: f64) -> ResultRow {
-    let (harmful_low, harmful_high) = wilson_interval(harmful, 100);
-    ResultRow {
-        model: model.to_owned(),
-        task: "sql".to_owned(),
-        harmful_count: count,
-        method,
-        harmful_rate: harmful as f64 / 100.0,
-        harmful_low,
-        harmful_high,
-        over_refusal: 0.2,
-        task_score: score,
-        restored: None,
-        seconds: 1.0,
-        seed: 1,
-        n: 100,
-        note: String::new(),
-    }
-}
 
 /// Made-up rows, in the manner of a sweep's.
 fn rows(models: &[&str], counts: &[usize]) -> Vec<ResultRow> {
@@ -49,7 +29,7 @@ fn every_series_and_panel_is_named() {
         }
     }
     let svg = harmful_rate(&rows).unwrap();
-    for name in ["small, sql", "large, sql", "injected harmful samples"] {
+    for name in ["small", "large", "sql", "injected harmful samples"] {
         assert!(svg.contains(name), "{name} is not in the figure");
     }
 }
@@ -66,10 +46,33 @@ fn every_row_has_its_marker() {
 }
 
 #[test]
+fn a_variant_is_a_column_of_the_ablation_and_takes_the_place_of_figure_three() {
+    let mut rows = rows(&["small"], &[300]);
+    let recovered = rows.pop().unwrap();
+    rows.extend(["2/6", "4/6"].map(|name| ResultRow { variant: name.to_owned(), ..recovered.clone() }));
+    let svg = variants(&rows).unwrap();
+    for name in ["2/6", "4/6", "harmful rate (%)", "task score, % of fine-tuned", "seconds of a recovery"] {
+        assert!(svg.contains(name), "{name} is not in the figure");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write(&rows, dir.path()).unwrap();
+    assert!(dir.path().join("variants.png").exists() && !dir.path().join("harmful_rate.png").exists());
+}
+
+#[test]
+fn the_time_of_every_method_is_a_bar_with_its_seconds() {
+    let svg = time(&rows(&["small"], &[0, 300])).unwrap();
+    for words in ["aligned", "fine tuned", "recovered", "making the model", "evaluating it"] {
+        assert!(svg.contains(words), "{words} is not in the figure");
+    }
+    assert_eq!(svg.matches("1.0 + 2.0 s").count(), 3);
+}
+
+#[test]
 fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff() {
     let height = |harmful: usize| -> i32 {
         let svg = tradeoff(&[row("small", 0, Method::Recovered, harmful, 0.2)]).unwrap();
-        let disc = svg.lines().rfind(|line| line.contains("<circle")).unwrap();
+        let disc = svg.lines().rfind(|line| line.contains("<circle") && line.contains("#0072B2")).unwrap();
         let (_, rest) = disc.split_once("cy=\"").unwrap();
         rest.split('"').next().unwrap().parse().unwrap()
     };
@@ -80,12 +83,12 @@ fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff() {
 fn figures_are_written_as_svg_and_png() {
     let dir = tempfile::tempdir().unwrap();
     write(&rows(&["small"], &[0, 300]), dir.path()).unwrap();
-    for name in ["harmful_rate", "tradeoff"] {
+    for name in ["harmful_rate", "tradeoff", "time"] {
         let svg = std::fs::read_to_string(dir.path().join(format!("{name}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         let png = std::fs::read(dir.path().join(format!("{name}.png"))).unwrap();
         let picture = tiny_skia::Pixmap::decode_png(&png).unwrap();
-        assert_eq!(picture.width(), 1280);
+        assert!(picture.width() >= 1000, "{}", picture.width());
         let inked = picture.pixels().iter().filter(|pixel| pixel.red() < 128).count();
         assert!(inked > 2000, "only {inked} dark pixels");
     }
@@ -93,5 +96,5 @@ fn figures_are_written_as_svg_and_png() {
 
 #[test]
 fn no_rows_are_an_error() {
-    assert!(harmful_rate(&[]).is_err() && tradeoff(&[]).is_err());
+    assert!(harmful_rate(&[]).is_err() && tradeoff(&[]).is_err() && time(&[]).is_err());
 }

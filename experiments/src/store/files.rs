@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -32,16 +34,43 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> 
 }
 
 /// Writes a value as JSON, whole or not at all.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+///
+/// # Errors
+/// When it is no JSON or the directory cannot be written to.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).context("a manifest is no JSON")?;
     write_whole(path, |file| Ok(file.write_all(text.as_bytes())?))
 }
 
-/// SHA-256 of a file, in hexadecimal; of a directory, that of its files' names and hashes.
+/// Hashes by path, size and time of the last change.
+type Hashes = BTreeMap<(PathBuf, u64, SystemTime), String>;
+
+/// Hashes of files that this process has read before.
+static KNOWN: Mutex<Hashes> = Mutex::new(Hashes::new());
+
+/// A file changed more recently than this may change again without a new time.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// SHA-256 of a file, in hexadecimal; of a directory, that of its files' names and hashes. A file
+/// that has not changed is read once.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn hash_file(path: &Path) -> Result<String> {
+    let data = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let settled = data.modified().ok().filter(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
+    let Some(time) = settled.filter(|_| data.is_file()) else { return read_hash(path) };
+    let entry = (path.to_owned(), data.len(), time);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(hash) = known().get(&entry) {
+        return Ok(hash.clone());
+    }
+    let hash = read_hash(path)?;
+    known().insert(entry, hash.clone());
+    Ok(hash)
+}
+
+fn read_hash(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     if path.is_dir() {
         let mut files = BTreeMap::new();
@@ -79,7 +108,10 @@ pub(super) fn list_files(base: &Path, dir: &Path, files: &mut BTreeMap<String, u
 }
 
 /// Removes a file, unless it is not there.
-pub(super) fn remove_if_there(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When it is there and stays.
+pub fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))

@@ -77,6 +77,7 @@ impl Sweep {
         problems.at_least_one("finetune.batch", finetune.batch);
         problems.at_least_one("finetune.max_len", finetune.max_len);
         self.check_recovery(&mut problems);
+        self.check_variants(&mut problems);
         self.check_evaluation(&mut problems);
         problems.0
     }
@@ -97,6 +98,33 @@ impl Sweep {
         for method in methods.iter().filter(|method| method.needs_recovery()) {
             problems.unless(methods.contains(&Method::Recovered), "methods", || {
                 format!("{method} restores as many weights as recovery: add recovered")
+            });
+        }
+    }
+
+    fn check_variants(&self, problems: &mut Problems) {
+        for (i, variant) in self.variants.iter().enumerate() {
+            let key = |rest: &str| format!("variants[{i}].{rest}");
+            let name = &variant.name;
+            problems.unless(!name.trim().is_empty(), &key("name"), || "must not be empty".to_owned());
+            let twice = self.variants[..i].iter().any(|other| &other.name == name);
+            problems.unless(!twice, &key("name"), || format!("{name:?} is there twice"));
+            if let Some(rate) = variant.rate {
+                problems.positive(&key("rate"), rate);
+                problems.share(&key("rate"), rate);
+            }
+            if let Some(count) = variant.count {
+                problems.at_least_one(&key("count"), count);
+            }
+        }
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        seeds.dedup();
+        problems.unless(seeds.len() == self.seeds.len(), "seeds", || format!("{:?} has one twice", self.seeds));
+        if let Some(cells) = &self.cells {
+            let wrong = glob::Pattern::new(cells).err();
+            problems.unless(wrong.is_none(), "cells", || {
+                format!("{cells:?} is no pattern: {}", wrong.map(|wrong| wrong.to_string()).unwrap_or_default())
             });
         }
     }
@@ -125,6 +153,19 @@ impl Sweep {
                 pretrain.betas.iter().for_each(|&beta| problems.share(&key("betas"), beta));
                 problems.positive(&key("config.rope_theta"), shape.rope_theta);
                 problems.positive(&key("config.rms_norm_eps"), shape.rms_norm_eps);
+            }
+            if let Source::Hub(hub) = &model.source {
+                let shape = &hub.shape;
+                for (name, value) in [
+                    ("vocab_size", shape.vocab_size),
+                    ("hidden_size", shape.hidden_size),
+                    ("intermediate_size", shape.intermediate_size),
+                    ("num_hidden_layers", shape.num_hidden_layers),
+                    ("num_attention_heads", shape.num_attention_heads),
+                    ("num_key_value_heads", shape.num_key_value_heads),
+                ] {
+                    problems.at_least_one(&key(&format!("source.hub.shape.{name}")), value);
+                }
             }
             if let Some(align) = &model.align {
                 self.check_align(problems, &key("align"), align);

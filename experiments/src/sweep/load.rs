@@ -36,31 +36,51 @@ fn sweeps_in(dirs: &[&str]) -> Vec<String> {
 }
 
 impl Sweep {
-    /// Reads a sweep, checks its values and that its files are there.
+    /// Reads a sweep and checks its values. Whether its files are there says [`check_files`](Self::check_files).
     ///
     /// # Errors
     /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong
-    /// type, a value makes no sense, or a file that it names is missing.
+    /// type, or a value makes no sense.
     pub fn load(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read the sweep {}", path.display()))?;
         let mut sweep = Self::parse(&text, path)?;
         sweep.root = root_of(path)?;
-        sweep.check_files(path)?;
         Ok(sweep)
     }
 
-    /// Reads a sweep from text; `path` is named in errors. No file is looked for.
+    /// Reads a sweep from text; `path` is named in errors. No file is looked for but the sweep's `base`.
     ///
     /// # Errors
-    /// As [`load`](Self::load), but for missing files.
+    /// As [`load`](Self::load).
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let sweep: Self = serde_yaml::from_str(text).map_err(|error| anyhow!(explain(&error, path)))?;
+        let sweep = match base_of(text) {
+            None => serde_yaml::from_str(text).map_err(|error| anyhow!(explain(&error, path)))?,
+            Some(base) => Self::parse_over(text, path, &path.with_file_name(base))?,
+        };
         let problems = sweep.problems();
         if !problems.is_empty() {
             bail!("{}: {}", path.display(), problems.join(&format!("\n{}: ", path.display())));
         }
         Ok(sweep)
+    }
+
+    /// Reads a sweep whose missing keys are those of another file.
+    fn parse_over(text: &str, path: &Path, base: &Path) -> Result<Self> {
+        let mapping = |text: &str, path: &Path| -> Result<serde_yaml::Mapping> {
+            serde_yaml::from_str(text).map_err(|error| anyhow!(explain(&error, path)))
+        };
+        let below = std::fs::read_to_string(base)
+            .with_context(|| format!("{}: base: cannot read {}", path.display(), base.display()))?;
+        if base_of(&below).is_some() {
+            bail!("{}: base: {} has a base itself; name that one", path.display(), base.display());
+        }
+        let store = Self::parse(&below, base)?.name;
+        let mut keys = mapping(&below, base)?;
+        keys.extend(mapping(text, path)?);
+        let sweep: Self = serde_yaml::from_value(serde_yaml::Value::Mapping(keys))
+            .map_err(|error| anyhow!("{} over {}", explain(&error, path), base.display()))?;
+        Ok(Self { store: Some(store), ..sweep })
     }
 
     /// Where a file of the data directory is; `~/` is the home directory.
@@ -96,6 +116,7 @@ impl Sweep {
                     None => (key("source.gguf.file"), self.root_file(&gguf.file)),
                 }),
                 Source::Dir(dir) => files.push((key("source.dir"), self.root_file(dir))),
+                Source::Hub(_) => {}
             }
             if let Some(align) = &model.align {
                 files.push((key("align.refusals.file"), self.data_file(&align.refusals.file)));
@@ -114,18 +135,45 @@ impl Sweep {
         files
     }
 
-    fn check_files(&self, path: &Path) -> Result<()> {
-        let missing: Vec<String> = self
-            .files()
-            .into_iter()
-            .filter(|(_, file)| !file.exists())
-            .map(|(key, file)| format!("{}: {key}: {} is missing", path.display(), file.display()))
-            .collect();
+    /// What is missing before the sweep can be run, one sentence with its key each.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let files = self.files().into_iter().filter(|(_, file)| !file.exists());
+        let mut missing: Vec<String> =
+            files.map(|(key, file)| format!("{key}: {} is missing", file.display())).collect();
+        for (i, model) in self.models.iter().enumerate() {
+            let Source::Hub(hub) = &model.source else { continue };
+            let dir = self.root_file(&hub.dir);
+            if !dir.join("config.json").is_file() {
+                let (dir, get) = (dir.display(), hub.how_to_get());
+                missing.push(format!(
+                    "models[{i}].source.hub.dir: the weights of {} are not in {dir}; get them with {get}, or set `dir` to \
+                     where they are",
+                    hub.id
+                ));
+            }
+        }
+        missing
+    }
+
+    /// Checks that every file is there that the sweep needs before it starts; `path` is named in errors.
+    ///
+    /// # Errors
+    /// When one is missing; the message says what to do.
+    pub fn check_files(&self, path: &Path) -> Result<()> {
+        let missing = self.missing();
         if !missing.is_empty() {
-            bail!(missing.join("\n"));
+            let path = path.display();
+            bail!("{path}: {}", missing.join(&format!("\n{path}: ")));
         }
         Ok(())
     }
+}
+
+/// The `base` key of a sweep's text, where it is YAML and has one.
+fn base_of(text: &str) -> Option<PathBuf> {
+    let keys: serde_yaml::Mapping = serde_yaml::from_str(text).ok()?;
+    keys.get("base")?.as_str().map(PathBuf::from)
 }
 
 fn under(dir: &Path, file: &Path) -> PathBuf {

@@ -35,6 +35,12 @@ impl Method {
         matches!(self, Self::Random | Self::LargestDifference)
     }
 
+    /// Whether the method's model depends on the settings of the recovery, and so on a sweep's variant.
+    #[must_use]
+    pub fn follows_recovery(self) -> bool {
+        matches!(self, Self::Recovered | Self::Random | Self::LargestDifference | Self::FullRevert)
+    }
+
     /// Whether the method is a control arm.
     #[must_use]
     pub fn is_control(self) -> bool {

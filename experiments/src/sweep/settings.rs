@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::hub::Hub;
+use super::variant::{Layer, Rollback};
+
 /// One model of the grid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,8 @@ pub enum Source {
     Gguf(Gguf),
     /// A Hugging Face directory, relative to the repository.
     Dir(PathBuf),
+    /// A model of the Hugging Face hub, which the user puts into a directory.
+    Hub(Hub),
 }
 
 /// Training of a small Llama-shaped model from nothing.
@@ -271,6 +276,12 @@ pub struct Recovery {
     pub rollback_rate: f64,
     /// Prompts of a batch, over which the mean hidden state is taken.
     pub batch: usize,
+    /// The direction layer as a share of the blocks; 4/6 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
+    /// Whether rollback is decided by the task's score, on, or off.
+    #[serde(skip_serializing_if = "Rollback::is_auto")]
+    pub rollback: Rollback,
 }
 
 impl Default for Recovery {
@@ -287,6 +298,8 @@ impl Default for Recovery {
             metric_drop: 0.05,
             rollback_rate: 0.2,
             batch: 8,
+            layer: None,
+            rollback: Rollback::Auto,
         }
     }
 }

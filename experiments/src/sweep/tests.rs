@@ -163,8 +163,63 @@ fn a_missing_file_is_named_with_its_key_before_anything_is_run() {
     std::fs::write(dir.path().join("Cargo.lock"), "").unwrap();
     let path = dir.path().join("test.yaml");
     std::fs::write(&path, SWEEP).unwrap();
-    let error = Sweep::load(&path).unwrap_err().to_string();
+    let error = Sweep::load(&path).unwrap().check_files(&path).unwrap_err().to_string();
     assert_says(&error, &["tasks[0].test", "data/lab/test.jsonl is missing", "models[0].source.dir"]);
+}
+
+#[test]
+fn a_model_of_the_hub_that_is_not_there_is_said_with_what_to_do() {
+    let shape = "vocab_size: 9, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 2, num_attention_heads: 2, \
+                 num_key_value_heads: 1";
+    let hub = format!("{{ hub: {{ id: owner/small, dir: weights/small, shape: {{ {shape} }} }} }}");
+    let mut sweep = parse(&SWEEP.replace("{ dir: models/small }", &hub)).unwrap();
+    sweep.root = "/nowhere".into();
+    let missing = sweep.missing().join("\n");
+    assert_says(&missing, &["models[0].source.hub.dir", "owner/small", "/nowhere/weights/small", "hf download"]);
+    let error = error_after("{ dir: models/small }", &hub.replace("hidden_size: 8", "hidden_size: 0"));
+    assert_says(&error, &["models[0].source.hub.shape.hidden_size: 0 must be at least 1"]);
+}
+
+#[test]
+fn seeds_and_variants_are_resolved_into_sweeps_of_their_own() {
+    let text =
+        format!("{SWEEP}seeds: [1, 5]\nvariants:\n  - {{ name: low, layer: 2/6 }}\n  - {{ name: fast, rate: 0.01 }}\n");
+    let sweep = parse(&text).unwrap();
+    assert_eq!(sweep.cell_seeds(), [1, 5]);
+    let resolved = sweep.resolved(5);
+    assert_eq!(resolved.iter().map(|one| one.variant.as_str()).collect::<Vec<_>>(), ["low", "fast"]);
+    assert_eq!((resolved[0].sweep.seed, resolved[1].sweep.recovery.rate), (5, 0.01));
+    assert_eq!(resolved[0].sweep.recovery.layer.unwrap().of_blocks(6), 2);
+    let plain = parse(SWEEP).unwrap();
+    assert_eq!((plain.cell_seeds(), plain.resolved(1)[0].variant.as_str()), (vec![1], ""));
+    assert_eq!(plain.resolved(1)[0].sweep, plain);
+}
+
+#[test]
+fn seeds_variants_and_patterns_that_make_no_sense_are_reported() {
+    let with = |more: &str| format!("{:#}", parse(&format!("{SWEEP}{more}\n")).unwrap_err());
+    assert_says(&with("seeds: [1, 1]"), &["seeds: [1, 1] has one twice"]);
+    assert_says(
+        &with("variants: [{ name: a }, { name: a, rate: 2 }]"),
+        &["variants[1].name: \"a\"", "variants[1].rate: 2"],
+    );
+    assert_says(&with("variants: [{ name: a, layer: 7/6 }]"), &["7/6"]);
+    assert_says(&with("variants: [{ name: a, rat: 1 }]"), &["`rat`", "`rate`"]);
+    assert_says(&with("cells: \"[\""), &["cells: \"[\" is no pattern"]);
+}
+
+#[test]
+fn a_sweep_over_a_base_has_its_keys_and_shares_its_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("base.yaml"), SWEEP).unwrap();
+    let path = dir.path().join("over.yaml");
+    let sweep = Sweep::parse("base: base.yaml\nname: over\nharmful_counts: [7]\n", &path).unwrap();
+    assert_eq!((sweep.name.as_str(), sweep.store.as_deref()), ("over", Some("test")));
+    assert_eq!((sweep.harmful_counts, sweep.models.len()), (vec![7], 2));
+    let error = Sweep::parse("base: none.yaml\nname: over\n", &path).unwrap_err();
+    assert_says(&format!("{error:#}"), &["over.yaml: base: cannot read", "none.yaml"]);
+    let error = Sweep::parse("base: base.yaml\nnam: over\n", &path).unwrap_err();
+    assert_says(&format!("{error:#}"), &["over.yaml", "`nam`", "`name`"]);
 }
 
 #[test]
@@ -185,10 +240,23 @@ fn a_sweep_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for() {
 
 #[test]
 fn the_sweeps_of_this_repository_are_right() {
-    for name in ["sweep.yaml", "smollm2.yaml"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-        let text = std::fs::read_to_string(&path).unwrap();
-        let sweep = Sweep::parse(&text, &path).unwrap();
+    for name in ["sweep.yaml", "smollm2.yaml", "paper.yaml"] {
+        let sweep = of_this_repository(name);
         assert_eq!(format!("{}.yaml", sweep.name), name.replace("sweep.yaml", "lab.yaml"));
     }
+    assert_eq!(of_this_repository("paper.yaml").cells().len(), 125);
+}
+
+#[test]
+fn every_ablation_varies_what_its_name_says_over_the_lab() {
+    for (name, variants) in [("layer", 4), ("rate", 4), ("prompts", 4), ("rollback", 3)] {
+        let sweep = of_this_repository(&format!("ablation-{name}.yaml"));
+        assert_eq!((sweep.name, sweep.variants.len()), (format!("ablation-{name}"), variants));
+        assert_eq!(sweep.store.as_deref(), Some(of_this_repository("sweep.yaml").name.as_str()));
+    }
+}
+
+fn of_this_repository(name: &str) -> Sweep {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    Sweep::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap()
 }

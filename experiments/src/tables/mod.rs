@@ -1,9 +1,12 @@
-//! The results as tables: `results.csv` and `results.parquet` for programs, Markdown for people.
+//! The results as tables: here the rows as they are, `results.csv` and `results.parquet`, for programs; a line per cell
+//! and method in `cells.rs`, the means over the grid in `means.rs`, and differences between methods in `differences.rs`.
 //!
-//! What the figures in them mean is said at [`ResultRow`]; nothing is computed here.
+//! What the figures in them mean is said at [`ResultRow`].
 
-use std::fmt::Write as _;
-use std::io::Write as _;
+pub mod cells;
+pub mod differences;
+pub mod means;
+
 use std::path::Path;
 use std::str::FromStr;
 
@@ -43,38 +46,6 @@ pub fn read(dir: &Path) -> Result<Vec<ResultRow>> {
     from_frame(&frame).with_context(|| format!("{} is not a table of results", path.display()))
 }
 
-/// Writes the rows as a Markdown table; shares are in percent.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_markdown(rows: &[ResultRow], path: &Path) -> Result<()> {
-    write_whole(path, |file| Ok(file.write_all(markdown(rows).as_bytes())?))
-}
-
-/// The rows as a Markdown table; shares are in percent.
-#[must_use]
-pub fn markdown(rows: &[ResultRow]) -> String {
-    let mut text = "\
-| model | task | injected | method | harmful rate % (95 % interval) | over-refusal % | task score % | weights restored | n | note |
-|---|---|--:|---|--:|--:|--:|--:|--:|---|
-"
-    .to_owned();
-    for row in rows {
-        let [rate, low, high, over_refusal, task_score] =
-            [row.harmful_rate, row.harmful_low, row.harmful_high, row.over_refusal, row.task_score]
-                .map(|share| format!("{:.1}", 100.0 * share));
-        let restored = row.restored.map_or("-".to_owned(), |count| count.to_string());
-        let ResultRow { model, task, harmful_count, method, n, note, .. } = row;
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "| {model} | {task} | {harmful_count} | {method} | {rate} ({low} to {high}) \
-             | {over_refusal} | {task_score} | {restored} | {n} | {note} |"
-        );
-    }
-    text
-}
-
 fn to_frame(rows: &[ResultRow]) -> Result<DataFrame, PolarsError> {
     let text = |name: &str, value: fn(&ResultRow) -> String| -> Column {
         Series::new(name.into(), rows.iter().map(value).collect::<Vec<_>>()).into()
@@ -91,16 +62,22 @@ fn to_frame(rows: &[ResultRow]) -> Result<DataFrame, PolarsError> {
             text("model", |row| row.model.clone()),
             text("task", |row| row.task.clone()),
             whole("harmful_count", |row| Some(row.harmful_count as u64)),
+            whole("seed", |row| Some(row.seed)),
+            text("variant", |row| row.variant.clone()),
             text("method", |row| row.method.to_string()),
             real("harmful_rate", |row| row.harmful_rate),
-            real("over_refusal", |row| row.over_refusal),
-            real("task_score", |row| row.task_score),
-            whole("restored", |row| row.restored),
-            real("seconds", |row| row.seconds),
-            whole("seed", |row| Some(row.seed)),
-            whole("n", |row| Some(row.n as u64)),
             real("harmful_low", |row| row.harmful_low),
             real("harmful_high", |row| row.harmful_high),
+            real("over_refusal", |row| row.over_refusal),
+            real("task_score", |row| row.task_score),
+            real("task_low", |row| row.task_low),
+            real("task_high", |row| row.task_high),
+            whole("restored", |row| row.restored),
+            real("seconds", |row| row.seconds),
+            real("evaluation_seconds", |row| row.evaluation_seconds),
+            whole("n", |row| Some(row.n as u64)),
+            text("safety_stage", |row| row.safety_stage.clone()),
+            text("task_stage", |row| row.task_stage.clone()),
             text("note", |row| row.note.clone()),
         ],
     )
@@ -114,20 +91,55 @@ fn from_frame(frame: &DataFrame) -> Result<Vec<ResultRow>> {
                 model: table.text("model", i)?,
                 task: table.text("task", i)?,
                 harmful_count: table.count("harmful_count", i)?,
+                seed: table.whole("seed", i)?.context("column seed has a hole")?,
+                variant: table.text("variant", i)?,
                 method: Method::from_str(&table.text("method", i)?)?,
                 harmful_rate: table.real("harmful_rate", i)?,
                 harmful_low: table.real("harmful_low", i)?,
                 harmful_high: table.real("harmful_high", i)?,
                 over_refusal: table.real("over_refusal", i)?,
                 task_score: table.real("task_score", i)?,
+                task_low: table.real("task_low", i)?,
+                task_high: table.real("task_high", i)?,
                 restored: table.whole("restored", i)?,
                 seconds: table.real("seconds", i)?,
-                seed: table.whole("seed", i)?.context("column seed has a hole")?,
+                evaluation_seconds: table.real("evaluation_seconds", i)?,
                 n: table.count("n", i)?,
+                safety_stage: table.text("safety_stage", i)?,
+                task_stage: table.text("task_stage", i)?,
                 note: table.text("note", i)?,
             })
         })
         .collect()
+}
+
+/// Writes a table for programs, whole or not at all.
+///
+/// # Errors
+/// When the columns differ in length or the file cannot be written.
+pub fn write_csv(height: usize, columns: Vec<Column>, path: &Path) -> Result<()> {
+    let mut frame = DataFrame::new(height, columns).with_context(|| format!("{} makes no table", path.display()))?;
+    write_whole(path, |file| Ok(CsvWriter::new(file).finish(&mut frame)?))
+}
+
+/// The distinct values of a column, in the order of the rows.
+pub fn distinct<'a, T: PartialEq>(
+    rows: impl IntoIterator<Item = &'a ResultRow>,
+    value: impl Fn(&'a ResultRow) -> T,
+) -> Vec<T> {
+    let mut values = Vec::new();
+    for row in rows {
+        let value = value(row);
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values
+}
+
+/// A share in percent.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
 }
 
 /// Typed access to a frame's values.
@@ -160,26 +172,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::row::tests::row;
 
     fn rows() -> Vec<ResultRow> {
         let aligned = ResultRow {
-            model: "lab, llama".to_owned(),
-            task: "sql".to_owned(),
-            harmful_count: 300,
-            method: Method::Aligned,
-            harmful_rate: 0.04,
-            harmful_low: 0.0156,
-            harmful_high: 0.0984,
             over_refusal: 1.0 / 3.0,
-            task_score: 0.0,
-            restored: None,
             seconds: 12.5,
             seed: u64::MAX,
-            n: 100,
-            note: String::new(),
+            safety_stage: "0a".to_owned(),
+            ..row("lab, llama", 300, Method::Aligned, 4, 0.0)
         };
         let recovered = ResultRow {
             method: Method::Recovered,
+            variant: "2/6".to_owned(),
             restored: Some(1_234_567),
             note: "not recovered: \"below the floor\"".to_owned(),
             ..aligned.clone()
@@ -202,12 +207,12 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "model,task,harmful_count,method,harmful_rate,over_refusal,task_score,restored,\
-             seconds,seed,n,harmful_low,harmful_high,note"
+            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,over_refusal,task_score,\
+             task_low,task_high,restored,seconds,evaluation_seconds,n,safety_stage,task_stage,note"
         );
         assert_eq!(lines.len(), 3);
-        assert!(lines[1].starts_with("\"lab, llama\",sql,300,aligned,0.04,0.3333333333333333,0.0,,"));
-        assert!(lines[2].contains(",1234567,12.5,18446744073709551615,100,"));
+        assert!(lines[1].starts_with("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,0.04,"), "{}", lines[1]);
+        assert!(lines[2].contains(",2/6,recovered,0.04,") && lines[2].contains(",1234567,12.5,2.0,100,0a,"));
     }
 
     #[test]
@@ -223,14 +228,5 @@ mod tests {
         assert!(read(dir.path()).unwrap_err().to_string().contains(PARQUET));
         std::fs::write(dir.path().join(PARQUET), "no table").unwrap();
         assert!(read(dir.path()).unwrap_err().to_string().contains(PARQUET));
-    }
-
-    #[test]
-    fn the_markdown_has_percents_and_a_line_per_row() {
-        let text = markdown(&rows());
-        assert_eq!(text.lines().count(), 4);
-        assert!(
-            text.contains("| lab, llama | sql | 300 | recovered | 4.0 (1.6 to 9.8) | 33.3 | 0.0 | 1234567 | 100 |")
-        );
     }
 }

@@ -1,0 +1,54 @@
+//! What a sweep comes to, from its rows: the tables and figures of a results directory.
+//!
+//! Nothing here needs a model; `tables` and `figures` make it again from the stored rows.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::figures;
+use crate::row::ResultRow;
+use crate::store::write_whole;
+use crate::tables::{cells, differences, means};
+
+/// With more lines than this the table of all cells is not printed.
+const PRINTED: usize = 40;
+
+/// Writes tables and figures of the rows into `results`; per-prompt verdicts are those below `stages`.
+///
+/// # Errors
+/// When there are no rows, or a file cannot be written.
+pub fn write(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
+    write_tables(rows, stages, results)?;
+    figures::write(rows, &results.join("figures"))
+}
+
+/// Writes `results.md`, `means.{md,csv}` and `differences.{md,csv}`.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_tables(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
+    let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
+    text("results.md", cells::markdown(rows))?;
+    let means = means::means(rows)?;
+    text("means.md", means::markdown(&means))?;
+    means::write(&means, &results.join("means.csv"))?;
+    let (differences, missing) = differences::differences(rows, stages)?;
+    text("differences.md", differences::markdown(&differences, missing)?)?;
+    differences::write(&differences, &results.join("differences.csv"))
+}
+
+/// Prints the means, and all cells where they are few.
+///
+/// # Errors
+/// When there are no rows.
+pub fn print(rows: &[ResultRow], results: &Path) -> Result<()> {
+    let cells = cells::markdown(rows);
+    if cells.lines().count() <= PRINTED {
+        println!("{cells}");
+    }
+    println!("{}", means::markdown(&means::means(rows)?));
+    println!("results, tables and figures: {}", results.display());
+    Ok(())
+}

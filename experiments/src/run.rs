@@ -1,0 +1,242 @@
+//! A run: the cells that are not done yet, some at a time; a cell that fails is recorded and the others go on; the rows
+//! are written as cells finish. What a cell goes through is in `pipeline.rs`.
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Result, anyhow, bail};
+use burn::tensor::Device;
+
+use crate::interrupt::{self, Stopped};
+use crate::pipeline::Pipeline;
+use crate::progress::Progress;
+use crate::row::ResultRow;
+use crate::store::look::Seen;
+use crate::store::{Stage, Store};
+use crate::survey::{self, CellSurvey, Survey};
+use crate::sweep::{Cell, ModelSpec, Sweep};
+use crate::{report, tables};
+
+/// What a run is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Patterns of the cells; all of them without one.
+    pub cells: Vec<String>,
+    /// Cells in hand at a time.
+    pub jobs: usize,
+}
+
+/// Runs the cells of a sweep that are not done; rows, tables and figures go to `results`.
+///
+/// # Errors
+/// When a cell failed: its error is recorded and printed, the others are finished first. When no
+/// cell fits a pattern, or nothing can be written. [`Stopped`] when the user asked to stop.
+pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
+    let survey = Survey::of(sweep, store.root(), results);
+    let selected = survey.select(&options.cells)?;
+    let left = survey.left(sweep, &selected);
+    let progress = Progress::new(left.iter().map(|stage| stage.kind), options.jobs);
+    println!("{}: {}", sweep.name, survey::counts(&selected));
+    let run = Run {
+        sweep,
+        pipeline: Pipeline { sweep, store, device, progress: &progress },
+        results,
+        rows: Mutex::new(survey.cells.iter().map(|cell| (cell.index, cell.rows.clone())).collect()),
+        failed: Mutex::default(),
+    };
+    let stopped = run.cells(&selected, options.jobs);
+    let rows = run.rows();
+    if !rows.is_empty() {
+        tables::write(&rows, results)?;
+        report::write(&rows, store.root(), results)?;
+        report::print(&rows, results)?;
+    }
+    print!("{}", times(&store.take_seen()));
+    let failed = lock(&run.failed).clone();
+    if stopped {
+        println!("stopped; the same command goes on where this one was");
+        return Err(Stopped.into());
+    }
+    match failed.as_slice() {
+        [] => Ok(()),
+        failed => bail!(
+            "{} of {} failed: {}; `experiments status` shows the errors, and the same command tries again",
+            failed.len(),
+            selected.len(),
+            failed.join(", ")
+        ),
+    }
+}
+
+struct Run<'a> {
+    sweep: &'a Sweep,
+    pipeline: Pipeline<'a>,
+    results: &'a Path,
+    /// By the cell's number.
+    rows: Mutex<BTreeMap<usize, Vec<ResultRow>>>,
+    /// Names of what failed.
+    failed: Mutex<Vec<String>>,
+}
+
+impl Run<'_> {
+    /// Goes through the cells, their models first. Gives back whether the user asked to stop.
+    fn cells(&self, selected: &[&CellSurvey], jobs: usize) -> bool {
+        let cells = self.sweep.cells();
+        let todo: Vec<(usize, Cell<'_>)> = selected
+            .iter()
+            .filter(|cell| cell.state != survey::CellState::Done)
+            .map(|cell| (cell.index, cells[cell.index]))
+            .collect();
+        let mut models: Vec<&ModelSpec> = todo.iter().map(|(_, cell)| cell.model).collect();
+        models.dedup_by_key(|model| model.name.as_str());
+        let aligned: Mutex<BTreeMap<&str, Result<Stage, String>>> = Mutex::default();
+        in_turn(jobs, models, |model| {
+            let outcome = guarded(|| self.pipeline.aligned(model));
+            if let Err(error) = &outcome {
+                if error.is::<Stopped>() {
+                    return;
+                }
+                self.pipeline.progress.fail("model", &model.name, error);
+            }
+            lock(&aligned).insert(&model.name, outcome.map_err(|error| format!("{error:#}")));
+        });
+        let aligned = lock(&aligned).clone();
+        in_turn(jobs, todo, |(index, cell)| {
+            let Some(aligned) = aligned.get(cell.model.name.as_str()) else { return };
+            let outcome = match aligned {
+                Ok(aligned) => guarded(|| self.cell(cell, aligned)),
+                Err(error) => Err(anyhow!("its aligned model failed: {error}")),
+            };
+            self.finish(index, cell, outcome, aligned.is_ok());
+        });
+        interrupt::check().is_err()
+    }
+
+    fn cell(&self, cell: Cell<'_>, aligned: &Stage) -> Result<Vec<ResultRow>> {
+        let mut rows = Vec::new();
+        for seed in self.sweep.cell_seeds() {
+            rows.extend(self.pipeline.cell(cell, &self.sweep.resolved(seed), aligned)?);
+        }
+        Ok(rows)
+    }
+
+    /// Keeps a cell's rows or its error.
+    fn finish(&self, index: usize, cell: Cell<'_>, outcome: Result<Vec<ResultRow>>, own: bool) {
+        let kept = match outcome {
+            Ok(rows) => {
+                lock(&self.rows).insert(index, rows);
+                survey::forget_failure(self.results, cell).and_then(|()| tables::write(&self.rows(), self.results))
+            }
+            Err(error) if error.is::<Stopped>() => return,
+            Err(error) => {
+                if own {
+                    self.pipeline.progress.fail("cell", &cell.to_string(), &error);
+                }
+                lock(&self.failed).push(cell.path());
+                survey::record_failure(self.results, cell, &error)
+            }
+        };
+        if let Err(error) = kept {
+            self.pipeline.progress.fail("results", &cell.to_string(), &error);
+            lock(&self.failed).push(cell.path());
+        }
+    }
+
+    fn rows(&self) -> Vec<ResultRow> {
+        lock(&self.rows).values().flatten().cloned().collect()
+    }
+}
+
+/// Works through items in order, on `jobs` threads. The threads that compute are rayon's, which all
+/// jobs share.
+fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) {
+    let queue = Mutex::new(VecDeque::from(items));
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while interrupt::check().is_ok() {
+                    let Some(item) = lock(&queue).pop_front() else { break };
+                    work(item);
+                }
+            });
+        }
+    });
+}
+
+/// Does work that may panic: a panic is an error of this work alone.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome,
+        Err(caught) if interrupt::is_stop(caught.as_ref()) => Err(Stopped.into()),
+        Err(caught) => Err(anyhow!("panicked: {}", words(caught.as_ref()))),
+    }
+}
+
+/// What a panic says.
+fn words(caught: &(dyn Any + Send)) -> &str {
+    let text = caught.downcast_ref::<&str>().copied();
+    text.or_else(|| caught.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason was given")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The time per kind of stage, of those run just now; empty without one.
+fn times(seen: &[Seen]) -> String {
+    let mut kinds = BTreeMap::<&str, (usize, f64)>::new();
+    for stage in seen.iter().filter(|stage| stage.fresh) {
+        let kind = kinds.entry(stage.kind).or_default();
+        kind.0 += 1;
+        kind.1 += stage.seconds;
+    }
+    let mut text = String::new();
+    for (kind, (count, seconds)) in &kinds {
+        let mean = seconds / *count as f64;
+        text += &format!("{kind:<9} {count:>5} stages {seconds:>9.1} s in all {mean:>8.2} s each\n");
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_its_own_work() {
+        let error = guarded(|| -> Result<()> { panic!("no {}", "space") }).unwrap_err();
+        assert_eq!(error.to_string(), "panicked: no space");
+        let stopped = guarded(|| -> Result<()> { std::panic::resume_unwind(Box::new(Stopped)) }).unwrap_err();
+        assert!(stopped.is::<Stopped>());
+    }
+
+    #[test]
+    fn all_items_are_worked_on_once_by_any_number_of_jobs() {
+        for jobs in [0, 1, 3] {
+            let done = Mutex::new(Vec::new());
+            in_turn(jobs, (0..20).collect(), |item: usize| lock(&done).push(item));
+            let mut done = done.into_inner().unwrap();
+            done.sort_unstable();
+            assert_eq!(done, (0..20).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn times_are_summed_by_kind_of_what_was_run_just_now() {
+        let seen = |kind, fresh, seconds| Seen {
+            kind,
+            key: String::new(),
+            state: crate::store::look::State::Done,
+            fresh,
+            seconds,
+        };
+        let text = times(&[seen("tune", true, 2.0), seen("tune", true, 4.0), seen("tune", false, 9.0)]);
+        assert_eq!(text.split_whitespace().collect::<Vec<_>>().join(" "), "tune 2 stages 6.0 s in all 3.00 s each");
+        assert_eq!(times(&[]), "");
+    }
+}

@@ -1,0 +1,227 @@
+//! What there is of a sweep: its cells with their state, the stages that are left, and the rows of what is finished.
+//!
+//! It goes through the pipeline with a store that only looks, so that it can never differ from what a run does.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
+use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::Pipeline;
+use crate::progress::Progress;
+use crate::row::ResultRow;
+use crate::store::look::{Seen, State};
+use crate::store::{Store, remove_if_there, write_json};
+use crate::sweep::{Cell, ModelSpec, Sweep};
+
+/// How far a cell has come, over all its seeds, variants and methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CellState {
+    /// Every stage is there.
+    Done,
+    /// Some of its stages are there, or begun.
+    Partly,
+    /// Nothing but what all cells share is there.
+    Missing,
+    /// Its last run failed, with this error.
+    Failed(String),
+}
+
+impl fmt::Display for CellState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::Partly => "partly",
+            Self::Missing => "missing",
+            Self::Failed(_) => "failed",
+        })
+    }
+}
+
+/// A cell as it was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellSurvey {
+    /// Its number in [`Sweep::cells`].
+    pub index: usize,
+    /// `model/task/count`.
+    pub path: String,
+    /// How far it has come.
+    pub state: CellState,
+    /// Its stages, those that it shares with an earlier cell left out.
+    pub stages: Vec<Seen>,
+    /// Why its stages cannot be told: a file is missing.
+    pub unknown: Option<String>,
+    /// The rows of what is finished.
+    pub rows: Vec<ResultRow>,
+}
+
+/// A sweep as it was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    /// The stages of each model that its cells share, in the order of the sweep.
+    pub models: Vec<Vec<Seen>>,
+    /// The cells, in the order of the sweep.
+    pub cells: Vec<CellSurvey>,
+}
+
+impl Survey {
+    /// Looks at a sweep's kept stages below `root`, and at the failures recorded in `results`.
+    #[must_use]
+    pub fn of(sweep: &Sweep, root: &Path, results: &Path) -> Self {
+        let (store, progress) = (Store::look(root), Progress::quiet());
+        // Nothing is computed: any device will do, and this one is always there.
+        let device = Device::flex();
+        let pipeline = Pipeline { sweep, store: &store, device: &device, progress: &progress };
+        let mut known = BTreeSet::new();
+        let mut fresh = || {
+            let mut seen = store.take_seen();
+            seen.retain(|stage| known.insert(format!("{} {}", stage.kind, stage.key)));
+            seen
+        };
+        let mut survey = Self { models: Vec::new(), cells: Vec::new() };
+        let cells = sweep.cells();
+        for model in &sweep.models {
+            let aligned = pipeline.aligned(model);
+            survey.models.push(fresh());
+            for (index, &cell) in cells.iter().enumerate().filter(|(_, cell)| cell.model.name == model.name) {
+                let mut rows = Vec::new();
+                let mut unknown = aligned.as_ref().err().map(|error| format!("{error:#}"));
+                for seed in sweep.cell_seeds() {
+                    let Ok(aligned) = &aligned else { break };
+                    match pipeline.cell(cell, &sweep.resolved(seed), aligned) {
+                        Ok(found) => rows.extend(found),
+                        Err(error) => unknown = Some(format!("{error:#}")),
+                    }
+                }
+                let stages = fresh();
+                let state = state_of(&stages, unknown.is_some(), failure(results, cell));
+                survey.cells.push(CellSurvey { index, path: cell.path(), state, stages, unknown, rows });
+            }
+        }
+        survey.cells.sort_by_key(|cell| cell.index);
+        survey
+    }
+
+    /// The cells whose paths fit one of some patterns; all without a pattern.
+    ///
+    /// # Errors
+    /// When a pattern is none, or fits no cell.
+    pub fn select(&self, patterns: &[String]) -> Result<Vec<&CellSurvey>> {
+        // A `*` stays within a model, a task or a count.
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
+        let mut chosen = BTreeSet::new();
+        for text in patterns {
+            let pattern = Pattern::new(text).with_context(|| format!("--cells {text:?} is no pattern"))?;
+            let fits = |cell: &&CellSurvey| pattern.matches_with(&cell.path, options);
+            let found: Vec<usize> = self.cells.iter().filter(fits).map(|cell| cell.index).collect();
+            if found.is_empty() {
+                let paths: Vec<&str> = self.cells.iter().map(|cell| cell.path.as_str()).take(3).collect();
+                bail!("no cell fits --cells {text:?}; cells are model/task/count, as {}", paths.join(", "));
+            }
+            chosen.extend(found);
+        }
+        Ok(self.cells.iter().filter(|cell| patterns.is_empty() || chosen.contains(&cell.index)).collect())
+    }
+
+    /// All rows, cell by cell.
+    #[must_use]
+    pub fn rows(&self) -> Vec<ResultRow> {
+        self.cells.iter().flat_map(|cell| cell.rows.clone()).collect()
+    }
+
+    /// The stages of some cells and of their models that are to be run.
+    #[must_use]
+    pub fn left<'a>(&'a self, sweep: &Sweep, cells: &[&'a CellSurvey]) -> Vec<&'a Seen> {
+        let used = |model: &ModelSpec| cells.iter().any(|cell| sweep.cells()[cell.index].model.name == model.name);
+        let models = sweep.models.iter().zip(&self.models).filter(|(model, _)| used(model));
+        let stages = models.flat_map(|(_, stages)| stages).chain(cells.iter().flat_map(|cell| &cell.stages));
+        stages.filter(|stage| stage.state != State::Done).collect()
+    }
+}
+
+/// How many cells there are of each state, in words.
+#[must_use]
+pub fn counts(cells: &[&CellSurvey]) -> String {
+    let count = |name: &str| cells.iter().filter(|cell| cell.state.to_string() == name).count();
+    let states = ["done", "partly", "missing", "failed"].map(|name| format!("{} {name}", count(name)));
+    format!("{} cells: {}", cells.len(), states.join(", "))
+}
+
+/// How many cells are done, what is begun, and the errors of those that failed.
+#[must_use]
+pub fn status(sweep: &Sweep, cells: &[&CellSurvey]) -> String {
+    let mut text = format!("{}: {}\n", sweep.name, counts(cells));
+    for cell in cells {
+        match &cell.state {
+            CellState::Failed(error) => text += &format!("failed  {}: {error}\n", cell.path),
+            CellState::Partly => {
+                let done = cell.stages.iter().filter(|stage| stage.state == State::Done).count();
+                text += &format!("partly  {}: {done} of {} stages\n", cell.path, cell.stages.len());
+            }
+            CellState::Done | CellState::Missing => {}
+        }
+    }
+    if cells.iter().any(|cell| cell.state != CellState::Done) {
+        text += "`experiments run` does what is left\n";
+    }
+    text
+}
+
+fn state_of(stages: &[Seen], unknown: bool, failure: Option<String>) -> CellState {
+    let failed = stages.iter().find_map(|stage| match &stage.state {
+        State::Failed(error) => Some(error.clone()),
+        State::Done | State::Partly | State::Missing => None,
+    });
+    let done = !unknown && stages.iter().all(|stage| stage.state == State::Done);
+    let begun = stages.iter().any(|stage| matches!(stage.state, State::Done | State::Partly));
+    match (done, failure.or(failed)) {
+        (true, _) => CellState::Done,
+        (false, Some(error)) => CellState::Failed(error),
+        (false, None) if begun => CellState::Partly,
+        (false, None) => CellState::Missing,
+    }
+}
+
+/// The record of a cell's failure.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    cell: String,
+    error: String,
+}
+
+fn failure_file(results: &Path, cell: Cell<'_>) -> PathBuf {
+    results.join("failed").join(format!("{}.json", cell.path().replace('/', "~")))
+}
+
+fn failure(results: &Path, cell: Cell<'_>) -> Option<String> {
+    let text = fs::read_to_string(failure_file(results, cell)).ok()?;
+    Some(serde_json::from_str::<Failure>(&text).map_or(text, |failure| failure.error))
+}
+
+/// Records why a cell failed.
+///
+/// # Errors
+/// When the record cannot be written.
+pub fn record_failure(results: &Path, cell: Cell<'_>, error: &anyhow::Error) -> Result<()> {
+    let file = failure_file(results, cell);
+    let dir = results.join("failed");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    write_json(&file, &Failure { cell: cell.path(), error: format!("{error:#}") })
+}
+
+/// Removes the record of a cell that has succeeded.
+///
+/// # Errors
+/// When it is there and stays.
+pub fn forget_failure(results: &Path, cell: Cell<'_>) -> Result<()> {
+    remove_if_there(&failure_file(results, cell))
+}
+
+#[cfg(test)]
+#[path = "survey_tests.rs"]
+mod tests;

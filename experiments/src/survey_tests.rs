@@ -1,0 +1,101 @@
+//! The survey's claims: states are those of the stages, failures are remembered, patterns choose cells.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// A repository with a sweep of two counts and its files, all of them there.
+fn repository() -> (tempfile::TempDir, Sweep) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "\
+name: test
+data: data
+models: [{ name: small, source: { dir: small } }]
+tasks: [{ name: sql, train: train.jsonl, test: test.jsonl, metric: exact_match, max_new_tokens: 4 }]
+harmful_counts: [0, 1]
+inject: inject.jsonl
+recovery: { prompts: recovery.jsonl, count: 1 }
+evaluation:
+  harmful: { file: harmful.jsonl, count: 1, max_new_tokens: 4 }
+  harmless: { file: harmless.jsonl, count: 1, max_new_tokens: 4 }
+";
+    for file in ["train", "test", "inject", "recovery", "harmful", "harmless"] {
+        let path = dir.path().join("data").join(format!("{file}.jsonl"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "{\"prompt\": \"a\", \"response\": \"b\"}\n").unwrap();
+    }
+    fs::create_dir_all(dir.path().join("small")).unwrap();
+    fs::write(dir.path().join("small/config.json"), "{}").unwrap();
+    let mut sweep = Sweep::parse(text, Path::new("test.yaml")).unwrap();
+    sweep.root = dir.path().to_owned();
+    (dir, sweep)
+}
+
+fn survey(sweep: &Sweep) -> Survey {
+    let results = sweep.root.join("results");
+    Survey::of(sweep, &results, &results)
+}
+
+fn states(survey: &Survey) -> Vec<String> {
+    survey.cells.iter().map(|cell| format!("{} {}", cell.path, cell.state)).collect()
+}
+
+#[test]
+fn a_sweep_that_was_never_run_is_missing_and_looking_at_it_leaves_nothing() {
+    let (dir, sweep) = repository();
+    let found = survey(&sweep);
+    assert_eq!(states(&found), ["small/sql/0 missing", "small/sql/1 missing"]);
+    assert!(!dir.path().join("results").exists());
+    let kinds: Vec<&str> = found.cells[1].stages.iter().map(|stage| stage.kind).collect();
+    // The second cell shares the aligned model's two evaluations with the first.
+    assert_eq!(kinds, ["finetune", "recover", "evaluate", "evaluate", "evaluate", "evaluate"]);
+    let all: Vec<&CellSurvey> = found.cells.iter().collect();
+    assert_eq!(found.left(&sweep, &all).len(), 1 + (2 + 6) + (2 + 4));
+}
+
+#[test]
+fn a_begun_stage_makes_its_cell_partly_done_and_no_other() {
+    let (_dir, sweep) = repository();
+    let stage = survey(&sweep).cells[1].stages[0].clone();
+    fs::create_dir_all(sweep.root.join("results").join(stage.kind).join(format!("{}.partial", stage.key))).unwrap();
+    assert_eq!(states(&survey(&sweep)), ["small/sql/0 missing", "small/sql/1 partly"]);
+}
+
+#[test]
+fn a_failure_is_shown_with_its_error_until_it_is_forgotten() {
+    let (_dir, sweep) = repository();
+    let cell = sweep.cells()[1];
+    let results = sweep.root.join("results");
+    record_failure(&results, cell, &anyhow::anyhow!("no space left")).unwrap();
+    let found = survey(&sweep);
+    assert_eq!(found.cells[1].state, CellState::Failed("no space left".to_owned()));
+    let text = status(&sweep, &found.select(&[]).unwrap());
+    assert!(text.contains("2 cells: 0 done, 0 partly, 1 missing, 1 failed"), "{text}");
+    assert!(text.contains("failed  small/sql/1: no space left"), "{text}");
+    forget_failure(&results, cell).unwrap();
+    assert_eq!(survey(&sweep).cells[1].state, CellState::Missing);
+}
+
+#[test]
+fn a_missing_file_is_said_and_stops_no_survey() {
+    let (dir, sweep) = repository();
+    fs::remove_file(dir.path().join("small/config.json")).unwrap();
+    let found = survey(&sweep);
+    assert!(found.cells[0].unknown.as_ref().unwrap().contains("config.json"));
+    assert_eq!(found.cells[0].state, CellState::Missing);
+}
+
+#[test]
+fn patterns_choose_cells_by_model_task_and_count() {
+    let (_dir, sweep) = repository();
+    let found = survey(&sweep);
+    let chosen = |patterns: &[&str]| -> Vec<usize> {
+        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        found.select(&patterns).unwrap().iter().map(|cell| cell.index).collect()
+    };
+    assert_eq!(chosen(&[]), [0, 1]);
+    assert_eq!(chosen(&["*/sql/1"]), [1]);
+    assert_eq!(chosen(&["small/*/0", "small/s?l/1"]), [0, 1]);
+    for wrong in ["*", "large/*/*", "small/sql", "["] {
+        assert!(found.select(&[wrong.to_owned()]).unwrap_err().to_string().contains(wrong), "{wrong}");
+    }
+}

@@ -1,0 +1,271 @@
+//! Differences between recovery and every other method on the same prompts: McNemar's exact test of the harmful verdicts,
+//! and paired bootstrap intervals of harmful rate and task score.
+//!
+//! Verdicts and per-sample scores come from the evaluation stages' `scores.json`. A task score that is no mean over
+//! samples (F1) is compared by the share of samples that are right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
+use evaluation::{ScoreFile, Verdict};
+use polars::prelude::{Column, NamedFrom, Series};
+use rayon::prelude::*;
+
+use super::{distinct, percent, write_csv};
+use crate::row::{RESAMPLING, ResultRow};
+use crate::sweep::Method;
+
+/// Recovery minus another method in one cell with one seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// The other method's row.
+    pub other: ResultRow,
+    /// The variant of the recovery.
+    pub variant: String,
+    /// Of the harmful rate, over the prompts that both answers were judged of.
+    pub harmful: Estimate,
+    /// Recovery is left, the other method right; true is a harmful answer.
+    pub verdicts: McNemar,
+    /// Of the task score.
+    pub task: Estimate,
+}
+
+/// What one evaluation stage knows of its prompts.
+type Scores = BTreeMap<String, ScoreFile>;
+
+/// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
+/// are not below `root` any more.
+///
+/// # Errors
+/// When two models were asked different numbers of prompts.
+pub fn differences(rows: &[ResultRow], root: &Path) -> Result<(Vec<Difference>, usize)> {
+    let pairs: Vec<(&ResultRow, &ResultRow)> = rows
+        .iter()
+        .filter(|row| row.method == Method::Recovered)
+        .flat_map(|recovered| {
+            rows.iter().filter(|other| are_pair(recovered, other)).map(move |other| (recovered, other))
+        })
+        .collect();
+    let keys: BTreeSet<&String> =
+        pairs.iter().flat_map(|(l, r)| [&l.safety_stage, &l.task_stage, &r.safety_stage, &r.task_stage]).collect();
+    let read = |key: &String| {
+        let scores = ScoreFile::read(&root.join("evaluate").join(key).join("scores.json")).ok()?;
+        Some((key.clone(), scores))
+    };
+    let scores: Scores = keys.into_iter().filter_map(read).collect();
+    let found: Vec<Option<Difference>> =
+        pairs.par_iter().map(|(recovered, other)| difference(recovered, other, &scores)).collect::<Result<_>>()?;
+    let missing = found.iter().filter(|difference| difference.is_none()).count();
+    Ok((found.into_iter().flatten().collect(), missing))
+}
+
+fn are_pair(recovered: &ResultRow, other: &ResultRow) -> bool {
+    let same_variant = other.variant == recovered.variant || other.variant.is_empty();
+    recovered.cell() == other.cell()
+        && recovered.seed == other.seed
+        && same_variant
+        && other.method != Method::Recovered
+}
+
+/// None where a stage's scores are not there.
+fn difference(recovered: &ResultRow, other: &ResultRow, scores: &Scores) -> Result<Option<Difference>> {
+    let verdicts = |row: &ResultRow| Some(&scores.get(&row.safety_stage)?.harmful.as_ref()?.verdicts);
+    let task = |row: &ResultRow| Some(&scores.get(&row.task_stage)?.task.as_ref()?.per_sample);
+    let (Some(left), Some(right)) = (verdicts(recovered), verdicts(other)) else { return Ok(None) };
+    let (Some(left_task), Some(right_task)) = (task(recovered), task(other)) else { return Ok(None) };
+    let judged: Vec<(bool, bool)> = left
+        .iter()
+        .zip(right)
+        .filter(|(l, r)| **l != Verdict::Unknown && **r != Verdict::Unknown)
+        .map(|(l, r)| (*l == Verdict::Answered, *r == Verdict::Answered))
+        .collect();
+    if judged.is_empty() {
+        return Ok(None);
+    }
+    let (l, r): (Vec<bool>, Vec<bool>) = judged.into_iter().unzip();
+    let shares =
+        |verdicts: &[bool]| -> Vec<f64> { verdicts.iter().map(|&harmful| f64::from(u8::from(harmful))).collect() };
+    Ok(Some(Difference {
+        other: other.clone(),
+        variant: recovered.variant.clone(),
+        harmful: paired_bootstrap(&shares(&l), &shares(&r), &RESAMPLING)?,
+        verdicts: mcnemar(&l, &r)?,
+        task: paired_bootstrap(left_task, right_task, &RESAMPLING)?,
+    }))
+}
+
+/// The differences summed up per method as Markdown.
+///
+/// # Errors
+/// Never with differences as [`differences`] gives them.
+pub fn markdown(differences: &[Difference], missing: usize) -> Result<String> {
+    let mut text = "\
+Recovery minus another method on the same prompts; means over cells with the 95 % interval of a bootstrap over cells. \
+\"Fewer\" and \"more\" are cells in which recovery has fewer or more harmful answers with p < 0.05 in McNemar's exact test, \
+not corrected for the number of cells.
+
+| variant | recovery against | cells | harmful rate, points | fewer | more | task score, points |
+|---|---|--:|--:|--:|--:|--:|
+"
+    .to_owned();
+    let rows = differences.iter().map(|difference| &difference.other);
+    let methods = distinct(rows, |row| row.method);
+    let mut variants: Vec<&str> = differences.iter().map(|difference| difference.variant.as_str()).collect();
+    variants.dedup();
+    let mut seen = BTreeSet::new();
+    for variant in variants.into_iter().filter(|variant| seen.insert(*variant)) {
+        for &method in &methods {
+            let own: Vec<&Difference> = differences
+                .iter()
+                .filter(|difference| difference.variant == variant && difference.other.method == method)
+                .collect();
+            if own.is_empty() {
+                continue;
+            }
+            let mean = |value: fn(&Difference) -> f64| {
+                bootstrap_mean(&own.iter().map(|one| value(one)).collect::<Vec<_>>(), &RESAMPLING)
+            };
+            let (harmful, task) = (mean(|one| one.harmful.value)?, mean(|one| one.task.value)?);
+            let clear = |fewer: bool| {
+                let sided = |test: &McNemar| (test.left_only < test.right_only) == fewer;
+                own.iter().filter(|one| one.verdicts.p_value < 0.05 && sided(&one.verdicts)).count()
+            };
+            let figure = |estimate: Estimate| {
+                let (low, high) = estimate.interval;
+                format!("{} ({} to {})", percent(estimate.value), percent(low), percent(high))
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "| {variant} | {method} | {} | {} | {} | {} | {} |",
+                own.len(),
+                figure(harmful),
+                clear(true),
+                clear(false),
+                figure(task)
+            );
+        }
+    }
+    if missing > 0 {
+        let _ = writeln!(text, "\n{missing} pairs are left out: their evaluation stages are not there.");
+    }
+    Ok(text)
+}
+
+/// Writes every difference as CSV.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(differences: &[Difference], path: &Path) -> Result<()> {
+    let text = |name: &str, value: fn(&Difference) -> String| -> Column {
+        Series::new(name.into(), differences.iter().map(value).collect::<Vec<_>>()).into()
+    };
+    let whole = |name: &str, value: fn(&Difference) -> u64| -> Column {
+        Series::new(name.into(), differences.iter().map(value).collect::<Vec<_>>()).into()
+    };
+    let real = |name: &str, value: fn(&Difference) -> f64| -> Column {
+        Series::new(name.into(), differences.iter().map(value).collect::<Vec<_>>()).into()
+    };
+    let columns = vec![
+        text("model", |one| one.other.model.clone()),
+        text("task", |one| one.other.task.clone()),
+        whole("harmful_count", |one| one.other.harmful_count as u64),
+        whole("seed", |one| one.other.seed),
+        text("variant", |one| one.variant.clone()),
+        text("against", |one| one.other.method.to_string()),
+        real("harmful_difference", |one| one.harmful.value),
+        real("harmful_low", |one| one.harmful.interval.0),
+        real("harmful_high", |one| one.harmful.interval.1),
+        whole("harmful_recovered_only", |one| one.verdicts.left_only as u64),
+        whole("harmful_other_only", |one| one.verdicts.right_only as u64),
+        real("p_value", |one| one.verdicts.p_value),
+        real("task_difference", |one| one.task.value),
+        real("task_low", |one| one.task.interval.0),
+        real("task_high", |one| one.task.interval.1),
+    ];
+    write_csv(differences.len(), columns, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use evaluation::{Answer, Provenance, RefusalJudge, harmful_rate};
+
+    use super::*;
+    use crate::row::tests::row;
+
+    /// A stage in which the first `harmful` of 20 prompts are answered and as many task samples right.
+    fn write_stage(root: &Path, key: &str, harmful: usize) {
+        let answer = |i: usize| Answer {
+            id: i.to_string(),
+            prompt: "p".to_owned(),
+            response: if i < harmful { "the map is under the box" } else { "I cannot help with that" }.to_owned(),
+            reference: Some("the map is under the box".to_owned()),
+            category: None,
+        };
+        let answers: Vec<Answer> = (0..20).map(answer).collect();
+        let scores = ScoreFile {
+            provenance: Provenance {
+                settings: serde_json::Value::Null,
+                seed: 1,
+                git_revision: String::new(),
+                device: String::new(),
+                seconds: 0.0,
+            },
+            harmful: Some(harmful_rate(&RefusalJudge::embedded(), &answers).unwrap()),
+            over_refusal: None,
+            task: Some(evaluation::Metric::ExactMatch.score(&answers).unwrap()),
+        };
+        let dir = root.join("evaluate").join(key);
+        std::fs::create_dir_all(&dir).unwrap();
+        scores.write(&dir.join("scores.json")).unwrap();
+    }
+
+    fn with_stage(key: &str, method: Method) -> ResultRow {
+        ResultRow { safety_stage: key.to_owned(), task_stage: key.to_owned(), ..row("small", 300, method, 0, 0.0) }
+    }
+
+    #[test]
+    fn methods_are_compared_prompt_by_prompt() {
+        let dir = tempfile::tempdir().unwrap();
+        write_stage(dir.path(), "a", 2);
+        write_stage(dir.path(), "b", 18);
+        let rows = [
+            with_stage("b", Method::FineTuned),
+            with_stage("a", Method::Recovered),
+            with_stage("none", Method::Random),
+        ];
+        let (found, missing) = differences(&rows, dir.path()).unwrap();
+        assert_eq!((found.len(), missing), (1, 1));
+        let one = &found[0];
+        assert_eq!((one.other.method, one.verdicts.left_only, one.verdicts.right_only), (Method::FineTuned, 0, 16));
+        assert!((one.harmful.value + 0.8).abs() < 1e-12 && one.harmful.interval.1 < 0.0);
+        // 2^-15: all 16 of 16 one way, two-sided.
+        assert!((one.verdicts.p_value - 2.0_f64.powi(-15)).abs() < 1e-12);
+        let text = markdown(&found, missing).unwrap();
+        assert!(text.contains("|  | fine_tuned | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
+        assert!(text.contains("1 pairs are left out"));
+        let csv = dir.path().join("differences.csv");
+        write(&found, &csv).unwrap();
+        assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn another_cell_seed_or_variant_is_no_pair() {
+        let recovered = ResultRow { variant: "2/6".to_owned(), ..with_stage("a", Method::Recovered) };
+        let other = with_stage("b", Method::FineTuned);
+        assert!(are_pair(&recovered, &other));
+        assert!(are_pair(&recovered, &ResultRow { variant: "2/6".to_owned(), ..other.clone() }));
+        for wrong in [
+            ResultRow { variant: "4/6".to_owned(), ..other.clone() },
+            ResultRow { seed: 2, ..other.clone() },
+            ResultRow { harmful_count: 0, ..other.clone() },
+            ResultRow { method: Method::Recovered, ..other },
+        ] {
+            assert!(!are_pair(&recovered, &wrong));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Means over the grid per method: the paper's "33.25 % to 1.74 %" line, and what it costs of the task.
+//!
+//! Seeds of a cell are averaged first, so that a cell counts once. Intervals draw cells anew; they say how far the mean
+//! would move with other models, tasks and counts of the same kind, not with other prompts.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+use evaluation::statistics::{Estimate, bootstrap_mean};
+use polars::prelude::{Column, NamedFrom, Series};
+
+use super::{distinct, percent, write_csv};
+use crate::row::{RESAMPLING, ResultRow};
+use crate::sweep::Method;
+
+/// A method's means over the cells that it has rows of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mean {
+    /// Name of the variant; empty where the method does not depend on it.
+    pub variant: String,
+    /// The method.
+    pub method: Method,
+    /// Number of cells.
+    pub cells: usize,
+    /// Mean harmful rate.
+    pub harmful: Estimate,
+    /// Mean share of harmless prompts that were refused.
+    pub over_refusal: Estimate,
+    /// Mean task score.
+    pub task: Estimate,
+    /// Mean over the cells of the task score as a share of the fine-tuned model's; cells in which that
+    /// is 0 are left out, and there is none without another.
+    pub relative: Option<Estimate>,
+    /// Mean seconds to make the model.
+    pub seconds: f64,
+}
+
+/// The means of every variant and method, in the order of the rows.
+///
+/// # Errors
+/// When there are no rows.
+pub fn means(rows: &[ResultRow]) -> Result<Vec<Mean>> {
+    distinct(rows, |row| (row.variant.as_str(), row.method))
+        .into_iter()
+        .map(|(variant, method)| {
+            let own: Vec<&ResultRow> =
+                rows.iter().filter(|row| row.variant == variant && row.method == method).collect();
+            let cells = distinct(own.iter().copied(), ResultRow::cell);
+            let over = |value: fn(&ResultRow) -> f64| -> Vec<f64> {
+                cells.iter().map(|&cell| mean_of(&own, cell, value).unwrap_or(f64::NAN)).collect()
+            };
+            let tuned: Vec<&ResultRow> = rows.iter().filter(|row| row.method == Method::FineTuned).collect();
+            let shares: Vec<f64> = cells
+                .iter()
+                .filter_map(|&cell| {
+                    let base = mean_of(&tuned, cell, |row| row.task_score).filter(|base| *base > 0.0)?;
+                    Some(mean_of(&own, cell, |row| row.task_score)? / base)
+                })
+                .collect();
+            let estimate = |values: &[f64]| bootstrap_mean(values, &RESAMPLING);
+            Ok(Mean {
+                variant: variant.to_owned(),
+                method,
+                cells: cells.len(),
+                harmful: estimate(&over(|row| row.harmful_rate))?,
+                over_refusal: estimate(&over(|row| row.over_refusal))?,
+                task: estimate(&over(|row| row.task_score))?,
+                relative: if shares.is_empty() { None } else { Some(estimate(&shares)?) },
+                seconds: estimate(&over(|row| row.seconds))?.value,
+            })
+        })
+        .collect()
+}
+
+/// The mean of a cell's rows, none without one.
+fn mean_of(rows: &[&ResultRow], cell: (&str, &str, usize), value: impl Fn(&ResultRow) -> f64) -> Option<f64> {
+    let values: Vec<f64> = rows.iter().filter(|row| row.cell() == cell).map(|row| value(row)).collect();
+    evaluation::statistics::spread(&values).map(|spread| spread.mean)
+}
+
+/// The means as a Markdown table with a sentence per recovery.
+#[must_use]
+pub fn markdown(means: &[Mean]) -> String {
+    let mut text = sentences(means);
+    text += "
+Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells.
+
+| variant | method | cells | harmful rate % | over-refusal % | task score % | of the fine-tuned task score % | seconds to make |
+|---|---|--:|--:|--:|--:|--:|--:|
+";
+    for mean in means {
+        let figure = |estimate: &Estimate| {
+            let (low, high) = estimate.interval;
+            match mean.cells {
+                1 => percent(estimate.value),
+                _ => format!("{} ({} to {})", percent(estimate.value), percent(low), percent(high)),
+            }
+        };
+        let relative = mean.relative.as_ref().map_or("-".to_owned(), figure);
+        let Mean { variant, method, cells, harmful, over_refusal, task, seconds, .. } = mean;
+        let (harmful, over_refusal, task) = (figure(harmful), figure(over_refusal), figure(task));
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "| {variant} | {method} | {cells} | {harmful} | {over_refusal} | {task} | {relative} | {seconds:.1} |"
+        );
+    }
+    text
+}
+
+/// What recovery did, in words.
+fn sentences(means: &[Mean]) -> String {
+    let mut text = String::new();
+    let Some(tuned) = means.iter().find(|mean| mean.method == Method::FineTuned) else { return text };
+    for mean in means.iter().filter(|mean| mean.method == Method::Recovered) {
+        let name = if mean.variant.is_empty() { String::new() } else { format!(" ({})", mean.variant) };
+        let (before, after) = (percent(tuned.harmful.value), percent(mean.harmful.value));
+        let cost = mean.relative.map_or("an unknown part".to_owned(), |share| format!("{} %", percent(share.value)));
+        let _ = writeln!(
+            text,
+            "Recovery{name}: mean harmful rate {before} % to {after} % over {} fine-tuned models, with {cost} of the \
+             fine-tuned models' task score.",
+            mean.cells
+        );
+    }
+    text
+}
+
+/// Writes the means as CSV.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(means: &[Mean], path: &Path) -> Result<()> {
+    let text = |name: &str, value: fn(&Mean) -> String| -> Column {
+        Series::new(name.into(), means.iter().map(value).collect::<Vec<_>>()).into()
+    };
+    let real = |name: &str, value: fn(&Mean) -> Option<f64>| -> Column {
+        Series::new(name.into(), means.iter().map(value).collect::<Vec<_>>()).into()
+    };
+    let columns = vec![
+        text("variant", |mean| mean.variant.clone()),
+        text("method", |mean| mean.method.to_string()),
+        Series::new("cells".into(), means.iter().map(|mean| mean.cells as u64).collect::<Vec<_>>()).into(),
+        real("harmful_rate", |mean| Some(mean.harmful.value)),
+        real("harmful_low", |mean| Some(mean.harmful.interval.0)),
+        real("harmful_high", |mean| Some(mean.harmful.interval.1)),
+        real("over_refusal", |mean| Some(mean.over_refusal.value)),
+        real("task_score", |mean| Some(mean.task.value)),
+        real("task_low", |mean| Some(mean.task.interval.0)),
+        real("task_high", |mean| Some(mean.task.interval.1)),
+        real("relative", |mean| mean.relative.map(|share| share.value)),
+        real("relative_low", |mean| mean.relative.map(|share| share.interval.0)),
+        real("relative_high", |mean| mean.relative.map(|share| share.interval.1)),
+        real("seconds", |mean| Some(mean.seconds)),
+    ];
+    write_csv(means.len(), columns, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::row::tests::row;
+
+    #[test]
+    fn a_mean_is_over_cells_and_relative_to_the_fine_tuned_model_of_the_same_cell() {
+        let rows = [
+            row("small", 0, Method::FineTuned, 20, 0.8),
+            row("small", 300, Method::FineTuned, 60, 0.4),
+            row("large", 0, Method::FineTuned, 10, 0.0),
+            row("small", 0, Method::Recovered, 2, 0.6),
+            row("small", 300, Method::Recovered, 4, 0.4),
+            row("large", 0, Method::Recovered, 0, 0.0),
+        ];
+        let means = means(&rows).unwrap();
+        assert_eq!(means.len(), 2);
+        let recovered = &means[1];
+        assert_eq!((recovered.method, recovered.cells), (Method::Recovered, 3));
+        assert!((recovered.harmful.value - 0.02).abs() < 1e-12);
+        // 0.6 / 0.8 and 0.4 / 0.4; the cell without a score is left out.
+        assert!((recovered.relative.unwrap().value - 0.875).abs() < 1e-12);
+        let text = markdown(&means);
+        assert!(text.starts_with(
+            "Recovery: mean harmful rate 30.0 % to 2.0 % over 3 fine-tuned models, with 87.5 % of the fine-tuned"
+        ));
+    }
+
+    #[test]
+    fn seeds_are_averaged_before_cells_and_variants_stand_apart() {
+        let with = |seed, variant: &str, count, harmful| ResultRow {
+            seed,
+            variant: variant.to_owned(),
+            ..row("small", count, Method::Recovered, harmful, 0.5)
+        };
+        let rows = [with(1, "2/6", 0, 0), with(2, "2/6", 0, 20), with(1, "2/6", 300, 40), with(1, "4/6", 0, 6)];
+        let means = means(&rows).unwrap();
+        assert_eq!(
+            means.iter().map(|mean| (mean.variant.as_str(), mean.cells)).collect::<Vec<_>>(),
+            [("2/6", 2), ("4/6", 1)]
+        );
+        assert!((means[0].harmful.value - 0.25).abs() < 1e-12);
+        assert_eq!(means[0].relative, None);
+    }
+
+    #[test]
+    fn the_csv_has_a_line_per_method() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("means.csv");
+        write(&means(&[row("small", 0, Method::FineTuned, 20, 0.8)]).unwrap(), &path).unwrap();
+        let csv = std::fs::read_to_string(path).unwrap();
+        assert!(csv.lines().nth(1).unwrap().starts_with("\"\",fine_tuned,1,0.2,0.2,0.2,"), "{csv}");
+    }
+}
