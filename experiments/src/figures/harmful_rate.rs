@@ -26,7 +26,7 @@ const BELOW: i32 = 52;
 /// Between panels.
 const GAP: i32 = 12;
 /// Series stand this many pixels beside each other, so that equal values can be seen.
-const APART: i32 = 4;
+const APART: i32 = 6;
 
 const SERIES: [Method; 3] = [Method::Aligned, Method::FineTuned, Method::Recovered];
 
@@ -65,7 +65,7 @@ pub fn harmful_rate(rows: &[ResultRow]) -> Result<String> {
                 let axes = Axes {
                     place: (corner.0, corner.1, side.0, side.1),
                     x: (-0.5, counts.len() as f64 - 0.5),
-                    y: (-4.0, 104.0),
+                    y: (-9.0, 106.0),
                 };
                 let rows: Vec<&ResultRow> =
                     all.iter().copied().filter(|row| row.model == *model && row.task == *task).collect();

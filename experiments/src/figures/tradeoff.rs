@@ -19,9 +19,9 @@ use crate::tables::distinct;
 const LEFT: i32 = 74;
 const RIGHT: i32 = 16;
 /// Between panels, with room for the words of the scores.
-const GAP: (i32, i32) = (18, 52);
+const GAP: (i32, i32) = (30, 52);
 /// With more cells in a panel than this, points are not labelled.
-const LABELLED: usize = 6;
+const LABELLED: usize = 4;
 
 /// Draws figure 4 as SVG.
 ///
@@ -130,13 +130,14 @@ fn pareto_front<'a>(rows: &[&'a ResultRow]) -> Vec<&'a ResultRow> {
     front
 }
 
-/// The lines between a cell's fine-tuned and recovered models, and their labels, where there are few.
+/// The lines between a cell's fine-tuned and recovered models, and their counts, where these are few and of one model.
 fn draw_cells(sheet: &Sheet, rows: &[&ResultRow], place: &dyn Fn(&ResultRow) -> Pixel) -> Result<()> {
     let cells = distinct(rows.iter().copied(), ResultRow::cell);
-    if cells.len() > LABELLED {
+    let one_model = distinct(rows.iter().copied(), |row| row.model.as_str()).len() == 1;
+    let varied = rows.iter().any(|row| !row.variant.is_empty());
+    if cells.len() > LABELLED || !one_model || varied {
         return Ok(());
     }
-    let one_model = distinct(rows.iter().copied(), |row| row.model.as_str()).len() == 1;
     for cell in cells {
         let of = |method: Method| rows.iter().filter(move |row| row.cell() == cell && row.method == method);
         for tuned in of(Method::FineTuned) {
@@ -144,10 +145,8 @@ fn draw_cells(sheet: &Sheet, rows: &[&ResultRow], place: &dyn Fn(&ResultRow) -> 
             for recovered in of(Method::Recovered).filter(|row| row.seed == tuned.seed) {
                 draw_thin(sheet, &[from, place(recovered)], FAINT.stroke_width(1))?;
             }
-            let words = if one_model { cell.2.to_string() } else { format!("{} {}", cell.0, cell.2) };
-            // The recovered models lie close together; the grey line leads to them.
-            let (x, side) = if from.0 > 500 { (from.0 - 12, HPos::Right) } else { (from.0 + 12, HPos::Left) };
-            draw_text(sheet, &words, (x, from.1 - 9), (side, VPos::Center), 12)?;
+            let below = (from.0, from.1 + 10);
+            draw_text(sheet, &cell.2.to_string(), below, (HPos::Center, VPos::Top), 12)?;
         }
     }
     Ok(())
