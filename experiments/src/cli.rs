@@ -2,9 +2,10 @@
 //!
 //! What a sweep does is in the sweep file, so that a result can be run again from it alone.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use realign::DeviceName;
 
 /// Runs a sweep: every model, task and harmful count of a YAML file, and the tables and figures.
@@ -12,14 +13,28 @@ use realign::DeviceName;
 /// A stage whose settings and inputs have not changed is not run again; a run that was stopped
 /// goes on where it was. `experiments SWEEP` is `experiments run SWEEP`.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(version)]
 pub struct Cli {
-    /// What is done; `run` when it is left out.
+    /// What is done.
     #[command(subcommand)]
-    pub command: Option<Command>,
-    /// What `run` is given.
-    #[command(flatten)]
-    pub run: RunArgs,
+    pub command: Command,
+}
+
+impl Cli {
+    /// The words of a command line, the program's name first; a sweep where a command should stand is run.
+    #[must_use]
+    pub fn with_run(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        let mut words: Vec<OsString> = words.into_iter().collect();
+        let known = |word: &OsString| {
+            word.to_str().is_some_and(|word| {
+                word.starts_with('-') || word == "help" || Self::command().find_subcommand(word).is_some()
+            })
+        };
+        if words.get(1).is_some_and(|word| !known(word)) {
+            words.insert(1, "run".into());
+        }
+        words
+    }
 }
 
 /// What is done with a sweep.
@@ -80,22 +95,23 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Cli {
-        Cli::try_parse_from(line.split(' ')).unwrap()
+        Cli::try_parse_from(Cli::with_run(line.split(' ').map(OsString::from))).unwrap()
     }
 
     #[test]
     fn a_sweep_alone_is_run() {
         let cli = parse("experiments sweep.yaml --cells a/*/0 --cells b/*/0 --jobs 2");
-        assert!(cli.command.is_none());
-        assert_eq!((cli.run.plan.sweep.sweep, cli.run.jobs), ("sweep.yaml".into(), 2));
-        assert_eq!(cli.run.plan.cells, ["a/*/0", "b/*/0"]);
-        assert!(matches!(parse("experiments run sweep.yaml").command, Some(Command::Run(args)) if args.jobs == 1));
+        let Command::Run(args) = cli.command else { panic!("{:?} is no run", cli.command) };
+        assert_eq!((args.plan.sweep.sweep, args.jobs), ("sweep.yaml".into(), 2));
+        assert_eq!(args.plan.cells, ["a/*/0", "b/*/0"]);
+        assert!(matches!(parse("experiments run sweep.yaml").command, Command::Run(args) if args.jobs == 1));
     }
 
     #[test]
     fn the_other_commands_take_a_sweep() {
         for name in ["plan", "status", "tables", "figures"] {
-            assert!(parse(&format!("experiments {name} sweep.yaml --out dir")).command.is_some(), "{name}");
+            let command = parse(&format!("experiments {name} sweep.yaml --out dir")).command;
+            assert!(!matches!(command, Command::Run(_)), "{name}");
             assert!(Cli::try_parse_from(["experiments", name]).is_err(), "{name}");
         }
         assert!(Cli::try_parse_from(["experiments"]).is_err());

@@ -17,7 +17,7 @@ use experiments::{estimate, figures, report, run, survey, tables};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match act(Cli::parse()) {
+    match act(Cli::parse_from(Cli::with_run(std::env::args_os()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::from(interrupt::EXIT_STATUS),
         Err(error) => {
@@ -58,7 +58,7 @@ impl Place {
 }
 
 fn act(cli: Cli) -> anyhow::Result<()> {
-    match cli.command.unwrap_or(Command::Run(cli.run)) {
+    match cli.command {
         Command::Run(args) => {
             let place = Place::open(&args.plan.sweep)?;
             place.sweep.check_files(&place.file)?;
