@@ -197,7 +197,7 @@ pub struct RecoverArgs {
     /// Directory of the aligned model.
     #[arg(long)]
     pub aligned: PathBuf,
-    /// Directory of the fine-tuned model.
+    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
     #[arg(long)]
     pub finetuned: PathBuf,
     /// JSONL with the recovery prompts.

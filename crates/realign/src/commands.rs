@@ -159,15 +159,17 @@ fn run_recover(args: &RecoverArgs, device: &Device, report: &mut dyn FnMut(usize
         Some(samples) => Gate::Validation { samples, metric: Metric::ExactMatch, generate },
         None => Gate::Fixed { rollback: args.rollback.is_some() },
     };
+    let work = work_dir(&args.out)?;
     let inputs = RecoverInputs {
         aligned: &args.aligned,
         fine_tuned: &args.finetuned,
         prompts: &prompts,
         task: task.as_deref(),
         gate,
-        checkpoint: None,
+        checkpoint: Some(work.join("recovery.checkpoint")),
     };
     let summary = recover_model(inputs, &settings, (&args.out, args.trace.as_deref()), device, report)?;
+    std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
     println!("{}; {} weights are the aligned model's; wrote {}", summary.note, summary.restored, args.out.display());
     Ok(())
 }

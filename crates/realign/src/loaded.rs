@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use model::{Decoder, checkpoint};
+use model::Decoder;
+use model::checkpoint::{self, peft};
 use prompts::{Encoded, Sample, Tokenizer};
 
 /// A decoder with its tokenizer.
@@ -25,6 +26,21 @@ impl Loaded {
         let tokenizer = Tokenizer::from_dir(dir).with_context(|| format!("tokenizer of {}", dir.display()))?;
         let decoder = checkpoint::load(dir, device).with_context(|| format!("weights of {}", dir.display()))?;
         Ok(Self { decoder, tokenizer })
+    }
+
+    /// Reads a model that was fine-tuned from the one in `base`: a Hugging Face directory of its own, or an
+    /// adapter of peft, which is merged into `base`'s weights.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or the adapter does not fit.
+    pub fn open_fine_tuned(dir: &Path, base: &Path, device: &Device) -> Result<Self> {
+        if !peft::is_adapter(dir) {
+            return Self::open(dir, device);
+        }
+        let mut model = Self::open(base, device)?;
+        let adapter = || format!("adapter {} on {}", dir.display(), base.display());
+        peft::load_adapter(&mut model.decoder, dir).with_context(adapter)?;
+        Ok(Self { decoder: finetune::lora::merge(model.decoder), ..model })
     }
 
     /// Writes `decoder` as a Hugging Face directory with the companions of `source`.

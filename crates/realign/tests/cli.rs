@@ -103,6 +103,7 @@ fn one_path_through_every_stage() {
         "recover --aligned imported --finetuned tuned --prompts p.jsonl --count 6 --task p.jsonl --rollback 0.2 \
          --steps 3 --rate 0.01 --layer 2 --out recovered --trace trace.json",
     );
+    assert!(!bench.path("recovered.partial").exists(), "the checkpoint goes when the answer is safe");
     let trace = json_of(&bench.path("trace.json"));
     let steps = trace["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 3);
@@ -115,6 +116,29 @@ fn one_path_through_every_stage() {
     assert!(said.contains("harmful rate") && said.contains("task score"), "{said}");
     let again = bench.works("evaluate --out s");
     assert_eq!(again, said, "stored answers are scored again without the model");
+}
+
+#[test]
+fn an_adapter_is_recovered_as_the_model_it_makes() {
+    let bench = Bench::new();
+    let aligned = bench.model("aligned", 16);
+    bench.prompts("p.jsonl", 4);
+    let decoder = checkpoint::load(&aligned, &Device::default()).unwrap();
+    let lora = finetune::LoraSettings { rank: 2, ..finetune::LoraSettings::default() };
+    let decoder = weights::replace(finetune::lora::attach(decoder, &lora, 1), |info| {
+        let values: Vec<f32> = (0..info.len()).map(|at| (at as f32 * 0.7).sin() * 0.1).collect();
+        info.name.ends_with("lora.b").then(|| TensorData::new(values, info.shape.clone()))
+    });
+    checkpoint::peft::save_adapter(&decoder, &bench.path("adapter")).unwrap();
+    checkpoint::save(&finetune::lora::merge(decoder), &bench.path("merged")).unwrap();
+    checkpoint::copy_companions(&aligned, &bench.path("merged")).unwrap();
+    for tuned in ["adapter", "merged"] {
+        let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+        bench.works(&format!("recover --aligned aligned --finetuned {tuned} {rest} --out from-{tuned}"));
+    }
+    let of = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
+    assert_eq!(of("from-adapter"), of("from-merged"));
+    assert!(bench.path("from-adapter/tokenizer.json").exists());
 }
 
 #[test]
