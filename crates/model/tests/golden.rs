@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use model::checkpoint::{self, gguf, peft};
-use model::generate::{Stop, greedy};
+use model::generate::{Stop, greedy, greedy_each};
 use model::{Decoder, Packed, weights};
 use safetensors::{Dtype, SafeTensors};
 
@@ -166,6 +166,69 @@ fn greedy_answers_batched_alone_and_without_cache_are_those_of_transformers() {
             assert_eq!(&uncached(&decoder, row, &stop), wanted, "{name}, without cache");
         }
     }
+}
+
+/// Prompts of 3 to 24 ids; every second one begins as the others of its kind do.
+fn many_prompts(vocab: usize) -> Vec<Vec<u32>> {
+    let id = |row: usize, at: usize| ((row * row * 7 + at * 31 + row * at * 5) % (vocab - 3) + 3) as u32;
+    (0..23).map(|row| (0..3 + (row * 5) % 22).map(|at| id(if at < 6 { row % 2 } else { row }, at)).collect()).collect()
+}
+
+#[test]
+fn answers_are_the_same_in_batches_of_every_size() {
+    let decoder = load("tiny-llama");
+    let prompts = many_prompts(decoder.config().vocab_size);
+    let stop = Stop { max_new_tokens: 30, eos: (0..decoder.config().vocab_size as u32).step_by(9).collect() };
+    let wanted = greedy(&decoder, &prompts, &stop).unwrap();
+    let lengths: std::collections::BTreeSet<usize> = wanted.iter().map(Vec::len).collect();
+    assert!(lengths.len() > 3, "rows end at different steps: {lengths:?}");
+    for batch in [1, 2, 3, 7, 16] {
+        let mut found = vec![None; prompts.len()];
+        let mut answered = |prompt: usize, ids: Vec<u32>| -> model::Result<()> {
+            assert!(found[prompt].replace(ids).is_none(), "answered once");
+            Ok(())
+        };
+        greedy_each(&decoder, &prompts, batch, &stop, &mut answered).unwrap();
+        assert_eq!(found, wanted.iter().cloned().map(Some).collect::<Vec<_>>(), "batches of {batch}");
+    }
+}
+
+#[test]
+fn a_rows_logits_are_the_same_bits_alone_and_in_a_batch() {
+    let decoder = load("tiny-llama");
+    let prompts = many_prompts(decoder.config().vocab_size);
+    let width = decoder.config().vocab_size;
+    let steps = |rows: &[Vec<u32>]| -> Vec<Vec<u32>> {
+        let packed = Packed::new(rows).unwrap();
+        let blocks = decoder.config().num_hidden_layers;
+        let mut cache = model::cache::KvCache::new(&packed, 4, blocks, &decoder.device());
+        let mut logits = vec![values(decoder.prefill(&packed, &mut cache).unwrap())];
+        for step in 0..4 {
+            let ids: Vec<u32> = rows.iter().map(|row| row[0] + step).collect();
+            let positions: Vec<u32> = rows.iter().map(|row| row.len() as u32 + step).collect();
+            logits.push(values(decoder.step(&ids, &positions, &mut cache)));
+        }
+        let bits =
+            |row: usize| logits.iter().flat_map(move |step| step[row * width..][..width].iter().map(|x| x.to_bits()));
+        (0..rows.len()).map(|row| bits(row).collect()).collect()
+    };
+    let together = steps(&prompts);
+    for (row, prompt) in prompts.iter().enumerate() {
+        assert!(steps(std::slice::from_ref(prompt))[0] == together[row], "row {row}");
+    }
+}
+
+#[test]
+fn the_padded_cache_of_other_devices_gives_the_same_answers() {
+    let fast = load("tiny-llama");
+    // Gradients are on here, which takes the compositions that every device has.
+    let plain = checkpoint::load(&fixture("tiny-llama"), &Device::default().autodiff()).unwrap();
+    let prompts = many_prompts(fast.config().vocab_size);
+    let stop = Stop { max_new_tokens: 12, eos: (0..fast.config().vocab_size as u32).step_by(9).collect() };
+    assert_eq!(greedy(&plain, &prompts, &stop).unwrap(), greedy(&fast, &prompts, &stop).unwrap());
+    let mut error = |_, _| Err(model::Error::Input("stopped".into()));
+    let stopped = greedy_each(&plain, &prompts, 5, &stop, &mut error).unwrap_err();
+    assert_eq!(stopped.to_string(), "stopped");
 }
 
 /// Greedy decoding that computes everything anew for each token.

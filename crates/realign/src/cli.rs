@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
 use realign::DeviceName;
+use realign::stage::generate::DEFAULT_BATCH;
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
@@ -56,7 +57,7 @@ pub enum Command {
         #[arg(long, default_value_t = 128)]
         max_new_tokens: usize,
         /// Prompts answered at a time.
-        #[arg(long, default_value_t = 32)]
+        #[arg(long, default_value_t = DEFAULT_BATCH)]
         batch: usize,
         /// The file to write.
         #[arg(long)]
@@ -145,7 +146,7 @@ pub enum Command {
         #[arg(long, default_value_t = 128)]
         max_new_tokens: usize,
         /// Prompts answered at a time.
-        #[arg(long, default_value_t = 32)]
+        #[arg(long, default_value_t = DEFAULT_BATCH)]
         batch: usize,
         /// The directory for answers and scores.
         #[arg(long)]

@@ -9,11 +9,11 @@ use evaluation::{Metric, Provenance, ScoreReport, read_answers};
 use finetune::{AlignSettings, LoraSettings, Method, TrainSettings};
 use indicatif::{ProgressBar, ProgressStyle};
 use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
-use realign::loaded::{Loaded, encode_prompts};
+use realign::loaded::{Loaded, ModelSource, encode_prompts};
 use realign::stage::align::{AlignInputs, align_model};
 use realign::stage::evaluate::{Asked, Questions, answer, score};
 use realign::stage::finetune::FinetuneData;
-use realign::stage::generate::{GenerateSettings, answers};
+use realign::stage::generate::{DEFAULT_BATCH, GenerateSettings, answer_file};
 use realign::stage::import::import;
 use realign::stage::recover::{Gate, RecoverInputs, recover_model};
 use recovery::{Profile, RecoverySettings};
@@ -40,9 +40,9 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Generate { model, prompts, max_new_tokens, batch, out } => {
             let samples = read_jsonl(&prompts)?;
-            let model = Loaded::open(&model, &device)?;
-            let found = answers(&model, &samples, GenerateSettings { max_new_tokens, batch }, report)?;
-            evaluation::write_answers(&out, &found)?;
+            let mut model = ModelSource::new(&model, &device);
+            let settings = GenerateSettings { max_new_tokens, batch };
+            let found = answer_file(&mut model, &samples, settings, &out, report)?;
             println!("wrote {} answers to {}", found.len(), out.display());
         }
         Command::Align { model, refusals, refusal_text, helpful, max_new_tokens, kl, train, out } => {
@@ -51,7 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 refusals: (&harmful, &refusals),
                 refusal_texts: &[refusal_text],
                 helpful: (&harmless, &helpful),
-                own_answers: GenerateSettings { max_new_tokens, batch: 32 },
+                own_answers: GenerateSettings { max_new_tokens, batch: DEFAULT_BATCH },
             };
             let settings = AlignSettings { train: train_settings(&train, cli.seed), kl };
             let work = work_dir(&out)?;
@@ -154,7 +154,7 @@ fn run_recover(args: &RecoverArgs, device: &Device, report: &mut dyn FnMut(usize
         ties: profile.ties(),
         ..defaults
     };
-    let generate = GenerateSettings { max_new_tokens: args.max_new_tokens, batch: 32 };
+    let generate = GenerateSettings { max_new_tokens: args.max_new_tokens, batch: DEFAULT_BATCH };
     let gate = match &validation {
         Some(samples) => Gate::Validation { samples, metric: Metric::ExactMatch, generate },
         None => Gate::Fixed { rollback: args.rollback.is_some() },

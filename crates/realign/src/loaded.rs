@@ -54,6 +54,50 @@ impl Loaded {
     }
 }
 
+/// A model directory that is read when it is first needed.
+#[derive(Debug)]
+pub struct ModelSource<'a> {
+    dir: &'a Path,
+    device: &'a Device,
+    loaded: Option<Loaded>,
+}
+
+impl<'a> ModelSource<'a> {
+    /// The directory `dir`, not read yet.
+    pub fn new(dir: &'a Path, device: &'a Device) -> Self {
+        Self { dir, device, loaded: None }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        self.dir
+    }
+
+    /// The device that the model is computed on.
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
+    /// The model, read now or before.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged.
+    pub fn load(&mut self) -> Result<&Loaded> {
+        match &mut self.loaded {
+            Some(loaded) => Ok(loaded),
+            none => Ok(none.insert(Loaded::open(self.dir, self.device)?)),
+        }
+    }
+
+    /// The model itself.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn into_loaded(self) -> Result<Loaded> {
+        self.loaded.map_or_else(|| Loaded::open(self.dir, self.device), Ok)
+    }
+}
+
 /// The ids of each prompt in the model's template, ready for an answer.
 ///
 /// # Errors

@@ -142,6 +142,48 @@ fn an_adapter_is_recovered_as_the_model_it_makes() {
 }
 
 #[test]
+fn stopped_generation_goes_on_and_a_changed_setting_invalidates_what_depends_on_it() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 12);
+    let generate =
+        |out: &str, more: &str| bench.works(&format!("generate --model m --prompts p.jsonl {more} --out {out}"));
+    let read = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    generate("whole.jsonl", "--max-new-tokens 9 --batch 5");
+    let whole = read("whole.jsonl");
+    // As after a kill: some answers out of order, the last line torn. A kept answer is recognised by its text.
+    let kept = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line["response"] = json!("kept");
+        json!({"key": line["key"], "response": line["response"]}).to_string() + "\n"
+    };
+    let lines: Vec<&str> = whole.lines().collect();
+    bench.file("a.jsonl.partial", &format!("{}{}{}", kept(lines[6]), kept(lines[1]), &kept(lines[4])[..30]));
+    generate("a.jsonl", "--max-new-tokens 9 --batch 3");
+    let same_prompt = |index: usize| index % 4 == 6 % 4 || index % 4 == 1;
+    for (index, (found, wanted)) in read("a.jsonl").lines().zip(&lines).enumerate() {
+        let (found, wanted): (Value, Value) =
+            (serde_json::from_str(found).unwrap(), serde_json::from_str(wanted).unwrap());
+        let response = if same_prompt(index) { json!("kept") } else { wanted["response"].clone() };
+        assert_eq!(found["response"], response, "line {index}");
+        assert_eq!(found["prompt"], wanted["prompt"]);
+    }
+    assert!(!bench.path("a.jsonl.partial").exists());
+    // Another length makes all answers anew, another prompt its own alone.
+    generate("a.jsonl", "--max-new-tokens 8");
+    assert!(!read("a.jsonl").contains("\"kept\""));
+    fs::write(bench.path("b.jsonl"), whole.replacen("\"response\":", "\"response\":\"kept\",\"was\":", 12)).unwrap();
+    bench.file("p.jsonl", &format!("{}{{\"prompt\": \"another\"}}\n", read("p.jsonl")));
+    generate("b.jsonl", "--max-new-tokens 9");
+    assert_eq!(read("b.jsonl").matches("\"response\":\"kept\"").count(), 12);
+    assert_eq!(read("b.jsonl").lines().count(), 13);
+    // Another model, and nothing is kept.
+    bench.model("m", 32);
+    generate("b.jsonl", "--max-new-tokens 9");
+    assert!(!read("b.jsonl").contains("\"kept\""));
+}
+
+#[test]
 fn weights_that_do_not_fit_the_configuration_are_named() {
     let bench = Bench::new();
     let dir = bench.model("m", 16);

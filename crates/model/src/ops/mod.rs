@@ -11,7 +11,8 @@ mod tests;
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use flex::{Input, run, serves};
+use flex::{Input, run};
+pub use flex::{RowCache, serves};
 
 use crate::attention::AttentionPlan;
 use crate::config::Activation;
@@ -22,11 +23,13 @@ use crate::rope::Rope;
 /// # Shapes
 /// - x: `[rows, in]`, weight: `[out, in]`, bias: `[out]`, output: `[rows, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let autodiff = x.device().is_autodiff();
-    if !autodiff || !serves(&x.device(), x.dtype()) {
+    if !serves(&x.device(), x.dtype()) {
         return plain::linear(x, weight, bias);
     }
-    let y: Tensor<2> = run(flex::Linear, [Input::new(x, true), Input::new(weight, true)]);
+    let y: Tensor<2> = match x.device().is_autodiff() {
+        true => run(flex::Linear, [Input::new(x, true), Input::new(weight, true)]),
+        false => flex::product(&x, &weight),
+    };
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
@@ -82,8 +85,10 @@ pub fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, plan: &Arc<
     if !serves(&query.device(), query.dtype()) {
         return plain::attention(query, key, value, plan);
     }
-    let autodiff = query.device().is_autodiff();
-    let inputs = [query, key, value].map(|input| Input::new(input, autodiff));
+    if !query.device().is_autodiff() {
+        return flex::attend_pack(&query, &key, &value, plan);
+    }
+    let inputs = [query, key, value].map(|input| Input::new(input, true));
     run(flex::Attention { plan: plan.clone() }, inputs)
 }
 

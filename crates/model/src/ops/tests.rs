@@ -94,6 +94,21 @@ fn attention_agrees_with_its_composition_with_and_without_prefix() {
 }
 
 #[test]
+fn attention_without_gradients_agrees_for_groups_and_widths_of_any_size() {
+    let device = Device::flex();
+    device.seed(12);
+    let segments = Segments { prefix: 3, bounds: vec![3, 5, 6, 14] };
+    let positions: Vec<usize> = (0..14).collect();
+    let plan = Arc::new(AttentionPlan::new(&segments, &positions));
+    for (heads, kv_heads, head_dim) in [(4, 2, 8), (12, 2, 6), (5, 1, 10), (3, 3, 64)] {
+        let random = |heads| Tensor::<3>::random([14, heads, head_dim], Distribution::Normal(0.0, 1.0), &device);
+        let [query, key, value] = [random(heads), random(kv_heads), random(kv_heads)];
+        let found = attention(query.clone(), key.clone(), value.clone(), &plan);
+        assert_close(&found.to_data(), &plain::attention(query, key, value, &plan).to_data(), "output");
+    }
+}
+
+#[test]
 fn negative_log_likelihood_agrees_with_its_composition() {
     let targets = [3u32, 0, 39];
     let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(vec![3, 0, 39], [3]), &device());

@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod finetune;
 pub mod generate;
 pub mod import;
+mod kept;
 pub mod recover;
 
 /// Called as a stage goes on: steps done, steps in all, and a word on the last one.
