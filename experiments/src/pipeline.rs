@@ -2,6 +2,7 @@
 //! each model, task and harmful count. What a stage computes is in `realign`; how results are kept
 //! is in `store.rs`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +23,14 @@ use crate::{figures, tables};
 /// # Errors
 /// When a stage failed: its error is recorded and printed, the other cells are finished first.
 pub fn run(sweep: &Sweep, store: &Store, device: &Device) -> Result<()> {
-    let mut pipeline = Pipeline { sweep, store, device, progress: Progress::new(planned(sweep)), failed: 0 };
+    let mut pipeline = Pipeline {
+        sweep,
+        store,
+        device,
+        progress: Progress::new(planned(sweep)),
+        failed: 0,
+        announced: BTreeSet::new(),
+    };
     let mut rows = Vec::new();
     for model in &sweep.models {
         pipeline.model(model, &mut rows);
@@ -48,6 +56,11 @@ fn planned(sweep: &Sweep) -> Vec<&'static str> {
         kinds.extend(model.align.is_some().then_some("align"));
         let evaluations = if sweep.methods.contains(&Method::Aligned) { 1 + sweep.tasks.len() } else { 0 };
         kinds.extend(std::iter::repeat_n("evaluate", evaluations));
+        if sweep.methods.contains(&Method::SoftSft) {
+            let injected = sweep.harmful_counts.iter().any(|&count| count > 0);
+            kinds.extend(std::iter::repeat_n("reference", sweep.tasks.len() + usize::from(injected)));
+        }
+        kinds.extend(sweep.methods.contains(&Method::Resta).then_some("unaligned"));
     }
     for _ in sweep.cells() {
         kinds.push("finetune");
@@ -56,7 +69,10 @@ fn planned(sweep: &Sweep) -> Vec<&'static str> {
         kinds.extend(recovered.then_some("recover"));
         let controls = sweep.methods.iter().filter(|method| method.is_control()).count();
         kinds.extend(std::iter::repeat_n("control", controls));
-        let evaluations = 2 * (usize::from(tuned) + usize::from(recovered) + controls);
+        let baselines = [(Method::SoftSft, "softsft"), (Method::Resta, "resta")];
+        let baselines = baselines.into_iter().filter(|(method, _)| sweep.methods.contains(method));
+        kinds.extend(baselines.clone().map(|(_, kind)| kind));
+        let evaluations = 2 * (usize::from(tuned) + usize::from(recovered) + baselines.count() + controls);
         kinds.extend(std::iter::repeat_n("evaluate", evaluations));
     }
     kinds
@@ -68,6 +84,8 @@ struct Pipeline<'a> {
     device: &'a Device,
     progress: Progress,
     failed: usize,
+    /// Stages that several cells share and that have their line already.
+    announced: BTreeSet<String>,
 }
 
 /// A model to be evaluated, and the stage that made it.
@@ -113,7 +131,7 @@ impl Pipeline<'_> {
         let tuned = stages::finetune(self.context(), cell, aligned)?;
         self.progress.finish("finetune", &name, &stages::training_figure(&tuned), &tuned);
         let mut models = vec![Evaluated::new(Method::Aligned, aligned), Evaluated::new(Method::FineTuned, &tuned)];
-        // 3. Recovery, decided on the validation split, and the control arms beside it.
+        // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
         let mut restored = 0;
         if self.sweep.methods.contains(&Method::Recovered) {
             let recovered = stages::recover(self.context(), cell, aligned, &tuned)?;
@@ -124,6 +142,7 @@ impl Pipeline<'_> {
             let model = Evaluated::new(Method::Recovered, &recovered);
             models.push(Evaluated { restored: Some(restored), note, ..model });
         }
+        self.baselines(cell, aligned, &tuned, &mut models)?;
         for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
             let arm = stages::control(self.context(), cell, method, (aligned, &tuned), restored)?;
             let set: Option<usize> = arm.summary()?;
@@ -136,6 +155,39 @@ impl Pipeline<'_> {
             rows.push(self.evaluate(cell, model)?);
         }
         Ok(())
+    }
+
+    /// SoftSFT and RESTA; what all cells of a model share is made by the first of them.
+    fn baselines(&mut self, cell: Cell<'_>, aligned: &Stage, tuned: &Stage, models: &mut Vec<Evaluated>) -> Result<()> {
+        let (name, model) = (cell.to_string(), &cell.model.name);
+        if self.sweep.methods.contains(&Method::SoftSft) {
+            let of_task = stages::task_reference(self.context(), cell.task, aligned)?;
+            let figure = |stage: &Stage| format!("aligned model on {} samples", stage.samples);
+            self.announce("reference", &format!("{model} {}", cell.task.name), figure(&of_task), &of_task);
+            let mut references = vec![of_task];
+            if let Some(harmful) = stages::harmful_reference(self.context(), aligned)? {
+                self.announce("reference", &format!("{model} harmful"), figure(&harmful), &harmful);
+                references.push(harmful);
+            }
+            let soft = stages::soft_sft(self.context(), cell, aligned, &references)?;
+            self.progress.finish("softsft", &name, &stages::training_figure(&soft), &soft);
+            models.push(Evaluated::new(Method::SoftSft, &soft));
+        }
+        if self.sweep.methods.contains(&Method::Resta) {
+            let unaligned = stages::unaligned(self.context(), cell.model, aligned)?;
+            self.announce("unaligned", model, stages::training_figure(&unaligned), &unaligned);
+            let resta = stages::resta(self.context(), cell, aligned, tuned, &unaligned)?;
+            self.progress.finish("resta", &name, "safety vector added", &resta);
+            models.push(Evaluated::new(Method::Resta, &resta));
+        }
+        Ok(())
+    }
+
+    /// The line of a stage that cells share, once.
+    fn announce(&mut self, kind: &'static str, name: &str, figure: String, stage: &Stage) {
+        if self.announced.insert(stage.key.clone()) {
+            self.progress.finish(kind, name, &figure, stage);
+        }
     }
 
     fn evaluate(&mut self, cell: Cell<'_>, model: &Evaluated) -> Result<ResultRow> {

@@ -3,6 +3,7 @@
 //! One file for each kind; here is what they share.
 
 mod align;
+mod baseline;
 mod control;
 mod finetune;
 mod recover;
@@ -19,6 +20,7 @@ use indicatif::ProgressBar;
 use realign::stage::finetune::TrainSummary;
 
 pub use align::align;
+pub use baseline::{harmful_reference, resta, soft_sft, task_reference, unaligned};
 pub use control::control;
 pub use finetune::finetune;
 pub use recover::recover;

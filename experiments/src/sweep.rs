@@ -12,13 +12,14 @@ mod settings;
 use std::fmt;
 use std::path::PathBuf;
 
+use finetune::SoftSftSettings;
 use serde::{Deserialize, Serialize};
 
 pub use load::find;
 pub use method::Method;
 pub use settings::{
-    Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Source,
-    TaskSpec,
+    Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Resta,
+    Source, TaskSpec,
 };
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.
@@ -48,6 +49,12 @@ pub struct Sweep {
     pub finetune: Finetune,
     /// Recovery of the fine-tuned model.
     pub recovery: Recovery,
+    /// The baseline SoftSFT; the rest of its training is as in `finetune`.
+    #[serde(default)]
+    pub softsft: SoftSftSettings,
+    /// The baseline RESTA.
+    #[serde(default)]
+    pub resta: Resta,
     /// What is asked of every model, and how many of each.
     pub evaluation: Evaluation,
     /// The models of a cell that are evaluated.

@@ -91,26 +91,7 @@ pub enum Command {
         out: PathBuf,
     },
     /// Fine-tune on a task, with injected harmful samples.
-    Finetune {
-        /// Directory of the model.
-        #[arg(long)]
-        model: PathBuf,
-        /// JSONL with `prompt` and `response`.
-        #[arg(long)]
-        task: PathBuf,
-        /// JSONL with harmful `prompt` and `response`.
-        #[arg(long, requires = "count")]
-        inject: Option<PathBuf>,
-        /// How many harmful samples are injected.
-        #[arg(long, default_value_t = 0)]
-        count: usize,
-        /// How to train.
-        #[command(flatten)]
-        train: TrainArgs,
-        /// The directory to write.
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Finetune(FinetuneArgs),
     /// Compute the mean hidden state of prompts at the direction layer.
     Direction {
         /// Directory of the model.
@@ -128,6 +109,8 @@ pub enum Command {
     },
     /// Restore the weights that recover the alignment.
     Recover(RecoverArgs),
+    /// Add a safety vector to the fine-tuned model (RESTA, a baseline).
+    Resta(RestaArgs),
     /// Measure harmful rate, over-refusal and task score.
     Evaluate {
         /// Directory of the model; without it the answers in `--out` are scored again.
@@ -164,6 +147,32 @@ pub enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+}
+
+/// What `finetune` takes.
+#[derive(Debug, Args)]
+pub struct FinetuneArgs {
+    /// Directory of the model.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// JSONL with `prompt` and `response`.
+    #[arg(long)]
+    pub task: PathBuf,
+    /// JSONL with harmful `prompt` and `response`.
+    #[arg(long, requires = "count")]
+    pub inject: Option<PathBuf>,
+    /// How many harmful samples are injected.
+    #[arg(long, default_value_t = 0)]
+    pub count: usize,
+    /// What is minimised; `soft_sft` holds the model near the one given as `--model`.
+    #[arg(long, value_enum, default_value_t)]
+    pub objective: ObjectiveName,
+    /// How to train.
+    #[command(flatten)]
+    pub train: TrainArgs,
+    /// The directory to write.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// How a model is trained.
@@ -241,6 +250,40 @@ pub struct RecoverArgs {
     /// The JSON file for what each step did.
     #[arg(long)]
     pub trace: Option<PathBuf>,
+}
+
+/// What `resta` takes.
+#[derive(Debug, Args)]
+pub struct RestaArgs {
+    /// Directory of the aligned model.
+    #[arg(long)]
+    pub aligned: PathBuf,
+    /// Directory of the fine-tuned model.
+    #[arg(long)]
+    pub finetuned: PathBuf,
+    /// Directory of the aligned model after fine-tuning on harmful samples alone.
+    #[arg(long)]
+    pub unaligned: PathBuf,
+    /// How much of aligned - unaligned is added.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    pub gamma: f64,
+    /// Probability with which DARE drops an element of finetuned - aligned; 0 is off.
+    #[arg(long, default_value_t = 0.0)]
+    pub dare: f64,
+    /// The directory to write.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What a fine-tuning minimises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ObjectiveName {
+    /// The loss of supervised fine-tuning.
+    #[default]
+    Sft,
+    /// SoftSFT with the paper's settings, a baseline.
+    SoftSft,
 }
 
 /// Whose choices are followed.

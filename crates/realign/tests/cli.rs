@@ -184,6 +184,35 @@ fn stopped_generation_goes_on_and_a_changed_setting_invalidates_what_depends_on_
 }
 
 #[test]
+fn the_baselines_make_models_of_their_own() {
+    let bench = Bench::new();
+    bench.model("aligned", 16);
+    bench.prompts("p.jsonl", 8);
+    let tune = |objective: &str, out: &str| {
+        bench.works(&format!(
+            "finetune --model aligned --task p.jsonl --inject p.jsonl --count 4 --epochs 3 --learning-rate 0.01 \
+             --objective {objective} --out {out}"
+        ))
+    };
+    let weights = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
+    tune("sft", "tuned");
+    let said = tune("soft_sft", "soft");
+    assert!(said.contains("trained on 12 samples"), "{said}");
+    assert_ne!(weights("soft"), weights("tuned"));
+    assert!(!bench.path("soft.partial").exists(), "the references are removed with the rest of the work");
+    bench.works("finetune --model aligned --task p.jsonl --epochs 10 --learning-rate 0.01 --out unaligned");
+    let resta = "resta --aligned aligned --finetuned tuned --unaligned unaligned";
+    bench.works(&format!("{resta} --gamma 0.5 --dare 0.3 --out resta"));
+    bench.works(&format!("{resta} --gamma 0 --out nothing-added"));
+    assert_eq!(weights("nothing-added"), weights("tuned"));
+    assert_ne!(weights("resta"), weights("tuned"));
+    bench.works("generate --model resta --prompts p.jsonl --max-new-tokens 2 --out a.jsonl");
+    bench.fails(&format!("{resta} --dare 1 --out o"), &["dare", "1"]);
+    bench.model("wider", 20);
+    bench.fails("resta --aligned aligned --finetuned tuned --unaligned wider --out o", &["unaligned", "16", "20"]);
+}
+
+#[test]
 fn weights_that_do_not_fit_the_configuration_are_named() {
     let bench = Bench::new();
     let dir = bench.model("m", 16);

@@ -35,6 +35,8 @@ pub fn label(method: Method) -> &'static str {
         Method::Aligned => "aligned",
         Method::FineTuned => "fine-tuned",
         Method::Recovered => "recovered",
+        Method::SoftSft => "SoftSFT",
+        Method::Resta => "RESTA",
         Method::Random => "random",
         Method::LargestDifference => "largest difference",
         Method::FullRevert => "full revert",
@@ -48,6 +50,9 @@ pub fn colour(method: Method) -> RGBColor {
         Method::FineTuned => RGBColor(213, 94, 0),
         Method::Recovered => RGBColor(0, 114, 178),
         Method::Aligned => RGBColor(0, 0, 0),
+        // The palette's yellow, darker: the lines are thin.
+        Method::SoftSft => RGBColor(190, 170, 0),
+        Method::Resta => RGBColor(110, 110, 110),
         Method::Random => RGBColor(230, 159, 0),
         Method::LargestDifference => RGBColor(86, 180, 233),
         Method::FullRevert => RGBColor(0, 158, 115),
@@ -95,6 +100,10 @@ pub fn draw_mark(sheet: &Sheet, method: Method, (x, y): Pixel) -> Result<()> {
             draw(sheet.draw(&Rectangle::new(corners, WHITE.filled())))?;
             draw(sheet.draw(&Rectangle::new(corners, colour(method).stroke_width(2))))
         }
+        Method::SoftSft => {
+            polygon(&[(-half, -MARK), (half, -MARK), (MARK, 0), (half, MARK), (-half, MARK), (-MARK, 0)])
+        }
+        Method::Resta => polygon(&[(-half, -half), (half, -half), (half, half), (-half, half)]),
         Method::Random => polygon(&[(0, -MARK), (MARK, 0), (0, MARK), (-MARK, 0)]),
         Method::LargestDifference => polygon(&[(0, MARK + 1), (MARK + 1, -MARK + 1), (-MARK - 1, -MARK + 1)]),
         Method::FullRevert => strokes([((-half, -half), (half, half)), ((-half, half), (half, -half))]),

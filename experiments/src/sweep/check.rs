@@ -77,6 +77,7 @@ impl Sweep {
         problems.at_least_one("finetune.batch", finetune.batch);
         problems.at_least_one("finetune.max_len", finetune.max_len);
         self.check_recovery(&mut problems);
+        self.check_baselines(&mut problems);
         self.check_evaluation(&mut problems);
         problems.0
     }
@@ -90,8 +91,8 @@ impl Sweep {
         problems.unless(!methods.is_empty(), "methods", || "must not be empty".to_owned());
         let ordered = methods.is_sorted_by(|a, b| a < b);
         problems.unless(ordered, "methods", || {
-            "must be in the order aligned, fine_tuned, recovered, random, largest_difference, full_revert, \
-             interpolation_N, each once"
+            "must be in the order aligned, fine_tuned, recovered, softsft, resta, random, largest_difference, \
+             full_revert, interpolation_N, each once"
                 .to_owned()
         });
         for method in methods.iter().filter(|method| method.needs_recovery()) {
@@ -160,6 +161,17 @@ impl Sweep {
             problems
                 .unless(apart, &key(&name), || format!("shares lines of {} with the evaluation", asked.file.display()));
         }
+    }
+
+    fn check_baselines(&self, problems: &mut Problems) {
+        let softsft = self.softsft.check();
+        problems
+            .unless(softsft.is_ok(), "softsft", || softsft.map_or_else(|error| error.to_string(), |()| String::new()));
+        let resta = &self.resta;
+        problems.at_least_one("resta.samples", resta.samples);
+        problems.at_least_one("resta.epochs", resta.epochs);
+        problems.share("resta.dare", resta.dare);
+        problems.unless(resta.gamma.is_finite(), "resta.gamma", || format!("{} must be finite", resta.gamma));
     }
 
     fn check_recovery(&self, problems: &mut Problems) {

@@ -291,6 +291,27 @@ impl Default for Recovery {
     }
 }
 
+/// RESTA, a baseline (section 5 of the method).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resta {
+    /// How much of the safety vector (aligned - unaligned) is added.
+    pub gamma: f64,
+    /// Probability with which DARE drops an element of what fine-tuning changed; 0 is off.
+    pub dare: f64,
+    /// Harmful samples that the unaligned model is fine-tuned on, the first of the injection's order.
+    pub samples: usize,
+    /// Passes over them; the rest of the training is as in `finetune`.
+    pub epochs: usize,
+}
+
+impl Default for Resta {
+    /// The paper's RESTA.
+    fn default() -> Self {
+        Self { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10 }
+    }
+}
+
 /// What is asked of every model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

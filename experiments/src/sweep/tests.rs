@@ -76,6 +76,8 @@ fn keys_that_are_left_out_have_the_papers_values() {
     assert_eq!((sweep.recovery.count, sweep.recovery.steps), (64, 20));
     assert_eq!(sweep.finetune.lora, Some(Lora { rank: 4, ..Lora::default() }));
     assert_eq!(sweep.finetune.epochs, 1);
+    assert_eq!(sweep.softsft, SoftSftSettings::default());
+    assert_eq!(sweep.resta, Resta { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10 });
     assert_eq!(sweep.methods, [Method::Aligned, Method::FineTuned, Method::Recovered]);
 }
 
@@ -92,6 +94,7 @@ fn an_unknown_key_is_named_with_file_line_and_the_closest_right_one() {
         ("harmful_counts", "harmful_count", ["`harmful_count`", "`harmful_counts`"]),
         ("hidden_size", "hiden_size", ["models[1].source", "`hidden_size`"]),
         ("{ rank: 4 }", "{ rnak: 4 }", ["finetune.lora", "`rank`"]),
+        ("recovery: {", "resta: { gama: 2 }\nrecovery: {", ["resta:", "`gamma`"]),
     ] {
         let error = error_after(right, wrong);
         assert_says(&error, &[&place_of(right), parts[0], "closest right name is", parts[1]]);
@@ -136,7 +139,8 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
         .replace("name: tiny", "name: small")
         .replace("name: test", "name: ../test")
         .replace("5.0e-4", ".nan")
-        .replace("count: 64", "count: 64, rate: 2, warmup: 30");
+        .replace("count: 64", "count: 64, rate: 2, warmup: 30")
+        .replace("evaluation:", "resta: { dare: 1, epochs: 0 }\nsoftsft: { beta_first: -1 }\nevaluation:");
     let error = parse(&text).unwrap_err().to_string();
     assert_says(
         &error,
@@ -147,6 +151,9 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
             "finetune.learning_rate: NaN must be above 0",
             "recovery.rate: 2 must be",
             "recovery.warmup: 30 is more than the 20 steps",
+            "resta.dare: 1 must be",
+            "resta.epochs: 0 must be",
+            "softsft: setting `beta_first` = -1",
         ],
     );
 }

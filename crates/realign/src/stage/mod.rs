@@ -8,6 +8,8 @@ pub mod generate;
 pub mod import;
 mod kept;
 pub mod recover;
+pub mod reference;
+pub mod resta;
 
 /// Called as a stage goes on: steps done, steps in all, and a word on the last one.
 pub type Report<'a> = dyn FnMut(usize, usize, &str) + 'a;
