@@ -212,7 +212,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 7, 100, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            let error = ReferenceLogProbs::read(&[path.clone()], &wide_decoder()).unwrap_err().to_string();
+            let error = ReferenceLogProbs::read(std::slice::from_ref(&path), &wide_decoder()).unwrap_err().to_string();
             assert!(error.contains("reference: damaged"), "{error}");
         }
         // Lengths that promise more, or fewer, values than there are.
