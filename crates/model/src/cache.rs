@@ -12,7 +12,7 @@ pub enum LayerCache {
     /// Each row on its own.
     Rows(RowCache),
     /// A rectangle for all rows.
-    Padded(PaddedCache),
+    Padded(Box<PaddedCache>),
 }
 
 /// Keys and values of one block, left-padded.
@@ -79,7 +79,8 @@ impl KvCache {
             source: Tensor::from_data(TensorData::new(source, [rows * width]), device),
             mask: Tensor::from_data(TensorData::new(mask, [rows, 1, 1, capacity]), device),
         };
-        Self { layers: vec![LayerCache::Padded(PaddedCache { keys: None, values: None, layout }); blocks] }
+        let padded = PaddedCache { keys: None, values: None, layout };
+        Self { layers: vec![LayerCache::Padded(Box::new(padded)); blocks] }
     }
 
     /// Keeps the given rows alone; ascending.
