@@ -3,8 +3,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 
-use crate::Packed;
+use crate::attention::Scores;
 use crate::ops::{RowCache, serves};
+use crate::{DecoderConfig, Packed};
 
 /// The cache of one block.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct PaddedCache {
     keys: Option<Tensor<4>>,
     /// Same shape as the keys.
     values: Option<Tensor<4>>,
+    /// Columns that a new position sees, its own included.
+    window: Option<usize>,
     layout: Layout,
 }
 
@@ -53,10 +56,11 @@ const MASKED: f32 = -1e30;
 
 impl KvCache {
     /// An empty cache for the rows of `packed` and up to `new_tokens` further positions each.
-    pub fn new(packed: &Packed, new_tokens: usize, blocks: usize, device: &Device) -> Self {
+    pub fn new(packed: &Packed, new_tokens: usize, config: &DecoderConfig, device: &Device) -> Self {
         let segments = &packed.segments;
         if serves(device, DType::F32) && !device.is_autodiff() {
-            return Self { layers: vec![LayerCache::Rows(RowCache::new(segments, new_tokens)); blocks] };
+            let layer = |&kind| LayerCache::Rows(RowCache::new(segments, new_tokens, config.window(kind)));
+            return Self { layers: config.layer_types.iter().map(layer).collect() };
         }
         let prefix = segments.prefix;
         let lengths: Vec<usize> = segments.ranges().map(|range| prefix + range.len()).collect();
@@ -79,8 +83,12 @@ impl KvCache {
             source: Tensor::from_data(TensorData::new(source, [rows * width]), device),
             mask: Tensor::from_data(TensorData::new(mask, [rows, 1, 1, capacity]), device),
         };
-        let padded = PaddedCache { keys: None, values: None, layout };
-        Self { layers: vec![LayerCache::Padded(Box::new(padded)); blocks] }
+        let layer = |&kind| {
+            let window = config.window(kind);
+            let padded = PaddedCache { keys: None, values: None, window, layout: layout.clone() };
+            LayerCache::Padded(Box::new(padded))
+        };
+        Self { layers: config.layer_types.iter().map(layer).collect() }
     }
 
     /// Keeps the given rows alone; ascending.
@@ -133,10 +141,10 @@ impl LayerCache {
     ///
     /// # Panics
     /// When there was no prefill, or the capacity is exceeded: both are errors of the caller.
-    pub fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Tensor<3> {
+    pub fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, how: Scores) -> Tensor<3> {
         match self {
-            Self::Rows(cache) => cache.attend(&query, &key, &value),
-            Self::Padded(cache) => cache.attend(query, key, value),
+            Self::Rows(cache) => cache.attend(&query, &key, &value, how),
+            Self::Padded(cache) => cache.attend(query, key, value, how),
         }
     }
 }
@@ -165,7 +173,7 @@ impl PaddedCache {
             .slice_assign([0..*rows, 0..heads, 0..*width, 0..head_dim], columns)
     }
 
-    fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Tensor<3> {
+    fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, how: Scores) -> Tensor<3> {
         let [rows, heads, head_dim] = query.dims();
         let [_, kv_heads, _] = key.dims();
         let column = self.layout.used;
@@ -179,11 +187,12 @@ impl PaddedCache {
         };
         let keys = keys.slice_assign(place.clone(), key.unsqueeze_dim(2));
         let values = values.slice_assign(place, value.unsqueeze_dim(2));
-        let seen = [0..rows, 0..kv_heads, 0..used, 0..head_dim];
+        // Rows are aligned on the right, so that a window begins at the same column in all of them.
+        let first = self.window.map_or(0, |window| used.saturating_sub(window));
+        let seen = [0..rows, 0..kv_heads, first..used, 0..head_dim];
         let query = query.reshape([rows, kv_heads, heads / kv_heads, head_dim]);
         let scores = query.matmul(keys.clone().slice(seen.clone()).swap_dims(2, 3));
-        let scores = scores.mul_scalar(1.0 / (head_dim as f64).sqrt())
-            + self.layout.mask.clone().slice([0..rows, 0..1, 0..1, 0..used]);
+        let scores = how.apply(scores) + self.layout.mask.clone().slice([0..rows, 0..1, 0..1, first..used]);
         let output = softmax(scores, 3).matmul(values.clone().slice(seen));
         self.keys = Some(keys);
         self.values = Some(values);

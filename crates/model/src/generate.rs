@@ -115,8 +115,8 @@ impl Decoding<'_> {
     fn begin(&mut self, chosen: &[usize]) -> Result<()> {
         let prompts: Vec<&[u32]> = chosen.iter().map(|&prompt| &self.prompts[prompt][..]).collect();
         let packed = Packed::new(&prompts)?;
-        let blocks = self.decoder.config().num_hidden_layers;
-        let mut cache = KvCache::new(&packed, self.stop.max_new_tokens, blocks, &self.decoder.device());
+        let config = self.decoder.config();
+        let mut cache = KvCache::new(&packed, self.stop.max_new_tokens, config, &self.decoder.device());
         let next = argmax(self.decoder.prefill(&packed, &mut cache)?)?;
         let row = |(&prompt, id)| Row { prompt, answer: Vec::new(), next: Some(id) };
         self.rows.extend(chosen.iter().zip(next).map(row));

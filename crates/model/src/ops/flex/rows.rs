@@ -10,17 +10,19 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::attention::tanh;
 use super::elementwise::exp;
 use super::product::{Strided, dots};
 use super::{constant, tensor, values, vectorized};
 use crate::Segments;
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, Scores};
 
 /// Keys that go through one tile with a group of queries.
 const KEYS: usize = 3;
 
 /// Attention of the query rows over the pack; shapes as [`super::super::attention`].
-pub fn attend_pack(query: &Tensor<3>, key: &Tensor<3>, value: &Tensor<3>, plan: &AttentionPlan) -> Tensor<3> {
+/// Inputs: query, key, value.
+pub fn attend_pack([query, key, value]: [&Tensor<3>; 3], plan: &AttentionPlan, scores: Scores) -> Tensor<3> {
     let heads = Heads::of(query, key);
     let [query, key, value] = [query, key, value].map(constant);
     let [query, key, value] = [&query, &key, &value].map(values);
@@ -28,14 +30,17 @@ pub fn attend_pack(query: &Tensor<3>, key: &Tensor<3>, value: &Tensor<3>, plan: 
     let mut output = vec![0f32; query.len()];
     let spans: Vec<_> = plan.spans.iter().flat_map(|span| span.queries.clone().map(move |row| (row, span))).collect();
     output.par_chunks_mut(query_width).zip(spans).with_min_len(4).for_each(|(output, (row, span))| {
-        let prefix = if span.sees_prefix { 0..plan.prefix } else { 0..0 };
-        let own = span.keys.start..plan.query_positions[row] + 1;
+        let visible = plan.visible(span, row - span.queries.start);
+        let before = if span.sees_prefix { plan.prefix } else { 0 };
+        let prefix = visible.start.min(before)..before;
+        let own = [visible.start.max(before), visible.end].map(|position| span.keys.start + position - before);
+        let own = own[0]..own[1];
         let seen = [prefix, own].map(|range| {
             let range = range.start * key_width..range.end * key_width;
             (&key[range.clone()], &value[range])
         });
         let query = &query[row * query_width..][..query_width];
-        vectorized(RowAttention { query, seen, heads, output });
+        vectorized(RowAttention { query, seen, heads, scores, output });
     });
     heads.output(output)
 }
@@ -47,6 +52,8 @@ pub struct RowCache {
     segments: Segments,
     /// Positions that each row gets at most, beside those of the pack.
     new_tokens: usize,
+    /// Positions that a new one sees, its own included.
+    window: Option<usize>,
     rows: Vec<CachedRow>,
 }
 
@@ -59,8 +66,8 @@ struct CachedRow {
 
 impl RowCache {
     /// An empty cache for the rows of a pack.
-    pub fn new(segments: &Segments, new_tokens: usize) -> Self {
-        Self { segments: segments.clone(), new_tokens, rows: Vec::new() }
+    pub fn new(segments: &Segments, new_tokens: usize, window: Option<usize>) -> Self {
+        Self { segments: segments.clone(), new_tokens, window, rows: Vec::new() }
     }
 
     /// Stores the pack's keys and values, each `[positions of the pack, kv_heads, head_dim]`.
@@ -84,19 +91,21 @@ impl RowCache {
     ///
     /// # Panics
     /// When the rows are not those that are stored: an error of the caller.
-    pub fn attend(&mut self, query: &Tensor<3>, key: &Tensor<3>, value: &Tensor<3>) -> Tensor<3> {
+    pub fn attend(&mut self, query: &Tensor<3>, key: &Tensor<3>, value: &Tensor<3>, scores: Scores) -> Tensor<3> {
         let (heads, [rows, ..]) = (Heads::of(query, key), query.dims());
         assert_eq!(rows, self.rows.len(), "a step needs a prefill before it, and each row a query");
         let (query_width, key_width) = (heads.heads * heads.head_dim, heads.key_width());
         let [query, key, value] = [query, key, value].map(constant);
         let mut output = vec![0f32; values(&query).len()];
+        let window = self.window;
         let new = values(&key).par_chunks(key_width).zip(values(&value).par_chunks(key_width));
         let asked = output.par_chunks_mut(query_width).zip(values(&query).par_chunks(query_width));
         self.rows.par_iter_mut().zip(new).zip(asked).for_each(|((row, (key, value)), (output, query))| {
             row.keys.extend_from_slice(key);
             row.values.extend_from_slice(value);
-            let seen = [(&row.keys[..], &row.values[..]), (&[], &[])];
-            vectorized(RowAttention { query, seen, heads, output });
+            let first = window.map_or(0, |window| row.keys.len().saturating_sub(window.saturating_mul(key_width)));
+            let seen = [(&row.keys[first..], &row.values[first..]), (&[], &[])];
+            vectorized(RowAttention { query, seen, heads, scores, output });
         });
         heads.output(output)
     }
@@ -141,6 +150,7 @@ struct RowAttention<'a> {
     query: &'a [f32],
     seen: [(&'a [f32], &'a [f32]); 2],
     heads: Heads,
+    scores: Scores,
     output: &'a mut [f32],
 }
 
@@ -152,7 +162,6 @@ impl WithSimd for RowAttention<'_> {
         let Heads { heads, kv_heads, head_dim } = self.heads;
         let (group, width) = (heads / kv_heads, self.heads.key_width());
         let count = self.seen.iter().map(|(keys, _)| keys.len() / width).sum::<usize>();
-        let scale = 1.0 / (head_dim as f32).sqrt();
         let mut weights = vec![0f32; group * count];
         let groups = self.query.chunks(group * head_dim).zip(self.output.chunks_mut(group * head_dim));
         for (head, (query, output)) in groups.enumerate() {
@@ -170,7 +179,13 @@ impl WithSimd for RowAttention<'_> {
                 }
             }
             for (weights, output) in weights.chunks_mut(count).zip(output.chunks_mut(head_dim)) {
-                softmax(weights, scale);
+                match self.scores.softcap {
+                    None => softmax(weights, self.scores.scale as f32),
+                    Some(cap) => {
+                        weights.iter_mut().for_each(|x| *x = cap as f32 * tanh(self.scores, *x));
+                        softmax(weights, 1.0);
+                    }
+                }
                 let all = self.seen.iter().flat_map(|(_, values)| values.chunks(width));
                 for (&weight, value) in weights.iter().zip(all) {
                     add_scaled(simd, output, weight, &value[head * head_dim..][..head_dim]);
