@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use load::find;
 pub use method::Method;
 pub use settings::{
-    Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Resta,
+    Align, AnswerSet, DecoderShape, Evaluation, Finetune, Gguf, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Resta,
     Source, TaskSpec,
 };
 

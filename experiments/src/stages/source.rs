@@ -1,11 +1,10 @@
 //! The model as it comes: a directory, a GGUF file, or a training from nothing.
 
 use std::fs;
-use std::path::Path;
 
 use ::finetune::{Method, TrainSettings};
 use anyhow::{Context as _, Result};
-use model::{DecoderConfig, checkpoint};
+use model::checkpoint;
 use prompts::Tokenizer;
 use realign::loaded::encode_samples;
 use realign::stage::finetune::TrainSummary;
@@ -58,10 +57,7 @@ fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrai
         let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
         let samples = prompts::sample::read_training_jsonl(&corpus)?;
         let examples = encode_samples(&tokenizer, &samples, &corpus)?;
-        let mut json = serde_json::to_value(&pretrain.config)?;
-        json["model_type"] = "llama".into();
-        json["vocab_size"] = tokenizer.vocab_size().into();
-        let config = DecoderConfig::from_json(&json, Path::new("the sweep's `config`"))?;
+        let config = pretrain.config.decoder(tokenizer.vocab_size())?;
         let decoder = finetune::init_random(&config, pretrain.initializer_range, sweep.seed, context.device);
         let settings = TrainSettings {
             epochs: pretrain.epochs,

@@ -2,7 +2,7 @@
 //!
 //! Types and unknown keys are the reader's business (`load.rs`); what a file holds is the stage's.
 
-use super::{Align, Lora, Method, Source, Sweep};
+use super::{Align, DecoderShape, Lora, Method, Source, Sweep};
 
 /// Collects sentences about keys.
 #[derive(Default)]
@@ -45,6 +45,15 @@ impl Problems {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let fine = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
         self.unless(fine, key, || format!("{name:?} must be letters, digits, '-', '_' or '.', and not start with '.'"));
+    }
+
+    /// The first thing that the decoder's own reader finds wrong; the vocabulary is not known yet.
+    fn shape(&mut self, key: &str, shape: &DecoderShape) {
+        match shape.decoder(1) {
+            Ok(_) => {}
+            Err(model::Error::Config { key: inner, reason, .. }) => self.0.push(format!("{key}.{inner}: {reason}")),
+            Err(other) => self.0.push(format!("{key}: {other}")),
+        }
     }
 
     fn lora(&mut self, key: &str, lora: Option<&Lora>) {
@@ -107,25 +116,15 @@ impl Sweep {
             let key = |rest: &str| format!("models[{i}].{rest}");
             if let Source::Pretrain(pretrain) = &model.source {
                 let key = |rest: &str| key(&format!("source.pretrain.{rest}"));
-                let shape = &pretrain.config;
-                for (name, value) in [
-                    ("epochs", pretrain.epochs),
-                    ("batch", pretrain.batch),
-                    ("max_len", pretrain.max_len),
-                    ("config.hidden_size", shape.hidden_size),
-                    ("config.intermediate_size", shape.intermediate_size),
-                    ("config.num_hidden_layers", shape.num_hidden_layers),
-                    ("config.num_attention_heads", shape.num_attention_heads),
-                    ("config.num_key_value_heads", shape.num_key_value_heads),
-                    ("config.max_position_embeddings", shape.max_position_embeddings),
-                ] {
+                for (name, value) in
+                    [("epochs", pretrain.epochs), ("batch", pretrain.batch), ("max_len", pretrain.max_len)]
+                {
                     problems.at_least_one(&key(name), value);
                 }
                 problems.positive(&key("learning_rate"), pretrain.learning_rate);
                 problems.positive(&key("initializer_range"), f64::from(pretrain.initializer_range));
                 pretrain.betas.iter().for_each(|&beta| problems.share(&key("betas"), beta));
-                problems.positive(&key("config.rope_theta"), shape.rope_theta);
-                problems.positive(&key("config.rms_norm_eps"), shape.rms_norm_eps);
+                problems.shape(&key("config"), &pretrain.config);
             }
             if let Some(align) = &model.align {
                 self.check_align(problems, &key("align"), align);

@@ -158,6 +158,49 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
     );
 }
 
+const SHAPE: &str = "{ hidden_size: 64, intermediate_size: 128,";
+
+#[test]
+fn a_shape_of_any_architecture_is_read_with_its_own_keys() {
+    for (keys, window, head_dim) in [
+        ("", None, 16),
+        ("model_type: mistral, sliding_window: 16,", Some(16), 16),
+        ("model_type: gemma, head_dim: 32, hidden_act: gelu_pytorch_tanh,", None, 32),
+        ("model_type: gemma2, sliding_window: 8,", Some(8), 16),
+        (
+            "model_type: gemma3_text, sliding_window: 8, layer_types: [sliding_attention, full_attention, \
+          sliding_attention, full_attention],",
+            Some(8),
+            16,
+        ),
+        ("model_type: qwen2,", None, 16),
+        ("model_type: qwen3, head_dim: 8,", None, 8),
+    ] {
+        let sweep = parse(&SWEEP.replace(SHAPE, &format!("{SHAPE} {keys}"))).unwrap();
+        let Source::Pretrain(pretrain) = &sweep.models[1].source else { panic!("not pretrained") };
+        let config = pretrain.config.decoder(100).unwrap();
+        assert_eq!((config.sliding_window, config.head_dim), (window, head_dim), "{keys}");
+        assert!(config.query_pre_attn_scalar.is_none_or(|scalar| scalar == head_dim));
+        assert_eq!(config.vocab_size, 100);
+    }
+}
+
+#[test]
+fn a_shape_that_makes_no_sense_is_answered_with_its_key() {
+    let key = "test.yaml: models[1].source.pretrain.config.";
+    for (keys, wanted) in [
+        ("model_type: llama, sliding_window: 8,", "sliding_window: llama has none"),
+        ("model_type: qwen2, sliding_window: 8,", "sliding_window: qwen2 has none"),
+        ("head_dim: 7,", "head_dim: 7 is odd"),
+        ("rms_norm_eps: 0,", "rms_norm_eps: `0.0` is not a number above 0"),
+        ("model_type: gemma2, layer_types: [full_attention],", "layer_types: has 1 entries"),
+    ] {
+        assert_says(&error_after(SHAPE, &format!("{SHAPE} {keys}")), &[&format!("{key}{wanted}")]);
+    }
+    let error = error_after(SHAPE, &format!("{SHAPE} model_type: mistrall,"));
+    assert_says(&error, &["models[1].source", "closest right name is `mistral`"]);
+}
+
 #[test]
 fn prompts_are_not_both_trained_on_and_tested() {
     let error = error_after("harmless.jsonl, count: 10", "harmless.jsonl, count: 11");
