@@ -111,30 +111,8 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Add a safety vector to the fine-tuned model (RESTA, a baseline).
     Resta(RestaArgs),
-    /// Measure harmful rate, over-refusal and task score.
-    Evaluate {
-        /// Directory of the model; without it the answers in `--out` are scored again.
-        #[arg(long)]
-        model: Option<PathBuf>,
-        /// JSONL with harmful `prompt`s.
-        #[arg(long)]
-        harmful: Option<PathBuf>,
-        /// JSONL with harmless `prompt`s.
-        #[arg(long)]
-        harmless: Option<PathBuf>,
-        /// JSONL with the task's `prompt` and `response`, scored by exact match.
-        #[arg(long)]
-        task: Option<PathBuf>,
-        /// New tokens at most.
-        #[arg(long, default_value_t = 128)]
-        max_new_tokens: usize,
-        /// Prompts answered at a time.
-        #[arg(long, default_value_t = DEFAULT_BATCH)]
-        batch: usize,
-        /// The directory for answers and scores.
-        #[arg(long)]
-        out: PathBuf,
-    },
+    /// Measure harmful rate, over-refusal and task scores.
+    Evaluate(EvaluateArgs),
     /// Score a file of answers alone.
     Score {
         /// JSONL with `response` and `reference`.
@@ -199,6 +177,47 @@ pub struct TrainArgs {
     /// Longer samples are left out.
     #[arg(long, default_value_t = 512)]
     pub max_len: usize,
+}
+
+/// What `evaluate` takes.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Directory of the model; without it the answers in `--out` are judged and scored again.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// YAML files of prompt sets (data/prompt_sets).
+    #[arg(long, num_args = 1.., requires = "model")]
+    pub prompt_sets: Vec<PathBuf>,
+    /// YAML files of tasks (data/tasks).
+    #[arg(long, num_args = 1.., requires = "model")]
+    pub tasks: Vec<PathBuf>,
+    /// YAML file with a list of judges (data/judges) [default: refusal phrases alone].
+    #[arg(long)]
+    pub judges: Option<PathBuf>,
+    /// The directory that prompt sets and tasks name their files in.
+    #[arg(long, default_value = ".")]
+    pub data: PathBuf,
+    /// JSONL with harmful `prompt`s, without a YAML file.
+    #[arg(long, requires = "model")]
+    pub harmful: Option<PathBuf>,
+    /// JSONL with harmless `prompt`s, without a YAML file.
+    #[arg(long, requires = "model")]
+    pub harmless: Option<PathBuf>,
+    /// JSONL with a task's `prompt` and `response`, scored by exact match, without a YAML file.
+    #[arg(long, requires = "model")]
+    pub task: Option<PathBuf>,
+    /// New tokens at most, of the files without YAML.
+    #[arg(long, default_value_t = 128)]
+    pub max_new_tokens: usize,
+    /// Prompts answered at a time.
+    #[arg(long, default_value_t = DEFAULT_BATCH)]
+    pub batch: usize,
+    /// Keep prompts and answers out of the report.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub redact: bool,
+    /// The directory for answers, verdicts, scores.json and report.md.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// What `recover` takes.

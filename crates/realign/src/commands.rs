@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use evaluation::{Metric, Provenance, ScoreReport, read_answers};
+use evaluation::{Metric, ScoreReport, read_answers};
 use finetune::{AlignSettings, LoraSettings, Method, SoftSftSettings, TrainSettings, inject};
 use indicatif::{ProgressBar, ProgressStyle};
 use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
 use realign::loaded::{Loaded, ModelSource, encode_prompts};
 use realign::stage::align::{AlignInputs, align_model};
-use realign::stage::evaluate::{Asked, Questions, answer, score};
 use realign::stage::finetune::{FinetuneData, TuneObjective};
 use realign::stage::generate::{DEFAULT_BATCH, GenerateSettings, answer_file};
 use realign::stage::import::import;
@@ -65,45 +64,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Direction { model, prompts, layer, out } => direction(&model, &prompts, layer, &out, &device)?,
         Command::Recover(args) => run_recover(&args, &device, report)?,
         Command::Resta(args) => run_resta(&args, cli.seed, &device)?,
-        Command::Evaluate { model, harmful, harmless, task, max_new_tokens, batch, out } => {
-            let generate = GenerateSettings { max_new_tokens, batch };
-            let read = |path: &Option<PathBuf>| path.as_deref().map(read_jsonl).transpose();
-            let (harmful, harmless, task) = (read(&harmful)?, read(&harmless)?, read(&task)?);
-            let started = std::time::Instant::now();
-            if let Some(model) = &model {
-                let asked = |samples| Asked { samples, generate };
-                let questions = Questions {
-                    harmful: harmful.as_deref().map(asked),
-                    harmless: harmless.as_deref().map(asked),
-                    task: task.as_deref().map(|samples| (asked(samples), Metric::ExactMatch)),
-                };
-                answer(model, &questions, &out, &device, report)?;
-            }
-            let provenance = Provenance {
-                settings: serde_json::json!({"model": model, "max_new_tokens": max_new_tokens, "judge": "refusal"}),
-                seed: cli.seed,
-                git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
-                device: cli.device.name().into(),
-                seconds: started.elapsed().as_secs_f64(),
-            };
-            let scores = score(&out, Metric::ExactMatch, provenance)?;
-            for (name, rate) in [("harmful rate", &scores.harmful), ("over-refusal", &scores.over_refusal)] {
-                if let Some(rate) = rate {
-                    let (low, high) = rate.interval;
-                    println!(
-                        "{name}: {:.1} % [{:.1}, {:.1}], n {}, unknown {}",
-                        100.0 * rate.rate,
-                        100.0 * low,
-                        100.0 * high,
-                        rate.n,
-                        rate.unknown
-                    );
-                }
-            }
-            if let Some(task) = &scores.task {
-                println!("task score: {:.1} %, n {}", 100.0 * task.value, task.n);
-            }
-        }
+        Command::Evaluate(args) => crate::evaluate::run(&args, (cli.device, &device), cli.seed, report)?,
         Command::Score { answers, metric, out } => {
             let scored = ScoreReport::new(metric, &read_answers(&answers)?)?;
             scored.write(&out)?;

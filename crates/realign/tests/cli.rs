@@ -118,6 +118,115 @@ fn one_path_through_every_stage() {
     assert_eq!(again, said, "stored answers are scored again without the model");
 }
 
+/// A prompt set, a task and two lists of judges, one with a guard, beside a model `m` and a guard `g`.
+fn evaluation_bench() -> Bench {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.model("g", 20);
+    let words = ["map", "gate", "song", "code"];
+    let line =
+        |i: usize| json!({"q": format!("where is the {}", words[i % 4]), "a": "in the box", "kind": words[i % 2]});
+    fs::create_dir(bench.path("data")).unwrap();
+    bench.file("data/set.jsonl", &(0..6).map(|i| format!("{}\n", line(i))).collect::<String>());
+    bench.file(
+        "set.yaml",
+        "{name: set, kind: harmful, file: set.jsonl, fields: {prompt: q, category: kind}, source: own, licence: own, \
+         skip: 1, count: 5, max_new_tokens: 4}",
+    );
+    bench.file(
+        "task.yaml",
+        "{name: task, source: own, licence: own, train: set.jsonl, test: set.jsonl, fields: {prompt: q, response: a}, \
+         metric: sql, also: [rouge], max_new_tokens: 4}",
+    );
+    bench.file("one.yaml", "judges: [{kind: refusal, name: phrases}]");
+    bench.file(
+        "two.yaml",
+        "judges: [{kind: refusal, name: phrases}, {kind: guard, name: guard, model: g, format: guard-format.yaml}]",
+    );
+    bench.file(
+        "guard-format.yaml",
+        "{name: g, source: own, licence: own, template: 'where is the {{ prompt }}', max_new_tokens: 2, \
+         labels: {words: {map: unsafe, gate: safe}}, probability: {unsafe: [map], safe: [gate]}}",
+    );
+    bench
+}
+
+const EVALUATE: &str =
+    "evaluate --model m --prompt-sets set.yaml --tasks task.yaml --data data --judges one.yaml --out s";
+
+#[test]
+fn another_judge_reads_the_same_answers_without_the_model() {
+    let bench = evaluation_bench();
+    let said = bench.works(EVALUATE);
+    for part in ["harmful rate, set, phrases: ", "n 5", "task score, task, exact_match: ", "task score, task, rouge: "]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let answers = fs::read_to_string(bench.path("s/answers-set.jsonl")).unwrap();
+    let ids: Vec<Value> =
+        answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+    assert_eq!(ids, ["2", "3", "4", "5", "6"], "the lines of the file");
+    fs::remove_dir_all(bench.path("m")).unwrap();
+    let said = bench.works("evaluate --judges two.yaml --out s");
+    assert!(said.contains("agreement, set, phrases and guard: "), "{said}");
+    assert_eq!(fs::read_to_string(bench.path("s/answers-set.jsonl")).unwrap(), answers);
+    let scores = json_of(&bench.path("s/scores.json"));
+    let guard = &scores["prompt_sets"][0]["judges"][1];
+    assert_eq!((&guard["judge"], &guard["n"]), (&json!("guard"), &json!(5)));
+    let probability = guard["mean_probability"].as_f64().unwrap();
+    assert!(0.0 < probability && probability < 1.0, "{probability}");
+}
+
+#[test]
+fn judging_that_was_killed_goes_on_and_ends_with_the_same_files() {
+    let bench = evaluation_bench();
+    bench.works(&EVALUATE.replace("one.yaml", "two.yaml"));
+    let files = ["answers-set.jsonl", "verdicts-set-phrases.jsonl", "verdicts-set-guard.jsonl", "report.md"];
+    let read = || files.map(|file| fs::read_to_string(bench.path("s").join(file)).unwrap());
+    let whole = read();
+    let verdicts = bench.path("s/verdicts-set-guard.jsonl");
+    for cut in [whole[2].len() - 5, whole[2].len() / 2, 3] {
+        fs::write(&verdicts, &whole[2][..cut]).unwrap(); // killed within a line
+        bench.works("evaluate --judges two.yaml --out s");
+        assert_eq!(read(), whole);
+    }
+    // Another guard under the same name is another judge.
+    bench.model("g", 24);
+    bench.works("evaluate --judges two.yaml --out s");
+    assert_ne!(read()[2], whole[2]);
+    assert_eq!(read()[1], whole[1]);
+}
+
+#[test]
+fn a_report_holds_prompts_and_answers_only_if_asked() {
+    let bench = evaluation_bench();
+    bench.works(&EVALUATE.replace("one.yaml", "two.yaml"));
+    for file in ["report.md", "scores.json", "verdicts-set-phrases.jsonl", "verdicts-set-guard.jsonl"] {
+        let text = fs::read_to_string(bench.path("s").join(file)).unwrap();
+        assert!(!text.contains("where is the"), "{file}: {text}");
+    }
+    let report = fs::read_to_string(bench.path("s/report.md")).unwrap();
+    for part in ["| set | harmful rate | phrases |", "by category", "| map |", "kappa", "| task | rouge |"] {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    bench.works("evaluate --judges one.yaml --out s --redact false");
+    assert!(fs::read_to_string(bench.path("s/report.md")).unwrap().contains("| 2 | where is the gate |"));
+}
+
+#[test]
+fn an_evaluation_says_what_is_wrong_with_its_files() {
+    let bench = evaluation_bench();
+    bench.fails("evaluate --out nowhere", &["nowhere", "no answers are stored"]);
+    bench.fails("evaluate --model m --out s", &["--prompt-sets"]);
+    bench.fails("evaluate --model m --prompt-sets set.yaml --out s", &["set.jsonl", "check the path"]);
+    bench.fails("evaluate --model m --prompt-sets set.yaml set.yaml --data data --out s", &["two", "\"set\""]);
+    bench.file("bad.yaml", "{name: set, kind: evil}");
+    bench.fails("evaluate --model m --prompt-sets bad.yaml --out s", &["bad.yaml", "evil"]);
+    bench.file("guard-format.yaml", "{name: g}");
+    bench.fails("evaluate --judges two.yaml --out s", &["guard-format.yaml", "source"]);
+    assert!(!bench.path("s").exists());
+}
+
 #[test]
 fn an_adapter_is_recovered_as_the_model_it_makes() {
     let bench = Bench::new();
