@@ -251,7 +251,7 @@ impl DecoderConfig {
             json["rope_scaling"] = scaling;
         }
         match family.bias {
-            family::Bias::AttentionBias => json["attention_bias"] = self.qkv_bias.into(),
+            family::Bias::AsConfigured => json["attention_bias"] = self.qkv_bias.into(),
             family::Bias::Qkv | family::Bias::None => {}
         }
         match family.windows {

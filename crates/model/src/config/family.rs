@@ -53,7 +53,7 @@ pub(super) enum Bias {
     /// q, k and v.
     Qkv,
     /// All four where `attention_bias` says so.
-    AttentionBias,
+    AsConfigured,
 }
 
 /// Which layers slide.
@@ -81,7 +81,7 @@ const LLAMA: Family = Family {
     tie_word_embeddings: false,
     activation_key: "hidden_act",
     activation: Activation::Silu,
-    bias: Bias::AttentionBias,
+    bias: Bias::AsConfigured,
     windows: Windows::Never,
     qk_norm: false,
     output_norms: false,

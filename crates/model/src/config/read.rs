@@ -258,7 +258,7 @@ fn refuse_partial(keys: &Keys<'_>) -> Result<()> {
 /// Refuses what would silently change the computation.
 fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<()> {
     refuse_partial(keys)?;
-    if family.bias != Bias::AttentionBias && keys.flag_or("attention_bias", false)? {
+    if family.bias != Bias::AsConfigured && keys.flag_or("attention_bias", false)? {
         return Err(keys.error("attention_bias", "is not supported for this architecture"));
     }
     for key in ["mlp_bias", "use_bidirectional_attention"] {

@@ -171,7 +171,7 @@ fn gate_row_backward<const GELU: bool>(outputs: [&mut [f32]; 2], gate: &[f32], u
 /// SiLU: `x`; the tanh approximation of GeLU: `2 sqrt(2 / pi) (x + 0.044715 x^3)`.
 #[inline]
 fn inner<const GELU: bool>(x: f32) -> (f32, f32) {
-    const TWICE: f32 = 1.595_769_1;
+    const TWICE: f32 = 1.595_769;
     if !GELU {
         return (x, 1.0);
     }
