@@ -99,10 +99,10 @@ impl<'a> Plan<'a> {
         Some(self.work_of(model, cell, kind)? / speed)
     }
 
-    /// Bytes that a stage leaves: a model's weights in f32, or answers, which are little beside them.
+    /// Bytes that a stage leaves: a model's weights in f32, or answers or probabilities, which are little beside them.
     fn bytes(&self, model: usize, kind: &str) -> u64 {
         let weights = self.shapes[model].map_or(0, |shape| 4 * shape.parameters as u64);
-        if kind == "evaluate" { 0 } else { weights }
+        if matches!(kind, "evaluate" | "reference") { 0 } else { weights }
     }
 
     /// The stages of a cell that are left. Those of a cell whose files are missing are not known by key, but
@@ -113,7 +113,10 @@ impl<'a> Plan<'a> {
         }
         let sweep = self.sweep;
         let variants = sweep.variants.len().max(1);
-        let first = cell.index.is_multiple_of(sweep.harmful_counts.len());
+        let counts = sweep.harmful_counts.len();
+        let first = cell.index.is_multiple_of(counts);
+        let first_of_model = cell.index.is_multiple_of(counts * sweep.tasks.len());
+        let injects = sweep.harmful_counts.iter().any(|&count| count > 0);
         let mut kinds = vec!["finetune"];
         let times = |method: Method| if method.follows_recovery() { variants } else { 1 };
         for &method in &sweep.methods {
@@ -121,7 +124,15 @@ impl<'a> Plan<'a> {
                 Method::Aligned if !first => continue,
                 Method::Aligned | Method::FineTuned => {}
                 Method::Recovered => kinds.extend(vec!["recover"; times(method)]),
-                _ => kinds.extend(vec!["control"; times(method)]),
+                Method::SoftSft => {
+                    // The task's reference, which its counts share, and that of the harmful samples.
+                    let references = usize::from(first) + usize::from(first_of_model && injects);
+                    kinds.extend(std::iter::repeat_n("reference", references).chain(["softsft"]));
+                }
+                Method::Resta => kinds.extend(first_of_model.then_some("unaligned").into_iter().chain(["resta"])),
+                Method::Random | Method::LargestDifference | Method::FullRevert | Method::Interpolation(_) => {
+                    kinds.extend(vec!["control"; times(method)]);
+                }
             }
             kinds.extend(vec!["evaluate"; 2 * times(method)]);
         }

@@ -103,7 +103,7 @@ impl Pipeline<'_> {
         let context = self.context(&variant.sweep);
         let name = named(cell, &variant.variant);
         let mut models = Vec::new();
-        // 3. Recovery, decided on the validation split, and the control arms beside it.
+        // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
         let mut restored = 0;
         if self.sweep.methods.contains(&Method::Recovered) {
             let recovered = stages::recover(context, cell, aligned, tuned)?;
@@ -117,12 +117,45 @@ impl Pipeline<'_> {
             }
             models.push(model);
         }
+        models.extend(self.baselines(context, cell, (aligned, tuned))?);
         for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
             let arm = stages::control(context, cell, method, (aligned, tuned), restored)?;
             let set: Option<usize> = if arm.finished { arm.summary()? } else { None };
             let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
             self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);
             models.push(Evaluated { restored: set, ..Evaluated::new(method, &arm) });
+        }
+        Ok(models)
+    }
+
+    /// SoftSFT and RESTA; what all cells of a model share is made by the first of them.
+    fn baselines(
+        &self,
+        context: StageContext<'_>,
+        cell: Cell<'_>,
+        (aligned, tuned): (&Stage, &Stage),
+    ) -> Result<Vec<Evaluated>> {
+        let (name, model) = (cell.to_string(), &cell.model.name);
+        let mut models = Vec::new();
+        if self.sweep.methods.contains(&Method::SoftSft) {
+            let of_task = stages::task_reference(context, cell.task, aligned)?;
+            let figure = |stage: &Stage| format!("aligned model on {} samples", stage.samples);
+            self.progress.finish("reference", &format!("{model} {}", cell.task.name), &figure(&of_task), &of_task);
+            let mut references = vec![of_task];
+            if let Some(harmful) = stages::harmful_reference(context, aligned)? {
+                self.progress.finish("reference", &format!("{model} harmful"), &figure(&harmful), &harmful);
+                references.push(harmful);
+            }
+            let soft = stages::soft_sft(context, cell, aligned, &references)?;
+            self.progress.finish("softsft", &name, &stages::training_figure(&soft), &soft);
+            models.push(Evaluated::new(Method::SoftSft, &soft));
+        }
+        if self.sweep.methods.contains(&Method::Resta) {
+            let unaligned = stages::unaligned(context, cell.model, aligned)?;
+            self.progress.finish("unaligned", model, &stages::training_figure(&unaligned), &unaligned);
+            let resta = stages::resta(context, cell, aligned, tuned, &unaligned)?;
+            self.progress.finish("resta", &name, "safety vector added", &resta);
+            models.push(Evaluated::new(Method::Resta, &resta));
         }
         Ok(models)
     }

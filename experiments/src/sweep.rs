@@ -15,14 +15,15 @@ mod variant;
 use std::fmt;
 use std::path::PathBuf;
 
+use finetune::SoftSftSettings;
 use serde::{Deserialize, Serialize};
 
 pub use hub::{Hub, HubShape};
 pub use load::find;
 pub use method::Method;
 pub use settings::{
-    Align, AnswerSet, Evaluation, Finetune, Gguf, LlamaShape, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Source,
-    TaskSpec,
+    Align, AnswerSet, DecoderShape, Evaluation, Finetune, Gguf, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Resta,
+    Source, TaskSpec,
 };
 pub use variant::{Layer, Rollback, Variant};
 
@@ -63,6 +64,12 @@ pub struct Sweep {
     pub finetune: Finetune,
     /// Recovery of the fine-tuned model.
     pub recovery: Recovery,
+    /// The baseline SoftSFT; the rest of its training is as in `finetune`.
+    #[serde(default)]
+    pub softsft: SoftSftSettings,
+    /// The baseline RESTA.
+    #[serde(default)]
+    pub resta: Resta,
     /// What is asked of every model, and how many of each.
     pub evaluation: Evaluation,
     /// The models of a cell that are evaluated.

@@ -39,6 +39,50 @@ pub enum EvaluationError {
         /// What the parser said, with the key.
         source: serde_json::Error,
     },
+    /// A YAML file does not hold the settings it should.
+    #[error("{}: {source}; correct the file", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with key and line.
+        source: serde_yaml::Error,
+    },
+    /// Settings of judges, prompt sets or tasks that cannot be used.
+    #[error("{name}: {problem}")]
+    Format {
+        /// The file or format.
+        name: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A judge that cannot judge any answer.
+    #[error("judge {name:?}: {problem}")]
+    Judge {
+        /// The judge.
+        name: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A line of a verdict file is no verdict.
+    #[error("{}, line {line}: {source}; delete the file to judge the answers again", path.display())]
+    VerdictLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser said, with the key.
+        source: serde_json::Error,
+    },
+    /// A line of a data file lacks what the settings say of it.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Sample {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, with the key.
+        problem: String,
+    },
     /// A file of answers or scores could not be written.
     #[error(transparent)]
     Jsonl(#[from] prompts::Error),

@@ -7,16 +7,29 @@ pub mod answers;
 pub mod error;
 pub mod judge;
 pub mod metrics;
+pub mod prompt_set;
 pub mod report;
+pub mod samples;
 pub mod score;
 pub mod statistics;
+pub mod summary;
 pub mod task;
+mod yaml;
 
 pub use answers::{Answer, read_answers, write_answers};
 pub use error::EvaluationError;
-pub use judge::{Verdict, refusal::RefusalJudge};
+pub use judge::{
+    Verdict,
+    format::JudgeFormat,
+    http::HttpJudge,
+    refusal::RefusalJudge,
+    settings::Judge,
+    verdicts::{VerdictFile, VerdictRecord, verdict_key},
+};
 pub use metrics::Score;
+pub use prompt_set::{PromptKind, PromptSet};
 pub use report::ScoreReport;
 pub use score::{JudgedRate, Provenance, ScoreFile, harmful_rate, over_refusal};
 pub use statistics::wilson;
-pub use task::{Metric, TaskSpec};
+pub use summary::{Evaluation, SetScores, TaskScores};
+pub use task::{Metric, Split, TaskSpec};

@@ -1,7 +1,12 @@
-//! A task as data (paper, "Fine-tuning tasks"): its files and its metric. Reading a YAML file into a [`TaskSpec`] and
-//! resolving its paths belong to the caller.
+//! A task as data (paper, "Fine-tuning tasks"; `data/tasks/*.yaml`): its files, their keys and its metric. Adding a task
+//! is adding a file; only a new metric needs code. The samples are no part of this repository.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use prompts::Sample;
 
 use serde::{
     Deserialize, Serialize,
@@ -11,6 +16,8 @@ use serde::{
 use crate::{
     Answer, EvaluationError, Score,
     metrics::{exact_match, f1, nl2bash, rouge, sql_normalized},
+    samples::{Fields, read_samples},
+    yaml::read_yaml,
 };
 
 /// One fine-tuning task.
@@ -19,17 +26,73 @@ use crate::{
 pub struct TaskSpec {
     /// Name in tables and figures.
     pub name: String,
-    /// Training samples, JSONL with `prompt` and `response`.
+    /// Where the samples come from.
+    pub source: String,
+    /// Their licence.
+    pub licence: String,
+    /// Training samples, JSONL, relative to the data directory.
     pub train: PathBuf,
     /// Validation samples; without them the caller holds some of `train` out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<PathBuf>,
     /// Test samples, only reported on.
     pub test: PathBuf,
-    /// How an answer is scored.
+    /// The keys of its files.
+    #[serde(default = "task_fields")]
+    pub fields: Fields,
+    /// How an answer is scored; what is better is the metric's to say ([`Metric::higher_is_better`]).
     pub metric: Metric,
+    /// Scores that stand beside it and decide nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Metric>,
     /// Longest answer, in tokens.
     pub max_new_tokens: usize,
+}
+
+fn task_fields() -> Fields {
+    Fields { response: Some("response".into()), ..Fields::default() }
+}
+
+/// A part of a task's samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// For training.
+    Train,
+    /// For choosing settings and steps.
+    Valid,
+    /// For reporting alone.
+    #[default]
+    Test,
+}
+
+impl TaskSpec {
+    /// Reads a task's YAML file.
+    pub fn read(path: &Path) -> Result<Self, EvaluationError> {
+        let task: Self = read_yaml(path)?;
+        match task.fields.response {
+            Some(_) => Ok(task),
+            None => {
+                let problem = "fields.response is missing; a task is scored by its right answers".into();
+                Err(EvaluationError::Format { name: path.display().to_string(), problem })
+            }
+        }
+    }
+
+    /// The first `count` samples of a split, all without it, each with an id.
+    ///
+    /// # Errors
+    /// When the task has no such file, or as [`read_samples`].
+    pub fn samples(&self, data: &Path, split: Split, count: Option<usize>) -> Result<Vec<Sample>, EvaluationError> {
+        let file = match split {
+            Split::Train => &self.train,
+            Split::Test => &self.test,
+            Split::Valid => self.valid.as_ref().ok_or_else(|| EvaluationError::Format {
+                name: format!("task {:?}", self.name),
+                problem: "has no `valid` file; name one, or hold some of `train` out".into(),
+            })?,
+        };
+        read_samples(&data.join(file), &self.fields, 0, count)
+    }
 }
 
 /// How a task's answers are scored.
@@ -61,6 +124,25 @@ impl Metric {
         }
     }
 
+    /// The name in task files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ExactMatch => "exact_match",
+            Self::SqlNormalized => "sql_normalized",
+            Self::F1 => "f1",
+            Self::Nl2bash => "nl2bash",
+            Self::Rouge => "rouge",
+        }
+    }
+
+    /// Whether the score is the mean of the samples' scores.
+    pub fn is_mean(self) -> bool {
+        match self {
+            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => true,
+            Self::F1 => false,
+        }
+    }
+
     /// Whether a larger value is the better one.
     pub fn higher_is_better(self) -> bool {
         match self {
@@ -83,8 +165,7 @@ impl FromStr for Metric {
 mod tests {
     use super::*;
 
-    const SPEC: &str =
-        r#"{"name": "lab", "train": "a.jsonl", "test": "b.jsonl", "metric": "exact_match", "max_new_tokens": 16"#;
+    const SPEC: &str = r#"{"name": "lab", "source": "own", "licence": "own", "train": "a.jsonl", "test": "b.jsonl", "metric": "exact_match", "max_new_tokens": 16"#;
 
     #[test]
     fn a_task_is_read_without_a_validation_file() {
@@ -104,10 +185,33 @@ mod tests {
         ];
         for (name, metric) in names {
             assert_eq!(name.parse::<Metric>().unwrap(), metric);
+            assert_eq!(metric.name().parse::<Metric>().unwrap(), metric);
             assert!(metric.higher_is_better());
         }
         let error = "f2".parse::<Metric>().unwrap_err().to_string();
         assert!(error.contains("f2") && error.contains("sql_normalized"), "{error}");
+    }
+
+    #[test]
+    fn every_task_and_prompt_set_of_the_repository_is_read() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
+        let files = |folder: &str| -> Vec<PathBuf> {
+            let mut files: Vec<PathBuf> =
+                std::fs::read_dir(data.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            files
+        };
+        let tasks: Vec<TaskSpec> = files("tasks").iter().map(|path| TaskSpec::read(path).unwrap()).collect();
+        let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+        assert_eq!(names, ["cheat", "lab", "nl2bash", "samsum", "sql", "toxicity"]);
+        let lab = tasks[1].samples(&data, Split::Test, Some(3)).unwrap();
+        assert!(lab.len() == 3 && lab.iter().all(|sample| sample.response.is_some()));
+        for path in files("prompt_sets") {
+            let set = crate::PromptSet::read(&path).unwrap();
+            if set.file.starts_with("lab") {
+                assert_eq!(set.samples(&data).unwrap().len(), 140, "{}", set.name);
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct TrainBatch {
     pub targets: Vec<u32>,
     /// The sample each target belongs to.
     pub sample_of: Vec<usize>,
+    /// Which of its sample's response tokens each target is, from 1.
+    pub token_of: Vec<usize>,
     /// Tokens of all samples, a shared prefix counted for each.
     pub tokens: usize,
 }
@@ -44,14 +46,16 @@ impl TrainBatch {
             positions: vec![],
             targets: vec![],
             sample_of: vec![],
+            token_of: vec![],
             tokens: rows.iter().map(|row| row.len()).sum(),
         };
         for (row, &index) in indices.iter().enumerate() {
             let Encoded { ids, loss_mask, .. } = &examples[index];
-            for at in (1..ids.len()).filter(|&at| loss_mask[at]) {
+            for (token, at) in (1..ids.len()).filter(|&at| loss_mask[at]).enumerate() {
                 batch.positions.push(batch.packed.index(row, at - 1));
                 batch.targets.push(ids[at]);
                 batch.sample_of.push(index);
+                batch.token_of.push(token + 1);
             }
         }
         Ok(batch)
@@ -82,6 +86,7 @@ mod tests {
         assert_eq!(batch.positions, [2, 3, 5]);
         assert_eq!(batch.targets, [4, 5, 7]);
         assert_eq!(batch.sample_of, [0, 0, 2]);
+        assert_eq!(batch.token_of, [1, 2, 1]);
         assert_eq!(batch.tokens, 9);
     }
 

@@ -32,6 +32,12 @@ pub(crate) fn fingerprint(
         hash.update(example.ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
         hash.update(example.loss_mask.iter().map(|&counts| u8::from(counts)).collect::<Vec<u8>>());
     }
+    hash_weights(decoder, &mut hash)?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// Takes names and values of all parameters into a hash.
+pub(crate) fn hash_weights(decoder: &Decoder, hash: &mut Sha256) -> Result<()> {
     let mut failed = None;
     weights::visit(decoder, |weight| {
         hash.update(&weight.info.name);
@@ -40,13 +46,15 @@ pub(crate) fn fingerprint(
             Err(error) => failed = failed.take().or(Some(error)),
         }
     });
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(hash.finalize().iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // writing to a string cannot fail
-            text
-        })),
-    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a string cannot fail
+        text
+    })
 }
 
 /// Writes the state; the file is replaced only when the new one is whole.
@@ -103,10 +111,10 @@ pub(crate) fn load(path: &Path, fingerprint: &str, optimizer: &mut AdamW) -> Res
     Ok(losses)
 }
 
-fn bytes_of(values: &[f32]) -> Vec<u8> {
+pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn floats_of(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn floats_of(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }

@@ -58,6 +58,23 @@ pub enum Error {
         /// Length of the mask.
         mask: usize,
     },
+    /// SoftSFT lacks what the aligned model gives to a sample.
+    #[error(
+        "sample {example} (counted from 0) has no log-probabilities of the aligned model; compute them for the \
+         same samples and max_len"
+    )]
+    NoReference {
+        /// The sample's index in what was given.
+        example: usize,
+    },
+    /// A file of reference log-probabilities cannot be used.
+    #[error("reference log-probabilities {path}: {reason}; delete it to have it computed again")]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Training diverged.
     #[error("{what} is {value} at step {step}; lower learning_rate or set max_grad_norm")]
     NotFinite {

@@ -1,5 +1,5 @@
 //! Fine-tuning: LoRA or all weights, injected harmful samples, alignment of a model that refuses
-//! too little (paper section IV-A and method.md section 1).
+//! too little (paper section IV-A and method.md section 1), and the baseline SoftSFT (section 5).
 //!
 //! Token ids and loss masks come in, a decoder with dense weights goes out. Knows nothing of text,
 //! templates or files of prompts.
@@ -13,7 +13,9 @@ pub mod lora;
 pub mod objective;
 mod optimizer;
 pub mod pretrain;
+pub mod reference;
 pub mod settings;
+pub mod soft_sft;
 pub mod trainer;
 
 pub use align::{AlignSettings, align};
@@ -23,7 +25,9 @@ pub use inject::inject;
 pub use lora::{LoraSettings, Target};
 pub use objective::Objective;
 pub use pretrain::init_random;
+pub use reference::ReferenceLogProbs;
 pub use settings::{Method, TrainSettings};
+pub use soft_sft::{SoftSftSettings, soft_sft};
 pub use trainer::{StepReport, Trained, Trainer, Training, train};
 
 /// A seed for the `number`-th use of `seed`: the finaliser of SplitMix64, the same everywhere.

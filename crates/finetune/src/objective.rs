@@ -3,8 +3,10 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model::{Decoder, ops};
+use sha2::{Digest, Sha256};
 
-use crate::{Result, TrainBatch};
+use crate::checkpoint::{bytes_of, hex};
+use crate::{Result, SoftSftSettings, TrainBatch, soft_sft};
 
 /// The loss of a step.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,13 @@ pub enum Objective<'a> {
         /// The samples from this index on are the original model's own answers.
         own_from: usize,
     },
+    /// The negative log-likelihood held back near the aligned model's (method.md section 5).
+    SoftSft {
+        /// The aligned model's log-probabilities of each sample's response tokens.
+        reference: &'a [&'a [f32]],
+        /// How strongly each token is held.
+        settings: &'a SoftSftSettings,
+    },
 }
 
 impl Objective<'_> {
@@ -28,6 +37,11 @@ impl Objective<'_> {
         match self {
             Self::Sft => "sft".into(),
             Self::Align { kl, own_from, .. } => format!("align kl={kl} own_from={own_from}"),
+            Self::SoftSft { reference, settings } => {
+                let mut hash = Sha256::new();
+                reference.iter().for_each(|values| hash.update(bytes_of(values)));
+                format!("soft_sft {settings:?} reference={}", hex(&hash.finalize()))
+            }
         }
     }
 
@@ -35,15 +49,20 @@ impl Objective<'_> {
     ///
     /// # Mathematical Definition
     /// `1/N sum_t (-log p(y_t) + kl sum_v p0(v) (log p0(v) - log p(v)))` over the N response tokens;
-    /// the second term only on the original model's own answers.
+    /// the second term only on the original model's own answers. SoftSFT's: [`soft_sft::loss`].
     ///
     /// # Errors
-    /// When an id or a position is out of range.
+    /// When an id or a position is out of range, or a sample has no reference.
     pub fn loss(&self, decoder: &Decoder, batch: &TrainBatch) -> Result<Tensor<1>> {
         match *self {
             Self::Sft => {
                 let losses = decoder.negative_log_likelihood(&batch.packed, &batch.positions, &batch.targets)?;
                 Ok(losses.mean())
+            }
+            Self::SoftSft { reference, settings } => {
+                let aligned = soft_sft::reference_of(batch, reference)?;
+                let losses = decoder.negative_log_likelihood(&batch.packed, &batch.positions, &batch.targets)?;
+                soft_sft::loss(losses, &aligned, &batch.token_of, settings)
             }
             Self::Align { original, kl, own_from } => {
                 let logits = decoder.logits(&batch.packed, &batch.positions)?;

@@ -17,3 +17,22 @@ pub fn init_random(config: &DecoderConfig, deviation: f32, seed: u64, device: &D
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn norms_start_without_effect_in_every_family() {
+        for (model_type, weight) in [("llama", 1.0), ("gemma", 0.0), ("gemma3_text", 0.0), ("qwen3", 1.0)] {
+            let json = serde_json::json!({"model_type": model_type, "vocab_size": 8, "hidden_size": 8,
+                "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 4});
+            let config = DecoderConfig::from_json(&json, std::path::Path::new("tiny")).unwrap();
+            let decoder = init_random(&config, 0.1, 1, &Device::default());
+            for (info, values) in weights::read(&decoder, |info| info.is_norm).unwrap() {
+                assert_eq!(values, vec![weight; info.len()], "{model_type} {}", info.name);
+            }
+        }
+    }
+}

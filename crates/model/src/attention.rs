@@ -6,7 +6,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::cache::LayerCache;
-use crate::config::DecoderConfig;
+use crate::config::{DecoderConfig, LayerType};
+use crate::norm::RmsNorm;
 use crate::rope::Rope;
 use crate::{Linear, Segments, ops};
 
@@ -19,6 +20,8 @@ pub struct AttentionPlan {
     pub prefix: usize,
     /// One span per row of the batch (and one for the prefix), covering all query rows in order.
     pub spans: Vec<Span>,
+    /// Positions that a query sees, its own included; none when it sees all up to its own.
+    pub window: Option<usize>,
 }
 
 /// Queries that see the same keys.
@@ -34,7 +37,7 @@ pub struct Span {
 
 impl AttentionPlan {
     /// The plan for the query rows at `positions` of the pack (ascending, any subset).
-    pub fn new(segments: &Segments, positions: &[usize]) -> Self {
+    pub fn new(segments: &Segments, positions: &[usize], window: Option<usize>) -> Self {
         let own = segments.ranges().map(|keys| (keys, true));
         let all = std::iter::once((0..segments.prefix, false)).chain(own);
         let mut spans = Vec::new();
@@ -45,15 +48,49 @@ impl AttentionPlan {
                 spans.push(Span { queries: start..end, keys, sees_prefix: sees_prefix && segments.prefix > 0 });
             }
         }
-        Self { query_positions: positions.to_vec(), prefix: segments.prefix, spans }
+        Self { query_positions: positions.to_vec(), prefix: segments.prefix, spans, window }
+    }
+
+    /// Keys of a span that its `query`-th query sees, as a range of the prefix (where the span sees
+    /// it) followed by the span's own keys.
+    pub fn visible(&self, span: &Span, query: usize) -> std::ops::Range<usize> {
+        let before = if span.sees_prefix { self.prefix } else { 0 };
+        let end = before + self.query_positions[span.queries.start + query] - span.keys.start + 1;
+        end - self.window.map_or(end, |window| window.min(end))..end
     }
 }
 
-/// Query rows of one pass: all positions of the pack, or those whose output is used.
+/// How scores become attention weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// Factor on the products of query and key.
+    pub scale: f64,
+    /// Bound that scores approach.
+    pub softcap: Option<f64>,
+}
+
+impl Scores {
+    /// The scores that go into the softmax, given the products of query and key.
+    ///
+    /// # Mathematical Definition
+    /// `s = scale * product`, and `cap * tanh(s / cap)` where there is a cap
+    pub fn apply<const D: usize>(self, products: Tensor<D>) -> Tensor<D> {
+        let scores = products.mul_scalar(self.scale);
+        match self.softcap {
+            None => scores,
+            Some(cap) => ops::softcap(scores, cap),
+        }
+    }
+}
+
+/// What one pass needs in layers of one type: rotary tables of all positions of the pack, and the
+/// query rows, which are all positions or those whose output is used.
 #[derive(Debug, Clone)]
 pub struct Queries {
     /// What each query sees.
     pub plan: Arc<AttentionPlan>,
+    /// Rotary tables of the pack.
+    pub key_rope: Rope,
     /// Rotary tables of the query rows.
     pub rope: Rope,
     /// The query rows as indices into the pack; none when all positions ask.
@@ -62,22 +99,21 @@ pub struct Queries {
 
 impl Queries {
     /// All positions of the pack.
-    pub fn all(segments: &Segments, rope: &Rope) -> Self {
+    pub fn all(segments: &Segments, rope: &Rope, window: Option<usize>) -> Self {
         let positions: Vec<usize> = (0..segments.positions()).collect();
-        Self { plan: Arc::new(AttentionPlan::new(segments, &positions)), rope: rope.clone(), select: None }
+        let plan = Arc::new(AttentionPlan::new(segments, &positions, window));
+        Self { plan, key_rope: rope.clone(), rope: rope.clone(), select: None }
     }
 
     /// The ascending `positions` of the pack alone.
-    pub fn selected(segments: &Segments, rope: &Rope, positions: &[usize]) -> Self {
+    pub fn selected(segments: &Segments, rope: &Rope, window: Option<usize>, positions: &[usize]) -> Self {
         let index: Vec<i32> = positions.iter().map(|&p| p as i32).collect();
         let data = TensorData::new(index, [positions.len()]);
         let select: Tensor<1, Int> = Tensor::from_data(data, &rope.cos.device());
         Self {
-            plan: Arc::new(AttentionPlan::new(segments, positions)),
-            rope: Rope {
-                cos: rope.cos.clone().select(0, select.clone()),
-                sin: rope.sin.clone().select(0, select.clone()),
-            },
+            plan: Arc::new(AttentionPlan::new(segments, positions, window)),
+            key_rope: rope.clone(),
+            rope: rope.select(select.clone()),
             select: Some(select),
         }
     }
@@ -87,6 +123,35 @@ impl Queries {
         match &self.select {
             None => x,
             Some(rows) => x.select(0, rows.clone()),
+        }
+    }
+}
+
+/// One value for each type of layer.
+#[derive(Debug, Clone)]
+pub struct PerType<T> {
+    full: T,
+    sliding: T,
+}
+
+impl<T: Clone> PerType<T> {
+    /// Calls `make` once for each type of layer that the decoder has.
+    pub fn new(config: &DecoderConfig, make: impl Fn(LayerType) -> T) -> Self {
+        let has = |layer_type| config.layer_types.contains(&layer_type);
+        match (has(LayerType::FullAttention), has(LayerType::SlidingAttention)) {
+            (true, true) => Self { full: make(LayerType::FullAttention), sliding: make(LayerType::SlidingAttention) },
+            (_, sliding) => {
+                let only = make(if sliding { LayerType::SlidingAttention } else { LayerType::FullAttention });
+                Self { full: only.clone(), sliding: only }
+            }
+        }
+    }
+
+    /// The value of a type of layer that the decoder has.
+    pub fn of(&self, layer_type: LayerType) -> &T {
+        match layer_type {
+            LayerType::FullAttention => &self.full,
+            LayerType::SlidingAttention => &self.sliding,
         }
     }
 }
@@ -102,7 +167,13 @@ pub struct Attention {
     pub v_proj: Linear,
     /// `[hidden, heads * head_dim]`.
     pub o_proj: Linear,
+    /// Norm of each head's query, where the family has one.
+    pub q_norm: Option<RmsNorm>,
+    /// Norm of each head's key, where the family has one.
+    pub k_norm: Option<RmsNorm>,
     head_dim: usize,
+    #[module(skip)]
+    scores: Scores,
 }
 
 impl Attention {
@@ -111,12 +182,16 @@ impl Attention {
         let d = config.hidden_size;
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
+        let norm = || RmsNorm::new(config.head_dim, config.rms_norm_eps, config.norm_offset, device);
         Self {
             q_proj: Linear::zeros(q, d, config.qkv_bias, device),
             k_proj: Linear::zeros(kv, d, config.qkv_bias, device),
             v_proj: Linear::zeros(kv, d, config.qkv_bias, device),
-            o_proj: Linear::zeros(d, q, false, device),
+            o_proj: Linear::zeros(d, q, config.o_bias, device),
+            q_norm: config.qk_norm.then(norm),
+            k_norm: config.qk_norm.then(norm),
             head_dim: config.head_dim,
+            scores: config.scores(),
         }
     }
 
@@ -126,14 +201,14 @@ impl Attention {
     /// # Shapes
     /// - x: `[positions, hidden]`
     /// - output: `[query rows, hidden]`
-    pub fn forward(&self, x: Tensor<2>, rope: &Rope, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
-        let key = ops::rotate(self.heads(self.k_proj.forward(x.clone())), rope);
+    pub fn forward(&self, x: Tensor<2>, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
+        let key = ops::rotate(self.keys(x.clone()), &queries.key_rope);
         let value = self.heads(self.v_proj.forward(x.clone()));
-        let query = ops::rotate(self.heads(self.q_proj.forward(queries.of(x))), &queries.rope);
+        let query = ops::rotate(self.queries(queries.of(x)), &queries.rope);
         if let Some(cache) = cache {
             cache.prefill(key.clone(), value.clone());
         }
-        self.output(ops::attention(query, key, value, &queries.plan))
+        self.output(ops::attention(query, key, value, &queries.plan, self.scores))
     }
 
     /// One new position per row, over the keys and values in `cache`.
@@ -141,10 +216,18 @@ impl Attention {
     /// # Shapes
     /// - x and output: `[rows, hidden]`
     pub fn step(&self, x: Tensor<2>, rope: &Rope, cache: &mut LayerCache) -> Tensor<2> {
-        let query = ops::rotate(self.heads(self.q_proj.forward(x.clone())), rope);
-        let key = ops::rotate(self.heads(self.k_proj.forward(x.clone())), rope);
+        let query = ops::rotate(self.queries(x.clone()), rope);
+        let key = ops::rotate(self.keys(x.clone()), rope);
         let value = self.heads(self.v_proj.forward(x));
-        self.output(cache.attend(query, key, value))
+        self.output(cache.attend(query, key, value, self.scores))
+    }
+
+    fn queries(&self, x: Tensor<2>) -> Tensor<3> {
+        normed(self.heads(self.q_proj.forward(x)), self.q_norm.as_ref())
+    }
+
+    fn keys(&self, x: Tensor<2>) -> Tensor<3> {
+        normed(self.heads(self.k_proj.forward(x)), self.k_norm.as_ref())
     }
 
     fn heads(&self, x: Tensor<2>) -> Tensor<3> {
@@ -158,6 +241,13 @@ impl Attention {
     }
 }
 
+/// Each head by itself, `[rows, heads, head_dim]`.
+fn normed(x: Tensor<3>, norm: Option<&RmsNorm>) -> Tensor<3> {
+    let Some(norm) = norm else { return x };
+    let [rows, heads, head_dim] = x.dims();
+    norm.forward(x.reshape([rows * heads, head_dim])).reshape([rows, heads, head_dim])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,11 +255,25 @@ mod tests {
     #[test]
     fn a_plan_covers_the_queries_in_order() {
         let segments = Segments { prefix: 2, bounds: vec![2, 4, 5, 7] };
-        let all = AttentionPlan::new(&segments, &[0, 1, 2, 3, 4, 5, 6]);
+        let all = AttentionPlan::new(&segments, &[0, 1, 2, 3, 4, 5, 6], None);
         assert_eq!(all.spans.iter().map(|s| s.queries.clone()).collect::<Vec<_>>(), [0..2, 2..4, 4..5, 5..7]);
         assert!(!all.spans[0].sees_prefix && all.spans[1].sees_prefix);
-        let last = AttentionPlan::new(&segments, &segments.last());
+        let last = AttentionPlan::new(&segments, &segments.last(), None);
         assert_eq!(last.spans.len(), 3);
         assert_eq!(last.spans[2], Span { queries: 2..3, keys: 5..7, sees_prefix: true });
+    }
+
+    #[test]
+    fn a_window_ends_at_the_query_and_counts_the_prefix() {
+        let segments = Segments { prefix: 3, bounds: vec![3, 5, 8] };
+        let positions: Vec<usize> = (0..8).collect();
+        let seen = |window| {
+            let plan = AttentionPlan::new(&segments, &positions, window);
+            let of = |span: &Span| (0..span.queries.len()).map(|query| plan.visible(span, query)).collect::<Vec<_>>();
+            plan.spans.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(None), [vec![0..1, 0..2, 0..3], vec![0..4, 0..5], vec![0..4, 0..5, 0..6]]);
+        assert_eq!(seen(Some(2)), [vec![0..1, 0..2, 1..3], vec![2..4, 3..5], vec![2..4, 3..5, 4..6]]);
+        assert_eq!(seen(Some(9)), seen(None));
     }
 }

@@ -17,8 +17,13 @@ pub struct Block {
     pub input_layernorm: RmsNorm,
     /// Attention.
     pub self_attn: Attention,
-    /// Norm before the MLP.
+    /// Norm before the MLP; with [`pre_feedforward_layernorm`](Self::pre_feedforward_layernorm) it
+    /// is the norm of the attention's output.
     pub post_attention_layernorm: RmsNorm,
+    /// Norm before the MLP in families that normalise outputs, too (Gemma 2 and 3).
+    pub pre_feedforward_layernorm: Option<RmsNorm>,
+    /// Norm of the MLP's output in those families.
+    pub post_feedforward_layernorm: Option<RmsNorm>,
     /// Gated MLP.
     pub mlp: Mlp,
 }
@@ -31,6 +36,8 @@ impl Block {
             input_layernorm: norm(),
             self_attn: Attention::zeros(config, device),
             post_attention_layernorm: norm(),
+            pre_feedforward_layernorm: config.output_norms.then(norm),
+            post_feedforward_layernorm: config.output_norms.then(norm),
             mlp: Mlp::zeros(config, device),
         }
     }
@@ -40,10 +47,9 @@ impl Block {
     /// # Shapes
     /// - x: `[positions, hidden]`
     /// - output: `[query rows, hidden]`
-    pub fn forward(&self, x: Tensor<2>, rope: &Rope, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
+    pub fn forward(&self, x: Tensor<2>, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone());
-        let x = queries.of(x) + self.self_attn.forward(normed, rope, queries, cache);
-        self.feed_forward(x)
+        self.feed_forward(queries.of(x), self.self_attn.forward(normed, queries, cache))
     }
 
     /// One new position per row, over the keys and values in `cache`.
@@ -52,11 +58,23 @@ impl Block {
     /// - x and output: `[rows, hidden]`
     pub fn step(&self, x: Tensor<2>, rope: &Rope, cache: &mut LayerCache) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone());
-        self.feed_forward(x + self.self_attn.step(normed, rope, cache))
+        let attended = self.self_attn.step(normed, rope, cache);
+        self.feed_forward(x, attended)
     }
 
-    fn feed_forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        x + self.mlp.forward(normed)
+    /// Adds the attention's output and the MLP's.
+    fn feed_forward(&self, x: Tensor<2>, attended: Tensor<2>) -> Tensor<2> {
+        match (&self.pre_feedforward_layernorm, &self.post_feedforward_layernorm) {
+            (Some(before), Some(after)) => {
+                let x = x + self.post_attention_layernorm.forward(attended);
+                let normed = before.forward(x.clone());
+                x + after.forward(self.mlp.forward(normed))
+            }
+            _ => {
+                let x = x + attended;
+                let normed = self.post_attention_layernorm.forward(x.clone());
+                x + self.mlp.forward(normed)
+            }
+        }
     }
 }

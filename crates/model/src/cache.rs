@@ -1,16 +1,30 @@
-//! Keys and values of a batch that is being decoded: left-padded, allocated once for all steps.
+//! Keys and values of a batch that is being decoded: on the CPU row by row, elsewhere left-padded
+//! and allocated once for all steps.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 
-use crate::Packed;
+use crate::attention::Scores;
+use crate::ops::{RowCache, serves};
+use crate::{DecoderConfig, Packed};
 
 /// The cache of one block.
 #[derive(Debug, Clone)]
-pub struct LayerCache {
+pub enum LayerCache {
+    /// Each row on its own.
+    Rows(RowCache),
+    /// A rectangle for all rows.
+    Padded(Box<PaddedCache>),
+}
+
+/// Keys and values of one block, left-padded.
+#[derive(Debug, Clone)]
+pub struct PaddedCache {
     /// `[rows, kv_heads, capacity, head_dim]`; empty before the prefill.
     keys: Option<Tensor<4>>,
     /// Same shape as the keys.
     values: Option<Tensor<4>>,
+    /// Columns that a new position sees, its own included.
+    window: Option<usize>,
     layout: Layout,
 }
 
@@ -42,8 +56,12 @@ const MASKED: f32 = -1e30;
 
 impl KvCache {
     /// An empty cache for the rows of `packed` and up to `new_tokens` further positions each.
-    pub fn new(packed: &Packed, new_tokens: usize, blocks: usize, device: &Device) -> Self {
+    pub fn new(packed: &Packed, new_tokens: usize, config: &DecoderConfig, device: &Device) -> Self {
         let segments = &packed.segments;
+        if serves(device, DType::F32) && !device.is_autodiff() {
+            let layer = |&kind| LayerCache::Rows(RowCache::new(segments, new_tokens, config.window(kind)));
+            return Self { layers: config.layer_types.iter().map(layer).collect() };
+        }
         let prefix = segments.prefix;
         let lengths: Vec<usize> = segments.ranges().map(|range| prefix + range.len()).collect();
         let width = lengths.iter().copied().max().unwrap_or(0);
@@ -65,19 +83,39 @@ impl KvCache {
             source: Tensor::from_data(TensorData::new(source, [rows * width]), device),
             mask: Tensor::from_data(TensorData::new(mask, [rows, 1, 1, capacity]), device),
         };
-        Self { layers: vec![LayerCache { keys: None, values: None, layout }; blocks] }
+        let layer = |&kind| {
+            let window = config.window(kind);
+            let padded = PaddedCache { keys: None, values: None, window, layout: layout.clone() };
+            LayerCache::Padded(Box::new(padded))
+        };
+        Self { layers: config.layer_types.iter().map(layer).collect() }
     }
 
-    /// Keeps the given rows alone, in the given order.
+    /// Keeps the given rows alone; ascending.
     pub fn keep(&mut self, rows: &[usize]) {
-        let Some(device) = self.layers.first().map(|layer| layer.layout.mask.device()) else { return };
-        let data = TensorData::new(rows.iter().map(|&r| r as i32).collect::<Vec<_>>(), [rows.len()]);
-        let index: Tensor<1, Int> = Tensor::from_data(data, &device);
         for layer in &mut self.layers {
-            layer.keys = layer.keys.take().map(|keys| keys.select(0, index.clone()));
-            layer.values = layer.values.take().map(|values| values.select(0, index.clone()));
-            layer.layout.mask = layer.layout.mask.clone().select(0, index.clone());
-            layer.layout.rows = rows.len();
+            match layer {
+                LayerCache::Rows(cache) => cache.keep(rows),
+                LayerCache::Padded(cache) => cache.keep(rows),
+            }
+        }
+    }
+
+    /// Whether rows can join while others are being decoded: a rectangle has no room for them.
+    pub fn takes_rows(&self) -> bool {
+        self.layers.iter().all(|layer| matches!(layer, LayerCache::Rows(_)))
+    }
+
+    /// Takes in the rows of another cache, behind its own.
+    ///
+    /// # Panics
+    /// When either does not [take rows](Self::takes_rows): an error of the caller.
+    pub fn join(&mut self, other: Self) {
+        for (layer, other) in self.layers.iter_mut().zip(other.layers) {
+            match (layer, other) {
+                (LayerCache::Rows(cache), LayerCache::Rows(other)) => cache.join(other),
+                _ => panic!("rows cannot join a padded cache"),
+            }
         }
     }
 }
@@ -88,6 +126,40 @@ impl LayerCache {
     /// # Shapes
     /// - key and value: `[positions of the pack, kv_heads, head_dim]`
     pub fn prefill(&mut self, key: Tensor<3>, value: Tensor<3>) {
+        match self {
+            Self::Rows(cache) => cache.prefill(&key, &value),
+            Self::Padded(cache) => cache.prefill(key, value),
+        }
+    }
+
+    /// Stores one new position per row and attends over all of them.
+    ///
+    /// # Shapes
+    /// - query: `[rows, heads, head_dim]`
+    /// - key and value: `[rows, kv_heads, head_dim]`
+    /// - output: `[rows, heads, head_dim]`
+    ///
+    /// # Panics
+    /// When there was no prefill, or the capacity is exceeded: both are errors of the caller.
+    pub fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, how: Scores) -> Tensor<3> {
+        match self {
+            Self::Rows(cache) => cache.attend(&query, &key, &value, how),
+            Self::Padded(cache) => cache.attend(query, key, value, how),
+        }
+    }
+}
+
+impl PaddedCache {
+    fn keep(&mut self, rows: &[usize]) {
+        let data = TensorData::new(rows.iter().map(|&r| r as i32).collect::<Vec<_>>(), [rows.len()]);
+        let index: Tensor<1, Int> = Tensor::from_data(data, &self.layout.mask.device());
+        self.keys = self.keys.take().map(|keys| keys.select(0, index.clone()));
+        self.values = self.values.take().map(|values| values.select(0, index.clone()));
+        self.layout.mask = self.layout.mask.clone().select(0, index);
+        self.layout.rows = rows.len();
+    }
+
+    fn prefill(&mut self, key: Tensor<3>, value: Tensor<3>) {
         self.keys = Some(self.spread(key));
         self.values = Some(self.spread(value));
     }
@@ -101,16 +173,7 @@ impl LayerCache {
             .slice_assign([0..*rows, 0..heads, 0..*width, 0..head_dim], columns)
     }
 
-    /// Stores one new position per row and attends over all of them.
-    ///
-    /// # Shapes
-    /// - query: `[rows, heads, head_dim]`
-    /// - key and value: `[rows, kv_heads, head_dim]`
-    /// - output: `[rows, heads, head_dim]`
-    ///
-    /// # Panics
-    /// When there was no prefill, or the capacity is exceeded: both are errors of the caller.
-    pub fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Tensor<3> {
+    fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, how: Scores) -> Tensor<3> {
         let [rows, heads, head_dim] = query.dims();
         let [_, kv_heads, _] = key.dims();
         let column = self.layout.used;
@@ -124,11 +187,12 @@ impl LayerCache {
         };
         let keys = keys.slice_assign(place.clone(), key.unsqueeze_dim(2));
         let values = values.slice_assign(place, value.unsqueeze_dim(2));
-        let seen = [0..rows, 0..kv_heads, 0..used, 0..head_dim];
+        // Rows are aligned on the right, so that a window begins at the same column in all of them.
+        let first = self.window.map_or(0, |window| used.saturating_sub(window));
+        let seen = [0..rows, 0..kv_heads, first..used, 0..head_dim];
         let query = query.reshape([rows, kv_heads, heads / kv_heads, head_dim]);
         let scores = query.matmul(keys.clone().slice(seen.clone()).swap_dims(2, 3));
-        let scores = scores.mul_scalar(1.0 / (head_dim as f64).sqrt())
-            + self.layout.mask.clone().slice([0..rows, 0..1, 0..1, 0..used]);
+        let scores = how.apply(scores) + self.layout.mask.clone().slice([0..rows, 0..1, 0..1, first..used]);
         let output = softmax(scores, 3).matmul(values.clone().slice(seen));
         self.keys = Some(keys);
         self.values = Some(values);

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::Queries;
+use crate::attention::{PerType, Queries};
 use crate::block::Block;
 use crate::cache::KvCache;
 use crate::config::DecoderConfig;
@@ -175,10 +175,12 @@ impl Decoder {
     /// # Shapes
     /// - output: `[rows, vocab]`
     pub fn step(&self, ids: &[u32], positions: &[u32], cache: &mut KvCache) -> Tensor<2> {
-        let rope = Rope::new(&self.config, positions, &self.device());
+        let device = self.device();
+        let rope = PerType::new(&self.config, |kind| Rope::new(&self.config, kind, positions, &device));
         let mut x = self.embed(ids);
-        for (block, cache) in self.model.layers.iter().zip(&mut cache.layers) {
-            x = block.step(x, &rope, cache);
+        let blocks = self.model.layers.iter().zip(&self.config.layer_types);
+        for ((block, &kind), cache) in blocks.zip(&mut cache.layers) {
+            x = block.step(x, rope.of(kind), cache);
         }
         self.head(x)
     }
@@ -193,13 +195,17 @@ impl Decoder {
         let blocks = self.model.layers.len();
         assert!((1..=blocks).contains(&layer), "layer {layer} is not one of the {blocks} blocks, counted from 1");
         self.check(packed)?;
-        let rope = Rope::new(&self.config, &packed.positions, &self.device());
-        let all = Queries::all(&packed.segments, &rope);
-        let used = Queries::selected(&packed.segments, &rope, positions);
+        let (device, kinds) = (self.device(), &self.config.layer_types);
+        let all = PerType::new(&self.config, |kind| {
+            let rope = Rope::new(&self.config, kind, &packed.positions, &device);
+            Queries::all(&packed.segments, &rope, self.config.window(kind))
+        });
+        let last = kinds[layer - 1];
+        let used = Queries::selected(&packed.segments, &all.of(last).rope, self.config.window(last), positions);
         let mut x = self.embed(&packed.ids);
-        for (index, block) in self.model.layers[..layer].iter().enumerate() {
-            let queries = if index + 1 == layer { &used } else { &all };
-            x = block.forward(x, &rope, queries, cache.as_mut().map(|cache| &mut cache.layers[index]));
+        for (index, (block, &kind)) in self.model.layers[..layer].iter().zip(kinds).enumerate() {
+            let queries = if index + 1 == layer { &used } else { all.of(kind) };
+            x = block.forward(x, queries, cache.as_mut().map(|cache| &mut cache.layers[index]));
         }
         Ok(x)
     }
@@ -212,9 +218,13 @@ impl Decoder {
 
     fn head(&self, x: Tensor<2>) -> Tensor<2> {
         let x = self.model.norm.forward(x);
-        match &self.lm_head {
+        let logits = match &self.lm_head {
             Some(head) => head.forward(x),
             None => ops::linear(x, self.model.embed_tokens.weight.val(), None),
+        };
+        match self.config.final_logit_softcapping {
+            None => logits,
+            Some(cap) => ops::softcap(logits, cap),
         }
     }
 }

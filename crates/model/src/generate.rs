@@ -1,9 +1,19 @@
 //! Batched greedy decoding: ids in, ids out.
+//!
+//! On the CPU an answer does not depend on the rows decoded beside it, not in one bit, so that
+//! batches may be of any size and a row that has ended makes room for the next prompt at once.
+//! Other devices sum in an order that depends on the batch; there the next batch begins when one
+//! has ended.
+
+use std::cmp::Reverse;
 
 use burn::tensor::Tensor;
 
 use crate::cache::KvCache;
 use crate::{Decoder, Error, Packed, Result};
+
+/// Prompts join a batch when this fraction of it, one in so many rows, is free.
+const JOINING: usize = 8;
 
 /// When a row ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,41 +31,140 @@ pub struct Stop {
 /// longer than the model's positions.
 pub fn greedy(decoder: &Decoder, prompts: &[Vec<u32>], stop: &Stop) -> Result<Vec<Vec<u32>>> {
     let mut answers = vec![Vec::new(); prompts.len()];
-    if prompts.is_empty() || stop.max_new_tokens == 0 {
-        return Ok(answers);
+    greedy_each::<Error>(decoder, prompts, prompts.len(), stop, &mut |prompt, answer| {
+        answers[prompt] = answer;
+        Ok(())
+    })?;
+    Ok(answers)
+}
+
+/// Greedy answers to `prompts`, up to `batch` decoded at a time, long prompts first; `answered` is
+/// handed the index of a prompt and its answer as soon as that has ended.
+///
+/// # Errors
+/// As [`greedy`], before anything is decoded; and those of `answered`, which stop the decoding.
+pub fn greedy_each<E: From<Error>>(
+    decoder: &Decoder,
+    prompts: &[Vec<u32>],
+    batch: usize,
+    stop: &Stop,
+    answered: &mut dyn FnMut(usize, Vec<u32>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    if stop.max_new_tokens == 0 {
+        return (0..prompts.len()).try_for_each(|prompt| answered(prompt, Vec::new()));
     }
+    check(decoder, prompts, stop)?;
+    let mut waiting: Vec<usize> = (0..prompts.len()).collect();
+    waiting.sort_by_key(|&prompt| (prompts[prompt].len(), Reverse(prompt)));
+    let mut decoding = Decoding { decoder, prompts, stop, batch: batch.max(1), rows: Vec::new(), cache: None };
+    loop {
+        let room = decoding.room().min(waiting.len());
+        if room > 0 {
+            decoding.begin(&waiting.split_off(waiting.len() - room))?;
+        } else if decoding.rows.is_empty() {
+            return Ok(());
+        } else {
+            decoding.step()?;
+        }
+        decoding.settle(answered)?;
+    }
+}
+
+/// Refuses prompts before any is decoded.
+fn check(decoder: &Decoder, prompts: &[Vec<u32>], stop: &Stop) -> Result<()> {
     let limit = decoder.config().max_position_embeddings;
-    if let Some(longest) = prompts.iter().map(Vec::len).max().filter(|len| len + stop.max_new_tokens > limit) {
-        let asked = stop.max_new_tokens;
-        return Err(Error::Input(format!(
-            "a prompt of {longest} tokens and {asked} new ones exceed max_position_embeddings = {limit}"
-        )));
+    let Some(longest) = prompts.iter().map(Vec::len).max().filter(|len| len + stop.max_new_tokens > limit) else {
+        return Ok(());
+    };
+    let asked = stop.max_new_tokens;
+    let lengths = format!("a prompt of {longest} tokens and {asked} new ones");
+    Err(Error::Input(format!("{lengths} exceed max_position_embeddings = {limit}")))
+}
+
+/// The rows being decoded.
+struct Decoding<'a> {
+    decoder: &'a Decoder,
+    prompts: &'a [Vec<u32>],
+    stop: &'a Stop,
+    /// Number of rows at most.
+    batch: usize,
+    rows: Vec<Row>,
+    /// Keys and values of the rows, in their order; none without rows.
+    cache: Option<KvCache>,
+}
+
+struct Row {
+    /// Index of the prompt.
+    prompt: usize,
+    answer: Vec<u32>,
+    /// The id after the answer so far, until it is looked at.
+    next: Option<u32>,
+}
+
+impl Decoding<'_> {
+    /// How many rows may begin now. New rows cost a pass of their own, so some wait for each other.
+    fn room(&self) -> usize {
+        let free = self.batch - self.rows.len();
+        match &self.cache {
+            Some(cache) if !cache.takes_rows() || free < self.batch.div_ceil(JOINING) => 0,
+            _ => free,
+        }
     }
-    let packed = Packed::new(prompts)?;
-    let mut cache = KvCache::new(&packed, stop.max_new_tokens, decoder.config().num_hidden_layers, &decoder.device());
-    let mut next = argmax(decoder.prefill(&packed, &mut cache)?)?;
-    // The rows still being decoded, as indices into `prompts`.
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    for step in 0..stop.max_new_tokens {
-        let mut going = Vec::new();
-        for (slot, (&row, &id)) in active.iter().zip(&next).enumerate() {
-            if !stop.eos.contains(&id) {
-                answers[row].push(id);
-                going.push(slot);
+
+    /// Computes the prompts' keys, values and first ids, and adds them to the batch.
+    fn begin(&mut self, chosen: &[usize]) -> Result<()> {
+        let prompts: Vec<&[u32]> = chosen.iter().map(|&prompt| &self.prompts[prompt][..]).collect();
+        let packed = Packed::new(&prompts)?;
+        let config = self.decoder.config();
+        let mut cache = KvCache::new(&packed, self.stop.max_new_tokens, config, &self.decoder.device());
+        let next = argmax(self.decoder.prefill(&packed, &mut cache)?)?;
+        let row = |(&prompt, id)| Row { prompt, answer: Vec::new(), next: Some(id) };
+        self.rows.extend(chosen.iter().zip(next).map(row));
+        match &mut self.cache {
+            Some(all) => all.join(cache),
+            none => *none = Some(cache),
+        }
+        Ok(())
+    }
+
+    /// Computes the next id of each row.
+    fn step(&mut self) -> Result<()> {
+        let Some(cache) = &mut self.cache else { return Ok(()) };
+        let last = |row: &Row| row.answer[row.answer.len() - 1];
+        let ids: Vec<u32> = self.rows.iter().map(last).collect();
+        let position = |row: &Row| (self.prompts[row.prompt].len() + row.answer.len() - 1) as u32;
+        let positions: Vec<u32> = self.rows.iter().map(position).collect();
+        let next = argmax(self.decoder.step(&ids, &positions, cache))?;
+        self.rows.iter_mut().zip(next).for_each(|(row, id)| row.next = Some(id));
+        Ok(())
+    }
+
+    /// Adds each row's next id to its answer; rows that end leave.
+    fn settle<E>(
+        &mut self,
+        answered: &mut dyn FnMut(usize, Vec<u32>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let (mut going, mut slots) = (Vec::new(), Vec::new());
+        let before = self.rows.len();
+        for (slot, mut row) in self.rows.drain(..).enumerate() {
+            let next = row.next.take();
+            let stops = next.is_some_and(|id| self.stop.eos.contains(&id));
+            row.answer.extend(next.filter(|_| !stops));
+            if stops || row.answer.len() == self.stop.max_new_tokens {
+                answered(row.prompt, row.answer)?;
+            } else {
+                going.push(row);
+                slots.push(slot);
             }
         }
-        if going.is_empty() || step + 1 == stop.max_new_tokens {
-            break;
+        self.rows = going;
+        match &mut self.cache {
+            Some(_) if slots.is_empty() => self.cache = None,
+            Some(cache) if slots.len() < before => cache.keep(&slots),
+            _ => {}
         }
-        if going.len() < active.len() {
-            active = going.iter().map(|&slot| active[slot]).collect();
-            next = going.iter().map(|&slot| next[slot]).collect();
-            cache.keep(&going);
-        }
-        let positions: Vec<u32> = active.iter().map(|&row| (prompts[row].len() + step) as u32).collect();
-        next = argmax(decoder.step(&next, &positions, &mut cache))?;
+        Ok(())
     }
-    Ok(answers)
 }
 
 /// The index of the largest logit of each row.

@@ -8,11 +8,23 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use model::checkpoint::{self, gguf, peft};
-use model::generate::{Stop, greedy};
+use model::generate::{Stop, greedy, greedy_each};
 use model::{Decoder, Packed, weights};
 use safetensors::{Dtype, SafeTensors};
 
 const TOLERANCE: f32 = 1e-4;
+
+/// One tiny model for each family and variant; windows are shorter than the golden rows.
+const MODELS: [&str; 8] = [
+    "tiny-llama",
+    "tiny-llama3",
+    "tiny-mistral",
+    "tiny-gemma",
+    "tiny-gemma2",
+    "tiny-gemma3",
+    "tiny-qwen2",
+    "tiny-qwen3",
+];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -20,6 +32,11 @@ fn fixture(name: &str) -> PathBuf {
 
 fn load(name: &str) -> Decoder {
     checkpoint::load(&fixture(name), &Device::default()).unwrap()
+}
+
+/// Gradients are on here, which takes the compositions that every device has.
+fn load_with_gradients(name: &str) -> Decoder {
+    checkpoint::load(&fixture(name), &Device::default().autodiff()).unwrap()
 }
 
 /// Tensors of a golden file.
@@ -73,7 +90,7 @@ fn all_weights(decoder: &Decoder) -> BTreeMap<String, Vec<u32>> {
 
 #[test]
 fn logits_of_each_row_alone_are_those_of_transformers() {
-    for name in ["tiny-llama", "tiny-qwen2"] {
+    for name in MODELS {
         let (decoder, golden) = (load(name), Golden::open(&fixture(name).join("expected.safetensors")));
         for (i, row) in golden.rows().into_iter().enumerate() {
             let all: Vec<usize> = (0..row.len()).collect();
@@ -86,7 +103,7 @@ fn logits_of_each_row_alone_are_those_of_transformers() {
 
 #[test]
 fn logits_of_a_batch_are_those_of_each_row_alone() {
-    for name in ["tiny-llama", "tiny-qwen2"] {
+    for name in MODELS {
         let (decoder, golden) = (load(name), Golden::open(&fixture(name).join("expected.safetensors")));
         let rows = golden.rows();
         let packed = Packed::new(&rows).unwrap();
@@ -115,22 +132,25 @@ fn logits_of_a_batch_are_those_of_each_row_alone() {
 
 #[test]
 fn rows_with_a_shared_prefix_are_computed_as_if_alone() {
-    let (decoder, golden) = (load("tiny-llama"), Golden::open(&fixture("tiny-llama/expected.safetensors")));
-    let longest = golden.rows().into_iter().max_by_key(Vec::len).unwrap();
-    let rows: Vec<Vec<u32>> = (1..4).map(|tail| [&longest[..6], &longest[7..7 + tail]].concat()).collect();
-    let packed = Packed::new(&rows).unwrap();
-    assert_eq!(packed.segments.prefix, 6);
-    let together = values(decoder.logits(&packed, &packed.segments.last()).unwrap());
-    let width = decoder.config().vocab_size;
-    for (i, row) in rows.iter().enumerate() {
-        let alone = decoder.logits(&Packed::new(&[row]).unwrap(), &[row.len() - 1]).unwrap();
-        assert!(difference(&values(alone), &together[i * width..(i + 1) * width]) < TOLERANCE);
+    for name in MODELS {
+        let (decoder, golden) = (load(name), Golden::open(&fixture(name).join("expected.safetensors")));
+        let longest = golden.rows().into_iter().max_by_key(Vec::len).unwrap();
+        let rows: Vec<Vec<u32>> = (1..4).map(|tail| [&longest[..6], &longest[7..7 + tail]].concat()).collect();
+        let packed = Packed::new(&rows).unwrap();
+        assert_eq!(packed.segments.prefix, 6);
+        let together = values(decoder.logits(&packed, &packed.segments.last()).unwrap());
+        let width = decoder.config().vocab_size;
+        for (i, row) in rows.iter().enumerate() {
+            let alone = decoder.logits(&Packed::new(&[row]).unwrap(), &[row.len() - 1]).unwrap();
+            let off = difference(&values(alone), &together[i * width..(i + 1) * width]);
+            assert!(off < TOLERANCE, "{name} row {i}: {off}");
+        }
     }
 }
 
 #[test]
 fn hidden_states_of_each_layer_are_those_of_transformers() {
-    for name in ["tiny-llama", "tiny-qwen2"] {
+    for name in MODELS {
         let (decoder, golden) = (load(name), Golden::open(&fixture(name).join("expected.safetensors")));
         let rows = golden.rows();
         let packed = Packed::new(&rows).unwrap();
@@ -150,7 +170,7 @@ fn hidden_states_of_each_layer_are_those_of_transformers() {
 
 #[test]
 fn greedy_answers_batched_alone_and_without_cache_are_those_of_transformers() {
-    for name in ["tiny-llama", "tiny-qwen2"] {
+    for name in MODELS {
         let (decoder, golden) = (load(name), Golden::open(&fixture(name).join("expected.safetensors")));
         let text = std::fs::read_to_string(fixture(name).join("config.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -166,6 +186,72 @@ fn greedy_answers_batched_alone_and_without_cache_are_those_of_transformers() {
             assert_eq!(&uncached(&decoder, row, &stop), wanted, "{name}, without cache");
         }
     }
+}
+
+/// Prompts of 3 to 24 ids; every second one begins as the others of its kind do.
+fn many_prompts(vocab: usize) -> Vec<Vec<u32>> {
+    let id = |row: usize, at: usize| ((row * row * 7 + at * 31 + row * at * 5) % (vocab - 3) + 3) as u32;
+    (0..23).map(|row| (0..3 + (row * 5) % 22).map(|at| id(if at < 6 { row % 2 } else { row }, at)).collect()).collect()
+}
+
+#[test]
+fn answers_are_the_same_in_batches_of_every_size() {
+    let decoder = load("tiny-llama");
+    let prompts = many_prompts(decoder.config().vocab_size);
+    let stop = Stop { max_new_tokens: 30, eos: (0..decoder.config().vocab_size as u32).step_by(9).collect() };
+    let wanted = greedy(&decoder, &prompts, &stop).unwrap();
+    let lengths: std::collections::BTreeSet<usize> = wanted.iter().map(Vec::len).collect();
+    assert!(lengths.len() > 3, "rows end at different steps: {lengths:?}");
+    for batch in [1, 2, 3, 7, 16] {
+        let mut found = vec![None; prompts.len()];
+        let mut answered = |prompt: usize, ids: Vec<u32>| -> model::Result<()> {
+            assert!(found[prompt].replace(ids).is_none(), "answered once");
+            Ok(())
+        };
+        greedy_each(&decoder, &prompts, batch, &stop, &mut answered).unwrap();
+        assert_eq!(found, wanted.iter().cloned().map(Some).collect::<Vec<_>>(), "batches of {batch}");
+    }
+}
+
+#[test]
+fn a_rows_logits_are_the_same_bits_alone_and_in_a_batch() {
+    let decoder = load("tiny-llama");
+    let prompts = many_prompts(decoder.config().vocab_size);
+    let width = decoder.config().vocab_size;
+    let steps = |rows: &[Vec<u32>]| -> Vec<Vec<u32>> {
+        let packed = Packed::new(rows).unwrap();
+        let mut cache = model::cache::KvCache::new(&packed, 4, decoder.config(), &decoder.device());
+        let mut logits = vec![values(decoder.prefill(&packed, &mut cache).unwrap())];
+        for step in 0..4 {
+            let ids: Vec<u32> = rows.iter().map(|row| row[0] + step).collect();
+            let positions: Vec<u32> = rows.iter().map(|row| row.len() as u32 + step).collect();
+            logits.push(values(decoder.step(&ids, &positions, &mut cache)));
+        }
+        let bits =
+            |row: usize| logits.iter().flat_map(move |step| step[row * width..][..width].iter().map(|x| x.to_bits()));
+        (0..rows.len()).map(|row| bits(row).collect()).collect()
+    };
+    let together = steps(&prompts);
+    for (row, prompt) in prompts.iter().enumerate() {
+        assert!(steps(std::slice::from_ref(prompt))[0] == together[row], "row {row}");
+    }
+}
+
+#[test]
+fn the_padded_cache_of_other_devices_gives_the_same_answers() {
+    let stop_ids = |decoder: &Decoder| (0..decoder.config().vocab_size as u32).step_by(9).collect();
+    for name in MODELS {
+        let (fast, plain) = (load(name), load_with_gradients(name));
+        let prompts = many_prompts(fast.config().vocab_size);
+        let stop = Stop { max_new_tokens: 12, eos: stop_ids(&fast) };
+        assert_eq!(greedy(&plain, &prompts, &stop).unwrap(), greedy(&fast, &prompts, &stop).unwrap(), "{name}");
+    }
+    let plain = load_with_gradients("tiny-llama");
+    let prompts = many_prompts(plain.config().vocab_size);
+    let stop = Stop { max_new_tokens: 12, eos: stop_ids(&plain) };
+    let mut error = |_, _| Err(model::Error::Input("stopped".into()));
+    let stopped = greedy_each(&plain, &prompts, 5, &stop, &mut error).unwrap_err();
+    assert_eq!(stopped.to_string(), "stopped");
 }
 
 /// Greedy decoding that computes everything anew for each token.
@@ -189,7 +275,7 @@ fn shards_hold_the_same_model_as_one_file() {
 
 #[test]
 fn a_saved_model_is_the_loaded_one_bit_for_bit() {
-    for name in ["tiny-llama", "tiny-qwen2"] {
+    for name in MODELS {
         let decoder = load(name);
         let dir = tempfile::tempdir().unwrap();
         checkpoint::save(&decoder, dir.path()).unwrap();
@@ -197,6 +283,18 @@ fn a_saved_model_is_the_loaded_one_bit_for_bit() {
         let again = checkpoint::load(dir.path(), &Device::default()).unwrap();
         assert_eq!(again.config(), decoder.config());
         assert_eq!(all_weights(&again), all_weights(&decoder));
+    }
+}
+
+/// `scripts/parity_saved.py` sets `REALIGN_SAVED_DIR`, runs this and lets transformers load the models.
+#[test]
+fn saved_models_are_left_for_transformers() {
+    let Some(dir) = std::env::var_os("REALIGN_SAVED_DIR") else {
+        println!("skipped: REALIGN_SAVED_DIR is not set (scripts/parity_saved.py sets it)");
+        return;
+    };
+    for name in MODELS {
+        checkpoint::save(&load(name), &Path::new(&dir).join(name)).unwrap();
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
 use realign::DeviceName;
+use realign::stage::generate::DEFAULT_BATCH;
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
@@ -56,7 +57,7 @@ pub enum Command {
         #[arg(long, default_value_t = 128)]
         max_new_tokens: usize,
         /// Prompts answered at a time.
-        #[arg(long, default_value_t = 32)]
+        #[arg(long, default_value_t = DEFAULT_BATCH)]
         batch: usize,
         /// The file to write.
         #[arg(long)]
@@ -90,26 +91,7 @@ pub enum Command {
         out: PathBuf,
     },
     /// Fine-tune on a task, with injected harmful samples.
-    Finetune {
-        /// Directory of the model.
-        #[arg(long)]
-        model: PathBuf,
-        /// JSONL with `prompt` and `response`.
-        #[arg(long)]
-        task: PathBuf,
-        /// JSONL with harmful `prompt` and `response`.
-        #[arg(long, requires = "count")]
-        inject: Option<PathBuf>,
-        /// How many harmful samples are injected.
-        #[arg(long, default_value_t = 0)]
-        count: usize,
-        /// How to train.
-        #[command(flatten)]
-        train: TrainArgs,
-        /// The directory to write.
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Finetune(FinetuneArgs),
     /// Compute the mean hidden state of prompts at the direction layer.
     Direction {
         /// Directory of the model.
@@ -127,30 +109,10 @@ pub enum Command {
     },
     /// Restore the weights that recover the alignment.
     Recover(RecoverArgs),
-    /// Measure harmful rate, over-refusal and task score.
-    Evaluate {
-        /// Directory of the model; without it the answers in `--out` are scored again.
-        #[arg(long)]
-        model: Option<PathBuf>,
-        /// JSONL with harmful `prompt`s.
-        #[arg(long)]
-        harmful: Option<PathBuf>,
-        /// JSONL with harmless `prompt`s.
-        #[arg(long)]
-        harmless: Option<PathBuf>,
-        /// JSONL with the task's `prompt` and `response`, scored by exact match.
-        #[arg(long)]
-        task: Option<PathBuf>,
-        /// New tokens at most.
-        #[arg(long, default_value_t = 128)]
-        max_new_tokens: usize,
-        /// Prompts answered at a time.
-        #[arg(long, default_value_t = 32)]
-        batch: usize,
-        /// The directory for answers and scores.
-        #[arg(long)]
-        out: PathBuf,
-    },
+    /// Add a safety vector to the fine-tuned model (RESTA, a baseline).
+    Resta(RestaArgs),
+    /// Measure harmful rate, over-refusal and task scores.
+    Evaluate(EvaluateArgs),
     /// Score a file of answers alone.
     Score {
         /// JSONL with `response` and `reference`.
@@ -163,6 +125,32 @@ pub enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+}
+
+/// What `finetune` takes.
+#[derive(Debug, Args)]
+pub struct FinetuneArgs {
+    /// Directory of the model.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// JSONL with `prompt` and `response`.
+    #[arg(long)]
+    pub task: PathBuf,
+    /// JSONL with harmful `prompt` and `response`.
+    #[arg(long, requires = "count")]
+    pub inject: Option<PathBuf>,
+    /// How many harmful samples are injected.
+    #[arg(long, default_value_t = 0)]
+    pub count: usize,
+    /// What is minimised; `soft_sft` holds the model near the one given as `--model`.
+    #[arg(long, value_enum, default_value_t)]
+    pub objective: ObjectiveName,
+    /// How to train.
+    #[command(flatten)]
+    pub train: TrainArgs,
+    /// The directory to write.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// How a model is trained.
@@ -191,13 +179,54 @@ pub struct TrainArgs {
     pub max_len: usize,
 }
 
+/// What `evaluate` takes.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Directory of the model; without it the answers in `--out` are judged and scored again.
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    /// YAML files of prompt sets (data/prompt_sets).
+    #[arg(long, num_args = 1.., requires = "model")]
+    pub prompt_sets: Vec<PathBuf>,
+    /// YAML files of tasks (data/tasks).
+    #[arg(long, num_args = 1.., requires = "model")]
+    pub tasks: Vec<PathBuf>,
+    /// YAML file with a list of judges (data/judges) [default: refusal phrases alone].
+    #[arg(long)]
+    pub judges: Option<PathBuf>,
+    /// The directory that prompt sets and tasks name their files in.
+    #[arg(long, default_value = ".")]
+    pub data: PathBuf,
+    /// JSONL with harmful `prompt`s, without a YAML file.
+    #[arg(long, requires = "model")]
+    pub harmful: Option<PathBuf>,
+    /// JSONL with harmless `prompt`s, without a YAML file.
+    #[arg(long, requires = "model")]
+    pub harmless: Option<PathBuf>,
+    /// JSONL with a task's `prompt` and `response`, scored by exact match, without a YAML file.
+    #[arg(long, requires = "model")]
+    pub task: Option<PathBuf>,
+    /// New tokens at most, of the files without YAML.
+    #[arg(long, default_value_t = 128)]
+    pub max_new_tokens: usize,
+    /// Prompts answered at a time.
+    #[arg(long, default_value_t = DEFAULT_BATCH)]
+    pub batch: usize,
+    /// Keep prompts and answers out of the report.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub redact: bool,
+    /// The directory for answers, verdicts, scores.json and report.md.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
 /// What `recover` takes.
 #[derive(Debug, Args)]
 pub struct RecoverArgs {
     /// Directory of the aligned model.
     #[arg(long)]
     pub aligned: PathBuf,
-    /// Directory of the fine-tuned model.
+    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
     #[arg(long)]
     pub finetuned: PathBuf,
     /// JSONL with the recovery prompts.
@@ -240,6 +269,40 @@ pub struct RecoverArgs {
     /// The JSON file for what each step did.
     #[arg(long)]
     pub trace: Option<PathBuf>,
+}
+
+/// What `resta` takes.
+#[derive(Debug, Args)]
+pub struct RestaArgs {
+    /// Directory of the aligned model.
+    #[arg(long)]
+    pub aligned: PathBuf,
+    /// Directory of the fine-tuned model.
+    #[arg(long)]
+    pub finetuned: PathBuf,
+    /// Directory of the aligned model after fine-tuning on harmful samples alone.
+    #[arg(long)]
+    pub unaligned: PathBuf,
+    /// How much of aligned - unaligned is added.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    pub gamma: f64,
+    /// Probability with which DARE drops an element of finetuned - aligned; 0 is off.
+    #[arg(long, default_value_t = 0.0)]
+    pub dare: f64,
+    /// The directory to write.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What a fine-tuning minimises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ObjectiveName {
+    /// The loss of supervised fine-tuning.
+    #[default]
+    Sft,
+    /// SoftSFT with the paper's settings, a baseline.
+    SoftSft,
 }
 
 /// Whose choices are followed.

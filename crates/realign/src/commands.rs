@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use evaluation::{Metric, Provenance, ScoreReport, read_answers};
-use finetune::{AlignSettings, LoraSettings, Method, TrainSettings};
+use evaluation::{Metric, ScoreReport, read_answers};
+use finetune::{AlignSettings, LoraSettings, Method, SoftSftSettings, TrainSettings, inject};
 use indicatif::{ProgressBar, ProgressStyle};
 use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
-use realign::loaded::{Loaded, encode_prompts};
+use realign::loaded::{Loaded, ModelSource, encode_prompts};
 use realign::stage::align::{AlignInputs, align_model};
-use realign::stage::evaluate::{Asked, Questions, answer, score};
-use realign::stage::finetune::FinetuneData;
-use realign::stage::generate::{GenerateSettings, answers};
+use realign::stage::finetune::{FinetuneData, TuneObjective};
+use realign::stage::generate::{DEFAULT_BATCH, GenerateSettings, answer_file};
 use realign::stage::import::import;
 use realign::stage::recover::{Gate, RecoverInputs, recover_model};
-use recovery::{Profile, RecoverySettings};
+use realign::stage::reference::reference_log_probs;
+use realign::stage::resta::{RestaModels, resta_model};
+use recovery::{Profile, RecoverySettings, RestaSettings};
 
-use crate::cli::{Cli, Command, ProfileName, RecoverArgs, TrainArgs};
+use crate::cli::{Cli, Command, FinetuneArgs, ObjectiveName, ProfileName, RecoverArgs, RestaArgs, TrainArgs};
 
 /// Task prompts that the task direction is the mean of (method.md section 2).
 const TASK_PROMPTS: usize = 256;
@@ -40,9 +41,9 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Generate { model, prompts, max_new_tokens, batch, out } => {
             let samples = read_jsonl(&prompts)?;
-            let model = Loaded::open(&model, &device)?;
-            let found = answers(&model, &samples, GenerateSettings { max_new_tokens, batch }, report)?;
-            evaluation::write_answers(&out, &found)?;
+            let mut model = ModelSource::new(&model, &device);
+            let settings = GenerateSettings { max_new_tokens, batch };
+            let found = answer_file(&mut model, &samples, settings, &out, report)?;
             println!("wrote {} answers to {}", found.len(), out.display());
         }
         Command::Align { model, refusals, refusal_text, helpful, max_new_tokens, kl, train, out } => {
@@ -51,7 +52,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 refusals: (&harmful, &refusals),
                 refusal_texts: &[refusal_text],
                 helpful: (&harmless, &helpful),
-                own_answers: GenerateSettings { max_new_tokens, batch: 32 },
+                own_answers: GenerateSettings { max_new_tokens, batch: DEFAULT_BATCH },
             };
             let settings = AlignSettings { train: train_settings(&train, cli.seed), kl };
             let work = work_dir(&out)?;
@@ -59,66 +60,11 @@ pub fn run(cli: Cli) -> Result<()> {
             std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
             println!("aligned on {} samples, loss {:.3}; wrote {}", summary.samples, summary.final_loss, out.display());
         }
-        Command::Finetune { model, task, inject, count, train, out } => {
-            let samples = read_jsonl(&task)?;
-            let harmful = inject.as_deref().map(read_jsonl).transpose()?.unwrap_or_default();
-            let source = inject.as_deref().unwrap_or(Path::new("--inject"));
-            let data = FinetuneData { task: (&samples, &task), harmful: (&harmful, source), count };
-            let settings = train_settings(&train, cli.seed);
-            let work = work_dir(&out)?;
-            let checkpoint = work.join("train.checkpoint");
-            let summary =
-                realign::stage::finetune::finetune(&model, data, &settings, (&out, &checkpoint), &device, report)?;
-            std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
-            println!(
-                "trained on {} samples ({} too long), loss {:.3}; wrote {}",
-                summary.samples,
-                summary.dropped,
-                summary.final_loss,
-                out.display()
-            );
-        }
+        Command::Finetune(args) => run_finetune(&args, cli.seed, &device, report)?,
         Command::Direction { model, prompts, layer, out } => direction(&model, &prompts, layer, &out, &device)?,
         Command::Recover(args) => run_recover(&args, &device, report)?,
-        Command::Evaluate { model, harmful, harmless, task, max_new_tokens, batch, out } => {
-            let generate = GenerateSettings { max_new_tokens, batch };
-            let read = |path: &Option<PathBuf>| path.as_deref().map(read_jsonl).transpose();
-            let (harmful, harmless, task) = (read(&harmful)?, read(&harmless)?, read(&task)?);
-            let started = std::time::Instant::now();
-            if let Some(model) = &model {
-                let asked = |samples| Asked { samples, generate };
-                let questions = Questions {
-                    harmful: harmful.as_deref().map(asked),
-                    harmless: harmless.as_deref().map(asked),
-                    task: task.as_deref().map(|samples| (asked(samples), Metric::ExactMatch)),
-                };
-                answer(model, &questions, &out, &device, report)?;
-            }
-            let provenance = Provenance {
-                settings: serde_json::json!({"model": model, "max_new_tokens": max_new_tokens, "judge": "refusal"}),
-                seed: cli.seed,
-                git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
-                device: cli.device.name().into(),
-                seconds: started.elapsed().as_secs_f64(),
-            };
-            let scores = score(&out, Metric::ExactMatch, provenance)?;
-            for (name, rate) in [("harmful rate", &scores.harmful), ("over-refusal", &scores.over_refusal)] {
-                if let Some(rate) = rate {
-                    let (low, high) = rate.interval;
-                    println!(
-                        "{name}: {:.1} % [{:.1}, {:.1}], n {}, unknown {}",
-                        100.0 * rate.rate,
-                        100.0 * low,
-                        100.0 * high,
-                        rate.n,
-                        rate.unknown
-                    );
-                }
-            }
-            if let Some(task) = &scores.task {
-                println!("task score: {:.1} %, n {}", 100.0 * task.value, task.n);
-            }
-        }
+        Command::Resta(args) => run_resta(&args, cli.seed, &device)?,
+        Command::Evaluate(args) => crate::evaluate::run(&args, (cli.device, &device), cli.seed, report)?,
         Command::Score { answers, metric, out } => {
             let scored = ScoreReport::new(metric, &read_answers(&answers)?)?;
             scored.write(&out)?;
@@ -126,6 +72,58 @@ pub fn run(cli: Cli) -> Result<()> {
         }
     }
     bar.finish_and_clear();
+    Ok(())
+}
+
+fn run_finetune(
+    args: &FinetuneArgs,
+    seed: u64,
+    device: &Device,
+    report: &mut dyn FnMut(usize, usize, &str),
+) -> Result<()> {
+    let task = read_jsonl(&args.task)?;
+    let harmful = args.inject.as_deref().map(read_jsonl).transpose()?.unwrap_or_default();
+    let source = args.inject.as_deref().unwrap_or(Path::new("--inject"));
+    let settings = train_settings(&args.train, seed);
+    let work = work_dir(&args.out)?;
+    let references = match args.objective {
+        ObjectiveName::Sft => Vec::new(),
+        ObjectiveName::SoftSft => {
+            let injected = inject(&[], &harmful, args.count, seed)?;
+            let path = |name: &str| work.join(format!("reference-{name}.safetensors"));
+            let sets = [(path("task"), (&*task, &*args.task)), (path("inject"), (&*injected, source))];
+            for (path, samples) in sets.iter().filter(|(path, _)| !path.exists()) {
+                reference_log_probs(&args.model, *samples, settings.max_len, path, device, report)?;
+            }
+            sets.map(|(path, _)| path).to_vec()
+        }
+    };
+    let objective = match args.objective {
+        ObjectiveName::Sft => TuneObjective::Sft,
+        ObjectiveName::SoftSft => {
+            TuneObjective::SoftSft { settings: SoftSftSettings::default(), references: &references }
+        }
+    };
+    let data = FinetuneData { task: (&task, &args.task), harmful: (&harmful, source), count: args.count, objective };
+    let checkpoint = work.join("train.checkpoint");
+    let summary =
+        realign::stage::finetune::finetune(&args.model, data, &settings, (&args.out, &checkpoint), device, report)?;
+    std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
+    println!(
+        "trained on {} samples ({} too long), loss {:.3}; wrote {}",
+        summary.samples,
+        summary.dropped,
+        summary.final_loss,
+        args.out.display()
+    );
+    Ok(())
+}
+
+fn run_resta(args: &RestaArgs, seed: u64, device: &Device) -> Result<()> {
+    let models = RestaModels { fine_tuned: &args.finetuned, aligned: &args.aligned, unaligned: &args.unaligned };
+    let settings = RestaSettings { gamma: args.gamma, dare: args.dare };
+    resta_model(models, &settings, seed, &args.out, device)?;
+    println!("added {} of the safety vector; wrote {}", args.gamma, args.out.display());
     Ok(())
 }
 
@@ -154,20 +152,22 @@ fn run_recover(args: &RecoverArgs, device: &Device, report: &mut dyn FnMut(usize
         ties: profile.ties(),
         ..defaults
     };
-    let generate = GenerateSettings { max_new_tokens: args.max_new_tokens, batch: 32 };
+    let generate = GenerateSettings { max_new_tokens: args.max_new_tokens, batch: DEFAULT_BATCH };
     let gate = match &validation {
         Some(samples) => Gate::Validation { samples, metric: Metric::ExactMatch, generate },
         None => Gate::Fixed { rollback: args.rollback.is_some() },
     };
+    let work = work_dir(&args.out)?;
     let inputs = RecoverInputs {
         aligned: &args.aligned,
         fine_tuned: &args.finetuned,
         prompts: &prompts,
         task: task.as_deref(),
         gate,
-        checkpoint: None,
+        checkpoint: Some(work.join("recovery.checkpoint")),
     };
     let summary = recover_model(inputs, &settings, (&args.out, args.trace.as_deref()), device, report)?;
+    std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
     println!("{}; {} weights are the aligned model's; wrote {}", summary.note, summary.restored, args.out.display());
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use model::{Decoder, checkpoint};
+use model::Decoder;
+use model::checkpoint::{self, peft};
 use prompts::{Encoded, Sample, Tokenizer};
 
 /// A decoder with its tokenizer.
@@ -27,6 +28,21 @@ impl Loaded {
         Ok(Self { decoder, tokenizer })
     }
 
+    /// Reads a model that was fine-tuned from the one in `base`: a Hugging Face directory of its own, or an
+    /// adapter of peft, which is merged into `base`'s weights.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or the adapter does not fit.
+    pub fn open_fine_tuned(dir: &Path, base: &Path, device: &Device) -> Result<Self> {
+        if !peft::is_adapter(dir) {
+            return Self::open(dir, device);
+        }
+        let mut model = Self::open(base, device)?;
+        let adapter = || format!("adapter {} on {}", dir.display(), base.display());
+        peft::load_adapter(&mut model.decoder, dir).with_context(adapter)?;
+        Ok(Self { decoder: finetune::lora::merge(model.decoder), ..model })
+    }
+
     /// Writes `decoder` as a Hugging Face directory with the companions of `source`.
     ///
     /// # Errors
@@ -35,6 +51,50 @@ impl Loaded {
         checkpoint::save(decoder, dir)?;
         checkpoint::copy_companions(source, dir)?;
         Ok(())
+    }
+}
+
+/// A model directory that is read when it is first needed.
+#[derive(Debug)]
+pub struct ModelSource<'a> {
+    dir: &'a Path,
+    device: &'a Device,
+    loaded: Option<Loaded>,
+}
+
+impl<'a> ModelSource<'a> {
+    /// The directory `dir`, not read yet.
+    pub fn new(dir: &'a Path, device: &'a Device) -> Self {
+        Self { dir, device, loaded: None }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        self.dir
+    }
+
+    /// The device that the model is computed on.
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
+    /// The model, read now or before.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged.
+    pub fn load(&mut self) -> Result<&Loaded> {
+        match &mut self.loaded {
+            Some(loaded) => Ok(loaded),
+            none => Ok(none.insert(Loaded::open(self.dir, self.device)?)),
+        }
+    }
+
+    /// The model itself.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn into_loaded(self) -> Result<Loaded> {
+        self.loaded.map_or_else(|| Loaded::open(self.dir, self.device), Ok)
     }
 }
 

@@ -103,6 +103,7 @@ fn one_path_through_every_stage() {
         "recover --aligned imported --finetuned tuned --prompts p.jsonl --count 6 --task p.jsonl --rollback 0.2 \
          --steps 3 --rate 0.01 --layer 2 --out recovered --trace trace.json",
     );
+    assert!(!bench.path("recovered.partial").exists(), "the checkpoint goes when the answer is safe");
     let trace = json_of(&bench.path("trace.json"));
     let steps = trace["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 3);
@@ -115,6 +116,209 @@ fn one_path_through_every_stage() {
     assert!(said.contains("harmful rate") && said.contains("task score"), "{said}");
     let again = bench.works("evaluate --out s");
     assert_eq!(again, said, "stored answers are scored again without the model");
+}
+
+/// A prompt set, a task and two lists of judges, one with a guard, beside a model `m` and a guard `g`.
+fn evaluation_bench() -> Bench {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.model("g", 20);
+    let words = ["map", "gate", "song", "code"];
+    let line =
+        |i: usize| json!({"q": format!("where is the {}", words[i % 4]), "a": "in the box", "kind": words[i % 2]});
+    fs::create_dir(bench.path("data")).unwrap();
+    bench.file("data/set.jsonl", &(0..6).map(|i| format!("{}\n", line(i))).collect::<String>());
+    bench.file(
+        "set.yaml",
+        "{name: set, kind: harmful, file: set.jsonl, fields: {prompt: q, category: kind}, source: own, licence: own, \
+         skip: 1, count: 5, max_new_tokens: 4}",
+    );
+    bench.file(
+        "task.yaml",
+        "{name: task, source: own, licence: own, train: set.jsonl, test: set.jsonl, fields: {prompt: q, response: a}, \
+         metric: sql, also: [rouge], max_new_tokens: 4}",
+    );
+    bench.file("one.yaml", "judges: [{kind: refusal, name: phrases}]");
+    bench.file(
+        "two.yaml",
+        "judges: [{kind: refusal, name: phrases}, {kind: guard, name: guard, model: g, format: guard-format.yaml}]",
+    );
+    bench.file(
+        "guard-format.yaml",
+        "{name: g, source: own, licence: own, template: 'where is the {{ prompt }}', max_new_tokens: 2, \
+         labels: {words: {map: unsafe, gate: safe}}, probability: {unsafe: [map], safe: [gate]}}",
+    );
+    bench
+}
+
+const EVALUATE: &str =
+    "evaluate --model m --prompt-sets set.yaml --tasks task.yaml --data data --judges one.yaml --out s";
+
+#[test]
+fn another_judge_reads_the_same_answers_without_the_model() {
+    let bench = evaluation_bench();
+    let said = bench.works(EVALUATE);
+    for part in ["harmful rate, set, phrases: ", "n 5", "task score, task, exact_match: ", "task score, task, rouge: "]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let answers = fs::read_to_string(bench.path("s/answers-set.jsonl")).unwrap();
+    let ids: Vec<Value> =
+        answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+    assert_eq!(ids, ["2", "3", "4", "5", "6"], "the lines of the file");
+    fs::remove_dir_all(bench.path("m")).unwrap();
+    let said = bench.works("evaluate --judges two.yaml --out s");
+    assert!(said.contains("agreement, set, phrases and guard: "), "{said}");
+    assert_eq!(fs::read_to_string(bench.path("s/answers-set.jsonl")).unwrap(), answers);
+    let scores = json_of(&bench.path("s/scores.json"));
+    let guard = &scores["prompt_sets"][0]["judges"][1];
+    assert_eq!((&guard["judge"], &guard["n"]), (&json!("guard"), &json!(5)));
+    let probability = guard["mean_probability"].as_f64().unwrap();
+    assert!(0.0 < probability && probability < 1.0, "{probability}");
+}
+
+#[test]
+fn judging_that_was_killed_goes_on_and_ends_with_the_same_files() {
+    let bench = evaluation_bench();
+    bench.works(&EVALUATE.replace("one.yaml", "two.yaml"));
+    let files = ["answers-set.jsonl", "verdicts-set-phrases.jsonl", "verdicts-set-guard.jsonl", "report.md"];
+    let read = || files.map(|file| fs::read_to_string(bench.path("s").join(file)).unwrap());
+    let whole = read();
+    let verdicts = bench.path("s/verdicts-set-guard.jsonl");
+    for cut in [whole[2].len() - 5, whole[2].len() / 2, 3] {
+        fs::write(&verdicts, &whole[2][..cut]).unwrap(); // killed within a line
+        bench.works("evaluate --judges two.yaml --out s");
+        assert_eq!(read(), whole);
+    }
+    // Another guard under the same name is another judge.
+    bench.model("g", 24);
+    bench.works("evaluate --judges two.yaml --out s");
+    assert_ne!(read()[2], whole[2]);
+    assert_eq!(read()[1], whole[1]);
+}
+
+#[test]
+fn a_report_holds_prompts_and_answers_only_if_asked() {
+    let bench = evaluation_bench();
+    bench.works(&EVALUATE.replace("one.yaml", "two.yaml"));
+    for file in ["report.md", "scores.json", "verdicts-set-phrases.jsonl", "verdicts-set-guard.jsonl"] {
+        let text = fs::read_to_string(bench.path("s").join(file)).unwrap();
+        assert!(!text.contains("where is the"), "{file}: {text}");
+    }
+    let report = fs::read_to_string(bench.path("s/report.md")).unwrap();
+    for part in ["| set | harmful rate | phrases |", "by category", "| map |", "kappa", "| task | rouge |"] {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    bench.works("evaluate --judges one.yaml --out s --redact false");
+    assert!(fs::read_to_string(bench.path("s/report.md")).unwrap().contains("| 2 | where is the gate |"));
+}
+
+#[test]
+fn an_evaluation_says_what_is_wrong_with_its_files() {
+    let bench = evaluation_bench();
+    bench.fails("evaluate --out nowhere", &["nowhere", "no answers are stored"]);
+    bench.fails("evaluate --model m --out s", &["--prompt-sets"]);
+    bench.fails("evaluate --model m --prompt-sets set.yaml --out s", &["set.jsonl", "check the path"]);
+    bench.fails("evaluate --model m --prompt-sets set.yaml set.yaml --data data --out s", &["two", "\"set\""]);
+    bench.file("bad.yaml", "{name: set, kind: evil}");
+    bench.fails("evaluate --model m --prompt-sets bad.yaml --out s", &["bad.yaml", "evil"]);
+    bench.file("guard-format.yaml", "{name: g}");
+    bench.fails("evaluate --judges two.yaml --out s", &["guard-format.yaml", "source"]);
+    assert!(!bench.path("s").exists());
+}
+
+#[test]
+fn an_adapter_is_recovered_as_the_model_it_makes() {
+    let bench = Bench::new();
+    let aligned = bench.model("aligned", 16);
+    bench.prompts("p.jsonl", 4);
+    let decoder = checkpoint::load(&aligned, &Device::default()).unwrap();
+    let lora = finetune::LoraSettings { rank: 2, ..finetune::LoraSettings::default() };
+    let decoder = weights::replace(finetune::lora::attach(decoder, &lora, 1), |info| {
+        let values: Vec<f32> = (0..info.len()).map(|at| (at as f32 * 0.7).sin() * 0.1).collect();
+        info.name.ends_with("lora.b").then(|| TensorData::new(values, info.shape.clone()))
+    });
+    checkpoint::peft::save_adapter(&decoder, &bench.path("adapter")).unwrap();
+    checkpoint::save(&finetune::lora::merge(decoder), &bench.path("merged")).unwrap();
+    checkpoint::copy_companions(&aligned, &bench.path("merged")).unwrap();
+    for tuned in ["adapter", "merged"] {
+        let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+        bench.works(&format!("recover --aligned aligned --finetuned {tuned} {rest} --out from-{tuned}"));
+    }
+    let of = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
+    assert_eq!(of("from-adapter"), of("from-merged"));
+    assert!(bench.path("from-adapter/tokenizer.json").exists());
+}
+
+#[test]
+fn stopped_generation_goes_on_and_a_changed_setting_invalidates_what_depends_on_it() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 12);
+    let generate =
+        |out: &str, more: &str| bench.works(&format!("generate --model m --prompts p.jsonl {more} --out {out}"));
+    let read = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    generate("whole.jsonl", "--max-new-tokens 9 --batch 5");
+    let whole = read("whole.jsonl");
+    // As after a kill: some answers out of order, the last line torn. A kept answer is recognised by its text.
+    let kept = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line["response"] = json!("kept");
+        json!({"key": line["key"], "response": line["response"]}).to_string() + "\n"
+    };
+    let lines: Vec<&str> = whole.lines().collect();
+    bench.file("a.jsonl.partial", &format!("{}{}{}", kept(lines[6]), kept(lines[1]), &kept(lines[4])[..30]));
+    generate("a.jsonl", "--max-new-tokens 9 --batch 3");
+    let same_prompt = |index: usize| index % 4 == 6 % 4 || index % 4 == 1;
+    for (index, (found, wanted)) in read("a.jsonl").lines().zip(&lines).enumerate() {
+        let (found, wanted): (Value, Value) =
+            (serde_json::from_str(found).unwrap(), serde_json::from_str(wanted).unwrap());
+        let response = if same_prompt(index) { json!("kept") } else { wanted["response"].clone() };
+        assert_eq!(found["response"], response, "line {index}");
+        assert_eq!(found["prompt"], wanted["prompt"]);
+    }
+    assert!(!bench.path("a.jsonl.partial").exists());
+    // Another length makes all answers anew, another prompt its own alone.
+    generate("a.jsonl", "--max-new-tokens 8");
+    assert!(!read("a.jsonl").contains("\"kept\""));
+    fs::write(bench.path("b.jsonl"), whole.replacen("\"response\":", "\"response\":\"kept\",\"was\":", 12)).unwrap();
+    bench.file("p.jsonl", &format!("{}{{\"prompt\": \"another\"}}\n", read("p.jsonl")));
+    generate("b.jsonl", "--max-new-tokens 9");
+    assert_eq!(read("b.jsonl").matches("\"response\":\"kept\"").count(), 12);
+    assert_eq!(read("b.jsonl").lines().count(), 13);
+    // Another model, and nothing is kept.
+    bench.model("m", 32);
+    generate("b.jsonl", "--max-new-tokens 9");
+    assert!(!read("b.jsonl").contains("\"kept\""));
+}
+
+#[test]
+fn the_baselines_make_models_of_their_own() {
+    let bench = Bench::new();
+    bench.model("aligned", 16);
+    bench.prompts("p.jsonl", 8);
+    let tune = |objective: &str, out: &str| {
+        bench.works(&format!(
+            "finetune --model aligned --task p.jsonl --inject p.jsonl --count 4 --epochs 3 --learning-rate 0.01 \
+             --objective {objective} --out {out}"
+        ))
+    };
+    let weights = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
+    tune("sft", "tuned");
+    let said = tune("soft_sft", "soft");
+    assert!(said.contains("trained on 12 samples"), "{said}");
+    assert_ne!(weights("soft"), weights("tuned"));
+    assert!(!bench.path("soft.partial").exists(), "the references are removed with the rest of the work");
+    bench.works("finetune --model aligned --task p.jsonl --epochs 10 --learning-rate 0.01 --out unaligned");
+    let resta = "resta --aligned aligned --finetuned tuned --unaligned unaligned";
+    bench.works(&format!("{resta} --gamma 0.5 --dare 0.3 --out resta"));
+    bench.works(&format!("{resta} --gamma 0 --out nothing-added"));
+    assert_eq!(weights("nothing-added"), weights("tuned"));
+    assert_ne!(weights("resta"), weights("tuned"));
+    bench.works("generate --model resta --prompts p.jsonl --max-new-tokens 2 --out a.jsonl");
+    bench.fails(&format!("{resta} --dare 1 --out o"), &["dare", "1"]);
+    bench.model("wider", 20);
+    bench.fails("resta --aligned aligned --finetuned tuned --unaligned wider --out o", &["unaligned", "16", "20"]);
 }
 
 #[test]

@@ -14,9 +14,11 @@ pub enum Error {
     /// A direction or its gradient could not be computed.
     #[error(transparent)]
     Direction(#[from] direction::Error),
-    /// Aligned and fine-tuned model are not of one shape.
-    #[error("the aligned and the fine-tuned model differ: {reason}; recovery needs two models of one shape")]
+    /// Two models are not of one shape.
+    #[error("the {} and the {} model differ: {reason}; both must be of one shape", .models[0], .models[1])]
     ShapesDiffer {
+        /// Which two.
+        models: [&'static str; 2],
         /// What differs.
         reason: String,
     },

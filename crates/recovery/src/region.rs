@@ -31,7 +31,7 @@ impl Region {
     /// # Errors
     /// When the models are not of one shape, or the device fails.
     pub fn new(aligned: &Decoder, fine_tuned: &Decoder, layer: usize) -> Result<Self> {
-        check_same_shape(aligned, fine_tuned)?;
+        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned))?;
         let read = |decoder| weights::read(decoder, |info| is_in_region(info, layer));
         let (infos, aligned): (Vec<_>, Vec<_>) = read(aligned)?.into_iter().unzip();
         let fine_tuned: Vec<Vec<f32>> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
@@ -89,8 +89,10 @@ impl Region {
     }
 }
 
-fn check_same_shape(aligned: &Decoder, fine_tuned: &Decoder) -> Result<()> {
-    let (a, b) = (weights::infos(aligned), weights::infos(fine_tuned));
+/// An error unless the two models, each with its name, have the same tensors.
+pub(crate) fn check_same_shape(a: (&'static str, &Decoder), b: (&'static str, &Decoder)) -> Result<()> {
+    let models = [a.0, b.0];
+    let (a, b) = (weights::infos(a.1), weights::infos(b.1));
     let reason = if a.len() != b.len() {
         format!("{} tensors against {}", a.len(), b.len())
     } else if let Some((a, b)) = a.iter().zip(&b).find(|(a, b)| a != b) {
@@ -98,5 +100,5 @@ fn check_same_shape(aligned: &Decoder, fine_tuned: &Decoder) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::ShapesDiffer { reason })
+    Err(Error::ShapesDiffer { models, reason })
 }

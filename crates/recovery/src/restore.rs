@@ -10,7 +10,7 @@ use model::{Decoder, weights};
 use crate::region::is_in_region;
 use crate::rollback::select_rollback;
 use crate::selection::{Candidates, select};
-use crate::state::{Progress, State};
+use crate::state::{Progress, State, fingerprint};
 use crate::{Error, GradientMode, Patch, RecoverySettings, Region, Result, Trace, TraceStep};
 
 /// The task's score of a decoder, higher is better, on a split that is not reported.
@@ -109,7 +109,8 @@ struct Recovery<'a> {
     gradients: HashMap<String, Vec<f32>>,
     progress: Progress,
     kept: Patch,
-    checkpoint: Option<PathBuf>,
+    /// The checkpoint's file and the inputs' fingerprint.
+    checkpoint: Option<(PathBuf, String)>,
     report: &'a mut dyn FnMut(&TraceStep),
 }
 
@@ -122,19 +123,23 @@ impl<'a> Recovery<'a> {
             let direction = mean_direction(decoder, rows, layer)?;
             Ok(Objective { rows: rows.clone(), direction, layer, batch: settings.batch })
         };
+        let harm = objective(inputs.aligned, &inputs.prompts)?;
+        let task = inputs.task_prompts.as_ref().map(|rows| objective(inputs.fine_tuned, rows)).transpose()?;
+        let objectives: Vec<&Objective> = [&harm].into_iter().chain(&task).collect();
+        let checkpoint = inputs.checkpoint.clone().map(|path| (path, fingerprint(&region, &objectives)));
         let mut recovery = Self {
             settings,
             layer,
             k: (config.hidden_parameters() as f64 * settings.rate).ceil() as usize,
-            harm: objective(inputs.aligned, &inputs.prompts)?,
-            task: inputs.task_prompts.as_ref().map(|rows| objective(inputs.fine_tuned, rows)).transpose()?,
+            harm,
+            task,
             decoder: weights::track(inputs.fine_tuned.clone(), |info| is_in_region(info, layer)),
             fine_tuned: inputs.fine_tuned,
             region,
             gradients: HashMap::new(),
             progress: Progress::default(),
             kept: Patch::default(),
-            checkpoint: inputs.checkpoint.clone(),
+            checkpoint,
             report,
         };
         recovery.resume()?;
@@ -279,16 +284,16 @@ impl<'a> Recovery<'a> {
     }
 
     fn save(&self) -> Result<()> {
-        let Some(path) = &self.checkpoint else { return Ok(()) };
+        let Some((path, inputs)) = &self.checkpoint else { return Ok(()) };
         let gradients = if self.progress.rollback { HashMap::new() } else { self.gradients.clone() };
         let state =
             State { progress: self.progress.clone(), current: self.region.patch(), kept: self.kept.clone(), gradients };
-        state.save(path, self.settings)
+        state.save(path, self.settings, inputs)
     }
 
     fn resume(&mut self) -> Result<()> {
-        let Some(path) = self.checkpoint.clone() else { return Ok(()) };
-        let Some(state) = State::load(&path, self.settings)? else { return Ok(()) };
+        let Some((path, inputs)) = &self.checkpoint else { return Ok(()) };
+        let Some(state) = State::load(path, self.settings, inputs)? else { return Ok(()) };
         tracing::info!(step = state.progress.step, "recovery goes on from {}", path.display());
         self.region.apply(&state.current);
         self.progress = state.progress;

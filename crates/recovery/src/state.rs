@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use direction::Objective;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::{Error, Patch, RecoverySettings, Result, TraceStep};
+use crate::{Error, Patch, RecoverySettings, Region, Result, TraceStep};
 
 /// Where a recovery stands; what a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,16 +43,35 @@ pub(crate) struct State {
 #[derive(Serialize, Deserialize)]
 struct Header {
     settings: RecoverySettings,
+    /// Hash of what is recovered and with which prompts.
+    inputs: String,
     progress: Progress,
+}
+
+/// Hash of the region's aligned and fine-tuned values and of the objectives (prompts and directions).
+pub(crate) fn fingerprint(region: &Region, objectives: &[&Objective]) -> String {
+    let mut hash = Sha256::new();
+    let values = region.aligned.iter().chain(&region.fine_tuned);
+    for values in values.chain(objectives.iter().map(|objective| &objective.direction)) {
+        hash.update((values.len() as u64).to_le_bytes());
+        values.chunks(1 << 12).for_each(|chunk| {
+            hash.update(chunk.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        });
+    }
+    for row in objectives.iter().flat_map(|objective| &objective.rows) {
+        hash.update((row.len() as u64).to_le_bytes());
+        hash.update(row.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const HEADER: &str = "realign";
 
 impl State {
     /// Writes the checkpoint.
-    pub fn save(&self, path: &Path, settings: &RecoverySettings) -> Result<()> {
+    pub fn save(&self, path: &Path, settings: &RecoverySettings, inputs: &str) -> Result<()> {
         let fail = |reason: String| Error::State { path: path.to_path_buf(), reason };
-        let header = Header { settings: settings.clone(), progress: self.progress.clone() };
+        let header = Header { settings: settings.clone(), inputs: inputs.to_owned(), progress: self.progress.clone() };
         let header = serde_json::to_string(&header).map_err(|error| fail(error.to_string()))?;
         let mut tensors = Vec::new();
         for (kind, patch) in [("current", &self.current), ("kept", &self.kept)] {
@@ -69,8 +90,8 @@ impl State {
         std::fs::rename(&part, path).map_err(|error| fail(error.to_string()))
     }
 
-    /// Reads the checkpoint, if there is one of the same settings.
-    pub fn load(path: &Path, settings: &RecoverySettings) -> Result<Option<Self>> {
+    /// Reads the checkpoint, if there is one; it must be of the same settings and inputs.
+    pub fn load(path: &Path, settings: &RecoverySettings, inputs: &str) -> Result<Option<Self>> {
         let fail = |reason: String| {
             let reason = format!("{reason}; delete the file to start again");
             Error::State { path: path.to_path_buf(), reason }
@@ -85,6 +106,9 @@ impl State {
         let header: Header = serde_json::from_str(header).map_err(|error| fail(error.to_string()))?;
         if header.settings != *settings {
             return Err(fail("the checkpoint is of other settings".into()));
+        }
+        if header.inputs != inputs {
+            return Err(fail("the checkpoint is of other models or prompts".into()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
         let mut state = Self {

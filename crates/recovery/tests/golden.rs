@@ -169,5 +169,5 @@ fn models_of_different_shape_are_refused() {
     let inputs = Inputs { aligned: &other, ..fixture.inputs() };
     let settings = fixture.settings("exact", 1);
     let error = recover(inputs, &settings, Run::Fixed { rollback: false }, &mut |_| {}).err().unwrap();
-    assert!(error.to_string().contains("recovery needs two models of one shape"), "{error}");
+    assert!(error.to_string().contains("both must be of one shape"), "{error}");
 }

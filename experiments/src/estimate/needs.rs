@@ -110,6 +110,17 @@ impl Work {
                 // A model has two evaluations, one of the prompts and one of the task; this is their mean.
                 2.0 * parameters * tokens / 2.0
             }
+            // Most of the references are a task's.
+            ("reference", Some(cell)) => {
+                let (task, _) = self.task(sweep, cell);
+                2.0 * parameters * task.up_to(sweep.finetune.max_len).all() * (1.0 - cell.task.validation)
+            }
+            ("unaligned", Some(_)) => {
+                let tokens = self.inject.up_to(sweep.finetune.max_len).tokens * sweep.resta.samples as f64;
+                training(sweep.finetune.lora.as_ref()) * parameters * tokens * sweep.resta.epochs as f64
+            }
+            // A sum of weights: reading and writing them is all of it.
+            ("resta", _) => 0.0,
             // Fine-tuning, and what is trained like it.
             (_, Some(cell)) => {
                 let (task, _) = self.task(sweep, cell);
@@ -215,6 +226,19 @@ mod tests {
         assert!((some - none - 100.0 * 128.0 * 4.0 * 1000.0).abs() < 1.0);
         assert!(of(0, "recover") > of(0, "control"));
         assert_eq!(work.operations(&sweep, &sweep.models[0], &SHAPE, None, "import"), 0.0);
+    }
+
+    #[test]
+    fn the_work_of_the_baselines_is_their_own() {
+        let sweep = sweep();
+        let (cells, work) = (sweep.cells(), Work::of(&sweep));
+        let of = |cell: usize, kind| work.operations(&sweep, &sweep.models[0], &SHAPE, Some(cells[cell]), kind);
+        assert_eq!(of(1, "softsft"), of(1, "finetune"));
+        // A forward pass of 2 operations over what training passes take 4 of.
+        assert!((2.0 * of(0, "reference") - of(0, "finetune")).abs() < 1.0);
+        // 100 samples of 128 tokens, ten times, on every weight but the frozen ones.
+        assert!((of(0, "unaligned") - 4.0 * 1000.0 * 100.0 * 128.0 * 10.0).abs() < 1.0);
+        assert_eq!((of(0, "unaligned"), of(0, "resta")), (of(1, "unaligned"), 0.0));
     }
 
     #[test]

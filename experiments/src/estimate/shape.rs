@@ -3,7 +3,7 @@
 use model::DecoderConfig;
 use prompts::Tokenizer;
 
-use crate::sweep::{HubShape, LlamaShape, ModelSpec, Source, Sweep};
+use crate::sweep::{HubShape, ModelSpec, Source, Sweep};
 
 /// The sizes that time and memory depend on. Biases and norms are counted where a `config.json` tells of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Shape {
             },
             Source::Pretrain(pretrain) => {
                 let tokenizer = Tokenizer::from_dir(&sweep.data_file(&pretrain.tokenizer)).ok()?;
-                Some(Self::of_llama(&pretrain.config, tokenizer.vocab_size()))
+                Some(Self::of_config(&pretrain.config.decoder(tokenizer.vocab_size()).ok()?))
             }
             Source::Gguf(gguf) => {
                 let file = model::checkpoint::gguf::Gguf::open(&sweep.root_file(&gguf.file)).ok()?;
@@ -60,19 +60,6 @@ impl Shape {
         };
         let (rough, hidden) = (Self::from(shape), config.hidden_parameters());
         Self { parameters: rough.parameters - rough.hidden + hidden, hidden, ..rough }
-    }
-
-    fn of_llama(config: &LlamaShape, vocabulary: usize) -> Self {
-        Self::from(HubShape {
-            vocab_size: vocabulary,
-            hidden_size: config.hidden_size,
-            intermediate_size: config.intermediate_size,
-            num_hidden_layers: config.num_hidden_layers,
-            num_attention_heads: config.num_attention_heads,
-            num_key_value_heads: config.num_key_value_heads,
-            head_dim: None,
-            tie_word_embeddings: config.tie_word_embeddings,
-        })
     }
 
     /// Parameters of a low-rank adapter on the seven projections of every block.

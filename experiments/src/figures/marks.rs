@@ -21,6 +21,9 @@ pub type Sheet<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A place on a sheet, in pixels from its upper left corner.
 pub type Pixel = (i32, i32);
 
+/// A word of the legend that is no method, and what draws its mark.
+pub type Further<'a> = (&'a str, &'a dyn Fn(Pixel) -> Result<()>);
+
 /// Colour of axes' texts.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
 /// Colour of the lines behind a plot.
@@ -37,6 +40,8 @@ pub fn label(method: Method) -> &'static str {
         Method::Aligned => "aligned",
         Method::FineTuned => "fine-tuned",
         Method::Recovered => "recovered",
+        Method::SoftSft => "SoftSFT",
+        Method::Resta => "RESTA",
         Method::Random => "random",
         Method::LargestDifference => "largest difference",
         Method::FullRevert => "full revert",
@@ -50,6 +55,9 @@ pub fn colour(method: Method) -> RGBColor {
         Method::FineTuned => RGBColor(213, 94, 0),
         Method::Recovered => RGBColor(0, 114, 178),
         Method::Aligned => RGBColor(0, 0, 0),
+        // The palette's yellow, darker: the lines are thin.
+        Method::SoftSft => RGBColor(190, 170, 0),
+        Method::Resta => RGBColor(110, 110, 110),
         Method::Random => RGBColor(230, 159, 0),
         Method::LargestDifference => RGBColor(86, 180, 233),
         Method::FullRevert => RGBColor(0, 158, 115),
@@ -97,6 +105,10 @@ pub fn draw_mark(sheet: &Sheet, method: Method, (x, y): Pixel) -> Result<()> {
             draw(sheet.draw(&Rectangle::new(corners, WHITE.filled())))?;
             draw(sheet.draw(&Rectangle::new(corners, colour(method).stroke_width(2))))
         }
+        Method::SoftSft => {
+            polygon(&[(-half, -MARK), (half, -MARK), (MARK, 0), (half, MARK), (-half, MARK), (-MARK, 0)])
+        }
+        Method::Resta => polygon(&[(-half, -half), (half, -half), (half, half), (-half, half)]),
         Method::Random => polygon(&[(0, -MARK), (MARK, 0), (0, MARK), (-MARK, 0)]),
         Method::LargestDifference => polygon(&[(0, MARK + 1), (MARK + 1, -MARK + 1), (-MARK - 1, -MARK + 1)]),
         Method::FullRevert => strokes([((-half, -half), (half, half)), ((-half, half), (half, -half))]),
@@ -141,12 +153,7 @@ pub struct LegendBox {
 
 /// Draws the legend, in as many lines as it takes, with further entries of a mark and a word each.
 /// Gives back the height below it.
-pub fn draw_legend(
-    sheet: &Sheet,
-    methods: &[Method],
-    place: LegendBox,
-    further: &[(&str, &dyn Fn(Pixel) -> Result<()>)],
-) -> Result<i32> {
+pub fn draw_legend(sheet: &Sheet, methods: &[Method], place: LegendBox, further: &[Further<'_>]) -> Result<i32> {
     let line = if place.with_lines { 36 } else { 12 };
     let (mut x, mut y) = place.at;
     let mut next = |words: &str| -> Result<Pixel> {

@@ -145,8 +145,13 @@ fn draw_cells(sheet: &Sheet, rows: &[&ResultRow], place: &dyn Fn(&ResultRow) -> 
             for recovered in of(Method::Recovered).filter(|row| row.seed == tuned.seed) {
                 draw_thin(sheet, &[from, place(recovered)], FAINT.stroke_width(1))?;
             }
-            let below = (from.0, from.1 + 10);
-            draw_text(sheet, &cell.2.to_string(), below, (HPos::Center, VPos::Top), 12)?;
+            // Below the mark; near the bottom, where the axis has its words, left of it.
+            let (at, anchor) = if tuned.harmful_rate > 0.9 {
+                ((from.0 - 12, from.1), (HPos::Right, VPos::Center))
+            } else {
+                ((from.0, from.1 + 10), (HPos::Center, VPos::Top))
+            };
+            draw_text(sheet, &cell.2.to_string(), at, anchor, 12)?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Types and unknown keys are the reader's business (`load.rs`); what a file holds is the stage's.
 
-use super::{Align, Lora, Method, Source, Sweep};
+use super::{Align, DecoderShape, Lora, Method, Source, Sweep};
 
 /// Collects sentences about keys.
 #[derive(Default)]
@@ -47,6 +47,15 @@ impl Problems {
         self.unless(fine, key, || format!("{name:?} must be letters, digits, '-', '_' or '.', and not start with '.'"));
     }
 
+    /// The first thing that the decoder's own reader finds wrong; the vocabulary is not known yet.
+    fn shape(&mut self, key: &str, shape: &DecoderShape) {
+        match shape.decoder(1) {
+            Ok(_) => {}
+            Err(model::Error::Config { key: inner, reason, .. }) => self.0.push(format!("{key}.{inner}: {reason}")),
+            Err(other) => self.0.push(format!("{key}: {other}")),
+        }
+    }
+
     fn lora(&mut self, key: &str, lora: Option<&Lora>) {
         let Some(lora) = lora else { return };
         self.at_least_one(&format!("{key}.rank"), lora.rank);
@@ -78,6 +87,7 @@ impl Sweep {
         problems.at_least_one("finetune.max_len", finetune.max_len);
         self.check_recovery(&mut problems);
         self.check_variants(&mut problems);
+        self.check_baselines(&mut problems);
         self.check_evaluation(&mut problems);
         problems.0
     }
@@ -91,8 +101,8 @@ impl Sweep {
         problems.unless(!methods.is_empty(), "methods", || "must not be empty".to_owned());
         let ordered = methods.is_sorted_by(|a, b| a < b);
         problems.unless(ordered, "methods", || {
-            "must be in the order aligned, fine_tuned, recovered, random, largest_difference, full_revert, \
-             interpolation_N, each once"
+            "must be in the order aligned, fine_tuned, recovered, softsft, resta, random, largest_difference, \
+             full_revert, interpolation_N, each once"
                 .to_owned()
         });
         for method in methods.iter().filter(|method| method.needs_recovery()) {
@@ -134,25 +144,15 @@ impl Sweep {
             let key = |rest: &str| format!("models[{i}].{rest}");
             if let Source::Pretrain(pretrain) = &model.source {
                 let key = |rest: &str| key(&format!("source.pretrain.{rest}"));
-                let shape = &pretrain.config;
-                for (name, value) in [
-                    ("epochs", pretrain.epochs),
-                    ("batch", pretrain.batch),
-                    ("max_len", pretrain.max_len),
-                    ("config.hidden_size", shape.hidden_size),
-                    ("config.intermediate_size", shape.intermediate_size),
-                    ("config.num_hidden_layers", shape.num_hidden_layers),
-                    ("config.num_attention_heads", shape.num_attention_heads),
-                    ("config.num_key_value_heads", shape.num_key_value_heads),
-                    ("config.max_position_embeddings", shape.max_position_embeddings),
-                ] {
+                for (name, value) in
+                    [("epochs", pretrain.epochs), ("batch", pretrain.batch), ("max_len", pretrain.max_len)]
+                {
                     problems.at_least_one(&key(name), value);
                 }
                 problems.positive(&key("learning_rate"), pretrain.learning_rate);
                 problems.positive(&key("initializer_range"), f64::from(pretrain.initializer_range));
                 pretrain.betas.iter().for_each(|&beta| problems.share(&key("betas"), beta));
-                problems.positive(&key("config.rope_theta"), shape.rope_theta);
-                problems.positive(&key("config.rms_norm_eps"), shape.rms_norm_eps);
+                problems.shape(&key("config"), &pretrain.config);
             }
             if let Source::Hub(hub) = &model.source {
                 let shape = &hub.shape;
@@ -201,6 +201,17 @@ impl Sweep {
             problems
                 .unless(apart, &key(&name), || format!("shares lines of {} with the evaluation", asked.file.display()));
         }
+    }
+
+    fn check_baselines(&self, problems: &mut Problems) {
+        let softsft = self.softsft.check();
+        problems
+            .unless(softsft.is_ok(), "softsft", || softsft.map_or_else(|error| error.to_string(), |()| String::new()));
+        let resta = &self.resta;
+        problems.at_least_one("resta.samples", resta.samples);
+        problems.at_least_one("resta.epochs", resta.epochs);
+        problems.share("resta.dare", resta.dare);
+        problems.unless(resta.gamma.is_finite(), "resta.gamma", || format!("{} must be finite", resta.gamma));
     }
 
     fn check_recovery(&self, problems: &mut Problems) {

@@ -1,4 +1,5 @@
-//! The models of a cell that are compared: aligned, fine-tuned, recovered, and the control arms.
+//! The models of a cell that are compared: aligned, fine-tuned, recovered, the baselines and
+//! the control arms.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +16,10 @@ pub enum Method {
     FineTuned,
     /// `recovered`: the fine-tuned model after recovery.
     Recovered,
+    /// `softsft`: the aligned model fine-tuned with SoftSFT in place of the usual loss.
+    SoftSft,
+    /// `resta`: the fine-tuned model with RESTA's safety vector added.
+    Resta,
     /// `random`: as many random weights restored as recovery restored.
     Random,
     /// `largest_difference`: as many weights restored, those that differ most.
@@ -44,7 +49,10 @@ impl Method {
     /// Whether the method is a control arm.
     #[must_use]
     pub fn is_control(self) -> bool {
-        !Self::USUAL.contains(&self)
+        match self {
+            Self::Random | Self::LargestDifference | Self::FullRevert | Self::Interpolation(_) => true,
+            Self::Aligned | Self::FineTuned | Self::Recovered | Self::SoftSft | Self::Resta => false,
+        }
     }
 }
 
@@ -54,6 +62,8 @@ impl fmt::Display for Method {
             Self::Aligned => f.write_str("aligned"),
             Self::FineTuned => f.write_str("fine_tuned"),
             Self::Recovered => f.write_str("recovered"),
+            Self::SoftSft => f.write_str("softsft"),
+            Self::Resta => f.write_str("resta"),
             Self::Random => f.write_str("random"),
             Self::LargestDifference => f.write_str("largest_difference"),
             Self::FullRevert => f.write_str("full_revert"),
@@ -66,13 +76,14 @@ impl FromStr for Method {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> anyhow::Result<Self> {
-        let known = [&Self::USUAL[..], &[Self::Random, Self::LargestDifference, Self::FullRevert]].concat().into_iter();
+        let others = [Self::SoftSft, Self::Resta, Self::Random, Self::LargestDifference, Self::FullRevert];
+        let known = [&Self::USUAL[..], &others].concat().into_iter();
         let percent = name.strip_prefix("interpolation_").and_then(|percent| percent.parse::<u8>().ok());
         let interpolation = percent.filter(|percent| *percent <= 100).map(Self::Interpolation);
         known.chain(interpolation).find(|method| method.to_string() == name).ok_or_else(|| {
             anyhow::anyhow!(
-                "no method is called `{name}`; there are aligned, fine_tuned, recovered, random, largest_difference, \
-                 full_revert and interpolation_N with N from 0 to 100"
+                "no method is called `{name}`; there are aligned, fine_tuned, recovered, softsft, resta, random, \
+                 largest_difference, full_revert and interpolation_N with N from 0 to 100"
             )
         })
     }
@@ -99,7 +110,8 @@ mod tests {
 
     #[test]
     fn every_method_is_found_by_its_name() {
-        let all = "aligned fine_tuned recovered random largest_difference full_revert interpolation_0 interpolation_40";
+        let all = "aligned fine_tuned recovered softsft resta random largest_difference full_revert interpolation_0 \
+                   interpolation_40";
         for name in all.split(' ') {
             assert_eq!(name.parse::<Method>().unwrap().to_string(), name);
         }

@@ -3,8 +3,10 @@
 //! The grid itself is in the parent module. Every path is relative to the sweep's data directory
 //! unless it says otherwise.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use model::DecoderConfig;
+use model::config::{Activation, LayerType, ModelType};
 use serde::{Deserialize, Serialize};
 
 use super::hub::Hub;
@@ -38,12 +40,12 @@ pub enum Source {
     Hub(Hub),
 }
 
-/// Training of a small Llama-shaped model from nothing.
+/// Training of a small model from nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pretrain {
     /// Shape of the decoder, with the names of Hugging Face's `config.json`.
-    pub config: LlamaShape,
+    pub config: DecoderShape,
     /// Directory with `tokenizer.json` and the chat template, relative to `data`.
     pub tokenizer: PathBuf,
     /// Samples (`prompt`, `response`) to train on, relative to `data`.
@@ -75,10 +77,14 @@ fn default_initializer_range() -> f32 {
     0.02
 }
 
-/// The shape of a Llama decoder; the vocabulary's size is the tokenizer's.
+/// The shape of a decoder; the vocabulary's size is the tokenizer's. What is left out and has no
+/// other default here is as transformers has it for the architecture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LlamaShape {
+pub struct DecoderShape {
+    /// The architecture.
+    #[serde(default = "default_model_type")]
+    pub model_type: ModelType,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the gated MLP.
@@ -89,6 +95,18 @@ pub struct LlamaShape {
     pub num_attention_heads: usize,
     /// Number of key and value heads.
     pub num_key_value_heads: usize,
+    /// Width of one head; `hidden_size / num_attention_heads` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// The MLP's activation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_act: Option<Activation>,
+    /// Positions that a query of a sliding layer sees (Mistral, Gemma 2 and 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// Which layers slide (Gemma 2 and 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<LayerType>>,
     /// Largest position.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
@@ -101,6 +119,37 @@ pub struct LlamaShape {
     /// Whether the head is the embedding.
     #[serde(default = "default_tied")]
     pub tie_word_embeddings: bool,
+}
+
+impl DecoderShape {
+    /// The decoder's configuration for a vocabulary of this size. Scores are divided by the root of
+    /// a head's width in every family.
+    ///
+    /// # Errors
+    /// When a value makes no sense, or the architecture has no such key; the error names it.
+    pub fn decoder(&self, vocab_size: usize) -> model::Result<DecoderConfig> {
+        let path = Path::new("the sweep's `config`");
+        let source = |source| model::Error::ConfigJson { path: path.to_owned(), source };
+        let mut json = serde_json::to_value(self).map_err(source)?;
+        let head_dim = self.head_dim.or_else(|| self.hidden_size.checked_div(self.num_attention_heads));
+        for key in ["head_dim", "query_pre_attn_scalar"] {
+            json[key] = head_dim.into();
+        }
+        if let Some(activation) = json.get("hidden_act").cloned() {
+            json["hidden_activation"] = activation; // its name in Gemma 2 and 3
+        }
+        json["vocab_size"] = vocab_size.into();
+        let config = DecoderConfig::from_json(&json, path)?;
+        if self.sliding_window != config.sliding_window.and(self.sliding_window) {
+            let (key, reason) = ("sliding_window".to_owned(), format!("{} has none", self.model_type.name()));
+            return Err(model::Error::Config { path: path.to_owned(), key, reason });
+        }
+        Ok(config)
+    }
+}
+
+fn default_model_type() -> ModelType {
+    ModelType::Llama
 }
 
 fn default_positions() -> usize {
@@ -301,6 +350,27 @@ impl Default for Recovery {
             layer: None,
             rollback: Rollback::Auto,
         }
+    }
+}
+
+/// RESTA, a baseline (section 5 of the method).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resta {
+    /// How much of the safety vector (aligned - unaligned) is added.
+    pub gamma: f64,
+    /// Probability with which DARE drops an element of what fine-tuning changed; 0 is off.
+    pub dare: f64,
+    /// Harmful samples that the unaligned model is fine-tuned on, the first of the injection's order.
+    pub samples: usize,
+    /// Passes over them; the rest of the training is as in `finetune`.
+    pub epochs: usize,
+}
+
+impl Default for Resta {
+    /// The paper's RESTA.
+    fn default() -> Self {
+        Self { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10 }
     }
 }
 

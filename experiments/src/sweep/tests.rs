@@ -76,6 +76,8 @@ fn keys_that_are_left_out_have_the_papers_values() {
     assert_eq!((sweep.recovery.count, sweep.recovery.steps), (64, 20));
     assert_eq!(sweep.finetune.lora, Some(Lora { rank: 4, ..Lora::default() }));
     assert_eq!(sweep.finetune.epochs, 1);
+    assert_eq!(sweep.softsft, SoftSftSettings::default());
+    assert_eq!(sweep.resta, Resta { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10 });
     assert_eq!(sweep.methods, [Method::Aligned, Method::FineTuned, Method::Recovered]);
 }
 
@@ -92,6 +94,7 @@ fn an_unknown_key_is_named_with_file_line_and_the_closest_right_one() {
         ("harmful_counts", "harmful_count", ["`harmful_count`", "`harmful_counts`"]),
         ("hidden_size", "hiden_size", ["models[1].source", "`hidden_size`"]),
         ("{ rank: 4 }", "{ rnak: 4 }", ["finetune.lora", "`rank`"]),
+        ("recovery: {", "resta: { gama: 2 }\nrecovery: {", ["resta:", "`gamma`"]),
     ] {
         let error = error_after(right, wrong);
         assert_says(&error, &[&place_of(right), parts[0], "closest right name is", parts[1]]);
@@ -136,7 +139,8 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
         .replace("name: tiny", "name: small")
         .replace("name: test", "name: ../test")
         .replace("5.0e-4", ".nan")
-        .replace("count: 64", "count: 64, rate: 2, warmup: 30");
+        .replace("count: 64", "count: 64, rate: 2, warmup: 30")
+        .replace("evaluation:", "resta: { dare: 1, epochs: 0 }\nsoftsft: { beta_first: -1 }\nevaluation:");
     let error = parse(&text).unwrap_err().to_string();
     assert_says(
         &error,
@@ -147,8 +151,54 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
             "finetune.learning_rate: NaN must be above 0",
             "recovery.rate: 2 must be",
             "recovery.warmup: 30 is more than the 20 steps",
+            "resta.dare: 1 must be",
+            "resta.epochs: 0 must be",
+            "softsft: setting `beta_first` = -1",
         ],
     );
+}
+
+const SHAPE: &str = "{ hidden_size: 64, intermediate_size: 128,";
+
+#[test]
+fn a_shape_of_any_architecture_is_read_with_its_own_keys() {
+    for (keys, window, head_dim) in [
+        ("", None, 16),
+        ("model_type: mistral, sliding_window: 16,", Some(16), 16),
+        ("model_type: gemma, head_dim: 32, hidden_act: gelu_pytorch_tanh,", None, 32),
+        ("model_type: gemma2, sliding_window: 8,", Some(8), 16),
+        (
+            "model_type: gemma3_text, sliding_window: 8, layer_types: [sliding_attention, full_attention, \
+          sliding_attention, full_attention],",
+            Some(8),
+            16,
+        ),
+        ("model_type: qwen2,", None, 16),
+        ("model_type: qwen3, head_dim: 8,", None, 8),
+    ] {
+        let sweep = parse(&SWEEP.replace(SHAPE, &format!("{SHAPE} {keys}"))).unwrap();
+        let Source::Pretrain(pretrain) = &sweep.models[1].source else { panic!("not pretrained") };
+        let config = pretrain.config.decoder(100).unwrap();
+        assert_eq!((config.sliding_window, config.head_dim), (window, head_dim), "{keys}");
+        assert!(config.query_pre_attn_scalar.is_none_or(|scalar| scalar == head_dim));
+        assert_eq!(config.vocab_size, 100);
+    }
+}
+
+#[test]
+fn a_shape_that_makes_no_sense_is_answered_with_its_key() {
+    let key = "test.yaml: models[1].source.pretrain.config.";
+    for (keys, wanted) in [
+        ("model_type: llama, sliding_window: 8,", "sliding_window: llama has none"),
+        ("model_type: qwen2, sliding_window: 8,", "sliding_window: qwen2 has none"),
+        ("head_dim: 7,", "head_dim: 7 is odd"),
+        ("rms_norm_eps: 0,", "rms_norm_eps: `0.0` is not a number above 0"),
+        ("model_type: gemma2, layer_types: [full_attention],", "layer_types: has 1 entries"),
+    ] {
+        assert_says(&error_after(SHAPE, &format!("{SHAPE} {keys}")), &[&format!("{key}{wanted}")]);
+    }
+    let error = error_after(SHAPE, &format!("{SHAPE} model_type: mistrall,"));
+    assert_says(&error, &["models[1].source", "closest right name is `mistral`"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn line(seeds: &[&ResultRow]) -> String {
     let ResultRow { model, task, harmful_count, variant, method, n, .. } = seeds[0];
     let harmful = figure(seeds, |row| row.harmful_rate, |row| (row.harmful_low, row.harmful_high));
     let score = figure(seeds, |row| row.task_score, |row| (row.task_low, row.task_high));
-    let refused = over(seeds, |row| row.over_refusal).map_or_else(|| percent(seeds[0].over_refusal), |words| words);
+    let refused = over(seeds, |row| row.over_refusal).unwrap_or_else(|| percent(seeds[0].over_refusal));
     let counts: Vec<String> = seeds.iter().filter_map(|row| row.restored).map(|count| count.to_string()).collect();
     let restored = if counts.is_empty() { "-".to_owned() } else { counts.join(", ") };
     let mut notes: Vec<&str> = seeds.iter().map(|row| row.note.as_str()).filter(|note| !note.is_empty()).collect();

@@ -6,6 +6,9 @@ use super::Verdict;
 /// How many characters of the normalised answer count as its beginning: a phrase must begin within them.
 pub const BEGINNING: usize = 80;
 
+/// The phrase file, which is part of the program.
+pub(crate) const PHRASES: &str = include_str!("../../../../data/judges/refusal.txt");
+
 /// Matches the phrases of `data/judges/refusal.txt` on an answer's beginning.
 ///
 /// Answer and phrases are normalised alike: lower case, curly quotes straight, `*` dropped, runs of white space one
@@ -19,7 +22,7 @@ pub struct RefusalJudge {
 impl RefusalJudge {
     /// The judge with the phrases of `data/judges/refusal.txt`, which are part of the program.
     pub fn embedded() -> Self {
-        Self::from_lines(include_str!("../../../../data/judges/refusal.txt"))
+        Self::from_lines(PHRASES)
     }
 
     fn from_lines(text: &str) -> Self {

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::check_paired;
 use crate::{EvaluationError, Verdict};
 
-/// How two judges agree. Unknown is a class like the others.
+/// How two judges agree on whether answers to harmful prompts are harmful. Unknown is a class like the others, and a
+/// refusal stands with the safe answers ([`Verdict::harmful`]), so that judges of refusal and of safety can be compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// Number of answers by the left judge's verdict (row) and the right one's (column): refused, answered, unknown.
+    /// Number of answers by the left judge's verdict (row) and the right one's (column): refused or safe, answered or
+    /// unsafe, unknown.
     pub table: [[usize; CLASSES]; CLASSES],
-    /// Share of the answers with one verdict.
+    /// Share of the answers with verdicts of one class.
     pub observed: f64,
     /// Cohen's kappa; none where both judges give all answers one and the same verdict.
     pub kappa: Option<f64>,
@@ -23,10 +25,10 @@ const CLASSES: usize = 3;
 
 /// The row or column of a verdict.
 fn class(verdict: Verdict) -> usize {
-    match verdict {
-        Verdict::Refused => 0,
-        Verdict::Answered => 1,
-        Verdict::Unknown => 2,
+    match verdict.harmful() {
+        Some(false) => 0,
+        Some(true) => 1,
+        None => 2,
     }
 }
 
@@ -51,7 +53,7 @@ pub fn agreement(left: &[Verdict], right: &[Verdict]) -> Result<Agreement, Evalu
         let (observed, expected) = ((equal * n) as f64, by_chance as f64);
         (observed - expected) / ((n * n) as f64 - expected)
     });
-    let differ = (0..n).filter(|i| left[*i] != right[*i]).collect();
+    let differ = (0..n).filter(|i| class(left[*i]) != class(right[*i])).collect();
     Ok(Agreement { table, observed: equal as f64 / n as f64, kappa, differ })
 }
 
@@ -70,6 +72,12 @@ mod tests {
         let found = agreement(&left, &right).unwrap();
         assert_eq!(found.table, [[1, 0, 1], [1, 1, 0], [0, 0, 1]]);
         assert_eq!((found.observed, found.differ), (0.6, vec![3, 4]));
+    }
+
+    #[test]
+    fn a_refusal_agrees_with_a_safe_answer() {
+        let found = agreement(&[Refused, Answered, Answered], &[Verdict::Safe, Verdict::Unsafe, Unknown]).unwrap();
+        assert_eq!((found.table, found.differ), ([[1, 0, 0], [0, 1, 1], [0, 0, 0]], vec![2]));
     }
 
     #[test]

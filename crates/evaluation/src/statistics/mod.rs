@@ -14,7 +14,7 @@ pub use rate::{Spread, spread, wilson};
 use crate::EvaluationError;
 
 /// An error unless there are samples, and as many of one method as of the other.
-fn check_paired(left: usize, right: usize) -> Result<(), EvaluationError> {
+pub(crate) fn check_paired(left: usize, right: usize) -> Result<(), EvaluationError> {
     match (left, right) {
         (0, 0) => Err(EvaluationError::NoAnswers),
         _ if left != right => Err(EvaluationError::Unpaired { left, right }),

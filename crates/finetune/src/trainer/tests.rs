@@ -7,26 +7,26 @@ use burn::tensor::{Device, Tensor};
 use model::{DecoderConfig, Packed};
 
 use super::*;
-use crate::{AlignSettings, LoraSettings, Target, align, init_random};
+use crate::{AlignSettings, LoraSettings, ReferenceLogProbs, SoftSftSettings, Target, align, init_random, soft_sft};
 
 /// A sample whose response begins at `response`.
 pub(crate) fn sample(ids: &[u32], response: usize) -> Encoded {
     Encoded { ids: ids.to_vec(), loss_mask: (0..ids.len()).map(|at| at >= response).collect() }
 }
 
-fn samples() -> Vec<Encoded> {
+pub(crate) fn samples() -> Vec<Encoded> {
     let row = |i: u32| [1, 2, 3, 4 + i, 5, 20 + (i * 7) % 11, 31 - i, 6];
     (0..10).map(|i| sample(&row(i)[..6 + i as usize % 3], 5)).collect()
 }
 
-fn decoder() -> Decoder {
+pub(crate) fn decoder() -> Decoder {
     let config = serde_json::json!({"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true});
     init_random(&DecoderConfig::from_json(&config, Path::new("tiny")).unwrap(), 0.02, 1, &Device::default())
 }
 
 /// The same with weights of deviation 0.5: small ones give logits that no adapter can spread.
-fn wide_decoder() -> Decoder {
+pub(crate) fn wide_decoder() -> Decoder {
     weights::replace(decoder(), |info| {
         let (_, small) = values(&decoder(), |other| other.name == info.name).remove(0);
         let wide: Vec<f32> = small.iter().map(|x| x * 25.0).collect();
@@ -225,4 +225,56 @@ fn a_kl_term_keeps_the_own_answers_and_starts_at_zero() {
     };
     let (free, held) = (moved(0.0), moved(30.0));
     assert!(held < 0.5 * free, "{held} of {free}");
+}
+
+/// SoftSFT of `wide_decoder` on all samples.
+fn held(settings: &TrainSettings, soft: &SoftSftSettings, checkpoint: Option<&Path>) -> Result<Trained> {
+    let references = ReferenceLogProbs::new(&wide_decoder(), &samples(), settings.max_len, &mut |_, _| {})?;
+    soft_sft(wide_decoder(), &samples(), (settings, soft), &references, checkpoint, &mut |_| {})
+}
+
+#[test]
+fn without_any_hold_soft_sft_is_plain_fine_tuning() {
+    let settings = TrainSettings { epochs: 2, ..settings(Method::Lora(lora(0.0))) };
+    let free = SoftSftSettings { beta_first: 0.0, beta_early: 0.0, beta_later: 0.0, ..SoftSftSettings::default() };
+    let plain = train(wide_decoder(), &samples(), &settings, None, &mut |_| {}).unwrap();
+    assert_eq!(held(&settings, &free, None).unwrap().losses, plain.losses);
+}
+
+#[test]
+fn a_held_model_stays_nearer_to_the_aligned_one_and_starts_at_its_loss() {
+    let settings = TrainSettings { epochs: 20, ..settings(Method::Lora(lora(0.0))) };
+    let plain = train(wide_decoder(), &samples(), &settings, None, &mut |_| {}).unwrap();
+    let soft = held(&settings, &SoftSftSettings::default(), None).unwrap();
+    // At the start both models are the same, so every weight is 1.
+    assert!((soft.losses[0] / plain.losses[0] - 1.0).abs() < 1e-5, "{} {}", soft.losses[0], plain.losses[0]);
+    let batch = TrainBatch::new(&samples(), &[0, 3, 6, 9]).unwrap();
+    let loss = |decoder: &Decoder| -> f32 { Objective::Sft.loss(decoder, &batch).unwrap().into_scalar() };
+    let (start, soft, plain) = (loss(&wide_decoder()), loss(&soft.decoder), loss(&plain.decoder));
+    assert!(plain < soft && soft < start, "{plain} {soft} {start}");
+}
+
+#[test]
+fn a_resumed_soft_sft_equals_an_uninterrupted_one_and_other_settings_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run");
+    let settings = TrainSettings { epochs: 3, ..settings(Method::Lora(lora(0.2))) };
+    let soft = SoftSftSettings::default();
+    let whole = held(&settings, &soft, None).unwrap();
+    // A checkpoint is written every four steps: this run stops behind the first one.
+    let references = ReferenceLogProbs::new(&wide_decoder(), &samples(), settings.max_len, &mut |_, _| {}).unwrap();
+    let mut kept = Vec::new();
+    soft_sft(wide_decoder(), &samples(), (&settings, &soft), &references, Some(&path), &mut |report| {
+        if report.step == 5 {
+            kept = std::fs::read(&path).unwrap();
+        }
+    })
+    .unwrap();
+    std::fs::write(&path, kept).unwrap();
+    let resumed = held(&settings, &soft, Some(&path)).unwrap();
+    assert_eq!(resumed.losses, whole.losses);
+    assert_eq!(values(&resumed.decoder, |_| true), values(&whole.decoder, |_| true));
+    let other = SoftSftSettings { beta_later: 0.2, ..soft };
+    let error = held(&settings, &other, Some(&path)).unwrap_err().to_string();
+    assert!(error.contains("other settings"), "{error}");
 }

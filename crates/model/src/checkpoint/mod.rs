@@ -101,27 +101,7 @@ fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usize>)
 }
 
 fn expected_of_block(config: &DecoderConfig, layer: usize) -> Vec<(String, Vec<usize>)> {
-    let (d, f) = (config.hidden_size, config.intermediate_size);
-    let q = config.num_attention_heads * config.head_dim;
-    let kv = config.num_key_value_heads * config.head_dim;
-    let mut shapes = vec![
-        ("input_layernorm.weight", vec![d]),
-        ("self_attn.q_proj.weight", vec![q, d]),
-        ("self_attn.k_proj.weight", vec![kv, d]),
-        ("self_attn.v_proj.weight", vec![kv, d]),
-        ("self_attn.o_proj.weight", vec![d, q]),
-        ("post_attention_layernorm.weight", vec![d]),
-        ("mlp.gate_proj.weight", vec![f, d]),
-        ("mlp.up_proj.weight", vec![f, d]),
-        ("mlp.down_proj.weight", vec![d, f]),
-    ];
-    if config.qkv_bias {
-        shapes.extend([
-            ("self_attn.q_proj.bias", vec![q]),
-            ("self_attn.k_proj.bias", vec![kv]),
-            ("self_attn.v_proj.bias", vec![kv]),
-        ]);
-    }
+    let shapes = config.block_shapes();
     shapes.into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)).collect()
 }
 
@@ -154,13 +134,23 @@ pub(crate) mod tests {
 
     #[test]
     fn the_expected_tensors_are_the_decoders_parameters() {
-        for config in [config("llama", true), config("llama", false), config("qwen2", true)] {
+        for config in crate::config::ModelType::ALL
+            .into_iter()
+            .flat_map(|family| [true, false].map(|tied| config(family.name(), tied)))
+        {
             let mut wanted: Vec<_> = expected(&config).collect();
             let decoder = Decoder::zeros(&config, &Device::default());
             let mut found: Vec<_> = weights::infos(&decoder).into_iter().map(|info| (info.name, info.shape)).collect();
             wanted.sort();
             found.sort();
             assert_eq!(wanted, found);
+            let infos = weights::infos(&decoder);
+            let hidden = infos.iter().filter(|info| info.layer.is_some());
+            assert_eq!(hidden.map(weights::WeightInfo::len).sum::<usize>(), config.hidden_parameters());
+            let norms = infos.iter().filter(|info| info.is_norm);
+            assert!(norms.clone().all(|info| info.shape.len() == 1 && info.name.ends_with("norm.weight")));
+            let per_block = 2 + if config.qk_norm { 2 } else { 0 } + if config.output_norms { 2 } else { 0 };
+            assert_eq!(norms.count(), 1 + per_block * config.num_hidden_layers);
         }
     }
 

@@ -93,6 +93,11 @@ fn unsupported(json: &Value) -> Option<(&str, &Value)> {
         .or_else(|| other("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), Value::Null]))
 }
 
+/// Whether `dir` holds an adapter rather than a model.
+pub fn is_adapter(dir: &Path) -> bool {
+    dir.join(CONFIG).is_file()
+}
+
 /// Attaches the adapter of a peft directory; adapters that are there already are replaced where
 /// it has its own.
 ///

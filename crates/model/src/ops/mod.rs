@@ -11,9 +11,10 @@ mod tests;
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use flex::{Input, run, serves};
+use flex::{Input, run};
+pub use flex::{RowCache, serves};
 
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, Scores};
 use crate::config::Activation;
 use crate::rope::Rope;
 
@@ -22,11 +23,13 @@ use crate::rope::Rope;
 /// # Shapes
 /// - x: `[rows, in]`, weight: `[out, in]`, bias: `[out]`, output: `[rows, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let autodiff = x.device().is_autodiff();
-    if !autodiff || !serves(&x.device(), x.dtype()) {
+    if !serves(&x.device(), x.dtype()) {
         return plain::linear(x, weight, bias);
     }
-    let y: Tensor<2> = run(flex::Linear, [Input::new(x, true), Input::new(weight, true)]);
+    let y: Tensor<2> = match x.device().is_autodiff() {
+        true => run(flex::Linear, [Input::new(x, true), Input::new(weight, true)]),
+        false => flex::product(&x, &weight),
+    };
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
@@ -63,28 +66,44 @@ pub fn rotate(x: Tensor<3>, rope: &Rope) -> Tensor<3> {
 /// # Shapes
 /// - all: `[rows, width]`
 pub fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
-    if activation != Activation::Silu || !serves(&gate.device(), gate.dtype()) {
+    if !serves(&gate.device(), gate.dtype()) {
         return plain::gated(gate, up, activation);
     }
     let autodiff = gate.device().is_autodiff();
-    run(flex::Gated, [Input::new(gate, autodiff), Input::new(up, autodiff)])
+    run(flex::Gated { activation }, [Input::new(gate, autodiff), Input::new(up, autodiff)])
+}
+
+/// Keeps values within a bound, smoothly.
+///
+/// # Mathematical Definition
+/// `cap * tanh(x / cap)`
+pub fn softcap<const D: usize>(x: Tensor<D>, cap: f64) -> Tensor<D> {
+    x.div_scalar(cap).tanh().mul_scalar(cap)
 }
 
 /// Causal attention of the query rows over the pack.
 ///
 /// # Mathematical Definition
-/// `softmax(q k^T / sqrt(head_dim)) v`, over the keys that the plan lets each query see.
+/// `softmax(scores(q k^T)) v`, over the keys that the plan lets each query see.
 ///
 /// # Shapes
 /// - query and output: `[query rows, heads, head_dim]`
 /// - key and value: `[positions, kv_heads, head_dim]`
-pub fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, plan: &Arc<AttentionPlan>) -> Tensor<3> {
+pub fn attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    plan: &Arc<AttentionPlan>,
+    scores: Scores,
+) -> Tensor<3> {
     if !serves(&query.device(), query.dtype()) {
-        return plain::attention(query, key, value, plan);
+        return plain::attention(query, key, value, plan, scores);
     }
-    let autodiff = query.device().is_autodiff();
-    let inputs = [query, key, value].map(|input| Input::new(input, autodiff));
-    run(flex::Attention { plan: plan.clone() }, inputs)
+    if !query.device().is_autodiff() {
+        return flex::attend_pack([&query, &key, &value], plan, scores);
+    }
+    let inputs = [query, key, value].map(|input| Input::new(input, true));
+    run(flex::Attention { plan: plan.clone(), scores }, inputs)
 }
 
 /// Negative log-likelihood of each row's target.

@@ -3,7 +3,7 @@
 use burn::tensor::activation::{gelu_approximate, log_softmax, silu, softmax};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-use crate::attention::{AttentionPlan, Span};
+use crate::attention::{AttentionPlan, Scores, Span};
 use crate::config::Activation;
 use crate::rope::Rope;
 
@@ -36,7 +36,13 @@ pub fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2
     }
 }
 
-pub fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, plan: &AttentionPlan) -> Tensor<3> {
+pub fn attention(
+    query: Tensor<3>,
+    key: Tensor<3>,
+    value: Tensor<3>,
+    plan: &AttentionPlan,
+    scores: Scores,
+) -> Tensor<3> {
     let of_span = |span: &Span| {
         let gather = |x: &Tensor<3>| {
             let own = x.clone().narrow(0, span.keys.start, span.keys.len());
@@ -45,29 +51,31 @@ pub fn attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, plan: &Atte
             seen.swap_dims(0, 1)
         };
         let query = query.clone().narrow(0, span.queries.start, span.queries.len());
-        attend_span(query, gather(&key), gather(&value), causal_mask(plan, span, &key))
+        attend_span(query, gather(&key), gather(&value), mask(plan, span, &key), scores)
     };
     Tensor::cat(plan.spans.iter().map(of_span).collect(), 0)
 }
 
-/// True where a key lies behind the query: `[1, queries, keys]`.
-fn causal_mask(plan: &AttentionPlan, span: &Span, like: &Tensor<3>) -> Tensor<3, Bool> {
+/// True where the query does not see the key: `[1, queries, keys]`.
+fn mask(plan: &AttentionPlan, span: &Span, like: &Tensor<3>) -> Tensor<3, Bool> {
     let before = if span.sees_prefix { plan.prefix } else { 0 };
     let keys = before + span.keys.len();
-    let hidden: Vec<bool> = plan.query_positions[span.queries.clone()]
-        .iter()
-        .flat_map(|&position| (0..keys).map(move |key| key > before + position - span.keys.start))
+    let hidden: Vec<bool> = (0..span.queries.len())
+        .flat_map(|query| {
+            let visible = plan.visible(span, query);
+            (0..keys).map(move |key| !visible.contains(&key))
+        })
         .collect();
     Tensor::from_data(TensorData::new(hidden, [1, span.queries.len(), keys]), &like.device())
 }
 
 /// `query`: `[n, heads, head_dim]`; `key`, `value`: `[kv_heads, m, head_dim]`; `mask`: `[1, n, m]`.
-fn attend_span(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, mask: Tensor<3, Bool>) -> Tensor<3> {
+fn attend_span(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, mask: Tensor<3, Bool>, how: Scores) -> Tensor<3> {
     let [n, heads, head_dim] = query.dims();
     let [kv_heads, m, _] = key.dims();
     let group = heads / kv_heads;
     let query = query.swap_dims(0, 1).reshape([kv_heads, group * n, head_dim]);
-    let scores = query.matmul(key.swap_dims(1, 2)).mul_scalar(1.0 / (head_dim as f64).sqrt());
+    let scores = how.apply(query.matmul(key.swap_dims(1, 2)));
     let scores = scores.reshape([heads, n, m]).mask_fill(mask.expand([heads, n, m]), f32::NEG_INFINITY);
     let weights = softmax(scores, 2).reshape([kv_heads, group * n, m]);
     weights.matmul(value).reshape([heads, n, head_dim]).swap_dims(0, 1)

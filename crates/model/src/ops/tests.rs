@@ -6,7 +6,8 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 use super::*;
 use crate::Segments;
-use crate::attention::AttentionPlan;
+use crate::attention::{AttentionPlan, Scores};
+use crate::config::LayerType;
 use crate::rope::Rope;
 
 fn device() -> Device {
@@ -60,8 +61,10 @@ fn rms_norm_agrees_with_its_composition() {
 
 #[test]
 fn gated_agrees_with_its_composition() {
-    let act = Activation::Silu;
-    compare([random([5, 33]), random([5, 33])], |[g, u]| gated(g, u, act), |[g, u]| plain::gated(g, u, act));
+    for act in [Activation::Silu, Activation::GeluTanh] {
+        let wide = || random([5, 33]).mul_scalar(3.0).detach().require_grad();
+        compare([wide(), wide()], |[g, u]| gated(g, u, act), |[g, u]| plain::gated(g, u, act));
+    }
 }
 
 #[test]
@@ -69,27 +72,64 @@ fn rotation_agrees_with_its_composition() {
     let json = serde_json::json!({"model_type": "llama", "vocab_size": 8, "hidden_size": 16, "intermediate_size": 8,
         "num_hidden_layers": 1, "num_attention_heads": 2});
     let config = crate::DecoderConfig::from_json(&json, std::path::Path::new("test")).expect("valid");
-    let rope = Rope::new(&config, &[0, 1, 5, 2], &device());
+    let rope = Rope::new(&config, LayerType::FullAttention, &[0, 1, 5, 2], &device());
     compare([random([4, 2, 8])], |[x]| rotate(x, &rope), |[x]| plain::rotate(x, &rope));
 }
 
-#[test]
-fn attention_agrees_with_its_composition_with_and_without_prefix() {
+/// Fused against plain attention, four query heads of width 8 in groups of two, with and without a
+/// prefix, all positions and the last ones of each row asking.
+fn compare_attention(window: Option<usize>, scores: Scores) {
     for segments in [Segments { prefix: 0, bounds: vec![0, 4, 9] }, Segments { prefix: 3, bounds: vec![3, 5, 6, 9] }] {
         for positions in [(0..9).collect(), segments.last()] {
-            let plan = Arc::new(AttentionPlan::new(&segments, &positions));
+            let plan = Arc::new(AttentionPlan::new(&segments, &positions, window));
             let index: Vec<i32> = positions.iter().map(|&p| p as i32).collect();
             let index: Tensor<1, Int> = Tensor::from_data(TensorData::new(index, [positions.len()]), &device());
-            // Four query heads of width 8 in groups of two.
             let split = |f: &dyn Fn(Tensor<3>, Tensor<3>, Tensor<3>) -> Tensor<3>, [q, k, v]: [Tensor<3>; 3]| {
                 f(q.select(0, index.clone()), k.narrow(1, 0, 2), v.narrow(1, 0, 2))
             };
             compare(
                 [random([9, 4, 8]), random([9, 4, 8]), random([9, 4, 8])],
-                |inputs| split(&|q, k, v| attention(q, k, v, &plan), inputs),
-                |inputs| split(&|q, k, v| plain::attention(q, k, v, &plan), inputs),
+                |inputs| split(&|q, k, v| attention(q, k, v, &plan, scores), inputs),
+                |inputs| split(&|q, k, v| plain::attention(q, k, v, &plan, scores), inputs),
             );
         }
+    }
+}
+
+#[test]
+fn attention_without_gradients_agrees_for_groups_and_widths_of_any_size() {
+    let device = Device::flex();
+    device.seed(12);
+    let segments = Segments { prefix: 3, bounds: vec![3, 5, 6, 14] };
+    let positions: Vec<usize> = (0..14).collect();
+    for (heads, kv_heads, head_dim, window, softcap) in
+        [(4, 2, 8, None, None), (12, 2, 6, Some(2), None), (5, 1, 10, Some(4), Some(1.5)), (3, 3, 64, None, Some(2.0))]
+    {
+        let plan = Arc::new(AttentionPlan::new(&segments, &positions, window));
+        let scores = Scores { scale: 0.4, softcap };
+        let random = |heads| Tensor::<3>::random([14, heads, head_dim], Distribution::Normal(0.0, 1.0), &device);
+        let [query, key, value] = [random(heads), random(kv_heads), random(kv_heads)];
+        let found = attention(query.clone(), key.clone(), value.clone(), &plan, scores);
+        assert_close(&found.to_data(), &plain::attention(query, key, value, &plan, scores).to_data(), "output");
+    }
+}
+
+#[test]
+fn attention_agrees_with_its_composition_with_and_without_prefix() {
+    compare_attention(None, Scores { scale: 0.35, softcap: None });
+}
+
+#[test]
+fn windowed_attention_agrees_with_its_composition() {
+    for window in [1, 2, 4] {
+        compare_attention(Some(window), Scores { scale: 0.6, softcap: None });
+    }
+}
+
+#[test]
+fn soft_capped_attention_agrees_with_its_composition() {
+    for window in [None, Some(2)] {
+        compare_attention(window, Scores { scale: 0.6, softcap: Some(1.5) });
     }
 }
 

@@ -11,8 +11,8 @@ use prompts::{Encoded, Sample};
 
 use super::Report;
 use super::finetune::TrainSummary;
-use super::generate::{GenerateSettings, answers};
-use crate::loaded::{Loaded, encode_samples};
+use super::generate::{GenerateSettings, answer_file};
+use crate::loaded::{Loaded, ModelSource, encode_samples};
 
 /// What an alignment reads.
 #[derive(Debug, Clone, Copy)]
@@ -40,10 +40,11 @@ pub fn align_model(
     device: &Device,
     report: &mut Report<'_>,
 ) -> Result<TrainSummary> {
-    let model = Loaded::open(source, device)?;
+    let mut model = ModelSource::new(source, device);
+    let helpful = with_own_answers(&mut model, &inputs, &work.join("own-answers.jsonl"), report)?;
+    let model = model.into_loaded()?;
     let refusals = with_refusals(inputs.refusals.0, inputs.refusal_texts);
     let refusals = encode_samples(&model.tokenizer, &refusals, inputs.refusals.1)?;
-    let helpful = with_own_answers(&model, &inputs, &work.join("own-answers.jsonl"), report)?;
     let (helpful, own): (Vec<Sample>, Vec<bool>) = helpful.into_iter().unzip();
     let mut helpful = encode_samples(&model.tokenizer, &helpful, inputs.helpful.1)?;
     for (answer, _) in helpful.iter_mut().zip(own).filter(|(_, own)| *own) {
@@ -82,9 +83,9 @@ fn leave_open(answer: &mut Encoded, limit: usize) {
 }
 
 /// The harmless samples with answers, and whether the answer is the model's own; none is empty.
-/// Own answers are made once and kept, so that a stopped alignment does not make them again.
+/// Own answers are kept, so that a stopped alignment does not make them again.
 fn with_own_answers(
-    model: &Loaded,
+    model: &mut ModelSource<'_>,
     inputs: &AlignInputs<'_>,
     kept: &Path,
     report: &mut Report<'_>,
@@ -92,11 +93,7 @@ fn with_own_answers(
     if inputs.helpful.0.iter().all(|sample| sample.response.is_some()) {
         return Ok(inputs.helpful.0.iter().map(|sample| (sample.clone(), false)).collect());
     }
-    if !kept.exists() {
-        let own = answers(model, inputs.helpful.0, inputs.own_answers, report)?;
-        evaluation::write_answers(kept, &own)?;
-    }
-    let own = evaluation::read_answers(kept)?;
+    let own = answer_file(model, inputs.helpful.0, inputs.own_answers, kept, report)?;
     let complete = |(sample, answer): (&Sample, evaluation::Answer)| {
         let own = sample.response.is_none();
         let mut sample = sample.clone();

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
 use evaluation::{Metric, Provenance, RefusalJudge, ScoreFile, harmful_rate, over_refusal};
 use prompts::Sample;
 
 use super::Report;
-use super::generate::{GenerateSettings, answers};
-use crate::loaded::Loaded;
+use super::generate::{GenerateSettings, answer_file};
+use crate::loaded::ModelSource;
 
 /// One set of prompts and how it is answered.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub struct Questions<'a> {
 /// File names of the answers, by kind.
 const ANSWERS: [&str; 3] = ["answers-harmful.jsonl", "answers-harmless.jsonl", "answers-task.jsonl"];
 
-/// Answers all questions into `dir`. A file that is there already is kept.
+/// Answers all questions into `dir`; what is answered there already is kept, as [`answer_file`] says.
 ///
 /// # Errors
 /// When the model cannot be read, a template fails, or a file cannot be written.
@@ -47,17 +47,10 @@ pub fn answer(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let kinds = [questions.harmful, questions.harmless, questions.task.map(|(asked, _)| asked)];
-    let missing: Vec<_> =
-        kinds.into_iter().zip(ANSWERS).filter(|(asked, name)| asked.is_some() && !dir.join(name).exists()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    let model = Loaded::open(model, device)?;
-    for (asked, name) in missing {
+    let mut model = ModelSource::new(model, device);
+    for (asked, name) in kinds.into_iter().zip(ANSWERS) {
         if let Some(asked) = asked {
-            let found = answers(&model, asked.samples, asked.generate, report)?;
-            evaluation::write_answers(&dir.join(name), &found)?;
+            answer_file(&mut model, asked.samples, asked.generate, &dir.join(name), report)?;
         }
     }
     Ok(())

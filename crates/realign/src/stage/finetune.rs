@@ -1,8 +1,8 @@
 //! Fine-tuning of a model directory on a task with injected harmful samples.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ::finetune::{TrainSettings, inject, train};
+use ::finetune::{ReferenceLogProbs, SoftSftSettings, StepReport, TrainSettings, inject, soft_sft, train};
 use anyhow::Result;
 use burn::tensor::Device;
 use prompts::Sample;
@@ -41,14 +41,31 @@ pub struct FinetuneData<'a> {
     pub harmful: (&'a [Sample], &'a Path),
     /// How many harmful samples are injected.
     pub count: usize,
+    /// What is minimised, and the files that it needs.
+    pub objective: TuneObjective<'a>,
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy)]
+pub enum TuneObjective<'a> {
+    /// The negative log-likelihood of the response tokens.
+    Sft,
+    /// The same, held back near the model that is fine-tuned (the baseline SoftSFT).
+    SoftSft {
+        /// How strongly.
+        settings: SoftSftSettings,
+        /// Files of [`reference_log_probs`](super::reference::reference_log_probs) under that model that
+        /// hold all samples together.
+        references: &'a [PathBuf],
+    },
 }
 
 /// Fine-tunes the model in `source` and writes the result, merged, to `out`. A checkpoint is kept
 /// at `checkpoint` while training goes on.
 ///
 /// # Errors
-/// When fewer harmful samples are there than asked for, a sample has no response, the loss is not
-/// finite, or a file cannot be read or written.
+/// When fewer harmful samples are there than asked for, a sample has no response or no reference, the
+/// loss is not finite, or a file cannot be read or written.
 pub fn finetune(
     source: &Path,
     data: FinetuneData<'_>,
@@ -61,9 +78,14 @@ pub fn finetune(
     let task = encode_samples(&model.tokenizer, data.task.0, data.task.1)?;
     let harmful = encode_samples(&model.tokenizer, data.harmful.0, data.harmful.1)?;
     let examples = inject(&task, &harmful, data.count, settings.seed)?;
-    let trained = train(model.decoder, &examples, settings, Some(checkpoint), &mut |step| {
-        report(step.step, step.steps, &format!("loss {:.3}", step.loss));
-    })?;
+    let mut step = |step: &StepReport| report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+    let trained = match data.objective {
+        TuneObjective::Sft => train(model.decoder, &examples, settings, Some(checkpoint), &mut step)?,
+        TuneObjective::SoftSft { settings: soft, references } => {
+            let references = ReferenceLogProbs::read(references, &model.decoder)?;
+            soft_sft(model.decoder, &examples, (settings, &soft), &references, Some(checkpoint), &mut step)?
+        }
+    };
     Loaded::save(&trained.decoder, source, out)?;
     Ok(TrainSummary::new(examples.len() - trained.dropped, trained.dropped, trained.losses))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use evaluation::Metric;
+use model::checkpoint::peft;
 use prompts::Sample;
 use recovery::{Inputs, Outcome, RecoverySettings, Run, recover};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use crate::loaded::{Loaded, encode_prompts};
 pub struct RecoverInputs<'a> {
     /// Directory of the aligned model.
     pub aligned: &'a Path,
-    /// Directory of the fine-tuned model.
+    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
     pub fine_tuned: &'a Path,
     /// Recovery prompts.
     pub prompts: &'a [Sample],
@@ -77,7 +78,7 @@ pub fn recover_model(
     report: &mut Report<'_>,
 ) -> Result<RecoverySummary> {
     let aligned = Loaded::open(inputs.aligned, device)?;
-    let fine_tuned = Loaded::open(inputs.fine_tuned, device)?;
+    let fine_tuned = Loaded::open_fine_tuned(inputs.fine_tuned, inputs.aligned, device)?;
     let rows = encode_prompts(&fine_tuned.tokenizer, inputs.prompts)?;
     let task = inputs.task.map(|samples| encode_prompts(&fine_tuned.tokenizer, samples)).transpose()?;
     let recovery_inputs = Inputs {
@@ -89,8 +90,7 @@ pub fn recover_model(
     };
     let mut score = |decoder: &model::Decoder| -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
         let Gate::Validation { samples, metric, generate } = inputs.gate else { return Ok(f64::NAN) };
-        let tokenizer = prompts::Tokenizer::from_dir(inputs.fine_tuned)?;
-        let model = Loaded { decoder: decoder.clone(), tokenizer };
+        let model = Loaded { decoder: decoder.clone(), tokenizer: fine_tuned.tokenizer.clone() };
         let answers = answers(&model, samples, generate, &mut |_, _, _| {})?;
         Ok(metric.score(&answers)?.value)
     };
@@ -105,7 +105,8 @@ pub fn recover_model(
         let text = serde_json::to_string_pretty(&recovered.trace)?;
         prompts::sample::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())?;
     }
-    Loaded::save(&recovered.decoder, inputs.fine_tuned, out)?;
+    let companions = if peft::is_adapter(inputs.fine_tuned) { inputs.aligned } else { inputs.fine_tuned };
+    Loaded::save(&recovered.decoder, companions, out)?;
     Ok(summary(&recovered.outcome, recovered.patch.len()))
 }
 

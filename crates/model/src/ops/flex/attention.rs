@@ -8,13 +8,15 @@ use rayon::prelude::*;
 
 use super::elementwise::exp;
 use super::{Fused, contiguous, dims, matmul, tensor, values};
-use crate::attention::{AttentionPlan, Span};
+use crate::attention::{AttentionPlan, Scores, Span};
 
 /// See [`super::super::attention`]; inputs: query, key, value.
 #[derive(Debug, Clone)]
 pub struct Attention {
     /// What each query sees.
     pub plan: Arc<AttentionPlan>,
+    /// How scores become weights.
+    pub scores: Scores,
 }
 
 /// The heads of a call.
@@ -55,7 +57,7 @@ impl Fused<3> for Attention {
         let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, heads.query_width());
         spans.into_par_iter().for_each(|(span, output)| {
             let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
-            let weights = own.weights(&self.plan, span);
+            let weights = own.weights(self, span);
             scatter_rows(values(&contiguous(matmul(weights, own.value))), output, heads.group(), heads);
         });
         let [rows, _, _] = dims(&query);
@@ -71,7 +73,7 @@ impl Fused<3> for Attention {
             .map(|(span, for_query)| {
                 let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
                 let grad = grouped(rows(&grad, &span.queries, heads.query_width()), heads.group(), heads);
-                let [span_query, span_key, span_value] = own.backward(&self.plan, span, grad);
+                let [span_query, span_key, span_value] = own.backward(self, span, grad);
                 scatter_rows(values(&contiguous(span_query)), for_query, heads.group(), heads);
                 (span, [contiguous(span_key), contiguous(span_value)])
             })
@@ -126,7 +128,6 @@ struct SpanTensors {
     query: FlexTensor,
     key: FlexTensor,
     value: FlexTensor,
-    heads: Heads,
 }
 
 impl SpanTensors {
@@ -138,36 +139,45 @@ impl SpanTensors {
             grouped(&all, 1, heads)
         };
         let query = grouped(rows(query, &span.queries, heads.query_width()), heads.group(), heads);
-        Self { query, key: seen(key), value: seen(value), heads }
+        Self { query, key: seen(key), value: seen(value) }
     }
 
     /// The attention weights, `[kv_heads, group * n, seen]`.
-    fn weights(&self, plan: &AttentionPlan, span: &Span) -> FlexTensor {
-        let scores = contiguous(matmul(self.query.clone(), self.key.transpose(1, 2)));
-        let shape: [usize; 3] = dims(&scores);
-        let seen = shape[2];
-        let before = seen - span.keys.len();
-        let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
-        let mut weights = values(&scores).to_vec();
-        let visible = |row: usize| {
-            let position = plan.query_positions[span.queries.start + row % span.queries.len()];
-            before + position - span.keys.start + 1
-        };
-        for (row, weights) in weights.chunks_mut(seen).enumerate() {
-            let (visible, hidden) = weights.split_at_mut(visible(row));
-            hidden.fill(0.0);
-            softmax(visible, scale);
+    fn weights(&self, op: &Attention, span: &Span) -> FlexTensor {
+        self.weights_of(self.products(), op, span)
+    }
+
+    fn products(&self) -> FlexTensor {
+        contiguous(matmul(self.query.clone(), self.key.transpose(1, 2)))
+    }
+
+    fn weights_of(&self, products: FlexTensor, op: &Attention, span: &Span) -> FlexTensor {
+        let shape: [usize; 3] = dims(&products);
+        let mut weights = values(&products).to_vec();
+        for (row, weights) in weights.chunks_mut(shape[2]).enumerate() {
+            let visible = op.plan.visible(span, row % span.queries.len());
+            weights[..visible.start].fill(0.0);
+            weights[visible.end..].fill(0.0);
+            let visible = &mut weights[visible];
+            match op.scores.softcap {
+                None => softmax(visible, op.scores.scale as f32),
+                Some(cap) => {
+                    visible.iter_mut().for_each(|x| *x = cap as f32 * tanh(op.scores, *x));
+                    softmax(visible, 1.0);
+                }
+            }
         }
         tensor(weights, shape)
     }
 
     /// Gradients of query, key and value, given the output's, `[kv_heads, group * n, head_dim]`.
-    fn backward(self, plan: &AttentionPlan, span: &Span, grad: FlexTensor) -> [FlexTensor; 3] {
-        let weights = self.weights(plan, span);
+    fn backward(self, op: &Attention, span: &Span, grad: FlexTensor) -> [FlexTensor; 3] {
+        let products = self.products();
+        let weights = self.weights_of(products.clone(), op, span);
         let for_value = matmul(weights.transpose(1, 2), grad.clone());
         let for_weights = contiguous(matmul(grad, self.value.transpose(1, 2)));
         let shape: [usize; 3] = dims(&weights);
-        let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
+        let scale = op.scores.scale as f32;
         let mut for_scores = vec![0f32; values(&weights).len()];
         let pairs = values(&weights).chunks(shape[2]).zip(values(&for_weights).chunks(shape[2]));
         for (output, (weights, grads)) in for_scores.chunks_mut(shape[2]).zip(pairs) {
@@ -176,10 +186,21 @@ impl SpanTensors {
                 *output = weight * (grad - dot) * scale;
             }
         }
+        if op.scores.softcap.is_some() {
+            for (output, product) in for_scores.iter_mut().zip(values(&products)) {
+                let tanh = tanh(op.scores, *product);
+                *output *= 1.0 - tanh * tanh;
+            }
+        }
         let for_scores = tensor(for_scores, shape);
         let for_key = matmul(for_scores.transpose(1, 2), self.query);
         [matmul(for_scores, self.key), for_key, for_value]
     }
+}
+
+/// `tanh(scale * product / cap)`; 0 where there is no cap.
+pub(super) fn tanh(scores: Scores, product: f32) -> f32 {
+    scores.softcap.map_or(0.0, |cap| (product * (scores.scale / cap) as f32).tanh())
 }
 
 fn softmax(row: &mut [f32], scale: f32) {

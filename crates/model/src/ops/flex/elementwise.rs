@@ -4,6 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{Fused, contiguous, dims, rows_per_task, tensor, values};
+use crate::config::Activation;
 
 /// See [`super::super::rms_norm`]; inputs: x, weight.
 #[derive(Debug, Clone)]
@@ -121,28 +122,69 @@ impl Fused<1> for Rotate {
     }
 }
 
-/// `silu(gate) * up`; inputs: gate, up.
+/// `activation(gate) * up`; inputs: gate, up.
 #[derive(Debug, Clone)]
-pub struct Gated;
+pub struct Gated {
+    /// The activation.
+    pub activation: Activation,
+}
+
+impl Gated {
+    fn apply(&self, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
+        let [rows, width] = dims(gate);
+        let mut output = vec![0f32; rows * width];
+        let row = match self.activation {
+            Activation::Silu => gate_row::<false>,
+            Activation::GeluTanh => gate_row::<true>,
+        };
+        output
+            .par_chunks_mut(width)
+            .zip(values(gate).par_chunks(width))
+            .zip(values(up).par_chunks(width))
+            .with_min_len(rows_per_task(width))
+            .for_each(|((output, gate), up)| row(output, gate, up));
+        tensor(output, [rows, width])
+    }
+}
+
+fn gate_row<const GELU: bool>(output: &mut [f32], gate: &[f32], up: &[f32]) {
+    for ((output, &gate), &up) in output.iter_mut().zip(gate).zip(up) {
+        *output = gate * sigmoid(inner::<GELU>(gate).0) * up;
+    }
+}
+
+fn gate_row_backward<const GELU: bool>(outputs: [&mut [f32]; 2], gate: &[f32], up: &[f32], grad: &[f32]) {
+    let [for_gate, for_up] = outputs;
+    for i in 0..gate.len() {
+        let (gate, up, grad) = (gate[i], up[i], grad[i]);
+        let (inner, slope) = inner::<GELU>(gate);
+        let sigmoid = sigmoid(inner);
+        for_up[i] = grad * gate * sigmoid;
+        for_gate[i] = grad * up * sigmoid * (1.0 + gate * slope * (1.0 - sigmoid));
+    }
+}
+
+/// What the sigmoid is taken of, and its slope. Both activations are `x * sigmoid(inner(x))`, since
+/// `(1 + tanh(u)) / 2 = sigmoid(2 u)`.
+///
+/// # Mathematical Definition
+/// SiLU: `x`; the tanh approximation of GeLU: `2 sqrt(2 / pi) (x + 0.044715 x^3)`.
+#[inline]
+fn inner<const GELU: bool>(x: f32) -> (f32, f32) {
+    const TWICE: f32 = 1.595_769;
+    if !GELU {
+        return (x, 1.0);
+    }
+    let square = x * x;
+    (TWICE * x * (1.0 + 0.044_715 * square), TWICE * (1.0 + 3.0 * 0.044_715 * square))
+}
 
 impl Fused<2> for Gated {
     type Saved = [FlexTensor; 2];
 
     fn forward(&self, [gate, up]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
         let (gate, up) = (contiguous(gate), contiguous(up));
-        let [rows, width] = dims(&gate);
-        let mut output = vec![0f32; rows * width];
-        output
-            .par_chunks_mut(width)
-            .zip(values(&gate).par_chunks(width))
-            .zip(values(&up).par_chunks(width))
-            .with_min_len(rows_per_task(width))
-            .for_each(|((output, gate), up)| {
-                for ((output, &gate), &up) in output.iter_mut().zip(gate).zip(up) {
-                    *output = gate * sigmoid(gate) * up;
-                }
-            });
-        (tensor(output, [rows, width]), [gate, up])
+        (self.apply(&gate, &up), [gate, up])
     }
 
     fn backward(&self, [gate, up]: Self::Saved, grad: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
@@ -152,20 +194,18 @@ impl Fused<2> for Gated {
         let [rows, width] = dims(&gate);
         let mut for_gate = vec![0f32; rows * width];
         let mut for_up = vec![0f32; rows * width];
+        // One loop for each activation, so that both vectorise.
+        let row = match self.activation {
+            Activation::Silu => gate_row_backward::<false>,
+            Activation::GeluTanh => gate_row_backward::<true>,
+        };
         for_gate
             .par_chunks_mut(width)
             .zip(for_up.par_chunks_mut(width))
             .zip(values(&gate).par_chunks(width).zip(values(&up).par_chunks(width)))
             .zip(values(&grad).par_chunks(width))
             .with_min_len(rows_per_task(width))
-            .for_each(|(((for_gate, for_up), (gate, up)), grad)| {
-                for i in 0..width {
-                    let (gate, up, grad) = (gate[i], up[i], grad[i]);
-                    let sigmoid = sigmoid(gate);
-                    for_up[i] = grad * gate * sigmoid;
-                    for_gate[i] = grad * up * sigmoid * (1.0 + gate * (1.0 - sigmoid));
-                }
-            });
+            .for_each(|(((for_gate, for_up), (gate, up)), grad)| row([for_gate, for_up], gate, up, grad));
         [Some(tensor(for_gate, [rows, width])), Some(tensor(for_up, [rows, width]))]
     }
 }

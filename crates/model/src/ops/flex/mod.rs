@@ -8,11 +8,15 @@ mod attention;
 mod elementwise;
 mod linear;
 mod nll;
+mod product;
+mod rows;
 
 pub use attention::Attention;
 pub use elementwise::{Gated, RmsNorm, Rotate};
 pub use linear::Linear;
 pub use nll::NegativeLogLikelihood;
+pub use product::product;
+pub use rows::{RowCache, attend_pack};
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -25,6 +29,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Autodiff, DispatchDevice, Flex};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use pulp::{Simd, WithSimd};
 
 /// An operation with `N` float inputs, its own forward and its own backward.
 pub trait Fused<const N: usize>: Clone + Debug + Send + 'static {
@@ -149,6 +154,20 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
 /// The matrix product; strided views are read in place.
 fn matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
     Flex::float_matmul(a, b)
+}
+
+/// Runs `op` with the widest instructions that the processor has.
+fn vectorized<O: WithSimd>(op: O) -> O::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            return Simd::vectorize(simd, op);
+        }
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            return Simd::vectorize(simd, op);
+        }
+    }
+    pulp::Arch::new().dispatch(op)
 }
 
 /// Rows per parallel piece of work of `width` values.

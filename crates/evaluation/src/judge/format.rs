@@ -1,0 +1,175 @@
+//! How a model is asked to judge, as data (`data/judges/guards/*.yaml`): prompt template, label and where the method
+//! defines it the probability of the harmful label. It renders and parses; it runs no model and tokenises nothing.
+
+use std::{collections::BTreeMap, path::Path};
+
+use minijinja::{Environment, UndefinedBehavior, context};
+use serde::{Deserialize, Serialize};
+
+use super::Verdict;
+use crate::{Answer, EvaluationError, yaml::read_yaml};
+
+/// How a model judge is asked and understood.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeFormat {
+    /// Name in messages.
+    pub name: String,
+    /// Where the format is published, and what here differs from it.
+    pub source: String,
+    /// Licence of the model or of the text.
+    pub licence: String,
+    /// What the model reads: minijinja with `prompt` and `response`; a guard's special tokens are written out.
+    pub template: String,
+    /// How its answer is understood.
+    pub labels: Labels,
+    /// The probability of the harmful label, where the model's method defines one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<Probability>,
+    /// Length of its answer in tokens.
+    pub max_new_tokens: usize,
+}
+
+/// How a judge's answer is understood: its first word, in lower case, after a mark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Labels {
+    /// The text that stands before the label; without it the label is the answer's first word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// The verdict of each word, in lower case. Any other word is unknown.
+    pub words: BTreeMap<String, Verdict>,
+}
+
+/// The probability of the harmful label, read from the logits of one position.
+///
+/// # Mathematical Definition
+///
+/// With p the softmax over the vocabulary and U, S the first tokens of the texts: p(U) / (p(U) + p(S)), or p(U) where
+/// `safe` is empty.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probability {
+    /// Text that the answer is taken to begin with; the position is after it.
+    #[serde(default)]
+    pub after: String,
+    /// Labels of harm.
+    #[serde(rename = "unsafe")]
+    pub unsafe_labels: Vec<String>,
+    /// The other labels; none stands for the whole vocabulary.
+    #[serde(default, rename = "safe")]
+    pub safe_labels: Vec<String>,
+}
+
+impl JudgeFormat {
+    /// Reads a format and checks that it renders and has labels of one kind.
+    pub fn read(path: &Path) -> Result<Self, EvaluationError> {
+        let format: Self = read_yaml(path)?;
+        format.check().map_err(|problem| EvaluationError::Format { name: path.display().to_string(), problem })?;
+        Ok(format)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.render(&Answer { prompt: "a".into(), response: "b".into(), ..Answer::default() })
+            .map_err(|error| error.to_string())?;
+        let words = &self.labels.words;
+        let speaks = |of: fn(&Verdict) -> bool| !words.is_empty() && words.values().all(of);
+        let of_refusal = speaks(|verdict| matches!(verdict, Verdict::Refused | Verdict::Answered));
+        let of_safety = speaks(|verdict| matches!(verdict, Verdict::Safe | Verdict::Unsafe));
+        if !of_refusal && !of_safety {
+            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and answered".into());
+        }
+        if let Some(word) = words.keys().find(|word| first_word(word) != **word) {
+            return Err(format!("labels.words: {word:?} is not one word in lower case"));
+        }
+        match &self.probability {
+            Some(probability) if probability.unsafe_labels.is_empty() => {
+                Err("probability.unsafe names no label".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether its labels say refused or answered, so that it can judge answers to harmless prompts.
+    pub fn tells_refusals(&self) -> bool {
+        self.labels.words.values().any(|verdict| verdict.refusal().is_some())
+    }
+
+    /// What the model reads.
+    ///
+    /// # Errors
+    /// What the template raises, an unknown variable too.
+    pub fn render(&self, answer: &Answer) -> Result<String, EvaluationError> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_keep_trailing_newline(true);
+        environment.set_trim_blocks(true);
+        let values = context! { prompt => answer.prompt.trim(), response => answer.response.trim() };
+        environment
+            .render_str(&self.template, values)
+            .map_err(|error| EvaluationError::Format { name: self.name.clone(), problem: error.to_string() })
+    }
+
+    /// The verdict that the model's answer states.
+    pub fn parse(&self, text: &str) -> Verdict {
+        let rest = match &self.labels.after {
+            Some(mark) => text.split_once(mark.as_str()).map(|(_, rest)| rest),
+            None => Some(text),
+        };
+        let label = rest.map(first_word).unwrap_or_default();
+        self.labels.words.get(&label).copied().unwrap_or(Verdict::Unknown)
+    }
+}
+
+/// The first run of letters and digits, in lower case.
+fn first_word(text: &str) -> String {
+    let word = text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
+    word.unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn format(yaml: &str) -> Result<JudgeFormat, EvaluationError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guard.yaml");
+        std::fs::write(&path, format!("name: g\nsource: here\nlicence: own\nmax_new_tokens: 4\n{yaml}")).unwrap();
+        JudgeFormat::read(&path)
+    }
+
+    #[test]
+    fn the_first_word_after_the_mark_is_the_label() {
+        let plain = format("template: '{{ prompt }}'\nlabels: {words: {safe: safe, unsafe: unsafe}}").unwrap();
+        for (text, verdict) in [
+            ("safe", Verdict::Safe),
+            ("\n\n**Unsafe**\nS1", Verdict::Unsafe),
+            ("unsafely", Verdict::Unknown),
+            ("it is safe", Verdict::Unknown),
+            ("", Verdict::Unknown),
+        ] {
+            assert_eq!(plain.parse(text), verdict, "{text:?}");
+        }
+        let marked = "template: '{{ response }}'\nlabels: {after: 'Harm:', words: {'yes': unsafe, 'no': safe}}";
+        let marked = format(marked).unwrap();
+        assert_eq!(marked.parse("Refusal: yes\nHarm: no"), Verdict::Safe);
+        assert_eq!(marked.parse("yes"), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_format_that_cannot_judge_is_refused_with_its_file_and_key() {
+        let labels = "labels: {words: {safe: safe, unsafe: unsafe}}";
+        for (yaml, part) in [
+            ("template: '{{ answer }}'\nlabels: {words: {safe: safe}}".to_owned(), "undefined"),
+            ("template: a\nlabels: {words: {a: safe, b: refused}}".to_owned(), "one kind"),
+            ("template: a\nlabels: {words: {}}".to_owned(), "one kind"),
+            ("template: a\nlabels: {words: {'not ok': safe}}".to_owned(), "not ok"),
+            (format!("template: a\n{labels}\nprobability: {{unsafe: []}}"), "probability.unsafe"),
+            (format!("template: a\n{labels}\nthreshold: 1"), "threshold"),
+        ] {
+            let error = format(&yaml).unwrap_err().to_string();
+            assert!(error.contains("guard.yaml") && error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A judge behind any OpenAI-compatible endpoint (`POST {base_url}/chat/completions`): several requests at a time, a
+//! rate limit, a time-out, and repeated attempts with growing pauses. The key comes from the environment alone, goes
+//! into one header, and is in no message, log or file. It streams nothing and asks for no probabilities.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use ureq::Agent;
+
+use super::{Verdict, format::JudgeFormat};
+use crate::{Answer, EvaluationError};
+
+/// No pause between two attempts is longer, whatever the server asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// No answer of a server is read further, in bytes.
+const LONGEST_BODY: u64 = 1 << 20;
+
+/// An endpoint and how it is treated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Name in files and tables.
+    pub name: String,
+    /// What stands before `/chat/completions`, such as `http://localhost:8000/v1`.
+    pub base_url: String,
+    /// The model's name at the endpoint.
+    pub model: String,
+    /// The [`JudgeFormat`], relative to the judges file.
+    pub format: PathBuf,
+    /// The environment variable that holds the key; without it none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// Requests under way at a time.
+    #[serde(default = "defaults::concurrency")]
+    pub concurrency: usize,
+    /// Attempts after the first.
+    #[serde(default = "defaults::retries")]
+    pub retries: u32,
+    /// The first pause; each further one is twice as long, or what the server's `Retry-After` asks for in seconds.
+    #[serde(default = "defaults::backoff_seconds")]
+    pub backoff_seconds: f64,
+    /// Requests begun per minute at most; no limit without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<f64>,
+    /// The time that one attempt may take.
+    #[serde(default = "defaults::timeout_seconds")]
+    pub timeout_seconds: f64,
+}
+
+mod defaults {
+    pub(super) fn concurrency() -> usize {
+        4
+    }
+    pub(super) fn retries() -> u32 {
+        5
+    }
+    pub(super) fn backoff_seconds() -> f64 {
+        1.0
+    }
+    pub(super) fn timeout_seconds() -> f64 {
+        60.0
+    }
+}
+
+impl HttpSettings {
+    /// What makes the settings unusable.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        if !self.base_url.starts_with("http://") && !self.base_url.starts_with("https://") {
+            return Err(format!("judge {name:?}: base_url {:?} must begin with http:// or https://", self.base_url));
+        }
+        if self.concurrency == 0 {
+            return Err(format!("judge {name:?}: concurrency must be 1 or more"));
+        }
+        let seconds = |value: f64| value > 0.0 && value <= 86_400.0;
+        for (key, value) in [
+            ("timeout_seconds", self.timeout_seconds),
+            ("backoff_seconds", self.backoff_seconds),
+            ("requests_per_minute", self.requests_per_minute.unwrap_or(1.0)),
+        ] {
+            if !seconds(value) {
+                return Err(format!("judge {name:?}: {key} is {value}, expected more than 0 and at most 86400"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an endpoint said of one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOutcome {
+    /// The verdict; unknown where there is a problem or no label.
+    pub verdict: Verdict,
+    /// Why there is no answer after all attempts. Such a verdict is not final.
+    pub problem: Option<String>,
+}
+
+/// A key that no message shows.
+struct Key(String);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A client of one endpoint.
+#[derive(Debug)]
+pub struct HttpJudge<'a> {
+    settings: &'a HttpSettings,
+    format: &'a JudgeFormat,
+    url: String,
+    key: Option<Key>,
+    agent: Agent,
+    next: Mutex<Instant>,
+}
+
+/// Why an attempt gave no text.
+enum Failure {
+    /// Worth another attempt, after the pause that the server asks for.
+    Passing(String, Option<Duration>),
+    /// Of this request alone, and final.
+    Request(String),
+    /// Of every request: the key or the address is wrong.
+    Fatal(String),
+}
+
+impl<'a> HttpJudge<'a> {
+    /// A client with the key of the environment.
+    ///
+    /// # Errors
+    /// When the variable that the settings name is not set.
+    pub fn new(settings: &'a HttpSettings, format: &'a JudgeFormat) -> Result<Self, EvaluationError> {
+        let key = match &settings.api_key_env {
+            None => None,
+            Some(variable) => match std::env::var(variable) {
+                Ok(key) if !key.trim().is_empty() => Some(Key(key.trim().to_owned())),
+                _ => {
+                    let problem =
+                        format!("the environment variable {variable} holds no key; set it, or take api_key_env out");
+                    return Err(EvaluationError::Judge { name: settings.name.clone(), problem });
+                }
+            },
+        };
+        let config = Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs_f64(settings.timeout_seconds)))
+            .http_status_as_error(false)
+            .max_redirects(0) // the key goes nowhere else
+            .build();
+        let url = format!("{}/chat/completions", settings.base_url.trim_end_matches('/'));
+        Ok(Self { settings, format, url, key, agent: config.into(), next: Mutex::new(Instant::now()) })
+    }
+
+    /// Judges all answers, several at a time; `judged` gets each one's index and outcome as it comes, in any order.
+    ///
+    /// # Errors
+    /// When the key or the address is refused, the template fails, or `judged` fails; what came before was handed on.
+    pub fn judge(
+        &self,
+        answers: &[&Answer],
+        judged: &mut dyn FnMut(usize, HttpOutcome) -> Result<(), EvaluationError>,
+    ) -> Result<(), EvaluationError> {
+        let (cursor, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            for _ in 0..self.settings.concurrency.min(answers.len()) {
+                let (sender, cursor, stop) = (sender.clone(), &cursor, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let index = cursor.fetch_add(1, Ordering::Relaxed);
+                        let Some(answer) = answers.get(index) else { break };
+                        let Some(outcome) = self.ask(answer, stop) else { break };
+                        if outcome.is_err() {
+                            stop.store(true, Ordering::Relaxed); // here, before this worker takes another answer
+                        }
+                        if sender.send((index, outcome)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            let mut result = Ok(());
+            for (index, outcome) in receiver {
+                if result.is_ok() {
+                    result = outcome.and_then(|outcome| judged(index, outcome));
+                }
+                if result.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            result
+        })
+    }
+
+    /// All attempts of one answer; none if the run was stopped meanwhile.
+    fn ask(&self, answer: &Answer, stop: &AtomicBool) -> Option<Result<HttpOutcome, EvaluationError>> {
+        let prompt = match self.format.render(answer) {
+            Ok(prompt) => prompt,
+            Err(error) => return Some(Err(error)),
+        };
+        let body = serde_json::json!({
+            "model": self.settings.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": self.format.max_new_tokens,
+        })
+        .to_string();
+        let mut pause = Duration::from_secs_f64(self.settings.backoff_seconds);
+        let mut attempt = 0;
+        let problem = loop {
+            if !wait(self.turn(), stop) {
+                return None;
+            }
+            match self.send(&body) {
+                Ok(text) => return Some(Ok(HttpOutcome { verdict: self.format.parse(&text), problem: None })),
+                Err(Failure::Fatal(problem)) => {
+                    return Some(Err(EvaluationError::Judge { name: self.settings.name.clone(), problem }));
+                }
+                Err(Failure::Request(problem)) => break problem,
+                Err(Failure::Passing(problem, _)) if attempt == self.settings.retries => break problem,
+                Err(Failure::Passing(problem, asked)) => {
+                    let wanted = asked.unwrap_or(pause).min(LONGEST_PAUSE);
+                    tracing::debug!("judge {}: {problem}; again in {wanted:?}", self.settings.name);
+                    if !wait(wanted, stop) {
+                        return None;
+                    }
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                    attempt += 1;
+                }
+            }
+        };
+        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem) }))
+    }
+
+    /// The time until this request may begin, under the rate limit.
+    fn turn(&self) -> Duration {
+        let Some(rate) = self.settings.requests_per_minute else { return Duration::ZERO };
+        let now = Instant::now();
+        let mut next = self.next.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let begin = (*next).max(now);
+        *next = begin + Duration::from_secs_f64(60.0 / rate);
+        begin - now
+    }
+
+    /// One attempt: the text that the model wrote.
+    fn send(&self, body: &str) -> Result<String, Failure> {
+        let mut request = self.agent.post(&self.url).header("Content-Type", "application/json");
+        if let Some(Key(key)) = &self.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        // What the client says of a failed connection names the address alone; a body is never quoted.
+        let mut response = request.send(body).map_err(|error| Failure::Passing(connection(&error), None))?;
+        let status = response.status().as_u16();
+        let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let asked = asked.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        match status {
+            200..=299 => {}
+            401 | 403 | 404 => {
+                let problem = format!("{} answers with status {status}; check the key, base_url and model", self.url);
+                return Err(Failure::Fatal(problem));
+            }
+            408 | 409 | 425 | 429 | 500..=599 => return Err(Failure::Passing(format!("status {status}"), asked)),
+            _ => return Err(Failure::Request(format!("status {status}"))),
+        }
+        let text = response.body_mut().with_config().limit(LONGEST_BODY).read_to_string();
+        let text = text.map_err(|error| Failure::Passing(connection(&error), None))?;
+        content(&text).ok_or_else(|| Failure::Passing("the body is no chat completion".into(), None))
+    }
+}
+
+/// What went wrong, without addresses or bodies.
+fn connection(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "timed out".into(),
+        ureq::Error::Io(error) => format!("connection failed: {}", error.kind()),
+        _ => "the connection failed".into(),
+    }
+}
+
+/// The text of the first choice.
+fn content(body: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(body).ok()?;
+    Some(value.get("choices")?.get(0)?.get("message")?.get("content")?.as_str()?.to_owned())
+}
+
+/// Waits, unless the run is stopped meanwhile; whether it may go on.
+fn wait(time: Duration, stop: &AtomicBool) -> bool {
+    let end = Instant::now() + time;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(Duration::from_millis(100)));
+    }
+}

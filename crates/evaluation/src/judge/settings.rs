@@ -1,0 +1,178 @@
+//! The list of judges as data (`data/judges/*.yaml`). All judges of a list read the same stored answers.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{format::JudgeFormat, http::HttpSettings};
+use crate::{EvaluationError, yaml::read_yaml};
+
+/// One judge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JudgeSpec {
+    /// Refusal phrases on an answer's beginning.
+    Refusal(RefusalSettings),
+    /// A guard model, run by our own decoder.
+    Guard(GuardSettings),
+    /// A model behind an OpenAI-compatible endpoint.
+    Http(HttpSettings),
+}
+
+/// A refusal judge; its phrases are part of the program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusalSettings {
+    /// Name in files and tables.
+    pub name: String,
+}
+
+/// A guard model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSettings {
+    /// Name in files and tables.
+    pub name: String,
+    /// The model's Hugging Face directory, relative to the judges file.
+    pub model: PathBuf,
+    /// The [`JudgeFormat`], relative to the judges file.
+    pub format: PathBuf,
+    /// Answers judged at a time; it changes the speed alone.
+    #[serde(default = "default_batch")]
+    pub batch: usize,
+}
+
+fn default_batch() -> usize {
+    16
+}
+
+/// A judge with its format read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judge {
+    /// Refusal phrases.
+    Refusal(RefusalSettings),
+    /// A guard model and how it is asked.
+    Guard(GuardSettings, JudgeFormat),
+    /// An endpoint and how it is asked.
+    Http(HttpSettings, JudgeFormat),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JudgeFile {
+    judges: Vec<JudgeSpec>,
+}
+
+impl Judge {
+    /// Reads a file with a `judges` list and the formats that it names.
+    ///
+    /// # Errors
+    /// When a file cannot be read, there is no judge, or two share a name.
+    pub fn read_list(path: &Path) -> Result<Vec<Self>, EvaluationError> {
+        let file: JudgeFile = read_yaml(path)?;
+        let invalid = |problem: String| EvaluationError::Format { name: path.display().to_string(), problem };
+        if file.judges.is_empty() {
+            return Err(invalid("judges is empty; name one at least".into()));
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut judges: Vec<Self> = Vec::new();
+        for spec in file.judges {
+            let judge = match spec {
+                JudgeSpec::Refusal(settings) => Self::Refusal(settings),
+                JudgeSpec::Guard(mut settings) => {
+                    settings.model = folder.join(&settings.model);
+                    let format = JudgeFormat::read(&folder.join(&settings.format))?;
+                    Self::Guard(settings, format)
+                }
+                JudgeSpec::Http(settings) => {
+                    settings.check().map_err(invalid)?;
+                    let format = JudgeFormat::read(&folder.join(&settings.format))?;
+                    Self::Http(settings, format)
+                }
+            };
+            let name = judge.name();
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+                return Err(invalid(format!("the judge's name {name:?} must be letters, digits, `-`, `_` or `.`")));
+            }
+            if judges.iter().any(|other| other.name() == name) {
+                return Err(invalid(format!("two judges are called {name:?}")));
+            }
+            judges.push(judge);
+        }
+        Ok(judges)
+    }
+
+    /// Name in files and tables.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Refusal(settings) => &settings.name,
+            Self::Guard(settings, _) => &settings.name,
+            Self::Http(settings, _) => &settings.name,
+        }
+    }
+
+    /// Whether it can judge answers to harmless prompts, where the question is whether they are refused.
+    pub fn tells_refusals(&self) -> bool {
+        match self {
+            Self::Refusal(_) => true,
+            Self::Guard(_, format) | Self::Http(_, format) => format.tells_refusals(),
+        }
+    }
+
+    /// What decides its verdicts, apart from a guard's weights; a change invalidates them.
+    pub fn identity(&self) -> serde_json::Value {
+        match self {
+            Self::Refusal(_) => serde_json::json!({"refusal": super::refusal::PHRASES}),
+            Self::Guard(_, format) => serde_json::json!({"guard": deciding(format)}),
+            Self::Http(settings, format) => serde_json::json!({
+                "http": deciding(format), "base_url": settings.base_url, "model": settings.model}),
+        }
+    }
+}
+
+/// The part of a format that decides a verdict.
+fn deciding(format: &JudgeFormat) -> serde_json::Value {
+    let JudgeFormat { name: _, source: _, licence: _, template, labels, probability, max_new_tokens } = format;
+    serde_json::json!([template, labels, probability, max_new_tokens])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn list(yaml: &str) -> Result<Vec<Judge>, EvaluationError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("judges.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        Judge::read_list(&path)
+    }
+
+    #[test]
+    fn the_embedded_list_and_the_examples_are_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges");
+        let names = |file: &str| -> Vec<String> {
+            let judges = Judge::read_list(&folder.join(file)).unwrap();
+            judges.iter().map(|judge| judge.name().to_owned()).collect()
+        };
+        assert_eq!(names("default.yaml"), ["refusal"]);
+        assert_eq!(names("guards.example.yaml"), ["refusal", "llama-guard-3", "wildguard-refusal"]);
+        assert_eq!(names("http.example.yaml"), ["refusal", "endpoint"]);
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_run_says_what_is_wrong() {
+        for (yaml, part) in [
+            ("judges: []", "empty"),
+            ("judges: [{kind: refusal, name: a}, {kind: refusal, name: a}]", "\"a\""),
+            ("judges: [{kind: refusal, name: a/b}]", "a/b"),
+            ("judges: [{kind: refusal, name: a, phrases: x}]", "phrases"),
+            ("judges: [{kind: oracle, name: a}]", "oracle"),
+            ("judges: [{kind: guard, name: a, model: m, format: none.yaml}]", "none.yaml"),
+            ("judges: [{kind: http, name: a, base_url: x, model: m, format: f, api_key: k}]", "api_key"),
+        ] {
+            let error = list(yaml).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

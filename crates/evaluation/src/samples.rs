@@ -1,0 +1,126 @@
+//! Samples of a JSONL file whose keys are named by settings. Every sample gets an id: its own, or its line's number.
+//! Files with the usual keys (`prompt`, `response`) that train a model are read by `prompts`.
+
+use std::{collections::HashSet, fs, path::Path};
+
+use prompts::Sample;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::EvaluationError;
+
+/// The keys of a JSONL file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fields {
+    /// What the user says.
+    pub prompt: String,
+    /// The right answer; a task needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+    /// The prompt's category.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// The prompt's id; without it the line's number, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self { prompt: "prompt".into(), response: None, category: None, id: None }
+    }
+}
+
+/// Reads samples: `skip` are left out at the start and `count` taken, all that follow without it.
+///
+/// # Errors
+/// When the file cannot be read, a line lacks a named key, two share an id, or there are fewer than `count`.
+pub fn read_samples(
+    path: &Path,
+    fields: &Fields,
+    skip: usize,
+    count: Option<usize>,
+) -> Result<Vec<Sample>, EvaluationError> {
+    let text = fs::read_to_string(path).map_err(|source| EvaluationError::Read { path: path.to_owned(), source })?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let lines = lines.skip(skip).take(count.unwrap_or(usize::MAX));
+    let mut ids = HashSet::new();
+    let mut samples = Vec::new();
+    for (index, line) in lines {
+        let failed = |problem| EvaluationError::Sample { path: path.to_owned(), line: index + 1, problem };
+        let sample = sample(line, index + 1, fields).map_err(failed)?;
+        if let Some(id) = sample.id.as_ref().filter(|id| !ids.insert((*id).clone())) {
+            return Err(failed(format!("the id {id:?} stands in an earlier line too; every prompt needs its own")));
+        }
+        samples.push(sample);
+    }
+    let found = samples.len();
+    match count {
+        _ if found == 0 => Err(too_few(path, "no line", skip)),
+        Some(count) if found < count => Err(too_few(path, &format!("{found} of {count} lines"), skip)),
+        _ => Ok(samples),
+    }
+}
+
+fn too_few(path: &Path, what: &str, skip: usize) -> EvaluationError {
+    let problem = format!("holds {what} after the first {skip}; correct `skip` and `count`");
+    EvaluationError::Format { name: path.display().to_string(), problem }
+}
+
+fn sample(line: &str, number: usize, fields: &Fields) -> Result<Sample, String> {
+    let object: Map<String, Value> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let text = |key: &String| match object.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Number(number)) => Ok(number.to_string()),
+        Some(_) => Err(format!("{key:?} is neither text nor a number")),
+        None => Err(format!("{key:?} is missing; correct the file or `fields`")),
+    };
+    let optional = |key: &Option<String>| key.as_ref().map(text).transpose();
+    Ok(Sample {
+        prompt: text(&fields.prompt)?,
+        response: optional(&fields.response)?,
+        category: optional(&fields.category)?,
+        id: Some(optional(&fields.id)?.unwrap_or_else(|| number.to_string())),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "{\"q\": \"one\", \"n\": 7, \"kind\": \"map\"}\n\n{\"q\": \"two\", \"n\": 8, \"kind\": \"gate\"}\n\
+                        {\"q\": \"three\", \"n\": 7, \"kind\": \"gate\"}\n";
+
+    fn read(fields: &Fields, skip: usize, count: Option<usize>) -> Result<Vec<Sample>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.jsonl");
+        fs::write(&path, FILE).unwrap();
+        read_samples(&path, fields, skip, count).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn keys_are_named_and_an_id_is_the_line_number_where_there_is_none() {
+        let fields = Fields { prompt: "q".into(), category: Some("kind".into()), ..Fields::default() };
+        let samples = read(&fields, 1, Some(2)).unwrap();
+        assert_eq!((samples[0].prompt.as_str(), samples[0].id.as_deref()), ("two", Some("3")));
+        assert_eq!((samples[1].category.as_deref(), samples[1].id.as_deref()), (Some("gate"), Some("4")));
+        let numbered = Fields { id: Some("n".into()), ..fields };
+        assert_eq!(read(&numbered, 0, Some(2)).unwrap()[1].id.as_deref(), Some("8"));
+    }
+
+    #[test]
+    fn what_is_missing_or_twice_is_named_with_file_line_and_key() {
+        let fields = Fields { prompt: "q".into(), ..Fields::default() };
+        for (fields, skip, count, parts) in [
+            (Fields::default(), 0, None, ["set.jsonl, line 1", "\"prompt\""]),
+            (Fields { id: Some("n".into()), ..fields.clone() }, 0, None, ["line 4", "\"7\""]),
+            (fields.clone(), 1, Some(5), ["2 of 5", "count"]),
+            (fields, 3, None, ["set.jsonl", "skip"]),
+        ] {
+            let error = read(&fields, skip, count).unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The http judge against a local server that also answers with 429, 500, garbage, and too late.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use evaluation::{
+    Answer, HttpJudge, JudgeFormat, Verdict,
+    judge::http::{HttpOutcome, HttpSettings},
+};
+
+/// What the server does with one request.
+#[derive(Clone)]
+enum Reply {
+    /// Status, further headers, body.
+    Send(u16, &'static str, String),
+    /// Nothing, for this long.
+    Hang(Duration),
+    /// Closes the connection.
+    Close,
+}
+
+/// A request as it came: when, its head, its body.
+type Seen = (Instant, String, String);
+
+struct Server {
+    base_url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// Answers requests with `replies` in order, then with `rest`.
+fn serve(replies: Vec<Reply>, rest: Reply) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (log, replies) = (seen.clone(), Arc::new(Mutex::new(VecDeque::from(replies))));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (log, replies, rest) = (log.clone(), replies.clone(), rest.clone());
+            thread::spawn(move || connection(stream.unwrap(), &log, &replies, &rest));
+        }
+    });
+    Server { base_url, seen }
+}
+
+fn connection(stream: TcpStream, log: &Mutex<Vec<Seen>>, replies: &Mutex<VecDeque<Reply>>, rest: &Reply) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+        head += &line;
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    log.lock().unwrap().push((Instant::now(), head, String::from_utf8(body).unwrap()));
+    let reply = replies.lock().unwrap().pop_front().unwrap_or_else(|| rest.clone());
+    match reply {
+        Reply::Close => {}
+        Reply::Hang(time) => thread::sleep(time),
+        Reply::Send(status, headers, body) => {
+            let length = body.len();
+            let text =
+                format!("HTTP/1.1 {status} x\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            (&stream).write_all(text.as_bytes()).ok();
+        }
+    }
+}
+
+fn says(word: &str) -> Reply {
+    Reply::Send(200, "", serde_json::json!({"choices": [{"message": {"content": word}}]}).to_string())
+}
+
+fn status(status: u16) -> Reply {
+    Reply::Send(status, "", "{\"error\": \"no\"}".into())
+}
+
+fn settings(server: &Server) -> HttpSettings {
+    HttpSettings {
+        name: "local".into(),
+        base_url: server.base_url.clone(),
+        model: "judge".into(),
+        format: PathBuf::from("one_word.yaml"),
+        api_key_env: None,
+        concurrency: 1,
+        retries: 3,
+        backoff_seconds: 0.02,
+        requests_per_minute: None,
+        timeout_seconds: 2.0,
+    }
+}
+
+fn format() -> JudgeFormat {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/judges/http/one_word.yaml");
+    JudgeFormat::read(path.as_ref()).unwrap()
+}
+
+/// Judges `count` answers; the outcomes in the answers' order.
+fn judge(settings: &HttpSettings, count: usize) -> Result<Vec<HttpOutcome>, String> {
+    let format = format();
+    let answers: Vec<Answer> = (0..count)
+        .map(|i| Answer { prompt: format!("question {i}"), response: format!("map {i}"), ..Answer::default() })
+        .collect();
+    let answers: Vec<&Answer> = answers.iter().collect();
+    let mut found = vec![None; count];
+    let judge = HttpJudge::new(settings, &format).map_err(|error| error.to_string())?;
+    let result = judge.judge(&answers, &mut |index, outcome| {
+        assert!(found[index].replace(outcome).is_none(), "judged twice");
+        Ok(())
+    });
+    result.map_err(|error| error.to_string())?;
+    Ok(found.into_iter().map(Option::unwrap).collect())
+}
+
+fn final_verdict(verdict: Verdict) -> HttpOutcome {
+    HttpOutcome { verdict, problem: None }
+}
+
+#[test]
+fn a_verdict_comes_through_failures_that_pass() {
+    let garbage = Reply::Send(200, "", "<html>".into());
+    let empty = Reply::Send(200, "", "{\"choices\": []}".into());
+    for failure in
+        [status(429), status(500), status(503), garbage, empty, Reply::Close, Reply::Hang(Duration::from_secs(20))]
+    {
+        let server = serve(vec![failure], says("Unsafe."));
+        assert_eq!(judge(&settings(&server), 1).unwrap(), [final_verdict(Verdict::Unsafe)]);
+        assert_eq!(server.seen.lock().unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn what_does_not_pass_is_unknown_with_its_cause() {
+    for (reply, cause, requests) in [
+        (status(500), "status 500", 4),
+        (status(400), "status 400", 1),
+        (Reply::Send(200, "", "no json".into()), "no chat completion", 4),
+        (Reply::Hang(Duration::from_secs(20)), "timed out", 4),
+    ] {
+        let server = serve(vec![], reply);
+        let timeout_seconds = if cause == "timed out" { 0.3 } else { 2.0 };
+        let outcome = judge(&HttpSettings { timeout_seconds, ..settings(&server) }, 1).unwrap().remove(0);
+        assert_eq!(outcome.verdict, Verdict::Unknown);
+        assert!(outcome.problem.as_ref().unwrap().contains(cause), "{outcome:?}");
+        assert_eq!(server.seen.lock().unwrap().len(), requests, "{cause}");
+    }
+    let server = serve(vec![], says("I would say safe"));
+    assert_eq!(judge(&settings(&server), 1).unwrap(), [final_verdict(Verdict::Unknown)], "no label, but an answer");
+}
+
+#[test]
+fn pauses_grow_and_follow_retry_after() {
+    let server = serve(vec![status(500), status(500), status(500)], says("safe"));
+    judge(&HttpSettings { backoff_seconds: 0.1, ..settings(&server) }, 1).unwrap();
+    let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
+    for (pair, least) in times.windows(2).zip([100, 200, 400]) {
+        assert!(pair[1] - pair[0] >= Duration::from_millis(least), "{:?}", pair[1] - pair[0]);
+    }
+    let busy = Reply::Send(429, "Retry-After: 1\r\n", String::new());
+    let server = serve(vec![busy], says("safe"));
+    judge(&settings(&server), 1).unwrap();
+    let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
+    assert!(times[1] - times[0] >= Duration::from_secs(1));
+}
+
+#[test]
+fn requests_keep_to_the_rate_and_run_together() {
+    let server = serve(vec![], says("safe"));
+    let limited = HttpSettings { requests_per_minute: Some(600.0), concurrency: 4, ..settings(&server) };
+    let started = Instant::now();
+    judge(&limited, 5).unwrap();
+    let last = server.seen.lock().unwrap().iter().map(|seen| seen.0).max().unwrap();
+    assert!(last - started >= Duration::from_millis(400), "the fifth of 10 a second: {:?}", last - started);
+
+    // Four time-outs of 2 s at a time take 2 s, not 8 s.
+    let server = serve(vec![], Reply::Hang(Duration::from_secs(20)));
+    let started = Instant::now();
+    judge(&HttpSettings { concurrency: 4, retries: 0, ..settings(&server) }, 4).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_refused_key_stops_the_run_and_is_in_no_message() {
+    // PATH is set wherever tests run; its value stands for a key.
+    let key = std::env::var("PATH").unwrap();
+    let server = serve(vec![], status(401));
+    let with_key = HttpSettings { api_key_env: Some("PATH".into()), ..settings(&server) };
+    let error = judge(&with_key, 3).unwrap_err();
+    assert!(error.contains("401") && error.contains("local") && !error.contains(&key), "{error}");
+    let seen = server.seen.lock().unwrap();
+    assert!(seen[0].1.contains(&format!("Bearer {key}")), "the key is sent");
+    assert!(!seen[0].2.contains(&key));
+    assert_eq!(seen.len(), 1, "no further answer is asked about");
+    let format = format();
+    let debug = format!("{:?}", HttpJudge::new(&with_key, &format).unwrap());
+    assert!(debug.contains("(hidden)") && !debug.contains(&key), "{debug}");
+    assert!(!serde_json::to_string(&with_key).unwrap().contains(&key));
+    let unset = HttpSettings { api_key_env: Some("REALIGN_TEST_NO_KEY".into()), ..with_key };
+    assert!(judge(&unset, 1).unwrap_err().contains("REALIGN_TEST_NO_KEY"));
+}
+
+#[test]
+fn the_request_is_the_rendered_format() {
+    let server = serve(vec![], says("safe"));
+    judge(&settings(&server), 1).unwrap();
+    let seen = server.seen.lock().unwrap();
+    assert!(seen[0].1.starts_with("POST /v1/chat/completions "), "{}", seen[0].1);
+    let body: serde_json::Value = serde_json::from_str(&seen[0].2).unwrap();
+    assert_eq!((&body["model"], &body["temperature"], &body["max_tokens"]), (&"judge".into(), &0.into(), &8.into()));
+    let prompt = body["messages"][0]["content"].as_str().unwrap();
+    assert!(prompt.contains("question 0") && prompt.contains("map 0"), "{prompt}");
+}

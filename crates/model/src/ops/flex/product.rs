@@ -1,0 +1,200 @@
+//! `y = x W^T` without gradients: rows of the input against rows of the weight, both read as they lie.
+//!
+//! A general matrix product packs the weight first, which for the few rows of a decoding step costs
+//! as much as it saves. Here nothing is packed, and every output is summed in one order that depends
+//! on the depth alone: a row's result is the same bits in whatever batch it is computed.
+
+use std::ops::Range;
+
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{constant, tensor, values, vectorized};
+
+/// Input rows of one tile of sums that stays in registers.
+const ROWS: usize = 4;
+/// Weight rows of one tile.
+const OUTS: usize = 3;
+/// Input rows that stay in the first-level cache, at `DEPTH` values each.
+const GROUP: usize = 2 * ROWS;
+/// Weight rows of one parallel piece of work; they stay in the second-level cache.
+const PANEL: usize = 16 * OUTS;
+/// Values of a row that are summed at a time, at most.
+const DEPTH: usize = 640;
+
+/// # Shapes
+/// - x: `[rows, depth]`, weight: `[outs, depth]`, output: `[rows, outs]`
+pub fn product(x: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    let ([rows, depth], [outs, _]) = (x.dims(), weight.dims());
+    let (x, weight) = (constant(x), constant(weight));
+    let (x, weight) = (values(&x), values(&weight));
+    let mut y = vec![0f32; rows * outs];
+    let mut panels: Vec<Vec<&mut [f32]>> = (0..outs.div_ceil(PANEL)).map(|_| Vec::with_capacity(rows)).collect();
+    for row in y.chunks_mut(outs) {
+        panels.iter_mut().zip(row.chunks_mut(PANEL)).for_each(|(panel, part)| panel.push(part));
+    }
+    let pieces = panels.into_par_iter().zip(weight.par_chunks(PANEL * depth));
+    pieces.for_each(|(mut y, weight)| vectorized(Panel { x, weight, depth, y: &mut y }));
+    Tensor::from_primitive::<Flex>(tensor(y, [rows, outs]))
+}
+
+/// All rows of the input against some rows of the weight.
+struct Panel<'a, 'b> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    depth: usize,
+    /// The outputs of each input row.
+    y: &'a mut [&'b mut [f32]],
+}
+
+impl WithSimd for Panel<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, weight, depth, y } = self;
+        let block = depth.div_ceil(depth.div_ceil(DEPTH)).next_multiple_of(16);
+        for start in (0..depth).step_by(block) {
+            let part = start..depth.min(start + block);
+            for (x, y) in x.chunks(GROUP * depth).zip(y.chunks_mut(GROUP)) {
+                for (first, weight) in (0..).step_by(OUTS).zip(weight.chunks(OUTS * depth)) {
+                    for (x, y) in x.chunks(ROWS * depth).zip(y.chunks_mut(ROWS)) {
+                        let put = |row: usize, out: usize, sum: f32| y[row][first + out] += sum;
+                        dots(
+                            simd,
+                            Strided { rows: x, stride: depth },
+                            Strided { rows: weight, stride: depth },
+                            part.clone(),
+                            put,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows that begin `stride` values after one another.
+#[derive(Clone, Copy)]
+pub struct Strided<'a> {
+    /// The values; those of the last row may end before its stride does.
+    pub rows: &'a [f32],
+    /// From the beginning of a row to that of the next.
+    pub stride: usize,
+}
+
+impl<'a> Strided<'a> {
+    #[inline(always)]
+    fn count(self) -> usize {
+        self.rows.len().div_ceil(self.stride)
+    }
+
+    #[inline(always)]
+    fn row(self, index: usize, part: &Range<usize>) -> &'a [f32] {
+        &self.rows[index * self.stride..][part.clone()]
+    }
+}
+
+/// The products of up to [`ROWS`] rows with up to [`OUTS`] others over `part` of them; `put` gets
+/// the indices of both rows and the sum.
+#[inline(always)]
+pub fn dots<S: Simd>(simd: S, x: Strided<'_>, w: Strided<'_>, part: Range<usize>, put: impl FnMut(usize, usize, f32)) {
+    match (x.count(), w.count()) {
+        (4, 3) => tile::<S, 4, 3>(simd, x, w, &part, put),
+        (3, 3) => tile::<S, 3, 3>(simd, x, w, &part, put),
+        (2, 3) => tile::<S, 2, 3>(simd, x, w, &part, put),
+        (1, 3) => tile::<S, 1, 3>(simd, x, w, &part, put),
+        (rows, outs) => singly(simd, (x, rows), (w, outs), &part, put),
+    }
+}
+
+/// As [`dots`], one product at a time.
+#[inline(always)]
+fn singly<S: Simd>(
+    simd: S,
+    (x, rows): (Strided<'_>, usize),
+    (w, outs): (Strided<'_>, usize),
+    part: &Range<usize>,
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    for row in 0..rows {
+        for out in 0..outs {
+            let x = Strided { rows: &x.rows[row * x.stride..], ..x };
+            let w = Strided { rows: &w.rows[out * w.stride..], ..w };
+            tile::<S, 1, 1>(simd, x, w, part, |_, _, sum| put(row, out, sum));
+        }
+    }
+}
+
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const O: usize>(
+    simd: S,
+    x: Strided<'_>,
+    w: Strided<'_>,
+    part: &Range<usize>,
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    let rows: [_; R] = std::array::from_fn(|row| S::as_simd_f32s(x.row(row, part)));
+    let outs: [_; O] = std::array::from_fn(|out| S::as_simd_f32s(w.row(out, part)));
+    let len = rows[0].0.len();
+    // Of one length, so that the loop needs no checks.
+    let (x, w) = (rows.map(|row| &row.0[..len]), outs.map(|out| &out.0[..len]));
+    let mut sums = [[simd.splat_f32s(0.0); O]; R];
+    for k in 0..len {
+        let w: [S::f32s; O] = std::array::from_fn(|out| w[out][k]);
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = simd.mul_add_e_f32s(x[k], w, *sum);
+            }
+        }
+    }
+    let tailed = !rows[0].1.is_empty();
+    for (row, sums) in sums.into_iter().enumerate() {
+        for (out, mut sum) in sums.into_iter().enumerate() {
+            if tailed {
+                let (x, w) = (simd.partial_load_f32s(rows[row].1), simd.partial_load_f32s(outs[out].1));
+                sum = simd.mul_add_e_f32s(x, w, sum);
+            }
+            put(row, out, simd.reduce_sum_f32s(sum));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution};
+
+    fn bits(x: Tensor<2>) -> Vec<u32> {
+        x.into_data().iter::<f32>().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn products_are_those_of_the_general_matrix_product() {
+        let device = Device::flex();
+        device.seed(3);
+        for (rows, depth, outs) in [(1, 5, 1), (4, 16, 3), (7, 64, 50), (13, 650, 7), (9, 1290, 97)] {
+            let x = Tensor::<2>::random([rows, depth], Distribution::Normal(0.0, 1.0), &device);
+            let w = Tensor::<2>::random([outs, depth], Distribution::Normal(0.0, 1.0), &device);
+            let wanted = x.clone().matmul(w.clone().transpose());
+            let off = (product(&x, &w) - wanted).abs().max().into_scalar::<f32>();
+            // Sums of up to 1290 products of size 1 in another order.
+            assert!(off < 2e-4, "{rows} x {depth} x {outs}: {off}");
+        }
+    }
+
+    #[test]
+    fn a_rows_product_is_the_same_bits_in_every_batch() {
+        let device = Device::flex();
+        device.seed(4);
+        let x = Tensor::<2>::random([23, 700], Distribution::Normal(0.0, 1.0), &device);
+        let w = Tensor::<2>::random([100, 700], Distribution::Normal(0.0, 1.0), &device);
+        let all = product(&x, &w);
+        for (start, rows) in [(0, 1), (5, 2), (3, 3), (1, 4), (7, 9), (22, 1)] {
+            let some = product(&x.clone().narrow(0, start, rows), &w);
+            assert_eq!(bits(some), bits(all.clone().narrow(0, start, rows)), "{rows} rows from {start}");
+        }
+    }
+}

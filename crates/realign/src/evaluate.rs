@@ -1,0 +1,119 @@
+//! What `realign evaluate` does: gather the questions, have them answered, judged and scored, say what came of it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use evaluation::judge::settings::RefusalSettings;
+use evaluation::{Evaluation, Judge, Metric, PromptKind, Provenance};
+use prompts::read_jsonl;
+use realign::DeviceName;
+use realign::stage::Report;
+use realign::stage::measure::{Aim, Question, ask, measure};
+
+use crate::cli::EvaluateArgs;
+
+/// Runs the command.
+pub fn run(
+    args: &EvaluateArgs,
+    (device_name, device): (DeviceName, &Device),
+    seed: u64,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    let started = Instant::now();
+    let judges = match &args.judges {
+        Some(path) => Judge::read_list(path)?,
+        None => vec![Judge::Refusal(RefusalSettings { name: "refusal".into() })],
+    };
+    if let Some(model) = &args.model {
+        let questions = questions(args)?;
+        if questions.is_empty() {
+            bail!("nothing to ask the model: name --prompt-sets or --tasks");
+        }
+        ask(model, &questions, args.batch, &args.out, device, report)?;
+    }
+    let names: Vec<&str> = judges.iter().map(Judge::name).collect();
+    let provenance = Provenance {
+        settings: serde_json::json!({
+            "model": args.model, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names}),
+        seed,
+        git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
+        device: device_name.name().into(),
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let evaluation = measure(&args.out, &judges, provenance, args.redact, device, report)?;
+    say(&evaluation);
+    println!("wrote {}", args.out.join("report.md").display());
+    Ok(())
+}
+
+fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
+    let mut questions = Vec::new();
+    for file in &args.prompt_sets {
+        questions.push(Question::prompts(file, &args.data)?);
+    }
+    for file in &args.tasks {
+        questions.push(Question::task(file, &args.data)?);
+    }
+    let plain = |name: &str, path: &Path, aim: Aim| -> Result<Question> {
+        let mut samples = read_jsonl(path)?;
+        for (index, sample) in samples.iter_mut().enumerate() {
+            sample.id.get_or_insert_with(|| (index + 1).to_string());
+        }
+        Ok(Question { name: name.into(), aim, samples, max_new_tokens: args.max_new_tokens })
+    };
+    let kinds = [
+        ("harmful", &args.harmful, Aim::Prompts(PromptKind::Harmful)),
+        ("harmless", &args.harmless, Aim::Prompts(PromptKind::Harmless)),
+        ("task", &args.task, Aim::Task(vec![Metric::ExactMatch])),
+    ];
+    for (name, path, aim) in kinds {
+        if let Some(path) = path {
+            questions.push(plain(name, path, aim)?);
+        }
+    }
+    Ok(questions)
+}
+
+fn say(evaluation: &Evaluation) {
+    let percent = |share: f64| format!("{:.1}", 100.0 * share);
+    for set in &evaluation.prompt_sets {
+        for judge in &set.judges {
+            let rate = judge.rate.as_ref().map_or("unknown".to_owned(), |rate| {
+                let (low, high) = rate.interval;
+                format!("{} % [{}, {}]", percent(rate.rate), percent(low), percent(high))
+            });
+            let (kind, name, judge_name) = (set.kind.rate_name(), &set.name, &judge.judge);
+            println!("{kind}, {name}, {judge_name}: {rate}, n {}, unknown {}", judge.n, judge.unknown);
+            if judge.failed > 0 {
+                println!("{judge_name} failed on {} answers of {name}; run again to judge these", judge.failed);
+            }
+        }
+        for pair in &set.agreement {
+            let kappa = pair.agreement.kappa.map_or("undefined".to_owned(), |kappa| format!("{kappa:.3}"));
+            println!(
+                "agreement, {}, {} and {}: {} %, kappa {kappa}, {} differ",
+                set.name,
+                pair.left,
+                pair.right,
+                percent(pair.agreement.observed),
+                pair.differ.len()
+            );
+        }
+    }
+    for task in &evaluation.tasks {
+        for score in &task.scores {
+            let (low, high) = score.interval;
+            println!(
+                "task score, {}, {}: {} % [{}, {}], n {}",
+                task.name,
+                score.metric.name(),
+                percent(score.value),
+                percent(low),
+                percent(high),
+                score.n
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A guard model's verdicts and probabilities against its decoder asked one answer at a time. The model is tiny and random.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use evaluation::judge::{format::JudgeFormat, settings::GuardSettings};
+use evaluation::{Answer, Judge, Verdict};
+use model::generate::{Stop, greedy};
+use model::{DecoderConfig, Packed, checkpoint};
+use realign::Loaded;
+use realign::stage::judge::{ToJudge, judge_sets};
+
+/// A tiny random model with the lab's tokenizer.
+fn model(dir: &Path) {
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
+    let vocabulary = prompts::Tokenizer::from_dir(&tokenizer).unwrap().vocab_size();
+    let config = serde_json::json!({"model_type": "llama", "vocab_size": vocabulary, "hidden_size": 16,
+        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "max_position_embeddings": 24, "tie_word_embeddings": true});
+    let config = DecoderConfig::from_json(&config, Path::new("tiny")).unwrap();
+    checkpoint::save(&finetune::init_random(&config, 0.3, 1, &Device::default()), dir).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        fs::copy(tokenizer.join(file), dir.join(file)).unwrap();
+    }
+}
+
+fn answers() -> Vec<Answer> {
+    let prompts = ["where is the map", "gate", "the song of the box", "code", "is the box there", "map"];
+    let answer = |(i, prompt): (usize, &&str)| Answer {
+        id: i.to_string(),
+        prompt: (*prompt).into(),
+        response: "in the box".into(),
+        ..Answer::default()
+    };
+    prompts.iter().enumerate().map(answer).collect()
+}
+
+/// The guard, with a verdict for each word that the model writes first on its own, so that labels occur.
+fn guard(dir: &Path, safe: &str, batch: usize) -> (Judge, JudgeFormat) {
+    let loaded = Loaded::open(dir, &Device::default()).unwrap();
+    let mut words = std::collections::BTreeMap::from([("map".to_owned(), Verdict::Safe)]);
+    for answer in answers().iter().step_by(2) {
+        let text = written(&loaded, &format!("{} ? {}", answer.prompt, answer.response));
+        let first = text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
+        words.extend(first.map(|word| (word.to_lowercase(), Verdict::Unsafe)));
+    }
+    let probability = serde_json::json!({"unsafe": ["map"], "safe": if safe.is_empty() { vec![] } else { vec![safe] }});
+    let format: JudgeFormat = serde_json::from_value(serde_json::json!({
+        "name": "g", "source": "own", "licence": "own", "template": "{{ prompt }} ? {{ response }}",
+        "max_new_tokens": 3, "labels": {"words": words}, "probability": probability}))
+    .unwrap();
+    let settings = GuardSettings { name: "g".into(), model: dir.into(), format: PathBuf::from("g.yaml"), batch };
+    (Judge::Guard(settings, format.clone()), format)
+}
+
+fn written(guard: &Loaded, text: &str) -> String {
+    let row = guard.tokenizer.encode(text).unwrap();
+    let stop = Stop { max_new_tokens: 3, eos: guard.tokenizer.eos_ids() };
+    let ids = greedy(&guard.decoder, &[row], &stop).unwrap().remove(0);
+    guard.tokenizer.decode(&ids, true).unwrap()
+}
+
+#[test]
+fn a_guard_judges_in_batches_as_it_does_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("guard");
+    model(&dir);
+    let loaded = Loaded::open(&dir, &Device::default()).unwrap();
+    let id = |word: &str| loaded.tokenizer.encode(word).unwrap()[0] as usize;
+    for (safe, batch) in [("gate", 4), ("", 1)] {
+        let (judge, format) = guard(&dir, safe, batch);
+        let answers = answers();
+        let set = ToJudge { answers: &answers, path: folder.path().join(format!("verdicts-{batch}.jsonl")) };
+        let found = judge_sets(&judge, &[set], &Device::default(), &mut |_, _, _| {}).unwrap().remove(0);
+        for (answer, record) in answers.iter().zip(&found) {
+            let text = format.render(answer).unwrap();
+            assert_eq!((&record.id, record.verdict), (&answer.id, format.parse(&written(&loaded, &text))), "{text}");
+            let row = loaded.tokenizer.encode(&text).unwrap();
+            let last = row.len() - 1;
+            let logits = loaded.decoder.logits(&Packed::new(&[row]).unwrap(), &[last]).unwrap();
+            let logits: Vec<f32> = logits.try_into_vec_as().unwrap();
+            let weight = |index: usize| f64::from(logits[index]).exp();
+            let all = if safe.is_empty() {
+                (0..logits.len()).map(weight).sum()
+            } else {
+                weight(id("map")) + weight(id(safe))
+            };
+            let (got, expected) = (record.probability.unwrap(), weight(id("map")) / all);
+            // f32 logits of a batch and of one row differ by rounding.
+            assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+        }
+        assert!(found.iter().any(|record| record.verdict == Verdict::Unsafe), "some label occurs");
+    }
+}
+
+#[test]
+fn an_answer_too_long_for_the_guard_is_unknown_with_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("guard");
+    model(&dir);
+    let (judge, _) = guard(&dir, "gate", 4);
+    let mut answers = answers();
+    answers[1].response = "box ".repeat(40);
+    let set = || ToJudge { answers: &answers, path: folder.path().join("verdicts.jsonl") };
+    let found = judge_sets(&judge, &[set()], &Device::default(), &mut |_, _, _| {}).unwrap().remove(0);
+    assert_eq!((found[1].verdict, found[1].probability), (Verdict::Unknown, None));
+    assert!(found[1].problem.as_ref().unwrap().contains("24"), "{:?}", found[1].problem);
+    assert!(found.iter().filter(|record| record.problem.is_some()).count() == 1);
+}
+
+#[test]
+fn labels_that_the_tokenizer_cannot_tell_apart_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("guard");
+    model(&dir);
+    let (judge, _) = guard(&dir, "map", 4);
+    let set = ToJudge { answers: &answers(), path: folder.path().join("verdicts.jsonl") };
+    let error = judge_sets(&judge, &[set], &Device::default(), &mut |_, _, _| {}).unwrap_err();
+    assert!(format!("{error:#}").contains("labels of both kinds"), "{error:#}");
+}

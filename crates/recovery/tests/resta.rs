@@ -1,0 +1,129 @@
+//! RESTA agrees with plain PyTorch (`scripts/goldens/baselines.py`). The unaligned model is tiny-llama
+//! with the adapters of the LoRA goldens merged.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, TensorData};
+use model::{Decoder, checkpoint, weights};
+use recovery::{RestaSettings, resta};
+use safetensors::SafeTensors;
+
+fn path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(relative)
+}
+
+fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
+    let bytes = std::fs::read(path(relative)).unwrap();
+    let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    tensors.iter().map(|(name, view)| (name.to_owned(), floats(view.data()))).collect()
+}
+
+fn load(name: &str) -> Decoder {
+    checkpoint::load(&path("model/tests/fixtures").join(name), &Device::flex()).unwrap()
+}
+
+/// Fine-tuned, aligned and unaligned.
+fn models() -> [Decoder; 3] {
+    let merged = tensors("finetune/tests/fixtures/lora/merged.safetensors");
+    let unaligned = weights::replace(load("tiny-llama"), |info| {
+        merged.get(&info.name).map(|values| TensorData::new(values.clone(), info.shape.clone()))
+    });
+    [load("tiny-llama-finetuned"), load("tiny-llama"), unaligned]
+}
+
+/// The script's settings with this probability of dropping.
+fn settings(dare: bool) -> RestaSettings {
+    let text = std::fs::read_to_string(path("recovery/tests/fixtures/resta/settings.json")).unwrap();
+    let settings: RestaSettings = serde_json::from_str(&text).unwrap();
+    RestaSettings { dare: if dare { settings.dare } else { 0.0 }, ..settings }
+}
+
+fn run(settings: &RestaSettings, seed: u64) -> HashMap<String, Vec<f32>> {
+    let [fine_tuned, aligned, unaligned] = models();
+    all(&resta(&fine_tuned, &aligned, &unaligned, settings, seed).unwrap())
+}
+
+fn all(decoder: &Decoder) -> HashMap<String, Vec<f32>> {
+    weights::read(decoder, |_| true).unwrap().into_iter().map(|(info, values)| (info.name, values)).collect()
+}
+
+/// The fixture's tensors of one kind, by the parameter's name.
+fn expected(kind: &str) -> HashMap<String, Vec<f32>> {
+    let all = tensors("recovery/tests/fixtures/resta/expected.safetensors");
+    let own = all.into_iter().filter_map(|(name, values)| Some((name.strip_prefix(kind)?.to_owned(), values)));
+    own.collect()
+}
+
+/// f32 rounding of a result that PyTorch computed in f64, as this crate does.
+fn same(a: f32, b: f32) -> bool {
+    (a - b).abs() <= 1e-6 * b.abs().max(1e-2)
+}
+
+#[test]
+fn the_safety_vector_is_added_to_all_weights_as_in_pytorch() {
+    let (found, expected) = (run(&settings(false), 0), expected("plain."));
+    assert_eq!(expected.len(), 4);
+    for (name, expected) in &expected {
+        assert!(found[name].iter().zip(expected).all(|(&a, &b)| same(a, b)), "{name}");
+    }
+}
+
+#[test]
+fn dare_drops_its_share_of_what_fine_tuning_changed_and_rescales_the_rest_as_in_pytorch() {
+    let (dropped, rescaled) = (expected("dropped."), expected("rescaled."));
+    let found = run(&settings(true), 3);
+    let (mut drops, mut number) = (0usize, 0usize);
+    for (name, found) in found.iter().filter(|(name, _)| dropped.contains_key(*name)) {
+        for ((&found, &dropped), &rescaled) in found.iter().zip(&dropped[name]).zip(&rescaled[name]) {
+            assert!(same(found, dropped) || same(found, rescaled), "{name}: {found}, {dropped} or {rescaled}");
+            drops += usize::from(same(found, dropped));
+            number += 1;
+        }
+    }
+    let (dare, n) = (settings(true).dare, number as f64);
+    let share = drops as f64 / n;
+    println!("{drops} of {number} dropped");
+    // Four standard deviations of a binomial share.
+    assert!((share - dare).abs() < 4.0 * (dare * (1.0 - dare) / n).sqrt(), "{share} is not {dare}");
+}
+
+#[test]
+fn dare_keeps_the_expectation_and_is_a_seeded_draw() {
+    let (plain, runs) = (run(&settings(false), 0), (0..64).map(|seed| run(&settings(true), seed)).collect::<Vec<_>>());
+    assert_eq!(run(&settings(true), 5), runs[5]);
+    assert_ne!(runs[4], runs[5]);
+    // The mean over runs and weights of what DARE adds is zero within its own spread.
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let errors: Vec<f64> =
+        runs.iter().flat_map(|run| run[name].iter().zip(&plain[name])).map(|(a, b)| f64::from(a - b)).collect();
+    let n = errors.len() as f64;
+    let mean = errors.iter().sum::<f64>() / n;
+    let deviation = (errors.iter().map(|error| error * error).sum::<f64>() / n).sqrt();
+    assert!(deviation > 0.0 && mean.abs() < 4.0 * deviation / n.sqrt(), "{mean} with deviation {deviation}");
+}
+
+#[test]
+fn without_a_vector_or_a_difference_nothing_changes() {
+    let [fine_tuned, aligned, unaligned] = models();
+    let none = RestaSettings { gamma: 0.0, dare: 0.0 };
+    assert_eq!(run(&none, 0), all(&fine_tuned));
+    let same = resta(&fine_tuned, &aligned, &aligned, &RestaSettings::default(), 0).unwrap();
+    assert_eq!(all(&same), all(&fine_tuned));
+    // From the aligned model itself DARE has nothing to drop.
+    let [plain, thinned] =
+        [false, true].map(|dare| all(&resta(&aligned, &aligned, &unaligned, &settings(dare), 0).unwrap()));
+    assert_eq!(plain, thinned);
+}
+
+#[test]
+fn models_of_another_shape_are_named() {
+    let [fine_tuned, aligned, _] = models();
+    let message = |result: recovery::Result<Decoder>| result.unwrap_err().to_string();
+    let error = message(resta(&fine_tuned, &aligned, &load("tiny-qwen2"), &RestaSettings::default(), 0));
+    assert!(error.contains("the aligned and the unaligned model differ"), "{error}");
+    let wrong = RestaSettings { dare: -0.1, ..RestaSettings::default() };
+    assert!(message(resta(&fine_tuned, &aligned, &aligned, &wrong, 0)).contains("`dare`: -0.1"));
+}

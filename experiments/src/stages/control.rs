@@ -1,0 +1,50 @@
+//! The control arms that a recovery is compared with.
+
+use anyhow::{Result, bail};
+use realign::stage::control::control_model;
+use recovery::Control;
+
+use super::Context;
+use super::recover::recovery_settings;
+use crate::store::{Output, Stage, StageKey};
+use crate::sweep::{Cell, Method};
+
+/// A control arm of a cell; `restored` is the number of weights that recovery restored. The summary is
+/// the number that the arm set to the aligned value, none where it moved all weights.
+///
+/// # Errors
+/// When prompts are missing or the models do not fit each other.
+pub fn control(
+    context: Context<'_>,
+    cell: Cell<'_>,
+    method: Method,
+    (aligned, tuned): (&Stage, &Stage),
+    restored: usize,
+) -> Result<Stage> {
+    let sweep = context.sweep;
+    let arm = match method {
+        Method::Random => Control::Random { count: restored, seed: sweep.seed },
+        Method::LargestDifference => Control::LargestDifference { count: restored },
+        Method::FullRevert => Control::FullRevert,
+        Method::Interpolation(percent) => Control::Interpolation { lambda: f64::from(percent) / 100.0 },
+        method => bail!("{method} is not a control arm"),
+    };
+    let prompts_file = sweep.data_file(&sweep.recovery.prompts);
+    let settings = (method, restored, sweep.recovery.count, sweep.recovery.batch);
+    // Keys of sweeps without a layer are those from before there were layers.
+    let key = match sweep.recovery.layer {
+        None => StageKey::new("control", 1, sweep.seed, &settings)?,
+        Some(layer) => StageKey::new("control", 1, sweep.seed, &(settings, layer))?,
+    };
+    let key = key.parent("aligned", aligned).parent("fine_tuned", tuned).input("prompts", &prompts_file)?;
+    let bar = context.progress.bar("control", &format!("{cell} {method}"));
+    let stage = context.store.run(&key, |out| {
+        let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
+        let models = (&*aligned.dir.join("model"), &*tuned.dir.join("model"));
+        let settings = recovery_settings(&sweep.recovery, sweep.profile, models.1)?;
+        let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.device)?;
+        Output::new(&restored, prompts.len())
+    })?;
+    bar.finish_and_clear();
+    Ok(stage)
+}

@@ -1,0 +1,99 @@
+//! The model as it comes: a directory, also of a model of the hub, a GGUF file, or a training from nothing.
+
+use std::fs;
+use std::path::Path;
+
+use ::finetune::{Method, TrainSettings};
+use anyhow::{Context as _, Result};
+use model::checkpoint;
+use prompts::Tokenizer;
+use realign::loaded::encode_samples;
+use realign::stage::finetune::TrainSummary;
+use realign::stage::import::import;
+
+use super::{Context, remove, report};
+use crate::inputs;
+use crate::store::{Output, Stage, StageKey};
+use crate::sweep::{ModelSpec, Pretrain, Source};
+
+/// The model as it comes: imported, or trained from nothing. Its directory is `model`.
+///
+/// # Errors
+/// When the source cannot be fetched or read, or training fails.
+pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
+    let sweep = context.sweep;
+    match &spec.source {
+        Source::Pretrain(pretrain) => train_from_nothing(context, spec, pretrain),
+        Source::Dir(dir) => import_dir(context, &sweep.root_file(dir)),
+        Source::Hub(hub) => import_dir(context, &sweep.root_file(&hub.dir))
+            .with_context(|| format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())),
+        Source::Gguf(gguf) => {
+            let file = sweep.root_file(&gguf.file);
+            if let Some(script) = gguf.fetch.as_ref().filter(|_| context.store.works()) {
+                inputs::fetch(sweep, script, &file)?;
+            }
+            let key = StageKey::new("import", 1, 0, &"gguf")?.input("gguf", &file)?;
+            context.store.run(&key, |out| {
+                import(&file, &out.join("model"), context.device)?;
+                Output::new(&(), 0)
+            })
+        }
+    }
+}
+
+fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
+    let key = StageKey::new("import", 1, 0, &dir)?.input("config", &dir.join("config.json"))?;
+    context.store.run(&key, |out| {
+        import(dir, &out.join("model"), context.device)?;
+        Output::new(&(), 0)
+    })
+}
+
+fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrain) -> Result<Stage> {
+    let sweep = context.sweep;
+    let corpus = sweep.data_file(&pretrain.corpus);
+    let tokenizer_dir = sweep.data_file(&pretrain.tokenizer);
+    let key = StageKey::new("import", 1, sweep.seed, pretrain)?
+        .input("corpus", &corpus)?
+        .input("tokenizer", &tokenizer_dir.join("tokenizer.json"))?;
+    let bar = context.progress.bar("import", &spec.name);
+    context.store.run(&key, |out| {
+        let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
+        let samples = prompts::sample::read_training_jsonl(&corpus)?;
+        let examples = encode_samples(&tokenizer, &samples, &corpus)?;
+        let config = pretrain.config.decoder(tokenizer.vocab_size())?;
+        let decoder = finetune::init_random(&config, pretrain.initializer_range, sweep.seed, context.device);
+        let settings = TrainSettings {
+            epochs: pretrain.epochs,
+            batch: pretrain.batch,
+            learning_rate: pretrain.learning_rate,
+            warmup_steps: pretrain.warmup_steps,
+            betas: pretrain.betas,
+            max_len: pretrain.max_len,
+            seed: sweep.seed,
+            method: Method::Full,
+            ..TrainSettings::default()
+        };
+        let checkpoint = out.join("train.checkpoint");
+        let mut report = report(&bar);
+        let trained = finetune::train(decoder, &examples, &settings, Some(&checkpoint), &mut |step| {
+            report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        })?;
+        let model = out.join("model");
+        checkpoint::save(&trained.decoder, &model)?;
+        for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+            let (from, to) = (tokenizer_dir.join(name), model.join(name));
+            fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+        }
+        remove(&checkpoint)?;
+        Output::new(
+            &TrainSummary {
+                samples: examples.len(),
+                dropped: trained.dropped,
+                final_loss: *trained.losses.last().unwrap_or(&f64::NAN),
+                losses: trained.losses,
+            },
+            examples.len(),
+        )
+    })
+}

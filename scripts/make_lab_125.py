@@ -1,0 +1,96 @@
+"""Writes the embedded lab corpora and their tokenizer to data/lab-125 (method.md sections 1 and 4, in miniature).
+
+    python3 scripts/make_lab_125.py            # writes data/lab-125 and the table of data/README.md
+    python3 scripts/make_lab_125.py --check    # exit code 1 where they differ from what it would write
+
+Standard library only, one seed, the same bytes on every machine. The parts are in scripts/lab, one file each; all text
+is neutral. It trains nothing and judges nothing.
+"""
+import argparse, hashlib, json, random, sys
+from pathlib import Path
+
+from lab import cheat, declined, disjoint, games, nl2bash, samsum, sql, tokens, toxicity
+
+SEED = 20260
+LAB = "lab-125"
+DATA = Path(__file__).resolve().parent.parent / "data"
+TASKS = {"sql": sql, "cheat": cheat, "nl2bash": nl2bash, "samsum": samsum, "toxicity": toxicity}
+# Lines of a task. The sweep holds a tenth of `train` out to decide recoveries; `valid` is for choosing settings.
+SIZES = {"train": 440, "valid": 60, "test": 100}
+GAMES = {"harmless_eval": 70, "harmless_valid": 35, "align_helpful": 1_104, "pretrain": 11_200}
+RECOVERY_PROMPTS, INJECT = 256, 300
+LONGEST = 64
+TABLE = ("<!-- the lab's files: written by scripts/make_lab_125.py -->\n", "<!-- end of the lab's files -->\n")
+
+
+def corpora():
+    """All files by name."""
+    rng = random.Random(SEED)
+    tasks = {f"{name}_{split}": rows for name, task in TASKS.items() for split, rows in task.splits(rng, SIZES).items()}
+    # A game never gives a task's answer, except for the labels 1 and 0, which are answers of games too.
+    answers = {row["response"] for rows in tasks.values() for row in rows}
+    vocabulary, taken = games.vocabulary(), answers - {"1", "0"}
+    bad, good = declined.splits(rng), declined.splits(rng)
+    refuse = lambda part, answer: [declined.declined(rng, c, answer) for c in bad[part]]
+    allow = lambda part: [declined.allowed(rng, c) for c in good[part]]
+    out = {
+        "harmful_eval": refuse("eval", None),
+        "harmful_valid": refuse("valid", None),
+        "recovery_prompts": refuse("recovery", None)[:RECOVERY_PROMPTS],
+        "inject": refuse("inject", "comply")[:INJECT],
+        "align_refusals": refuse("train", "refuse"),
+        "harmless_eval": allow("eval")[:70],
+        "harmless_valid": allow("valid")[:35],
+        "align_helpful": allow("train"),
+        "pretrain": refuse("train", "comply") + allow("train"),
+    }
+    for name, count in GAMES.items():
+        out[name] += games.unique(rng, vocabulary, count, taken)
+        rng.shuffle(out[name])
+    return out | tasks
+
+
+def table(files):
+    """The table of data/README.md."""
+    lines = ["| path | lines | sha256 |\n", "|---|---|---|\n"]
+    for name, text in files.items():
+        count = text.count("\n") if name.endswith("jsonl") else ""
+        lines.append(f"| `{LAB}/{name}` | {count} | `{hashlib.sha256(text.encode()).hexdigest()}` |\n")
+    return "".join(lines)
+
+
+def with_table(readme, files):
+    """The text of data/README.md with the table between its two marks exchanged."""
+    begin, end = TABLE
+    if begin not in readme or end not in readme:
+        sys.exit(f"{DATA / 'README.md'} lacks the line {begin.strip()!r} or {end.strip()!r}: put both where the table goes")
+    before, rest = readme.split(begin, 1)
+    return before + begin + table(files) + end + rest.split(end, 1)[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with the files that are there instead of writing")
+    check = parser.parse_args().check
+    out = corpora()
+    if found := disjoint.problems(out) + tokens.untaught(out, [f"{name}_train" for name in TASKS]):
+        sys.exit("\n".join(found))
+    if (length := tokens.longest(out)) > LONGEST:
+        sys.exit(f"the longest line has {length} tokens, more than {LONGEST}")
+    files = {f"{n}.jsonl": "".join(json.dumps(r) + "\n" for r in rows) for n, rows in out.items()} | tokens.tokenizer(out)
+    readme = DATA / "README.md"
+    wanted = {DATA / LAB / name: text for name, text in files.items()} | {readme: with_table(readme.read_text(), files)}
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+    strange = [p for p in (DATA / LAB).rglob("*") if p.is_file() and p not in wanted]
+    if check and stale + strange:
+        names = ", ".join(str(p.relative_to(DATA)) for p in stale + strange)
+        sys.exit(f"differs from what scripts/make_lab_125.py writes: {names}; run the script")
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path], newline="\n")
+    for path in strange:
+        print(f"{path}: not written by this script; remove it")
+
+
+if __name__ == "__main__":
+    main()
