@@ -12,7 +12,8 @@ use super::Report;
 use super::kept::{AnswerStore, answer_key, model_key};
 use crate::loaded::{Loaded, ModelSource};
 
-/// Prompts answered at a time where nothing else is asked for; see `scripts/bench_generate.py`.
+/// Prompts answered at a time where nothing else is asked for: a guess, `scripts/bench_generate.py` has not compared
+/// sizes on a quiet machine yet.
 pub const DEFAULT_BATCH: usize = 64;
 
 /// How answers are made.
