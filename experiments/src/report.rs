@@ -27,7 +27,7 @@ pub fn write(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
 /// Writes `results.md`, `means.{md,csv}` and `differences.{md,csv}`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_tables(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
     let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
     text("results.md", cells::markdown(rows))?;
