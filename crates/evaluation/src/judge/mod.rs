@@ -1,7 +1,7 @@
 //! Judges of one answer (paper, "Evaluation metrics"). A judge gives a verdict; rates are counted in [`crate::score`].
 //!
 //! What a judge is stands in [`settings`]; the prompt a model judge reads and the label it writes are data, read by
-//! [`format`]. A guard's decoder is not here: `realign` runs it.
+//! [`mod@format`]. A guard's decoder is not here: `realign` runs it.
 
 use serde::{Deserialize, Serialize};
 

@@ -87,7 +87,7 @@ impl RowCache {
     }
 
     /// Stores one new position per row and attends over all of the row's; shapes as
-    /// [`attend_pack`], with one query, key and value for each row.
+    /// `attend_pack`, with one query, key and value for each row.
     ///
     /// # Panics
     /// When the rows are not those that are stored: an error of the caller.
