@@ -21,28 +21,27 @@ pub struct Attention {
 
 /// The heads of a call.
 #[derive(Debug, Clone, Copy)]
-struct Heads {
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
+pub struct Heads {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
 }
 
 impl Heads {
-    fn of(query: &FlexTensor, key: &FlexTensor) -> Self {
-        let [_, heads, head_dim] = dims(query);
-        let [_, kv_heads, _] = dims(key);
+    /// Of the query's and the key's dimensions.
+    pub fn of([_, heads, head_dim]: [usize; 3], [_, kv_heads, _]: [usize; 3]) -> Self {
         Self { heads, kv_heads, head_dim }
     }
 
-    fn group(self) -> usize {
+    pub fn group(self) -> usize {
         self.heads / self.kv_heads
     }
 
-    fn query_width(self) -> usize {
+    pub fn query_width(self) -> usize {
         self.heads * self.head_dim
     }
 
-    fn key_width(self) -> usize {
+    pub fn key_width(self) -> usize {
         self.kv_heads * self.head_dim
     }
 }
@@ -52,7 +51,7 @@ impl Fused<3> for Attention {
 
     fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
         let [query, key, value] = inputs.map(contiguous);
-        let heads = Heads::of(&query, &key);
+        let heads = Heads::of(dims(&query), dims(&key));
         let mut output = vec![0f32; values(&query).len()];
         let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, heads.query_width());
         spans.into_par_iter().for_each(|(span, output)| {
@@ -65,7 +64,7 @@ impl Fused<3> for Attention {
     }
 
     fn backward(&self, [query, key, value]: Self::Saved, grad: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let heads = Heads::of(&query, &key);
+        let heads = Heads::of(dims(&query), dims(&key));
         let mut for_query = vec![0f32; values(&query).len()];
         let cut = self.cut(&mut for_query, heads.query_width());
         let parts: Vec<(&Span, [FlexTensor; 2])> = cut

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::attention::tanh;
+use super::attention::{Heads, tanh};
 use super::elementwise::exp;
 use super::product::{Strided, dots};
 use super::{constant, tensor, values, vectorized};
@@ -23,10 +23,10 @@ const KEYS: usize = 3;
 /// Attention of the query rows over the pack; shapes as [`super::super::attention`].
 /// Inputs: query, key, value.
 pub fn attend_pack([query, key, value]: [&Tensor<3>; 3], plan: &AttentionPlan, scores: Scores) -> Tensor<3> {
-    let heads = Heads::of(query, key);
+    let heads = Heads::of(query.dims(), key.dims());
     let [query, key, value] = [query, key, value].map(constant);
     let [query, key, value] = [&query, &key, &value].map(values);
-    let (query_width, key_width) = (heads.heads * heads.head_dim, heads.key_width());
+    let (query_width, key_width) = (heads.query_width(), heads.key_width());
     let mut output = vec![0f32; query.len()];
     let spans: Vec<_> = plan.spans.iter().flat_map(|span| span.queries.clone().map(move |row| (row, span))).collect();
     output.par_chunks_mut(query_width).zip(spans).with_min_len(4).for_each(|(output, (row, span))| {
@@ -42,7 +42,7 @@ pub fn attend_pack([query, key, value]: [&Tensor<3>; 3], plan: &AttentionPlan, s
         let query = &query[row * query_width..][..query_width];
         vectorized(RowAttention { query, seen, heads, scores, output });
     });
-    heads.output(output)
+    rows_of(output, heads)
 }
 
 /// The keys and values of one block for the rows of a batch.
@@ -92,9 +92,9 @@ impl RowCache {
     /// # Panics
     /// When the rows are not those that are stored: an error of the caller.
     pub fn attend(&mut self, query: &Tensor<3>, key: &Tensor<3>, value: &Tensor<3>, scores: Scores) -> Tensor<3> {
-        let (heads, [rows, ..]) = (Heads::of(query, key), query.dims());
+        let (heads, [rows, ..]) = (Heads::of(query.dims(), key.dims()), query.dims());
         assert_eq!(rows, self.rows.len(), "a step needs a prefill before it, and each row a query");
-        let (query_width, key_width) = (heads.heads * heads.head_dim, heads.key_width());
+        let (query_width, key_width) = (heads.query_width(), heads.key_width());
         let [query, key, value] = [query, key, value].map(constant);
         let mut output = vec![0f32; values(&query).len()];
         let window = self.window;
@@ -107,7 +107,7 @@ impl RowCache {
             let seen = [(&row.keys[first..], &row.values[first..]), (&[], &[])];
             vectorized(RowAttention { query, seen, heads, scores, output });
         });
-        heads.output(output)
+        rows_of(output, heads)
     }
 
     /// Keeps the given rows alone; ascending.
@@ -122,27 +122,10 @@ impl RowCache {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Heads {
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-}
-
-impl Heads {
-    fn of(query: &Tensor<3>, key: &Tensor<3>) -> Self {
-        let ([_, heads, head_dim], [_, kv_heads, _]) = (query.dims(), key.dims());
-        Self { heads, kv_heads, head_dim }
-    }
-
-    fn key_width(self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-
-    fn output(self, output: Vec<f32>) -> Tensor<3> {
-        let rows = output.len() / (self.heads * self.head_dim);
-        Tensor::from_primitive::<Flex>(tensor(output, [rows, self.heads, self.head_dim]))
-    }
+/// The output of all rows as a tensor.
+fn rows_of(output: Vec<f32>, heads: Heads) -> Tensor<3> {
+    let rows = output.len() / heads.query_width();
+    Tensor::from_primitive::<Flex>(tensor(output, [rows, heads.heads, heads.head_dim]))
 }
 
 /// One query row over the keys and values that it sees, in up to two runs.
@@ -159,8 +142,8 @@ impl WithSimd for RowAttention<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Heads { heads, kv_heads, head_dim } = self.heads;
-        let (group, width) = (heads / kv_heads, self.heads.key_width());
+        let head_dim = self.heads.head_dim;
+        let (group, width) = (self.heads.group(), self.heads.key_width());
         let count = self.seen.iter().map(|(keys, _)| keys.len() / width).sum::<usize>();
         let mut weights = vec![0f32; group * count];
         let groups = self.query.chunks(group * head_dim).zip(self.output.chunks_mut(group * head_dim));
