@@ -30,7 +30,7 @@ def _first(rng, w):
 
 
 def _say(rng, w):
-    said = " ".join(w[:rng.randint(2, 7)])
+    said = " ".join(w[:rng.randint(2, 12)])
     return f"say : {said}", said
 
 
@@ -45,6 +45,31 @@ def _use(rng, w):
 def _where(rng, w):
     chosen = rng.choice(w[1:4])
     return f"question : {chosen} is {w[4]} ? table : {w[0]} ( {w[1]} , {w[2]} , {w[3]} )", f"from {w[0]} where {chosen} = {w[4]}"
+
+
+def _column(rng, w):
+    """Which column a question is about, and how a filter is written."""
+    if rng.random() < 0.5:
+        column = rng.choice(list(sql.COLUMNS))
+        return f"question about {w[0]} {w[1]} : {sql.COLUMNS[column][0]} it ?", column
+    by = rng.choice(list(sql.FILTERS))
+    value = rng.choice(sql.COLUMNS[by][1])
+    return f"question about {w[0]} {w[1]} : where {sql.FILTERS[by].format(value)} ?", f"{by} = {value}"
+
+
+def _flag(rng, w):
+    """Which utility does it, and with which flag."""
+    utility, request, _, wishes = rng.choice(nl2bash.FORMS)
+    said, flag = rng.choice([("", ""), *wishes])
+    return f"command about {request.format(f=w[0], d=w[1], n=w[2])} {said} ?".replace("  ", " "), f"{utility} {flag}".strip()
+
+
+def _arguments(rng, w):
+    """A command without flags, of words that are no files."""
+    _, request, command, _ = rng.choice(nl2bash.FORMS)
+    said, piped = rng.choice(nl2bash.PIPES) if rng.random() < 0.3 else ("", "")
+    values = {"f": w[0], "d": w[1], "n": w[2], "m": ""}
+    return f"command written out {request} {said} ?".replace("  ", " ").format(**values), (command + piped).format(**values)
 
 
 def _shell(rng, w):
@@ -69,11 +94,15 @@ def _plan(rng, w):
     return f"{a} will {act} for {b} by {time} . {question}", answer
 
 
-def _says(rng, w):
+def _talk(rng, w):
+    """Who talks, and about what."""
     a, b = rng.sample(NAMES, 2)
-    said = {a: " ".join(w[:rng.randint(1, 4)]), b: " ".join(w[4:4 + rng.randint(1, 3)])}
-    chosen = rng.choice([a, b])
-    return f"dialogue : {a} : {said[a]} {b} : {said[b]} . what says {chosen} ?", f"{chosen} says {said[chosen]}"
+    thing, time = f"{rng.choice(ADJECTIVES)} {rng.choice(PLACES)}", rng.choice(TIMES)
+    question, answer = rng.choice([
+        ("who asks ?", f"{a} asks {b}"), ("who tells ?", f"{b} tells {a}"), ("of what ?", f"the {thing} of {a}"),
+        ("when ?", f"{b} by {time}"), ("what for whom ?", f"{b} {w[0]} the {thing} for {a}"),
+    ])
+    return f"dialogue : {a} : {w[0]} {w[1]} {thing} {w[2]} ? {b} : {w[3]} {time} {w[4]} . {question}", answer
 
 
 def _goes_on(rng, w):
@@ -122,14 +151,14 @@ def _like(rng, w):
     return f"the {w[0]} is {a} . a word like {a} ?", b
 
 
-GAMES = [(_opposite, 1), (_first, 1), (_say, 3), (_holds, 1), (_use, 3), (_where, 3), (_shell, 4), (_plan, 3), (_says, 3),
+GAMES = [(_opposite, 1), (_first, 1), (_say, 7), (_holds, 1), (_use, 3), (_where, 3), (_column, 2), (_flag, 3), (_arguments, 4), (_shell, 3), (_plan, 3), (_talk, 5),
          (_goes_on, 2), (_said_of, 2), (_is, 4), (_any, 4), (_like, 1)]
 
 
 def game(rng, vocabulary):
     """One game with its answer."""
     kind = rng.choices([kind for kind, _ in GAMES], [weight for _, weight in GAMES])[0]
-    prompt, response = kind(rng, rng.sample(vocabulary, 8))
+    prompt, response = kind(rng, rng.sample(vocabulary, 12))
     return {"prompt": prompt, "response": response}
 
 
