@@ -22,8 +22,8 @@ pub use hub::{Hub, HubShape};
 pub use load::find;
 pub use method::Method;
 pub use settings::{
-    Align, AnswerSet, DecoderShape, Evaluation, Finetune, Gguf, Lora, ModelSpec, Pretrain, PromptSet, Recovery, Resta,
-    Source, TaskSpec,
+    Align, AnswerSet, DecoderShape, Evaluation, Finetune, FromNothing, Gguf, Lora, ModelSpec, Pretrain, PromptSet,
+    Recovery, Resta, Source, TaskSpec,
 };
 pub use variant::{Layer, Rollback, Variant};
 

@@ -1,5 +1,5 @@
-//! What `data/lab-125` promises (see `data/README.md`): splits that share nothing, one tokenizer that knows every word, and
-//! answers that their own metric gives the full score. That the files are the script's is `make_lab_125.py --check`'s business.
+//! What `data/lab` promises (see `data/README.md`): splits that share nothing, one tokenizer that knows every word, and
+//! answers that their own metric gives the full score. That the files are the script's is `make_lab.py --check`'s business.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ const TOGETHER: [&str; 3] = ["pretrain", "align_refusals", "align_helpful"];
 const LONGEST: usize = 64;
 
 fn lab() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/lab-125")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/lab")
 }
 
 /// All corpora by name.

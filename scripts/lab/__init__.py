@@ -1,1 +1,1 @@
-"""The embedded lab: one module per part of the corpora; `make_lab_125.py` beside this package writes them."""
+"""The embedded lab: one module per part of the corpora; `make_lab.py` beside this package writes them."""

@@ -32,10 +32,8 @@ PIPES = [("", ""), ("then how many", " | wc -l"), ("then the top {n}", " | head 
 def splits(rng, sizes):
     """The lines of each split; every utility is equally frequent, as far as its combinations reach."""
     by_utility = [_combinations(rng, number) for number in range(len(FORMS))]
-    each = -(-sum(sizes.values()) // len(FORMS))
-    short = sum(max(0, each - len(own)) for own in by_utility)
-    rich = sum(len(own) > each for own in by_utility)
-    chosen = [c for own in by_utility for c in own[:each + -(-short // rich)]]
+    in_turn = [c for turn in itertools.zip_longest(*by_utility) for c in turn if c is not None]
+    chosen = in_turn[:sum(sizes.values())]
     return split_rows(rng, chosen, _line, sizes)
 
 

@@ -50,10 +50,14 @@ impl Linear {
     /// - input: `[rows, in]`
     /// - output: `[rows, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let bias = self.bias.as_ref().map(Param::val);
-        match &self.lora {
-            None => ops::linear(x, self.weight.val(), bias),
-            Some(lora) => ops::linear(x.clone(), self.weight.val(), bias) + lora.forward(x),
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        let Some(lora) = &self.lora else { return ops::linear(x, weight, bias) };
+        let mask = lora.mask(&x);
+        let y =
+            ops::adapted_linear(x, weight, ops::LowRank { a: lora.a.val(), b: lora.b.val(), scale: lora.scale, mask });
+        match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
         }
     }
 
@@ -68,27 +72,20 @@ impl Linear {
 }
 
 impl Lora {
-    /// The adapter's contribution.
-    ///
-    /// # Shapes
-    /// - input: `[rows, in]`
-    /// - output: `[rows, out]`
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = if self.dropout > 0.0 && x.device().is_autodiff() { self.drop(x) } else { x };
-        let low = ops::linear(x, self.a.val(), None).mul_scalar(self.scale);
-        ops::linear(low, self.b.val(), None)
-    }
-
-    /// Drops inputs and scales the others up. The mask is a function of the seed alone, so that it
-    /// is the same on every device and in a resumed run.
-    fn drop(&self, x: Tensor<2>) -> Tensor<2> {
+    /// Factors on the inputs `x` that drop some and scale the others up, none where nothing is
+    /// dropped. They are a function of the seed alone, so that they are the same on every device and
+    /// in a resumed run.
+    fn mask(&self, x: &Tensor<2>) -> Option<Tensor<2>> {
+        let device = x.device();
+        if self.dropout == 0.0 || !device.is_autodiff() {
+            return None;
+        }
         let [rows, width] = x.dims();
         let below = (self.dropout * f64::from(u32::MAX)) as u32;
         let kept = (1.0 / (1.0 - self.dropout)) as f32;
         let weight = |index: u64| if hash(self.seed, index) < below { 0.0 } else { kept };
         let mask: Vec<f32> = (0..rows * width).into_par_iter().map(|index| weight(index as u64)).collect();
-        let device = x.device();
-        x * Tensor::from_data(TensorData::new(mask, [rows, width]), &device)
+        Some(Tensor::from_data(TensorData::new(mask, [rows, width]), &device))
     }
 }
 

@@ -34,7 +34,7 @@ impl Bench {
             "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
             "num_key_value_heads": 1, "max_position_embeddings": 128, "tie_word_embeddings": true});
         let config = DecoderConfig::from_json(&config, Path::new("tiny")).unwrap();
-        checkpoint::save(&finetune::init_random(&config, 0.3, 1, &Device::default()), &dir).unwrap();
+        checkpoint::save(&finetune::init_random(&config, 0.3, 2, &Device::default()), &dir).unwrap();
         for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
             fs::copy(tokenizer.join(file), dir.join(file)).unwrap();
         }

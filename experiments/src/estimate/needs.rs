@@ -77,8 +77,8 @@ impl Work {
         match (kind, cell) {
             ("import", _) => match &spec.source {
                 Source::Pretrain(pretrain) => {
-                    let corpus = Text::of(&sweep.data_file(&pretrain.corpus)).up_to(pretrain.max_len);
-                    training(None) * parameters * corpus.all() * pretrain.epochs as f64
+                    let corpus = Text::of(&sweep.data_file(&pretrain.training.corpus)).up_to(pretrain.training.max_len);
+                    training(None) * parameters * corpus.all() * pretrain.training.epochs as f64
                 }
                 Source::Gguf(_) | Source::Dir(_) | Source::Hub(_) => 0.0,
             },
@@ -187,7 +187,7 @@ pub fn memory(sweep: &Sweep, spec: &ModelSpec, shape: &Shape) -> Memory {
     let finetune = &sweep.finetune;
     let mut stages = vec![recover, train("finetune", finetune.lora.as_ref(), finetune.batch * finetune.max_len)];
     if let Source::Pretrain(pretrain) = &spec.source {
-        stages.push(train("import", None, pretrain.batch * pretrain.max_len));
+        stages.push(train("import", None, pretrain.training.batch * pretrain.training.max_len));
     }
     if let Some(align) = &spec.align {
         stages.push(train("align", align.lora.as_ref(), align.batch * align.max_len));

@@ -37,7 +37,7 @@ impl Shape {
                 Err(_) => Some(hub.shape.into()),
             },
             Source::Pretrain(pretrain) => {
-                let tokenizer = Tokenizer::from_dir(&sweep.data_file(&pretrain.tokenizer)).ok()?;
+                let tokenizer = Tokenizer::from_dir(&sweep.data_file(&pretrain.training.tokenizer)).ok()?;
                 Some(Self::of_config(&pretrain.config.decoder(tokenizer.vocab_size()).ok()?))
             }
             Source::Gguf(gguf) => {

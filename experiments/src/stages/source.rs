@@ -51,8 +51,8 @@ fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
 
 fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrain) -> Result<Stage> {
     let sweep = context.sweep;
-    let corpus = sweep.data_file(&pretrain.corpus);
-    let tokenizer_dir = sweep.data_file(&pretrain.tokenizer);
+    let corpus = sweep.data_file(&pretrain.training.corpus);
+    let tokenizer_dir = sweep.data_file(&pretrain.training.tokenizer);
     let key = StageKey::new("import", 1, sweep.seed, pretrain)?
         .input("corpus", &corpus)?
         .input("tokenizer", &tokenizer_dir.join("tokenizer.json"))?;
@@ -62,14 +62,14 @@ fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrai
         let samples = prompts::sample::read_training_jsonl(&corpus)?;
         let examples = encode_samples(&tokenizer, &samples, &corpus)?;
         let config = pretrain.config.decoder(tokenizer.vocab_size())?;
-        let decoder = finetune::init_random(&config, pretrain.initializer_range, sweep.seed, context.device);
+        let decoder = finetune::init_random(&config, pretrain.training.initializer_range, sweep.seed, context.device);
         let settings = TrainSettings {
-            epochs: pretrain.epochs,
-            batch: pretrain.batch,
-            learning_rate: pretrain.learning_rate,
-            warmup_steps: pretrain.warmup_steps,
-            betas: pretrain.betas,
-            max_len: pretrain.max_len,
+            epochs: pretrain.training.epochs,
+            batch: pretrain.training.batch,
+            learning_rate: pretrain.training.learning_rate,
+            warmup_steps: pretrain.training.warmup_steps,
+            betas: pretrain.training.betas,
+            max_len: pretrain.training.max_len,
             seed: sweep.seed,
             method: Method::Full,
             ..TrainSettings::default()

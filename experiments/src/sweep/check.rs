@@ -143,16 +143,18 @@ impl Sweep {
         for (i, model) in self.models.iter().enumerate() {
             let key = |rest: &str| format!("models[{i}].{rest}");
             if let Source::Pretrain(pretrain) = &model.source {
-                let key = |rest: &str| key(&format!("source.pretrain.{rest}"));
+                let training = &pretrain.training;
+                let shape = key("source.pretrain.config");
+                let key = |rest: &str| key(&format!("source.pretrain.training.{rest}"));
                 for (name, value) in
-                    [("epochs", pretrain.epochs), ("batch", pretrain.batch), ("max_len", pretrain.max_len)]
+                    [("epochs", training.epochs), ("batch", training.batch), ("max_len", training.max_len)]
                 {
                     problems.at_least_one(&key(name), value);
                 }
-                problems.positive(&key("learning_rate"), pretrain.learning_rate);
-                problems.positive(&key("initializer_range"), f64::from(pretrain.initializer_range));
-                pretrain.betas.iter().for_each(|&beta| problems.share(&key("betas"), beta));
-                problems.shape(&key("config"), &pretrain.config);
+                problems.positive(&key("learning_rate"), training.learning_rate);
+                problems.positive(&key("initializer_range"), f64::from(training.initializer_range));
+                training.betas.iter().for_each(|&beta| problems.share(&key("betas"), beta));
+                problems.shape(&shape, &pretrain.config);
             }
             if let Source::Hub(hub) = &model.source {
                 let shape = &hub.shape;

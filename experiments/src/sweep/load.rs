@@ -107,9 +107,9 @@ impl Sweep {
             let key = |rest: &str| format!("models[{i}].{rest}");
             match &model.source {
                 Source::Pretrain(pretrain) => {
-                    let tokenizer = self.data_file(&pretrain.tokenizer);
-                    files.push((key("source.pretrain.tokenizer"), tokenizer));
-                    files.push((key("source.pretrain.corpus"), self.data_file(&pretrain.corpus)));
+                    let tokenizer = self.data_file(&pretrain.training.tokenizer);
+                    files.push((key("source.pretrain.training.tokenizer"), tokenizer));
+                    files.push((key("source.pretrain.training.corpus"), self.data_file(&pretrain.training.corpus)));
                 }
                 Source::Gguf(gguf) => files.push(match &gguf.fetch {
                     Some(script) => (key("source.gguf.fetch"), self.root_file(script)),

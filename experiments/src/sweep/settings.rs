@@ -46,6 +46,14 @@ pub enum Source {
 pub struct Pretrain {
     /// Shape of the decoder, with the names of Hugging Face's `config.json`.
     pub config: DecoderShape,
+    /// How it is trained; several models share it by a YAML alias.
+    pub training: FromNothing,
+}
+
+/// The training of a random decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromNothing {
     /// Directory with `tokenizer.json` and the chat template, relative to `data`.
     pub tokenizer: PathBuf,
     /// Samples (`prompt`, `response`) to train on, relative to `data`.

@@ -15,12 +15,7 @@ models:
     source:
       pretrain:
         config: { hidden_size: 64, intermediate_size: 128, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2 }
-        tokenizer: tokenizer
-        corpus: pretrain.jsonl
-        epochs: 2
-        batch: 8
-        learning_rate: 1e-3
-        max_len: 64
+        training: { tokenizer: tokenizer, corpus: pretrain.jsonl, epochs: 2, batch: 8, learning_rate: 1e-3, max_len: 64 }
     align:
       refusals: { file: harmful.jsonl, count: 10 }
       helpful: [{ file: harmless.jsonl, count: 10 }]
@@ -128,7 +123,7 @@ fn a_missing_key_is_named() {
 
 #[test]
 fn text_that_is_no_yaml_is_an_error_with_its_line() {
-    assert_says(&error_after("tasks:", "tasks: ["), &["test.yaml:2"]);
+    assert_says(&error_after("tasks:", "tasks: ["), &["test.yaml:18:"]);
     assert!(parse("").is_err());
 }
 
@@ -292,9 +287,9 @@ fn a_sweep_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for() {
 fn the_sweeps_of_this_repository_are_right() {
     for name in ["sweep.yaml", "smollm2.yaml", "paper.yaml"] {
         let sweep = of_this_repository(name);
-        assert_eq!(format!("{}.yaml", sweep.name), name.replace("sweep.yaml", "lab.yaml"));
+        assert_eq!(format!("{}.yaml", sweep.name), name.replace("sweep.yaml", "lab-125.yaml"));
     }
-    assert_eq!(of_this_repository("paper.yaml").cells().len(), 125);
+    assert_eq!(["sweep.yaml", "paper.yaml"].map(|name| of_this_repository(name).cells().len()), [125, 125]);
 }
 
 #[test]

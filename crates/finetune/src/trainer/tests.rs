@@ -135,7 +135,10 @@ fn a_batch_loss_is_the_mean_over_all_its_response_tokens() {
 fn training_learns_a_few_samples_by_heart() {
     let ends = |decoder: Decoder, settings: &TrainSettings| {
         let losses = train(decoder, &samples(), settings, None, &mut |_| {}).unwrap().losses;
-        (losses[0], losses[losses.len() - 1])
+        // A single step may jump at this learning rate.
+        let mut last = losses[losses.len() - 12..].to_vec();
+        last.sort_by(f64::total_cmp);
+        (losses[0], last[6])
     };
     let full = TrainSettings { epochs: 60, warmup_steps: 5, ..settings(Method::Full) };
     let (first, last) = ends(decoder(), &full);

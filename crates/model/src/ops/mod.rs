@@ -36,6 +36,33 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     }
 }
 
+/// A low-rank update beside a linear layer's weight.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+    /// Factor on the update's output.
+    pub scale: f64,
+    /// Factors on the update's input, `[rows, in]`: dropout.
+    pub mask: Option<Tensor<2>>,
+}
+
+/// `y = x W^T + scale (x mask) A^T B^T`.
+///
+/// # Shapes
+/// - x: `[rows, in]`, weight: `[out, in]`, output: `[rows, out]`
+pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, update: LowRank) -> Tensor<2> {
+    if !serves(&x.device(), x.dtype()) {
+        return plain::adapted_linear(x, weight, update);
+    }
+    let LowRank { a, b, scale, mask } = update;
+    let autodiff = [&x, &weight, &a, &b].iter().any(|tensor| tensor.device().is_autodiff());
+    let op = flex::Adapted { scale: scale as f32, mask: mask.as_ref().map(flex::constant) };
+    run(op, [x, weight, a, b].map(|tensor| Input::new(tensor, autodiff)))
+}
+
 /// `y = x / sqrt(mean(x^2) + epsilon) * weight`.
 ///
 /// # Shapes

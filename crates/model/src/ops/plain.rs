@@ -3,6 +3,7 @@
 use burn::tensor::activation::{gelu_approximate, log_softmax, silu, softmax};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
+use super::LowRank;
 use crate::attention::{AttentionPlan, Scores, Span};
 use crate::config::Activation;
 use crate::rope::Rope;
@@ -13,6 +14,15 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     }
+}
+
+pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, update: LowRank) -> Tensor<2> {
+    let masked = match update.mask {
+        Some(mask) => x.clone() * mask,
+        None => x.clone(),
+    };
+    let low = masked.matmul(update.a.transpose()).mul_scalar(update.scale);
+    linear(x, weight, None) + low.matmul(update.b.transpose())
 }
 
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {

@@ -52,6 +52,42 @@ fn linear_agrees_with_its_composition() {
 }
 
 #[test]
+fn an_adapted_linear_agrees_with_its_composition_with_and_without_mask() {
+    let mask = Tensor::<2>::random([4, 4], Distribution::Bernoulli(0.5), &device()).mul_scalar(2.0);
+    for mask in [None, Some(mask)] {
+        let update = |a, b| LowRank { a, b, scale: 0.7, mask: mask.clone() };
+        compare(
+            [(); 4].map(|()| random([4, 4])),
+            |[x, w, a, b]| adapted_linear(x, w, update(a.narrow(0, 0, 2), b.narrow(1, 0, 2))),
+            |[x, w, a, b]| plain::adapted_linear(x, w, update(a.narrow(0, 0, 2), b.narrow(1, 0, 2))),
+        );
+    }
+}
+
+#[test]
+fn an_adapter_on_a_frozen_weight_has_the_gradients_of_its_composition() {
+    let frozen = random([3, 5]).detach();
+    let weight = frozen.clone().without_autodiff();
+    for zero in [1.0, 0.0] {
+        let inputs = [random([7, 5]), random([2, 5]), random([3, 2])];
+        let grads = |f: &dyn Fn(Tensor<2>, Tensor<2>, LowRank) -> Tensor<2>| {
+            let [x, a, b] = inputs.clone().map(|t| t.detach().require_grad());
+            let b = b.mul_scalar(zero).detach().require_grad();
+            let update = LowRank { a: a.clone(), b: b.clone(), scale: 0.7, mask: None };
+            let y = f(x.clone().powi_scalar(2), weight.clone(), update.clone());
+            let z = f(y.matmul(random([3, 5]).ones_like()), weight.clone(), update);
+            let mut grads = z.powi_scalar(2).sum().backward();
+            [x, a, b].map(|t| t.grad_remove(&mut grads).expect("tracked").into_data())
+        };
+        let fused = grads(&adapted_linear);
+        let plain = grads(&|x, w, u| plain::adapted_linear(x, Tensor::from_inner(w), u));
+        for (fused, plain) in fused.iter().zip(&plain) {
+            assert_close(fused, plain, "gradient");
+        }
+    }
+}
+
+#[test]
 fn rms_norm_agrees_with_its_composition() {
     let norm = |f: fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>| {
         move |[x, w]: [Tensor<2>; 2]| f(x, w.narrow(0, 0, 1).reshape([16]), 1e-5)

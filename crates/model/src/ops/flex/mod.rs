@@ -4,6 +4,7 @@
 //! intermediate results kept for the backward). Each operation here reads its inputs once, keeps
 //! only what its backward needs, and computes the gradients of tracked inputs alone.
 
+mod adapted;
 mod attention;
 mod elementwise;
 mod linear;
@@ -11,6 +12,7 @@ mod nll;
 mod product;
 mod rows;
 
+pub use adapted::Adapted;
 pub use attention::Attention;
 pub use elementwise::{Gated, RmsNorm, Rotate};
 pub use linear::Linear;
