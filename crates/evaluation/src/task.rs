@@ -203,7 +203,7 @@ mod tests {
         };
         let tasks: Vec<TaskSpec> = files("tasks").iter().map(|path| TaskSpec::read(path).unwrap()).collect();
         let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
-        assert_eq!(names, ["cheat", "lab", "nl2bash", "samsum", "sql", "toxicity"]);
+        assert_eq!(names, ["cheat", "lab-sql", "nl2bash", "samsum", "sql", "toxicity"]);
         let lab = tasks[1].samples(&data, Split::Test, Some(3)).unwrap();
         assert!(lab.len() == 3 && lab.iter().all(|sample| sample.response.is_some()));
         for path in files("prompt_sets") {
