@@ -28,7 +28,8 @@ const GAP: i32 = 12;
 /// Series stand this many pixels beside each other, so that equal values can be seen.
 const APART: i32 = 6;
 
-const SERIES: [Method; 3] = [Method::Aligned, Method::FineTuned, Method::Recovered];
+/// What it draws.
+pub(super) const SERIES: [Method; 3] = [Method::Aligned, Method::FineTuned, Method::Recovered];
 
 /// Draws figure 3 as SVG.
 ///

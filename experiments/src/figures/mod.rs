@@ -32,7 +32,7 @@ pub use variants::variants;
 const PNG_SCALE: f32 = 2.0;
 
 /// Draws `tradeoff.{svg,png}` and `time.{svg,png}` into a directory, and `variants` of a sweep that has some, else
-/// `harmful_rate`.
+/// `harmful_rate` where it has something to draw.
 ///
 /// # Errors
 /// When there are no rows, or a file cannot be written.
@@ -41,7 +41,7 @@ pub fn write(rows: &[ResultRow], dir: &Path) -> Result<()> {
     let mut figures = vec![("tradeoff", tradeoff(rows)?), ("time", time(rows)?)];
     if rows.iter().any(|row| row.method == Method::Recovered && !row.variant.is_empty()) {
         figures.push(("variants", variants(rows)?));
-    } else if rows.iter().any(|row| !row.method.is_control()) {
+    } else if rows.iter().any(|row| harmful_rate::SERIES.contains(&row.method)) {
         figures.push(("harmful_rate", harmful_rate(rows)?));
     }
     for (name, svg) in figures {

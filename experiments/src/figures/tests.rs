@@ -95,6 +95,13 @@ fn figures_are_written_as_svg_and_png() {
 }
 
 #[test]
+fn a_sweep_of_baselines_alone_has_figures_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&[row("m", 0, Method::SoftSft, 10, 0.5)], dir.path()).unwrap();
+    assert!(dir.path().join("tradeoff.png").exists() && !dir.path().join("harmful_rate.png").exists());
+}
+
+#[test]
 fn no_rows_are_an_error() {
     assert!(harmful_rate(&[]).is_err() && tradeoff(&[]).is_err() && time(&[]).is_err());
 }
