@@ -81,9 +81,9 @@ pub struct RunArgs {
     /// The sweep and its cells.
     #[command(flatten)]
     pub plan: PlanArgs,
-    /// Cells in hand at a time; they share the processor and each needs its own memory.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub jobs: usize,
+    /// Cells in hand at a time; they share the processor and each needs its own memory [default: the sweep's `jobs`, or 1].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
     /// Where the tensors are computed.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceName,
@@ -102,9 +102,9 @@ mod tests {
     fn a_sweep_alone_is_run() {
         let cli = parse("experiments sweep.yaml --cells a/*/0 --cells b/*/0 --jobs 2");
         let Command::Run(args) = cli.command else { panic!("{:?} is no run", cli.command) };
-        assert_eq!((args.plan.sweep.sweep, args.jobs), ("sweep.yaml".into(), 2));
+        assert_eq!((args.plan.sweep.sweep, args.jobs), ("sweep.yaml".into(), Some(2)));
         assert_eq!(args.plan.cells, ["a/*/0", "b/*/0"]);
-        assert!(matches!(parse("experiments run sweep.yaml").command, Command::Run(args) if args.jobs == 1));
+        assert!(matches!(parse("experiments run sweep.yaml").command, Command::Run(args) if args.jobs.is_none()));
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub struct Sweep {
     /// The cells that are run where the command line names none: a glob over `model/task/count`.
     #[serde(default)]
     pub cells: Option<String>,
+    /// Cells in hand at a time, where the command line does not say; more than one pays for small models.
+    #[serde(default)]
+    pub jobs: Option<usize>,
     /// Harmful samples (`prompt`, `response`) to inject from, relative to `data`.
     pub inject: PathBuf,
     /// Fine-tuning on a task.

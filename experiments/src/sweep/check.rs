@@ -94,6 +94,7 @@ impl Sweep {
 
     fn check_grid(&self, problems: &mut Problems) {
         let counts = &self.harmful_counts;
+        problems.unless(self.jobs != Some(0), "jobs", || "must be at least 1".to_owned());
         problems.unless(!counts.is_empty(), "harmful_counts", || "must not be empty".to_owned());
         let rising = counts.is_sorted_by(|a, b| a < b);
         problems.unless(rising, "harmful_counts", || format!("{counts:?} must rise, each count once"));
