@@ -66,7 +66,10 @@ fn act(cli: Cli) -> anyhow::Result<()> {
             let store = Store::open(&place.stages, args.device.name())?;
             std::fs::create_dir_all(&place.results)?;
             interrupt::listen()?;
-            let options = run::Options { cells: place.patterns(&args.plan.cells), jobs: args.jobs.or(place.sweep.jobs).unwrap_or(1) };
+            let options = run::Options {
+                cells: place.patterns(&args.plan.cells),
+                jobs: args.jobs.or(place.sweep.jobs).unwrap_or(1),
+            };
             run::run(&place.sweep, &store, &place.results, &device, &options)
         }
         Command::Plan(args) => {

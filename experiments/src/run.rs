@@ -10,6 +10,7 @@ use std::thread;
 
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::interrupt::{self, Stopped};
 use crate::pipeline::Pipeline;
@@ -48,7 +49,7 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
         rows: Mutex::new(survey.cells.iter().map(|cell| (cell.index, cell.rows.clone())).collect()),
         failed: Mutex::default(),
     };
-    let stopped = run.cells(&selected, options.jobs);
+    let stopped = run.cells(&selected, options.jobs)?;
     let rows = run.rows();
     if !rows.is_empty() {
         tables::write(&rows, results)?;
@@ -84,7 +85,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Goes through the cells, their models first. Gives back whether the user asked to stop.
-    fn cells(&self, selected: &[&CellSurvey], jobs: usize) -> bool {
+    fn cells(&self, selected: &[&CellSurvey], jobs: usize) -> Result<bool> {
         let cells = self.sweep.cells();
         let todo: Vec<(usize, Cell<'_>)> = selected
             .iter()
@@ -103,7 +104,7 @@ impl Run<'_> {
                 self.pipeline.progress.fail("model", &model.name, error);
             }
             lock(&aligned).insert(&model.name, outcome.map_err(|error| format!("{error:#}")));
-        });
+        })?;
         let aligned = lock(&aligned).clone();
         in_turn(jobs, todo, |(index, cell)| {
             let Some(aligned) = aligned.get(cell.model.name.as_str()) else { return };
@@ -112,8 +113,8 @@ impl Run<'_> {
                 Err(error) => Err(anyhow!("its aligned model failed: {error}")),
             };
             self.finish(index, cell, outcome, aligned.is_ok());
-        });
-        interrupt::check().is_err()
+        })?;
+        Ok(interrupt::check().is_err())
     }
 
     fn cell(&self, cell: Cell<'_>, aligned: &Stage) -> Result<Vec<ResultRow>> {
@@ -151,20 +152,28 @@ impl Run<'_> {
     }
 }
 
-/// Works through items in order, on `jobs` threads. The threads that compute are rayon's, which all
-/// jobs share.
-fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) {
+/// Works through items in order, `jobs` at a time, each with its share of the processor: threads that wait for each
+/// other at every operation of a small model cost more than they bring.
+///
+/// # Errors
+/// When the threads cannot be made.
+fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) -> Result<()> {
+    let jobs = jobs.max(1);
+    let threads = (rayon::current_num_threads() / jobs).max(1);
+    let pools: Vec<ThreadPool> =
+        (0..jobs).map(|_| ThreadPoolBuilder::new().num_threads(threads).build()).collect::<Result<_, _>>()?;
     let queue = Mutex::new(VecDeque::from(items));
     thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for pool in &pools {
             scope.spawn(|| {
                 while interrupt::check().is_ok() {
                     let Some(item) = lock(&queue).pop_front() else { break };
-                    work(item);
+                    pool.install(|| work(item));
                 }
             });
         }
     });
+    Ok(())
 }
 
 /// Does work that may panic: a panic is an error of this work alone.
@@ -219,7 +228,7 @@ mod tests {
     fn all_items_are_worked_on_once_by_any_number_of_jobs() {
         for jobs in [0, 1, 3] {
             let done = Mutex::new(Vec::new());
-            in_turn(jobs, (0..20).collect(), |item: usize| lock(&done).push(item));
+            in_turn(jobs, (0..20).collect(), |item: usize| lock(&done).push(item)).unwrap();
             let mut done = done.into_inner().unwrap();
             done.sort_unstable();
             assert_eq!(done, (0..20).collect::<Vec<_>>());
