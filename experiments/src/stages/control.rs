@@ -42,7 +42,7 @@ pub fn control(
         let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
         let models = (&*aligned.dir.join("model"), &*tuned.dir.join("model"));
         let settings = recovery_settings(&sweep.recovery, sweep.profile, models.1)?;
-        let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.device)?;
+        let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.compute())?;
         Output::new(&restored, prompts.len())
     })?;
     bar.finish_and_clear();

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use burn::tensor::Device;
 use prompts::Sample;
 use recovery::{Control, RecoverySettings, control};
 
+use crate::Compute;
 use crate::loaded::{Loaded, encode_prompts};
 
 /// Writes the control arm's model to `out`; gives back the number of weights set to the aligned value.
@@ -20,12 +20,13 @@ pub fn control_model(
     settings: &RecoverySettings,
     arm: Control,
     out: &Path,
-    device: &Device,
+    compute: Compute<'_>,
 ) -> Result<Option<usize>> {
-    let aligned = Loaded::open(aligned, device)?;
-    let tuned = Loaded::open(fine_tuned, device)?;
+    let dtype = compute.dtype_for(fine_tuned)?;
+    let aligned = Loaded::open_as(aligned, dtype, compute.device)?;
+    let tuned = Loaded::open_as(fine_tuned, dtype, compute.device)?;
     let rows = encode_prompts(&tuned.tokenizer, prompts)?;
     let (decoder, restored) = control(&aligned.decoder, &tuned.decoder, &rows, settings, arm)?;
-    Loaded::save(&decoder, fine_tuned, out)?;
+    Loaded::save(&decoder, dtype, fine_tuned, out)?;
     Ok(restored)
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use burn::tensor::Device;
 use recovery::{RestaSettings, resta};
 
+use crate::Compute;
 use crate::loaded::Loaded;
 
 /// The three models of RESTA.
@@ -28,10 +28,11 @@ pub fn resta_model(
     settings: &RestaSettings,
     seed: u64,
     out: &Path,
-    device: &Device,
+    compute: Compute<'_>,
 ) -> Result<()> {
-    let open = |dir: &Path| Ok::<_, anyhow::Error>(Loaded::open(dir, device)?.decoder);
+    let dtype = compute.dtype_for(models.fine_tuned)?;
+    let open = |dir: &Path| Ok::<_, anyhow::Error>(Loaded::open_as(dir, dtype, compute.device)?.decoder);
     let (fine_tuned, aligned, unaligned) = (open(models.fine_tuned)?, open(models.aligned)?, open(models.unaligned)?);
     let decoder = resta(&fine_tuned, &aligned, &unaligned, settings, seed)?;
-    Loaded::save(&decoder, models.fine_tuned, out)
+    Loaded::save(&decoder, dtype, models.fine_tuned, out)
 }
