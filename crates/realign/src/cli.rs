@@ -297,10 +297,10 @@ pub struct RestaArgs {
     /// Directory of the aligned model.
     #[arg(long)]
     pub aligned: PathBuf,
-    /// Directory of the fine-tuned model.
+    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
     #[arg(long)]
     pub finetuned: PathBuf,
-    /// Directory of the aligned model after fine-tuning on harmful samples alone.
+    /// Directory of the aligned model after fine-tuning on harmful samples alone, or of a peft adapter on it.
     #[arg(long)]
     pub unaligned: PathBuf,
     /// How much of aligned - unaligned is added.

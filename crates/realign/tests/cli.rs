@@ -163,29 +163,6 @@ fn an_evaluation_says_what_is_wrong_with_its_files() {
 }
 
 #[test]
-fn an_adapter_is_recovered_as_the_model_it_makes() {
-    let bench = Bench::new();
-    let aligned = bench.model("aligned", 16);
-    bench.prompts("p.jsonl", 4);
-    let decoder = checkpoint::load(&aligned, &Device::default()).unwrap();
-    let lora = finetune::LoraSettings { rank: 2, ..finetune::LoraSettings::default() };
-    let decoder = weights::replace(finetune::lora::attach(decoder, &lora, 1), |info| {
-        let values: Vec<f32> = (0..info.len()).map(|at| (at as f32 * 0.7).sin() * 0.1).collect();
-        info.name.ends_with("lora.b").then(|| TensorData::new(values, info.shape.clone()))
-    });
-    checkpoint::peft::save_adapter(&decoder, &bench.path("adapter")).unwrap();
-    checkpoint::save(&finetune::lora::merge(decoder), &bench.path("merged")).unwrap();
-    checkpoint::copy_companions(&aligned, &bench.path("merged")).unwrap();
-    for tuned in ["adapter", "merged"] {
-        let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
-        bench.works(&format!("recover --aligned aligned --finetuned {tuned} {rest} --out from-{tuned}"));
-    }
-    let of = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
-    assert_eq!(of("from-adapter"), of("from-merged"));
-    assert!(bench.path("from-adapter/tokenizer.json").exists());
-}
-
-#[test]
 fn stopped_generation_goes_on_and_a_changed_setting_invalidates_what_depends_on_it() {
     let bench = Bench::new();
     bench.model("m", 16);

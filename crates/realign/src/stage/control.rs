@@ -7,9 +7,10 @@ use prompts::Sample;
 use recovery::{Control, RecoverySettings, control};
 
 use crate::Compute;
-use crate::loaded::{Loaded, encode_prompts};
+use crate::loaded::{Loaded, encode_prompts, home_of_fine_tuned};
 
-/// Writes the control arm's model to `out`; gives back the number of weights set to the aligned value.
+/// Writes the control arm's model to `out`; gives back the number of weights set to the aligned value. The fine-tuned model
+/// may be a peft adapter on the aligned one.
 ///
 /// # Errors
 /// When the models differ in shape, a prompt set is empty, a loss is not finite, or a file cannot
@@ -22,11 +23,12 @@ pub fn control_model(
     out: &Path,
     compute: Compute<'_>,
 ) -> Result<Option<usize>> {
-    let dtype = compute.dtype_for(fine_tuned)?;
+    let home = home_of_fine_tuned(fine_tuned, aligned);
+    let dtype = compute.dtype_for(home)?;
+    let tuned = Loaded::open_fine_tuned(fine_tuned, aligned, dtype, compute.device)?;
     let aligned = Loaded::open_as(aligned, dtype, compute.device)?;
-    let tuned = Loaded::open_as(fine_tuned, dtype, compute.device)?;
     let rows = encode_prompts(&tuned.tokenizer, prompts)?;
     let (decoder, restored) = control(&aligned.decoder, &tuned.decoder, &rows, settings, arm)?;
-    Loaded::save(&decoder, dtype, fine_tuned, out)?;
+    Loaded::save(&decoder, dtype, home, out)?;
     Ok(restored)
 }

@@ -6,9 +6,9 @@ use anyhow::Result;
 use recovery::{RestaSettings, resta};
 
 use crate::Compute;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, home_of_fine_tuned};
 
-/// The three models of RESTA.
+/// The three models of RESTA; those that were fine-tuned may be peft adapters on the aligned one.
 #[derive(Debug, Clone, Copy)]
 pub struct RestaModels<'a> {
     /// Directory of the fine-tuned model.
@@ -30,9 +30,11 @@ pub fn resta_model(
     out: &Path,
     compute: Compute<'_>,
 ) -> Result<()> {
-    let dtype = compute.dtype_for(models.fine_tuned)?;
-    let open = |dir: &Path| Ok::<_, anyhow::Error>(Loaded::open_as(dir, dtype, compute.device)?.decoder);
-    let (fine_tuned, aligned, unaligned) = (open(models.fine_tuned)?, open(models.aligned)?, open(models.unaligned)?);
+    let home = home_of_fine_tuned(models.fine_tuned, models.aligned);
+    let dtype = compute.dtype_for(home)?;
+    let tuned = |dir: &Path| Loaded::open_fine_tuned(dir, models.aligned, dtype, compute.device);
+    let (fine_tuned, unaligned) = (tuned(models.fine_tuned)?.decoder, tuned(models.unaligned)?.decoder);
+    let aligned = Loaded::open_as(models.aligned, dtype, compute.device)?.decoder;
     let decoder = resta(&fine_tuned, &aligned, &unaligned, settings, seed)?;
-    Loaded::save(&decoder, dtype, models.fine_tuned, out)
+    Loaded::save(&decoder, dtype, home, out)
 }
