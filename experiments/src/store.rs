@@ -27,7 +27,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use files::{hash_file, remove_if_there, write_json, write_whole};
-use files::{hex, list_files};
+use files::list_files;
 use look::Seen;
 
 use crate::interrupt::{self, Working};
@@ -80,8 +80,7 @@ impl StageKey {
     pub fn digest(&self) -> Result<String> {
         let mut json = serde_json::to_value(self).context("a stage's key is no JSON")?;
         json.sort_all_objects();
-        let hash = Sha256::digest(json.to_string().as_bytes());
-        Ok(hex(&hash[..8]))
+        Ok(format!("{:x}", Sha256::digest(json.to_string()))[..16].to_owned())
     }
 }
 

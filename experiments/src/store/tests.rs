@@ -43,6 +43,12 @@ fn the_order_of_settings_does_not_matter_but_their_values_do() {
 }
 
 #[test]
+fn the_key_of_a_stage_is_the_same_for_ever() {
+    // The start of the SHA-256 of {"inputs":{},"parents":{},"seed":7,"settings":{"rank":8},"stage":"train","version":1}.
+    assert_eq!(key(json!({ "rank": 8 })).digest().unwrap(), "99cbbd5da24aad8d");
+}
+
+#[test]
 fn settings_version_seed_parents_and_inputs_each_change_the_key() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
