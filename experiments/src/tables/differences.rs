@@ -140,7 +140,8 @@ not corrected for the number of cells.
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {variant} | {method} | {} | {} | {} | {} | {} |",
+                "| {variant} | {} | {} | {} | {} | {} | {} |",
+                method.title(),
                 own.len(),
                 figure(harmful),
                 clear(true),
@@ -246,7 +247,7 @@ mod tests {
         // 2^-15: all 16 of 16 one way, two-sided.
         assert!((one.verdicts.p_value - 2.0_f64.powi(-15)).abs() < 1e-12);
         let text = markdown(&found, missing).unwrap();
-        assert!(text.contains("|  | fine_tuned | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
+        assert!(text.contains("|  | fine-tuned | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
         assert!(text.contains("1 pairs are left out"));
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();
