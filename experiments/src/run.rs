@@ -36,7 +36,7 @@ pub struct Options {
 /// When a cell failed: its error is recorded and printed, the others are finished first. When no
 /// cell fits a pattern, or nothing can be written. [`Stopped`] when the user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
-    let survey = Survey::of(sweep, store.root(), results);
+    let survey = Survey::of(sweep, store.roots(), results);
     let selected = survey.select(&options.cells)?;
     let left = survey.left(sweep, &selected);
     let progress = Progress::new(left.iter().map(|stage| stage.kind), options.jobs);
@@ -52,7 +52,7 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     let rows = run.rows();
     if !rows.is_empty() {
         tables::write(&rows, results)?;
-        report::write(&rows, store.root(), results)?;
+        report::write(&rows, store.roots(), results)?;
         report::print(&rows, results)?;
     }
     print!("{}", times(&store.take_seen()));

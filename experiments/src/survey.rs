@@ -16,7 +16,7 @@ use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
 use crate::store::look::{Seen, State};
-use crate::store::{Store, remove_if_there, write_json};
+use crate::store::{Roots, Store, remove_if_there, write_json};
 use crate::sweep::{Cell, ModelSpec, Sweep};
 
 /// How far a cell has come, over all its seeds, variants and methods.
@@ -72,8 +72,8 @@ pub struct Survey {
 impl Survey {
     /// Looks at a sweep's kept stages below `root`, and at the failures recorded in `results`.
     #[must_use]
-    pub fn of(sweep: &Sweep, root: &Path, results: &Path) -> Self {
-        let (store, progress) = (Store::look(root), Progress::quiet());
+    pub fn of(sweep: &Sweep, stages: &Roots, results: &Path) -> Self {
+        let (store, progress) = (Store::look(stages.clone()), Progress::quiet());
         // Nothing is computed: any device will do, and this one is always there.
         let device = Device::flex();
         let pipeline = Pipeline { sweep, store: &store, device: &device, progress: &progress };

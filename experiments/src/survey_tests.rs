@@ -32,7 +32,7 @@ evaluation:
 
 fn survey(sweep: &Sweep) -> Survey {
     let results = sweep.root.join("results");
-    Survey::of(sweep, &results, &results)
+    Survey::of(sweep, &results.as_path().into(), &results)
 }
 
 fn states(survey: &Survey) -> Vec<String> {

@@ -138,6 +138,38 @@ fn a_directory_that_lost_a_file_or_its_manifest_is_not_finished() {
 }
 
 #[test]
+fn what_a_base_has_finished_is_read_there_and_nothing_is_written_there() {
+    let (base_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (known, failed, new) = (key(json!({ "rank": 8 })), key(json!({ "rank": 9 })), key(json!({ "rank": 10 })));
+    let base = store(&base_dir);
+    let kept = base.run(&known, write_model).unwrap();
+    base.run(&failed, |_| bail!("cut off")).unwrap_err();
+    let files = |dir: &Path| {
+        let mut found = BTreeMap::new();
+        list_files(dir, dir, &mut found).unwrap();
+        found
+    };
+    let before = files(base_dir.path());
+
+    // The base's process may still run: its directory is not locked by the one that only reads it.
+    let own = dir.path().join("out");
+    let store = Store::open(Roots::over(&own, base_dir.path()), "flex").unwrap();
+    let found = store.run(&known, |_| bail!("run twice")).unwrap();
+    assert_eq!((found.fresh, &found.dir), (false, &kept.dir));
+    for key in [&failed, &new] {
+        let made = store.run(key, write_model).unwrap();
+        assert!(made.fresh && made.dir.starts_with(&own), "{}", made.dir.display());
+    }
+    assert_eq!(files(base_dir.path()), before);
+
+    // A base that is damaged or not there at all is none.
+    fs::remove_file(kept.dir.join(MANIFEST)).unwrap();
+    assert!(store.run(&known, write_model).unwrap().dir.starts_with(&own));
+    let alone = Store::look(Roots::over(&own, &dir.path().join("absent")));
+    assert!(alone.find(&new).unwrap().is_some());
+}
+
+#[test]
 fn two_processes_cannot_hold_one_store() {
     let dir = tempfile::tempdir().unwrap();
     let first = store(&dir);
