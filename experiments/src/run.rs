@@ -84,7 +84,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Goes through the cells, their models first. Gives back whether the user asked to stop.
-    fn cells(&self, selected: &[&CellSurvey], jobs: usize) -> bool {
+    fn cells(&self, selected: &[CellSurvey], jobs: usize) -> bool {
         let cells = self.sweep.cells();
         let todo: Vec<(usize, Cell<'_>)> = selected
             .iter()
