@@ -12,8 +12,8 @@ from pathlib import Path
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 # tiny-llama comes first: lora, recovery and gguf_blocks start from it; baselines also reads lora's.
-NAMES = ["decoder", "evaluation", "gguf_blocks", "judges", "lora", "baselines", "nl2bash_pairs", "recovery", "rouge_pairs",
-         "templates"]
+NAMES = ["decoder", "dtype", "evaluation", "gguf_blocks", "judges", "lora", "baselines", "nl2bash_pairs", "recovery",
+         "rouge_pairs", "templates"]
 
 
 def main():

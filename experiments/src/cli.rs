@@ -58,8 +58,12 @@ pub struct SweepArgs {
     /// The sweep file, looked up beside the current directory and then in `experiments/`.
     #[arg(required = true)]
     pub sweep: PathBuf,
-    /// Directory of the results; a sweep with a `base` keeps its stages beside it, under the base's name
-    /// [default: the sweep's name under results/runs/ of the repository].
+    /// Directory of the results and of the stages that lead to them [default: the sweep's name under results/runs/ of the
+    /// repository].
+    ///
+    /// Without it a sweep with a `base` shares the base's stages, under the base's name in results/runs/. With it new
+    /// stages go into the directory; finished ones of the base are still read from where they are in results/runs/,
+    /// and nothing is written there.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

@@ -25,7 +25,7 @@ const WORK_OF_A_BYTE: f64 = ASSUMED_SPEED / 200e6;
 
 /// The cells with their state, and what those that are not done take.
 #[must_use]
-pub fn plan(sweep: &Sweep, survey: &Survey, cells: &[&CellSurvey]) -> String {
+pub fn plan(sweep: &Sweep, survey: &Survey, cells: &[CellSurvey]) -> String {
     let plan = Plan::new(sweep, survey);
     let mut text = format!("{}: {}\n\n", sweep.name, counts(cells));
     text += &plan.cell_table(cells);
@@ -149,11 +149,11 @@ impl<'a> Plan<'a> {
         kinds
     }
 
-    fn cell_table(&self, cells: &[&CellSurvey]) -> String {
+    fn cell_table(&self, cells: &[CellSurvey]) -> String {
         let mut text = format!("{:<36} {:<8} {:>6} {:>14} {:>11}\n", "cell", "state", "stages", "time", "disk");
         for cell in cells {
             let (model, left) = (self.model_of(cell), self.left(cell));
-            let seconds: Option<f64> = left.iter().map(|kind| self.seconds(model, Some(*cell), kind)).sum();
+            let seconds: Option<f64> = left.iter().map(|kind| self.seconds(model, Some(cell), kind)).sum();
             let bytes = left.iter().map(|kind| self.bytes(model, kind)).sum();
             let (path, state, left) = (&cell.path, &cell.state, left.len());
             text += &format!("{path:<36} {state:<8} {left:>6} {:>14} {:>11}\n", span(seconds), size(bytes));
@@ -161,7 +161,7 @@ impl<'a> Plan<'a> {
         text + "\n"
     }
 
-    fn model_table(&self, cells: &[&CellSurvey]) -> String {
+    fn model_table(&self, cells: &[CellSurvey]) -> String {
         let mut text = format!(
             "{:<18} {:>11} {:>11} + {:>11} + {:>11} = {:>11}\n",
             "memory, at most", "parameters", "weights", "gradients", "activations", "in all"
@@ -183,17 +183,17 @@ impl<'a> Plan<'a> {
         text + "\n"
     }
 
-    fn is_used(&self, model: usize, cells: &[&CellSurvey]) -> bool {
+    fn is_used(&self, model: usize, cells: &[CellSurvey]) -> bool {
         cells.iter().any(|cell| self.model_of(cell) == model)
     }
 
-    fn stage_table(&self, cells: &[&CellSurvey]) -> String {
+    fn stage_table(&self, cells: &[CellSurvey]) -> String {
         let models = (0..self.sweep.models.len()).filter(|&model| self.is_used(model, cells));
         let shared =
             models.flat_map(|model| self.left_of_model(model).into_iter().map(move |kind| (model, None, kind)));
         let own = cells
             .iter()
-            .flat_map(|cell| self.left(cell).into_iter().map(|kind| (self.model_of(cell), Some(*cell), kind)));
+            .flat_map(|cell| self.left(cell).into_iter().map(move |kind| (self.model_of(cell), Some(cell), kind)));
         let mut kinds = BTreeMap::<&str, (usize, Option<f64>)>::new();
         let (mut all, mut bytes) = (Some(0.0), 0);
         for (model, cell, kind) in shared.chain(own) {

@@ -9,6 +9,7 @@ pub mod figures;
 pub mod inputs;
 pub mod interrupt;
 pub mod pipeline;
+pub mod place;
 pub mod progress;
 pub mod report;
 pub mod row;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use experiments::cli::{Cli, Command, SweepArgs};
 use experiments::interrupt::{self, Stopped};
-use experiments::store::Store;
+use experiments::store::{Roots, Store};
 use experiments::survey::Survey;
 use experiments::sweep::{Sweep, find};
-use experiments::{estimate, figures, report, run, survey, tables};
+use experiments::{estimate, figures, place, report, run, survey, tables};
 
 /// Freed memory stays with the process for a while: a training step frees and asks again for
 /// gigabytes, and getting them from the system each time costs a third of the step.
@@ -32,18 +32,14 @@ struct Place {
     file: PathBuf,
     sweep: Sweep,
     results: PathBuf,
-    stages: PathBuf,
+    stages: Roots,
 }
 
 impl Place {
     fn open(args: &SweepArgs) -> anyhow::Result<Self> {
         let file = find(&args.sweep)?;
         let sweep = Sweep::load(&file)?;
-        let results = args.out.clone().unwrap_or_else(|| sweep.root.join("results/runs").join(&sweep.name));
-        let stages = match &sweep.store {
-            Some(store) => results.with_file_name(store),
-            None => results.clone(),
-        };
+        let (results, stages) = place::of(&sweep, args.out.as_deref());
         Ok(Self { file, sweep, results, stages })
     }
 
@@ -63,7 +59,7 @@ fn act(cli: Cli) -> anyhow::Result<()> {
             let place = Place::open(&args.plan.sweep)?;
             place.sweep.check_files(&place.file)?;
             let device = args.device.open()?;
-            let store = Store::open(&place.stages, args.device.name())?;
+            let store = Store::open(place.stages.clone(), args.device.name())?;
             std::fs::create_dir_all(&place.results)?;
             interrupt::listen()?;
             let options = run::Options {

@@ -104,22 +104,25 @@ impl Pipeline<'_> {
         let name = named(cell, &variant.variant);
         let mut models = Vec::new();
         // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
-        let mut restored = 0;
+        let mut recovery = None;
         if self.sweep.methods.contains(&Method::Recovered) {
             let recovered = stages::recover(context, cell, aligned, tuned)?;
             let mut model = Evaluated::new(Method::Recovered, &recovered);
             if recovered.finished {
                 let summary: RecoverySummary = recovered.summary()?;
                 self.progress.finish("recover", &name, &summary.note, &recovered);
-                restored = summary.restored;
-                model.restored = Some(restored);
+                model.restored = Some(summary.restored);
                 model.note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
             }
             models.push(model);
+            recovery = Some(recovered);
         }
         models.extend(self.baselines(context, cell, (aligned, tuned))?);
-        for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
-            let arm = stages::control(context, cell, method, (aligned, tuned), restored)?;
+        // An arm that does not follow the recovery is one for all variants.
+        let first = self.sweep.variants.first().is_none_or(|first| first.name == variant.variant);
+        let asked = |method: &&Method| method.is_control() && (first || method.follows_recovery());
+        for &method in self.sweep.methods.iter().filter(asked) {
+            let arm = stages::control(context, cell, method, (aligned, tuned), recovery.as_ref())?;
             let set: Option<usize> = if arm.finished { arm.summary()? } else { None };
             let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
             self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);

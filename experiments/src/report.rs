@@ -9,17 +9,17 @@ use anyhow::Result;
 
 use crate::figures;
 use crate::row::ResultRow;
-use crate::store::write_whole;
+use crate::store::{Roots, write_whole};
 use crate::tables::{cells, differences, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
 
-/// Writes tables and figures of the rows into `results`; per-prompt verdicts are those below `stages`.
+/// Writes tables and figures of the rows into `results`; per-prompt verdicts are those of the `stages`.
 ///
 /// # Errors
 /// When there are no rows, or a file cannot be written.
-pub fn write(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
+pub fn write(rows: &[ResultRow], stages: &Roots, results: &Path) -> Result<()> {
     write_tables(rows, stages, results)?;
     figures::write(rows, &results.join("figures"))
 }
@@ -28,7 +28,7 @@ pub fn write(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_tables(rows: &[ResultRow], stages: &Path, results: &Path) -> Result<()> {
+pub fn write_tables(rows: &[ResultRow], stages: &Roots, results: &Path) -> Result<()> {
     let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
     text("results.md", cells::markdown(rows))?;
     let means = means::means(rows)?;

@@ -16,7 +16,7 @@ use crate::interrupt::{self, Stopped};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
-use crate::store::look::Seen;
+use crate::store::look::{Seen, State};
 use crate::store::{Stage, Store};
 use crate::survey::{self, CellSurvey, Survey};
 use crate::sweep::{Cell, ModelSpec, Sweep};
@@ -37,7 +37,7 @@ pub struct Options {
 /// When a cell failed: its error is recorded and printed, the others are finished first. When no
 /// cell fits a pattern, or nothing can be written. [`Stopped`] when the user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
-    let survey = Survey::of(sweep, store.root(), results);
+    let survey = Survey::of(sweep, store.roots(), results);
     let selected = survey.select(&options.cells)?;
     let left = survey.left(sweep, &selected);
     let progress = Progress::new(left.iter().map(|stage| stage.kind), options.jobs);
@@ -53,10 +53,11 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     let rows = run.rows();
     if !rows.is_empty() {
         tables::write(&rows, results)?;
-        report::write(&rows, store.root(), results)?;
+        report::write(&rows, store.roots(), results)?;
         report::print(&rows, results)?;
     }
-    print!("{}", times(&store.take_seen()));
+    let seen = store.take_seen();
+    print!("{}", times(survey.stages(sweep, &selected).into_iter().chain(&seen)));
     let failed = lock(&run.failed).clone();
     if stopped {
         println!("stopped; the same command goes on where this one was");
@@ -85,7 +86,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Goes through the cells, their models first. Gives back whether the user asked to stop.
-    fn cells(&self, selected: &[&CellSurvey], jobs: usize) -> Result<bool> {
+    fn cells(&self, selected: &[CellSurvey], jobs: usize) -> Result<bool> {
         let cells = self.sweep.cells();
         let todo: Vec<(usize, Cell<'_>)> = selected
             .iter()
@@ -195,21 +196,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The time per kind of stage, of those run just now; empty without one.
-fn times(seen: &[Seen]) -> String {
-    let mut kinds = BTreeMap::<&str, (usize, f64)>::new();
-    for stage in seen.iter().filter(|stage| stage.fresh) {
-        let kind = kinds.entry(stage.kind).or_default();
-        kind.0 += 1;
-        kind.1 += stage.seconds;
+/// The time per kind of stage as a table: of those computed in this run, and of those that were there. Of a stage that was
+/// cut off it is the last attempt's.
+fn times<'a>(stages: impl IntoIterator<Item = &'a Seen>) -> String {
+    // A stage is asked for by several cells; where one of them found it computed just now, it was.
+    let mut done = BTreeMap::<String, &Seen>::new();
+    for stage in stages.into_iter().filter(|stage| stage.state == State::Done) {
+        let known = done.entry(stage.id()).or_insert(stage);
+        if stage.fresh {
+            *known = stage;
+        }
     }
-    let mut text = String::new();
-    for (kind, (count, seconds)) in &kinds {
-        let mean = seconds / *count as f64;
-        text += &format!("{kind:<9} {count:>5} stages {seconds:>9.1} s in all {mean:>8.2} s each\n");
+    let mut kinds = BTreeMap::<&str, [(usize, f64); 2]>::new();
+    for stage in done.values() {
+        for kind in [stage.kind, ALL_KINDS] {
+            let sum = &mut kinds.entry(kind).or_default()[usize::from(!stage.fresh)];
+            *sum = (sum.0 + 1, sum.1 + stage.seconds);
+        }
+    }
+    let Some(all) = kinds.remove(ALL_KINDS) else { return String::new() };
+    let mut text = format!("{:<9} {:>8} {:>10} {:>6} {:>10}\n", "stage", "computed", "seconds", "kept", "seconds");
+    for (kind, [computed, kept]) in kinds.into_iter().chain([(ALL_KINDS, all)]) {
+        text += &format!("{kind:<9} {:>8} {:>10.1} {:>6} {:>10.1}\n", computed.0, computed.1, kept.0, kept.1);
     }
     text
 }
+
+/// The name of the last line.
+const ALL_KINDS: &str = "in all";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -236,16 +250,27 @@ mod tests {
     }
 
     #[test]
-    fn times_are_summed_by_kind_of_what_was_run_just_now() {
-        let seen = |kind, fresh, seconds| Seen {
-            kind,
-            key: String::new(),
-            state: crate::store::look::State::Done,
-            fresh,
-            seconds,
-        };
-        let text = times(&[seen("tune", true, 2.0), seen("tune", true, 4.0), seen("tune", false, 9.0)]);
-        assert_eq!(text.split_whitespace().collect::<Vec<_>>().join(" "), "tune 2 stages 6.0 s in all 3.00 s each");
+    fn times_are_summed_by_kind_for_what_was_computed_and_for_what_was_kept() {
+        let seen =
+            |kind, key: &str, fresh, seconds| Seen { kind, key: key.to_owned(), state: State::Done, fresh, seconds };
+        let missing = Seen { state: State::Missing, ..seen("tune", "d", false, 50.0) };
+        // What was missing before the run, and what two cells asked for.
+        let stages = [
+            Seen { state: State::Missing, ..seen("tune", "a", false, 0.0) },
+            seen("tune", "a", true, 2.0),
+            seen("tune", "a", false, 2.0),
+            seen("tune", "b", true, 4.0),
+            seen("tune", "c", false, 9.0),
+            seen("score", "a", false, 1.5),
+            missing,
+        ];
+        let text = times(&stages);
+        let lines: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            lines,
+            ["stage computed seconds kept seconds", "score 0 0.0 1 1.5", "tune 2 6.0 1 9.0", "in all 2 6.0 2 10.5"]
+        );
         assert_eq!(times(&[]), "");
     }
 }

@@ -17,6 +17,8 @@ use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use evaluation::{Provenance, ScoreFile};
 use indicatif::ProgressBar;
+use model::Dtype;
+use realign::Compute;
 use realign::stage::finetune::TrainSummary;
 
 pub use align::align;
@@ -42,6 +44,13 @@ pub struct Context<'a> {
     pub device: &'a Device,
     /// For bars.
     pub progress: &'a Progress,
+}
+
+impl<'a> Context<'a> {
+    /// Models of a sweep are f32, whatever they came as: stored results keep their meaning.
+    fn compute(&self) -> Compute<'a> {
+        Compute { device: self.device, dtype: Some(Dtype::F32) }
+    }
 }
 
 fn method(lora: Option<&Lora>) -> Method {

@@ -12,6 +12,7 @@
 
 mod files;
 pub mod look;
+mod roots;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,9 +27,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use files::list_files;
 pub use files::{hash_file, remove_if_there, write_json, write_whole};
-use files::{hex, list_files};
 use look::Seen;
+pub use roots::Roots;
 
 use crate::interrupt::{self, Working};
 
@@ -80,8 +82,7 @@ impl StageKey {
     pub fn digest(&self) -> Result<String> {
         let mut json = serde_json::to_value(self).context("a stage's key is no JSON")?;
         json.sort_all_objects();
-        let hash = Sha256::digest(json.to_string().as_bytes());
-        Ok(hex(&hash[..8]))
+        Ok(format!("{:x}", Sha256::digest(json.to_string()))[..16].to_owned())
     }
 }
 
@@ -158,7 +159,7 @@ impl Stage {
 /// The results of one sweep. Threads may share it: two that ask for one stage get it one after the other.
 #[derive(Debug)]
 pub struct Store {
-    root: PathBuf,
+    roots: Roots,
     device: String,
     revision: String,
     /// Held while the store is open; the system lets go of it when the process ends. None of a store
@@ -171,11 +172,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the results under `root` for this process alone.
+    /// Opens the results under the own root for this process alone.
     ///
     /// # Errors
     /// When the directory cannot be made or another process has it open.
-    pub fn open(root: &Path, device: &str) -> Result<Self> {
+    pub fn open(roots: impl Into<Roots>, device: &str) -> Result<Self> {
+        let roots = roots.into();
+        let root = roots.own();
         fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         let path = root.join(".lock");
         let lock = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -186,15 +189,15 @@ impl Store {
             ),
             fs::TryLockError::Error(error) => anyhow!(error).context(format!("cannot lock {}", path.display())),
         })?;
-        Ok(Self { lock: Some(lock), device: device.to_owned(), revision: revision(), ..Self::look(root) })
+        Ok(Self { lock: Some(lock), device: device.to_owned(), revision: revision(), ..Self::look(roots) })
     }
 
     /// A store that runs nothing and writes nothing: a stage that is not there is handed out with its
     /// key alone, so that the stages after it have their keys too.
     #[must_use]
-    pub fn look(root: &Path) -> Self {
+    pub fn look(roots: impl Into<Roots>) -> Self {
         Self {
-            root: root.to_owned(),
+            roots: roots.into(),
             device: String::new(),
             revision: String::new(),
             lock: None,
@@ -214,10 +217,10 @@ impl Store {
         std::mem::take(&mut lock(&self.seen))
     }
 
-    /// The directory of the results.
+    /// Where the results are.
     #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
+    pub fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// The finished stage of this key, if there is one.
@@ -226,26 +229,7 @@ impl Store {
     /// When the key cannot be written as JSON.
     pub fn find(&self, key: &StageKey) -> Result<Option<Stage>> {
         let digest = key.digest()?;
-        let dir = self.root.join(key.stage).join(&digest);
-        let Ok(text) = fs::read_to_string(dir.join(MANIFEST)) else {
-            return Ok(None);
-        };
-        let Ok(manifest) = serde_json::from_str::<Manifest>(&text) else {
-            return Ok(None);
-        };
-        let whole = manifest
-            .files
-            .iter()
-            .all(|(name, &bytes)| fs::metadata(dir.join(name)).is_ok_and(|found| found.len() == bytes));
-        Ok(whole.then_some(Stage {
-            key: digest,
-            dir,
-            seconds: manifest.seconds,
-            samples: manifest.samples,
-            fresh: false,
-            finished: true,
-            summary: manifest.summary,
-        }))
+        Ok(self.roots.places(key.stage, &digest).find_map(|dir| finished(dir, &digest)))
     }
 
     /// Returns the finished stage of this key, or does the work.
@@ -264,7 +248,7 @@ impl Store {
             self.note(key, &stage);
             return Ok(stage);
         }
-        let dir = self.root.join(key.stage).join(&digest);
+        let dir = self.roots.own().join(key.stage).join(&digest);
         if !self.works() {
             let stage = Stage {
                 key: digest,
@@ -338,6 +322,23 @@ impl Store {
         }
         fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))
     }
+}
+
+/// The stage in a directory, if it is finished and whole.
+fn finished(dir: PathBuf, key: &str) -> Option<Stage> {
+    let text = fs::read_to_string(dir.join(MANIFEST)).ok()?;
+    let manifest: Manifest = serde_json::from_str(&text).ok()?;
+    let is_whole =
+        |(name, &bytes): (&String, &u64)| fs::metadata(dir.join(name)).is_ok_and(|found| found.len() == bytes);
+    manifest.files.iter().all(is_whole).then_some(Stage {
+        key: key.to_owned(),
+        seconds: manifest.seconds,
+        samples: manifest.samples,
+        fresh: false,
+        finished: true,
+        summary: manifest.summary,
+        dir,
+    })
 }
 
 /// A mutex's value; a thread that panicked leaves nothing half done behind these.

@@ -16,7 +16,7 @@ use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
 use crate::store::look::{Seen, State};
-use crate::store::{Store, remove_if_there, write_json};
+use crate::store::{Roots, Store, remove_if_there, write_json};
 use crate::sweep::{Cell, ModelSpec, Sweep};
 
 /// How far a cell has come, over all its seeds, variants and methods.
@@ -52,8 +52,11 @@ pub struct CellSurvey {
     pub path: String,
     /// How far it has come.
     pub state: CellState,
-    /// Its stages, those that it shares with an earlier cell left out.
+    /// Its stages, those that it shares with an earlier cell left out: of all cells, or of those that were
+    /// [selected](Survey::select).
     pub stages: Vec<Seen>,
+    /// Its stages that an earlier cell has, too.
+    pub shared: Vec<Seen>,
     /// Why its stages cannot be told: a file is missing.
     pub unknown: Option<String>,
     /// The rows of what is finished.
@@ -70,24 +73,27 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at a sweep's kept stages below `root`, and at the failures recorded in `results`.
+    /// Looks at a sweep's kept stages, and at the failures recorded in `results`.
     #[must_use]
-    pub fn of(sweep: &Sweep, root: &Path, results: &Path) -> Self {
-        let (store, progress) = (Store::look(root), Progress::quiet());
+    pub fn of(sweep: &Sweep, stages: &Roots, results: &Path) -> Self {
+        let (store, progress) = (Store::look(stages.clone()), Progress::quiet());
         // Nothing is computed: any device will do, and this one is always there.
         let device = Device::flex();
         let pipeline = Pipeline { sweep, store: &store, device: &device, progress: &progress };
         let mut known = BTreeSet::new();
-        let mut fresh = || {
-            let mut seen = store.take_seen();
-            seen.retain(|stage| known.insert(format!("{} {}", stage.kind, stage.key)));
-            seen
+        // What is asked for the first time, and what was asked for by another cell before.
+        let mut asked = || {
+            let mut here = BTreeSet::new();
+            let once = store.take_seen().into_iter().filter(|stage| here.insert(stage.id()));
+            let (shared, own): (Vec<Seen>, Vec<Seen>) = once.partition(|stage| known.contains(&stage.id()));
+            known.extend(own.iter().map(Seen::id));
+            (own, shared)
         };
         let mut survey = Self { models: Vec::new(), cells: Vec::new() };
         let cells = sweep.cells();
         for model in &sweep.models {
             let aligned = pipeline.aligned(model);
-            survey.models.push(fresh());
+            survey.models.push(asked().0);
             for (index, &cell) in cells.iter().enumerate().filter(|(_, cell)| cell.model.name == model.name) {
                 let mut rows = Vec::new();
                 let mut unknown = aligned.as_ref().err().map(|error| format!("{error:#}"));
@@ -98,20 +104,21 @@ impl Survey {
                         Err(error) => unknown = Some(format!("{error:#}")),
                     }
                 }
-                let stages = fresh();
-                let state = state_of(&stages, unknown.is_some(), failure(results, cell));
-                survey.cells.push(CellSurvey { index, path: cell.path(), state, stages, unknown, rows });
+                let (stages, shared) = asked();
+                let state = state_of(&stages, &shared, unknown.is_some(), failure(results, cell));
+                survey.cells.push(CellSurvey { index, path: cell.path(), state, stages, shared, unknown, rows });
             }
         }
         survey.cells.sort_by_key(|cell| cell.index);
         survey
     }
 
-    /// The cells whose paths fit one of some patterns; all without a pattern.
+    /// The cells whose paths fit one of some patterns; all without a pattern. A stage that was shared with a cell that is
+    /// not among them is now the first one's own.
     ///
     /// # Errors
     /// When a pattern is none, or fits no cell.
-    pub fn select(&self, patterns: &[String]) -> Result<Vec<&CellSurvey>> {
+    pub fn select(&self, patterns: &[String]) -> Result<Vec<CellSurvey>> {
         // A `*` stays within a model, a task or a count.
         let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
         let mut chosen = BTreeSet::new();
@@ -125,7 +132,14 @@ impl Survey {
             }
             chosen.extend(found);
         }
-        Ok(self.cells.iter().filter(|cell| patterns.is_empty() || chosen.contains(&cell.index)).collect())
+        let chosen = self.cells.iter().filter(|cell| patterns.is_empty() || chosen.contains(&cell.index));
+        let mut cells: Vec<CellSurvey> = chosen.cloned().collect();
+        let mut known: BTreeSet<String> = self.models.iter().flatten().map(Seen::id).collect();
+        for cell in &mut cells {
+            let all = std::mem::take(&mut cell.shared).into_iter().chain(std::mem::take(&mut cell.stages));
+            (cell.stages, cell.shared) = all.partition(|stage| known.insert(stage.id()));
+        }
+        Ok(cells)
     }
 
     /// All rows, cell by cell.
@@ -134,19 +148,26 @@ impl Survey {
         self.cells.iter().flat_map(|cell| cell.rows.clone()).collect()
     }
 
-    /// The stages of some cells and of their models that are to be run.
+    /// The stages of some cells and of their models, each once.
     #[must_use]
-    pub fn left<'a>(&'a self, sweep: &Sweep, cells: &[&'a CellSurvey]) -> Vec<&'a Seen> {
+    pub fn stages<'a>(&'a self, sweep: &Sweep, cells: &'a [CellSurvey]) -> Vec<&'a Seen> {
         let used = |model: &ModelSpec| cells.iter().any(|cell| sweep.cells()[cell.index].model.name == model.name);
         let models = sweep.models.iter().zip(&self.models).filter(|(model, _)| used(model));
-        let stages = models.flat_map(|(_, stages)| stages).chain(cells.iter().flat_map(|cell| &cell.stages));
-        stages.filter(|stage| stage.state != State::Done).collect()
+        models.flat_map(|(_, stages)| stages).chain(cells.iter().flat_map(|cell| &cell.stages)).collect()
+    }
+
+    /// Those of them that are to be run.
+    #[must_use]
+    pub fn left<'a>(&'a self, sweep: &Sweep, cells: &'a [CellSurvey]) -> Vec<&'a Seen> {
+        let mut stages = self.stages(sweep, cells);
+        stages.retain(|stage| stage.state != State::Done);
+        stages
     }
 }
 
 /// How many cells there are of each state, in words.
 #[must_use]
-pub fn counts(cells: &[&CellSurvey]) -> String {
+pub fn counts(cells: &[CellSurvey]) -> String {
     let count = |name: &str| cells.iter().filter(|cell| cell.state.to_string() == name).count();
     let states = ["done", "partly", "missing", "failed"].map(|name| format!("{} {name}", count(name)));
     format!("{} cells: {}", cells.len(), states.join(", "))
@@ -154,7 +175,7 @@ pub fn counts(cells: &[&CellSurvey]) -> String {
 
 /// How many cells are done, what is begun, and the errors of those that failed.
 #[must_use]
-pub fn status(sweep: &Sweep, cells: &[&CellSurvey]) -> String {
+pub fn status(sweep: &Sweep, cells: &[CellSurvey]) -> String {
     let mut text = format!("{}: {}\n", sweep.name, counts(cells));
     for cell in cells {
         match &cell.state {
@@ -172,12 +193,12 @@ pub fn status(sweep: &Sweep, cells: &[&CellSurvey]) -> String {
     text
 }
 
-fn state_of(stages: &[Seen], unknown: bool, failure: Option<String>) -> CellState {
+fn state_of(stages: &[Seen], shared: &[Seen], unknown: bool, failure: Option<String>) -> CellState {
     let failed = stages.iter().find_map(|stage| match &stage.state {
         State::Failed(error) => Some(error.clone()),
         State::Done | State::Partly | State::Missing => None,
     });
-    let done = !unknown && stages.iter().all(|stage| stage.state == State::Done);
+    let done = !unknown && stages.iter().chain(shared).all(|stage| stage.state == State::Done);
     let begun = stages.iter().any(|stage| matches!(stage.state, State::Done | State::Partly));
     match (done, failure.or(failed)) {
         (true, _) => CellState::Done,

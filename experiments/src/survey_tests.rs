@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::sweep::Method;
 
 /// A repository with a sweep of two counts and its files, all of them there.
 fn repository() -> (tempfile::TempDir, Sweep) {
@@ -32,7 +33,7 @@ evaluation:
 
 fn survey(sweep: &Sweep) -> Survey {
     let results = sweep.root.join("results");
-    Survey::of(sweep, &results, &results)
+    Survey::of(sweep, &results.as_path().into(), &results)
 }
 
 fn states(survey: &Survey) -> Vec<String> {
@@ -48,8 +49,38 @@ fn a_sweep_that_was_never_run_is_missing_and_looking_at_it_leaves_nothing() {
     let kinds: Vec<&str> = found.cells[1].stages.iter().map(|stage| stage.kind).collect();
     // The second cell shares the aligned model's two evaluations with the first.
     assert_eq!(kinds, ["finetune", "recover", "evaluate", "evaluate", "evaluate", "evaluate"]);
-    let all: Vec<&CellSurvey> = found.cells.iter().collect();
+    let all = found.select(&[]).unwrap();
     assert_eq!(found.left(&sweep, &all).len(), 1 + (2 + 6) + (2 + 4));
+}
+
+#[test]
+fn a_run_of_some_cells_counts_what_they_share_with_the_others() {
+    let (_dir, sweep) = repository();
+    let found = survey(&sweep);
+    let second = found.select(&["*/*/1".to_owned()]).unwrap();
+    let kinds: Vec<&str> = found.left(&sweep, &second).iter().map(|stage| stage.kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "evaluate").count(), 6, "the aligned model's two among them");
+    assert_eq!(kinds.len(), 1 + 2 + 6);
+}
+
+#[test]
+fn the_control_arms_of_recoveries_that_are_not_there_yet_are_each_counted() {
+    let (_dir, mut sweep) = repository();
+    let variants = "[{ name: low, rate: 0.001 }, { name: high, rate: 0.004 }, { name: higher, rate: 0.008 }]";
+    sweep.variants = serde_yaml::from_str(variants).unwrap();
+    sweep.methods = vec![Method::Recovered, Method::Random, Method::FullRevert, Method::Interpolation(40)];
+    let found = survey(&sweep);
+    let of = |kind: &str| found.cells[1].stages.iter().filter(|stage| stage.kind == kind).count();
+    // Two arms follow each of three recoveries, one does not, and each of the ten models is evaluated twice.
+    assert_eq!((of("recover"), of("control"), of("evaluate")), (3, 7, 20));
+}
+
+#[test]
+fn a_cell_is_not_done_while_a_stage_that_it_shares_is_missing() {
+    let done = |key: &str, state: State| Seen { kind: "evaluate", key: key.into(), state, fresh: false, seconds: 1.0 };
+    let (own, shared) = ([done("own", State::Done)], [done("shared", State::Missing)]);
+    assert_eq!(state_of(&own, &[], false, None), CellState::Done);
+    assert_eq!(state_of(&own, &shared, false, None), CellState::Partly);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //! Only what is trained is in it. The fingerprint ties it to its settings, samples and model.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use model::{Decoder, weights};
@@ -33,7 +32,7 @@ pub(crate) fn fingerprint(
         hash.update(example.loss_mask.iter().map(|&counts| u8::from(counts)).collect::<Vec<u8>>());
     }
     hash_weights(decoder, &mut hash)?;
-    Ok(hex(&hash.finalize()))
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// Takes names and values of all parameters into a hash.
@@ -47,14 +46,6 @@ pub(crate) fn hash_weights(decoder: &Decoder, hash: &mut Sha256) -> Result<()> {
         }
     });
     failed.map_or(Ok(()), |error| Err(error.into()))
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a string cannot fail
-        text
-    })
 }
 
 /// Writes the state; the file is replaced only when the new one is whole.

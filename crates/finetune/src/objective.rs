@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use model::{Decoder, ops};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{bytes_of, hex};
+use crate::checkpoint::bytes_of;
 use crate::{Result, SoftSftSettings, TrainBatch, soft_sft};
 
 /// The loss of a step.
@@ -40,7 +40,7 @@ impl Objective<'_> {
             Self::SoftSft { reference, settings } => {
                 let mut hash = Sha256::new();
                 reference.iter().for_each(|values| hash.update(bytes_of(values)));
-                format!("soft_sft {settings:?} reference={}", hex(&hash.finalize()))
+                format!("soft_sft {settings:?} reference={:x}", hash.finalize())
             }
         }
     }

@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::batch::first_target;
-use crate::checkpoint::{bytes_of, floats_of, hash_weights, hex};
+use crate::checkpoint::{bytes_of, floats_of, hash_weights};
 use crate::{Error, Result, TrainBatch};
 
 /// Samples of one pass.
@@ -164,7 +164,7 @@ fn key_of(example: &Encoded) -> SampleKey {
 fn fingerprint(decoder: &Decoder) -> Result<String> {
     let mut hash = Sha256::new();
     hash_weights(decoder, &mut hash)?;
-    Ok(hex(&hash.finalize()))
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ impl DecoderConfig {
     }
 
     /// The keys of `config.json` that [`from_json`](Self::from_json) reads back to the same value,
-    /// in the layout of transformers 4, which transformers 5 reads too.
+    /// in the layout of transformers 4, which transformers 5 reads too. The type of the weights is not among them.
     pub fn to_json(&self) -> Value {
         let family = self.model_type.family();
         let mut json = json!({
@@ -244,7 +244,6 @@ impl DecoderConfig {
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tie_word_embeddings,
-            "torch_dtype": "float32",
         });
         json[family.activation_key] = json!(self.hidden_act);
         if let Some(scaling) = self.rope_scaling.to_json() {

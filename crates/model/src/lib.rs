@@ -11,6 +11,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod dtype;
 pub mod error;
 pub mod generate;
 pub mod linear;
@@ -23,6 +24,7 @@ pub mod weights;
 
 pub use config::DecoderConfig;
 pub use decoder::Decoder;
+pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use linear::{Linear, Lora};
 pub use packed::{Packed, Segments};

@@ -286,18 +286,6 @@ fn a_saved_model_is_the_loaded_one_bit_for_bit() {
     }
 }
 
-/// `scripts/parity_saved.py` sets `REALIGN_SAVED_DIR`, runs this and lets transformers load the models.
-#[test]
-fn saved_models_are_left_for_transformers() {
-    let Some(dir) = std::env::var_os("REALIGN_SAVED_DIR") else {
-        println!("skipped: REALIGN_SAVED_DIR is not set (scripts/parity_saved.py sets it)");
-        return;
-    };
-    for name in MODELS {
-        checkpoint::save(&load(name), &Path::new(&dir).join(name)).unwrap();
-    }
-}
-
 #[test]
 fn gguf_blocks_of_every_type_are_dequantised_bit_for_bit() {
     let file = gguf::Gguf::open(&fixture("gguf/types.gguf")).unwrap();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
+use model::Dtype;
 use realign::DeviceName;
 use realign::stage::generate::DEFAULT_BATCH;
 
@@ -17,26 +18,45 @@ pub struct Cli {
     /// Seed of everything random.
     #[arg(long, default_value_t = 1, global = true)]
     pub seed: u64,
-    /// Precision of weights and activations; reductions are always in f32.
-    #[arg(long, value_enum, default_value_t, global = true)]
-    pub dtype: Dtype,
+    /// Precision in which weights are kept [default: that of the model that the command changes; f32 for a GGUF file
+    /// and for a model of mixed precisions].
+    ///
+    /// Weights are rounded to it, ties to even, when a model is read, and are written in it; a weight that is too
+    /// large for it is an error. Arithmetic is in f32, training included, whose weights are rounded when they are
+    /// saved. Recovery copies weights of the aligned model into the fine-tuned one, so that with two bf16 models bf16
+    /// loses nothing. The models of judges are read as they are.
+    #[arg(long, value_enum, global = true)]
+    pub dtype: Option<DtypeName>,
     /// The stage.
     #[command(subcommand)]
     pub command: Command,
 }
 
 /// A precision.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeName {
     /// 32 bits.
-    #[default]
     F32,
+    /// 16 bits with the range of f32.
+    Bf16,
+    /// 16 bits for values up to 65504.
+    F16,
+}
+
+impl From<DtypeName> for Dtype {
+    fn from(name: DtypeName) -> Self {
+        match name {
+            DtypeName::F32 => Self::F32,
+            DtypeName::Bf16 => Self::Bf16,
+            DtypeName::F16 => Self::F16,
+        }
+    }
 }
 
 /// A stage.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Turn a GGUF file or a Hugging Face directory into a directory of f32 weights.
+    /// Turn a GGUF file or a Hugging Face directory into a directory that the other commands read.
     Import {
         /// The GGUF file or directory.
         #[arg(long)]
@@ -277,10 +297,10 @@ pub struct RestaArgs {
     /// Directory of the aligned model.
     #[arg(long)]
     pub aligned: PathBuf,
-    /// Directory of the fine-tuned model.
+    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
     #[arg(long)]
     pub finetuned: PathBuf,
-    /// Directory of the aligned model after fine-tuning on harmful samples alone.
+    /// Directory of the aligned model after fine-tuning on harmful samples alone, or of a peft adapter on it.
     #[arg(long)]
     pub unaligned: PathBuf,
     /// How much of aligned - unaligned is added.

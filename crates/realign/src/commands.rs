@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
 use evaluation::{Metric, ScoreReport, read_answers};
 use finetune::{AlignSettings, LoraSettings, Method, SoftSftSettings, TrainSettings, inject};
 use indicatif::{ProgressBar, ProgressStyle};
 use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
-use realign::loaded::{Loaded, ModelSource, encode_prompts};
+use realign::Compute;
+use realign::loaded::{ModelSource, encode_prompts};
 use realign::stage::align::{AlignInputs, align_model};
 use realign::stage::finetune::{FinetuneData, TuneObjective};
 use realign::stage::generate::{DEFAULT_BATCH, GenerateSettings, answer_file};
@@ -27,6 +27,7 @@ const TASK_PROMPTS: usize = 256;
 /// Runs a subcommand.
 pub fn run(cli: Cli) -> Result<()> {
     let device = cli.device.open()?;
+    let compute = Compute { device: &device, dtype: cli.dtype.map(Into::into) };
     let bar = progress_bar();
     let mut report = |done: usize, all: usize, word: &str| {
         bar.set_length(all as u64);
@@ -36,12 +37,12 @@ pub fn run(cli: Cli) -> Result<()> {
     let report: &mut dyn FnMut(usize, usize, &str) = &mut report;
     match cli.command {
         Command::Import { from, out } => {
-            import(&from, &out, &device)?;
+            import(&from, &out, compute)?;
             println!("wrote {}", out.display());
         }
         Command::Generate { model, prompts, max_new_tokens, batch, out } => {
             let samples = read_jsonl(&prompts)?;
-            let mut model = ModelSource::new(&model, &device);
+            let mut model = ModelSource::new(&model, compute);
             let settings = GenerateSettings { max_new_tokens, batch };
             let found = answer_file(&mut model, &samples, settings, &out, report)?;
             println!("wrote {} answers to {}", found.len(), out.display());
@@ -56,15 +57,15 @@ pub fn run(cli: Cli) -> Result<()> {
             };
             let settings = AlignSettings { train: train_settings(&train, cli.seed), kl };
             let work = work_dir(&out)?;
-            let summary = align_model(&model, inputs, &settings, (&out, &work), &device, report)?;
+            let summary = align_model(&model, inputs, &settings, (&out, &work), compute, report)?;
             std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
             println!("aligned on {} samples, loss {:.3}; wrote {}", summary.samples, summary.final_loss, out.display());
         }
-        Command::Finetune(args) => run_finetune(&args, cli.seed, &device, report)?,
-        Command::Direction { model, prompts, layer, out } => direction(&model, &prompts, layer, &out, &device)?,
-        Command::Recover(args) => run_recover(&args, &device, report)?,
-        Command::Resta(args) => run_resta(&args, cli.seed, &device)?,
-        Command::Evaluate(args) => crate::evaluate::run(&args, (cli.device, &device), cli.seed, report)?,
+        Command::Finetune(args) => run_finetune(&args, cli.seed, compute, report)?,
+        Command::Direction { model, prompts, layer, out } => direction(&model, &prompts, layer, &out, compute)?,
+        Command::Recover(args) => run_recover(&args, compute, report)?,
+        Command::Resta(args) => run_resta(&args, cli.seed, compute)?,
+        Command::Evaluate(args) => crate::evaluate::run(&args, (cli.device, compute), cli.seed, report)?,
         Command::Score { answers, metric, out } => {
             let scored = ScoreReport::new(metric, &read_answers(&answers)?)?;
             scored.write(&out)?;
@@ -78,7 +79,7 @@ pub fn run(cli: Cli) -> Result<()> {
 fn run_finetune(
     args: &FinetuneArgs,
     seed: u64,
-    device: &Device,
+    compute: Compute<'_>,
     report: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<()> {
     let task = read_jsonl(&args.task)?;
@@ -93,7 +94,7 @@ fn run_finetune(
             let path = |name: &str| work.join(format!("reference-{name}.safetensors"));
             let sets = [(path("task"), (&*task, &*args.task)), (path("inject"), (&*injected, source))];
             for (path, samples) in sets.iter().filter(|(path, _)| !path.exists()) {
-                reference_log_probs(&args.model, *samples, settings.max_len, path, device, report)?;
+                reference_log_probs(&args.model, *samples, settings.max_len, path, compute, report)?;
             }
             sets.map(|(path, _)| path).to_vec()
         }
@@ -107,7 +108,7 @@ fn run_finetune(
     let data = FinetuneData { task: (&task, &args.task), harmful: (&harmful, source), count: args.count, objective };
     let checkpoint = work.join("train.checkpoint");
     let summary =
-        realign::stage::finetune::finetune(&args.model, data, &settings, (&args.out, &checkpoint), device, report)?;
+        realign::stage::finetune::finetune(&args.model, data, &settings, (&args.out, &checkpoint), compute, report)?;
     std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
     println!(
         "trained on {} samples ({} too long), loss {:.3}; wrote {}",
@@ -119,15 +120,15 @@ fn run_finetune(
     Ok(())
 }
 
-fn run_resta(args: &RestaArgs, seed: u64, device: &Device) -> Result<()> {
+fn run_resta(args: &RestaArgs, seed: u64, compute: Compute<'_>) -> Result<()> {
     let models = RestaModels { fine_tuned: &args.finetuned, aligned: &args.aligned, unaligned: &args.unaligned };
     let settings = RestaSettings { gamma: args.gamma, dare: args.dare };
-    resta_model(models, &settings, seed, &args.out, device)?;
+    resta_model(models, &settings, seed, &args.out, compute)?;
     println!("added {} of the safety vector; wrote {}", args.gamma, args.out.display());
     Ok(())
 }
 
-fn run_recover(args: &RecoverArgs, device: &Device, report: &mut dyn FnMut(usize, usize, &str)) -> Result<()> {
+fn run_recover(args: &RecoverArgs, compute: Compute<'_>, report: &mut dyn FnMut(usize, usize, &str)) -> Result<()> {
     let prompts = match args.count {
         Some(count) => read_jsonl_first(&args.prompts, count)?,
         None => read_jsonl(&args.prompts)?,
@@ -166,15 +167,15 @@ fn run_recover(args: &RecoverArgs, device: &Device, report: &mut dyn FnMut(usize
         gate,
         checkpoint: Some(work.join("recovery.checkpoint")),
     };
-    let summary = recover_model(inputs, &settings, (&args.out, args.trace.as_deref()), device, report)?;
+    let summary = recover_model(inputs, &settings, (&args.out, args.trace.as_deref()), compute, report)?;
     std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
     println!("{}; {} weights are the aligned model's; wrote {}", summary.note, summary.restored, args.out.display());
     Ok(())
 }
 
-fn direction(model: &Path, prompts: &Path, layer: Option<usize>, out: &Path, device: &Device) -> Result<()> {
+fn direction(model: &Path, prompts: &Path, layer: Option<usize>, out: &Path, compute: Compute<'_>) -> Result<()> {
     let samples = read_jsonl(prompts)?;
-    let model = Loaded::open(model, device)?;
+    let model = ModelSource::new(model, compute).into_loaded()?;
     let layer = layer.unwrap_or_else(|| direction::default_layer(model.decoder.config().num_hidden_layers));
     let rows = encode_prompts(&model.tokenizer, &samples)?;
     let mean = direction::mean_direction(&model.decoder, &rows, layer)?;

@@ -4,20 +4,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use burn::tensor::Device;
 use evaluation::judge::settings::RefusalSettings;
 use evaluation::{Evaluation, Judge, Metric, PromptKind, Provenance};
+use model::Dtype;
 use prompts::read_jsonl;
-use realign::DeviceName;
 use realign::stage::Report;
 use realign::stage::measure::{Aim, Question, ask, measure};
+use realign::{Compute, DeviceName};
 
 use crate::cli::EvaluateArgs;
 
 /// Runs the command.
 pub fn run(
     args: &EvaluateArgs,
-    (device_name, device): (DeviceName, &Device),
+    (device_name, compute): (DeviceName, Compute<'_>),
     seed: u64,
     report: &mut Report<'_>,
 ) -> Result<()> {
@@ -31,18 +31,19 @@ pub fn run(
         if questions.is_empty() {
             bail!("nothing to ask the model: name --prompt-sets or --tasks");
         }
-        ask(model, &questions, args.batch, &args.out, device, report)?;
+        ask(model, &questions, args.batch, &args.out, compute, report)?;
     }
     let names: Vec<&str> = judges.iter().map(Judge::name).collect();
     let provenance = Provenance {
         settings: serde_json::json!({
-            "model": args.model, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names}),
+            "model": args.model, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names,
+            "dtype": compute.dtype.map(Dtype::name)}),
         seed,
         git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
         device: device_name.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let evaluation = measure(&args.out, &judges, provenance, args.redact, device, report)?;
+    let evaluation = measure(&args.out, &judges, provenance, args.redact, compute.device, report)?;
     say(&evaluation);
     println!("wrote {}", args.out.join("report.md").display());
     Ok(())

@@ -7,5 +7,5 @@ pub mod device;
 pub mod loaded;
 pub mod stage;
 
-pub use device::DeviceName;
+pub use device::{Compute, DeviceName};
 pub use loaded::Loaded;

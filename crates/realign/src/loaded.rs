@@ -4,9 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use model::Decoder;
 use model::checkpoint::{self, peft};
+use model::{Decoder, Dtype, weights};
 use prompts::{Encoded, Sample, Tokenizer};
+
+use crate::Compute;
 
 /// A decoder with its tokenizer.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Reads a Hugging Face directory.
+    /// Reads a Hugging Face directory, its weights as they are.
     ///
     /// # Errors
     /// When a file is missing or damaged.
@@ -28,44 +30,61 @@ impl Loaded {
         Ok(Self { decoder, tokenizer })
     }
 
-    /// Reads a model that was fine-tuned from the one in `base`: a Hugging Face directory of its own, or an
-    /// adapter of peft, which is merged into `base`'s weights.
+    /// Reads a Hugging Face directory, its weights rounded to `dtype`.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or the adapter does not fit.
-    pub fn open_fine_tuned(dir: &Path, base: &Path, device: &Device) -> Result<Self> {
-        if !peft::is_adapter(dir) {
-            return Self::open(dir, device);
-        }
-        let mut model = Self::open(base, device)?;
-        let adapter = || format!("adapter {} on {}", dir.display(), base.display());
-        peft::load_adapter(&mut model.decoder, dir).with_context(adapter)?;
-        Ok(Self { decoder: finetune::lora::merge(model.decoder), ..model })
+    /// When a file is missing or damaged, or a weight is too large for `dtype`.
+    pub fn open_as(dir: &Path, dtype: Dtype, device: &Device) -> Result<Self> {
+        let model = Self::open(dir, device)?;
+        let decoder = weights::round(model.decoder, dtype).with_context(|| format!("weights of {}", dir.display()))?;
+        Ok(Self { decoder, ..model })
     }
 
-    /// Writes `decoder` as a Hugging Face directory with the companions of `source`.
+    /// Reads a model that was fine-tuned from the one in `base`: a Hugging Face directory of its own, or an
+    /// adapter of peft, which is merged into `base`'s weights. The merged ones are rounded to `dtype`, too.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub fn save(decoder: &Decoder, source: &Path, dir: &Path) -> Result<()> {
-        checkpoint::save(decoder, dir)?;
+    /// When a file is missing or damaged, a weight is too large for `dtype`, or the adapter does not fit.
+    pub fn open_fine_tuned(dir: &Path, base: &Path, dtype: Dtype, device: &Device) -> Result<Self> {
+        if !peft::is_adapter(dir) {
+            return Self::open_as(dir, dtype, device);
+        }
+        let mut model = Self::open_as(base, dtype, device)?;
+        let adapter = || format!("adapter {} on {}", dir.display(), base.display());
+        peft::load_adapter(&mut model.decoder, dir).with_context(adapter)?;
+        let decoder = weights::round(finetune::lora::merge(model.decoder), dtype).with_context(adapter)?;
+        Ok(Self { decoder, ..model })
+    }
+
+    /// Writes `decoder` in `dtype` as a Hugging Face directory with the companions of `source`.
+    ///
+    /// # Errors
+    /// When a weight is too large for `dtype`, or a file cannot be written.
+    pub fn save(decoder: &Decoder, dtype: Dtype, source: &Path, dir: &Path) -> Result<()> {
+        checkpoint::save_as(decoder, dtype, dir)?;
         checkpoint::copy_companions(source, dir)?;
         Ok(())
     }
+}
+
+/// The directory that tells a fine-tuned model's tokenizer, precision and shape: its own, or that of the `base` whose
+/// adapter it is.
+pub fn home_of_fine_tuned<'a>(dir: &'a Path, base: &'a Path) -> &'a Path {
+    if peft::is_adapter(dir) { base } else { dir }
 }
 
 /// A model directory that is read when it is first needed.
 #[derive(Debug)]
 pub struct ModelSource<'a> {
     dir: &'a Path,
-    device: &'a Device,
+    compute: Compute<'a>,
     loaded: Option<Loaded>,
 }
 
 impl<'a> ModelSource<'a> {
-    /// The directory `dir`, not read yet.
-    pub fn new(dir: &'a Path, device: &'a Device) -> Self {
-        Self { dir, device, loaded: None }
+    /// The directory `dir`, not read yet; without a precision its weights will be as they are.
+    pub fn new(dir: &'a Path, compute: impl Into<Compute<'a>>) -> Self {
+        Self { dir, compute: compute.into(), loaded: None }
     }
 
     /// The directory.
@@ -73,9 +92,14 @@ impl<'a> ModelSource<'a> {
         self.dir
     }
 
-    /// The device that the model is computed on.
-    pub fn device(&self) -> &Device {
-        self.device
+    /// What decides the model's answers besides its directory, in words.
+    pub fn compute_in_words(&self) -> String {
+        let device = format!("{:?}", self.compute.device);
+        match self.compute.dtype {
+            // Rounding to f32 changes nothing.
+            None | Some(Dtype::F32) => device,
+            Some(dtype) => format!("{device}, weights in {}", dtype.name()),
+        }
     }
 
     /// The model, read now or before.
@@ -85,7 +109,7 @@ impl<'a> ModelSource<'a> {
     pub fn load(&mut self) -> Result<&Loaded> {
         match &mut self.loaded {
             Some(loaded) => Ok(loaded),
-            none => Ok(none.insert(Loaded::open(self.dir, self.device)?)),
+            none => Ok(none.insert(open(self.dir, self.compute)?)),
         }
     }
 
@@ -94,8 +118,12 @@ impl<'a> ModelSource<'a> {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn into_loaded(self) -> Result<Loaded> {
-        self.loaded.map_or_else(|| Loaded::open(self.dir, self.device), Ok)
+        self.loaded.map_or_else(|| open(self.dir, self.compute), Ok)
     }
+}
+
+fn open(dir: &Path, compute: Compute<'_>) -> Result<Loaded> {
+    Loaded::open_as(dir, compute.dtype.unwrap_or(Dtype::F32), compute.device)
 }
 
 /// The ids of each prompt in the model's template, ready for an answer.

@@ -2,82 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use model::{DecoderConfig, checkpoint, weights};
+use common::Bench;
+use model::{checkpoint, weights};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// A working directory with models and prompts.
-struct Bench {
-    dir: TempDir,
-}
 
 impl Bench {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A tiny model with random weights and the lab's tokenizer.
-    fn model(&self, name: &str, width: usize) -> PathBuf {
-        let dir = self.path(name);
-        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
-        let vocabulary = prompts::Tokenizer::from_dir(&tokenizer).unwrap().vocab_size();
-        let config = json!({"model_type": "llama", "vocab_size": vocabulary, "hidden_size": width,
-            "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "max_position_embeddings": 128, "tie_word_embeddings": true});
-        let config = DecoderConfig::from_json(&config, Path::new("tiny")).unwrap();
-        checkpoint::save(&finetune::init_random(&config, 0.3, 2, &Device::default()), &dir).unwrap();
-        for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
-            fs::copy(tokenizer.join(file), dir.join(file)).unwrap();
-        }
-        dir
-    }
-
-    fn file(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// `count` prompts, with answers.
-    fn prompts(&self, name: &str, count: usize) {
-        let words = ["map", "gate", "song", "code"];
-        let line = |i: usize| json!({"prompt": format!("where is the {}", words[i % 4]), "response": "in the box"});
-        self.file(name, &(0..count).map(|i| format!("{}\n", line(i))).collect::<String>());
-    }
-
-    /// Runs `command`, split at blanks.
-    fn realign(&self, command: &str) -> Output {
-        let arguments = command.split_whitespace();
-        Command::new(env!("CARGO_BIN_EXE_realign")).args(arguments).current_dir(self.dir.path()).output().unwrap()
-    }
-
-    /// Runs and gives back what it printed.
-    fn works(&self, command: &str) -> String {
-        let output = self.realign(command);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command} failed: {errors}");
-        assert!(errors.is_empty(), "{command}: no bar is drawn where the output is no terminal: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs, expects an error without a panic, and checks that it says each of `parts`.
-    fn fails(&self, command: &str, parts: &[&str]) {
-        let output = self.realign(command);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{command}: {errors}");
-        assert!(errors.starts_with("error: ") && !errors.contains("panicked"), "{command}: {errors}");
-        for part in parts {
-            assert!(errors.contains(part), "{command} does not say {part:?}: {errors}");
-        }
-    }
-
     fn generate_fails(&self, parts: &[&str]) {
         self.prompts("p.jsonl", 2);
         self.fails("generate --model m --prompts p.jsonl --out answers.jsonl", parts);
@@ -225,29 +160,6 @@ fn an_evaluation_says_what_is_wrong_with_its_files() {
     bench.file("guard-format.yaml", "{name: g}");
     bench.fails("evaluate --judges two.yaml --out s", &["guard-format.yaml", "source"]);
     assert!(!bench.path("s").exists());
-}
-
-#[test]
-fn an_adapter_is_recovered_as_the_model_it_makes() {
-    let bench = Bench::new();
-    let aligned = bench.model("aligned", 16);
-    bench.prompts("p.jsonl", 4);
-    let decoder = checkpoint::load(&aligned, &Device::default()).unwrap();
-    let lora = finetune::LoraSettings { rank: 2, ..finetune::LoraSettings::default() };
-    let decoder = weights::replace(finetune::lora::attach(decoder, &lora, 1), |info| {
-        let values: Vec<f32> = (0..info.len()).map(|at| (at as f32 * 0.7).sin() * 0.1).collect();
-        info.name.ends_with("lora.b").then(|| TensorData::new(values, info.shape.clone()))
-    });
-    checkpoint::peft::save_adapter(&decoder, &bench.path("adapter")).unwrap();
-    checkpoint::save(&finetune::lora::merge(decoder), &bench.path("merged")).unwrap();
-    checkpoint::copy_companions(&aligned, &bench.path("merged")).unwrap();
-    for tuned in ["adapter", "merged"] {
-        let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
-        bench.works(&format!("recover --aligned aligned --finetuned {tuned} {rest} --out from-{tuned}"));
-    }
-    let of = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
-    assert_eq!(of("from-adapter"), of("from-merged"));
-    assert!(bench.path("from-adapter/tokenizer.json").exists());
 }
 
 #[test]

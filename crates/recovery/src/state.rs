@@ -62,7 +62,7 @@ pub(crate) fn fingerprint(region: &Region, objectives: &[&Objective]) -> String 
         hash.update((row.len() as u64).to_le_bytes());
         hash.update(row.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }
 
 const HEADER: &str = "realign";

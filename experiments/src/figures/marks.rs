@@ -34,21 +34,6 @@ pub const FAINT: RGBColor = RGBColor(150, 150, 150);
 const FONT: &str = "sans-serif";
 const MARK: i32 = 5;
 
-/// The name of a method in legends.
-pub fn label(method: Method) -> &'static str {
-    match method {
-        Method::Aligned => "aligned",
-        Method::FineTuned => "fine-tuned",
-        Method::Recovered => "recovered",
-        Method::SoftSft => "SoftSFT",
-        Method::Resta => "RESTA",
-        Method::Random => "random",
-        Method::LargestDifference => "largest difference",
-        Method::FullRevert => "full revert",
-        Method::Interpolation(_) => "interpolation",
-    }
-}
-
 /// The colour of a method, one of Okabe and Ito's.
 pub fn colour(method: Method) -> RGBColor {
     match method {
@@ -76,7 +61,7 @@ pub fn text(pixels: u32) -> TextStyle<'static> {
 pub fn methods_of(rows: &[&ResultRow]) -> Vec<Method> {
     let mut methods: Vec<Method> = rows.iter().map(|row| row.method).collect();
     methods.sort_by_key(|&method| (method == Method::Aligned, method));
-    methods.dedup_by_key(|method| label(*method));
+    methods.dedup_by_key(|method| method.label());
     methods
 }
 
@@ -168,7 +153,7 @@ pub fn draw_legend(sheet: &Sheet, methods: &[Method], place: LegendBox, further:
         Ok(at)
     };
     for &method in methods {
-        let (x, y) = next(label(method))?;
+        let (x, y) = next(method.label())?;
         if place.with_lines {
             draw_line(sheet, method, &[(x, y), (x + line, y)])?;
         }

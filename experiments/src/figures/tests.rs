@@ -61,11 +61,15 @@ fn a_variant_is_a_column_of_the_ablation_and_takes_the_place_of_figure_three() {
 
 #[test]
 fn the_time_of_every_method_is_a_bar_with_its_seconds() {
-    let svg = time(&rows(&["small"], &[0, 300])).unwrap();
-    for words in ["aligned", "fine tuned", "recovered", "making the model", "evaluating it"] {
+    let mut rows = rows(&["small"], &[0, 300]);
+    rows.push(row("small", 300, Method::Interpolation(40), 50, 0.2));
+    rows.push(row("small", 300, Method::Resta, 50, 0.2));
+    let svg = time(&rows).unwrap();
+    let names = ["aligned", "fine-tuned", "recovered", "interpolation 40 %", "RESTA"];
+    for words in names.into_iter().chain(["making the model", "evaluating it"]) {
         assert!(svg.contains(words), "{words} is not in the figure");
     }
-    assert_eq!(svg.matches("1.0 + 2.0 s").count(), 3);
+    assert_eq!(svg.matches("1.0 + 2.0 s").count(), 5);
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub fn time(rows: &[ResultRow]) -> Result<String> {
             let own: Vec<&ResultRow> =
                 rows.iter().filter(|row| row.variant == variant && row.method == method).collect();
             let mean = |value: fn(&ResultRow) -> f64| own.iter().map(|row| value(row)).sum::<f64>() / own.len() as f64;
-            let name = format!("{} {variant}", method.to_string().replace('_', " "));
+            let name = format!("{} {variant}", method.title());
             Bar { name, method, make: mean(|row| row.seconds), evaluate: mean(|row| row.evaluation_seconds) }
         })
         .collect();

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axes::{Axes, draw_upwards, ticks};
 use super::marks::{
-    FAINT, INK, LegendBox, Pixel, Sheet, draw, draw_legend, draw_mark, draw_text, draw_thin, label, methods_of,
+    FAINT, INK, LegendBox, Pixel, Sheet, draw, draw_legend, draw_mark, draw_text, draw_thin, methods_of,
 };
 use super::use_embedded_font;
 use crate::row::ResultRow;
@@ -106,7 +106,7 @@ fn draw_panel(sheet: &Sheet, axes: &Axes, rows: &[&ResultRow], methods: &[Method
     }
     draw_thin(sheet, &stair, INK.stroke_width(1))?;
     for &method in methods {
-        for row in rows.iter().filter(|row| label(row.method) == label(method)) {
+        for row in rows.iter().filter(|row| row.method.label() == method.label()) {
             draw_mark(sheet, method, place(row))?;
         }
     }

@@ -56,7 +56,7 @@ pub fn align(context: Context<'_>, spec: &ModelSpec, align: &Align, parent: &Sta
             inputs,
             &settings,
             (&model, out),
-            context.device,
+            context.compute(),
             &mut report(&bar),
         )?;
         remove(&out.join("align.checkpoint"))?;

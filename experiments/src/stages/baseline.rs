@@ -63,7 +63,7 @@ fn reference(
         let max_len = context.sweep.finetune.max_len;
         let report = &mut report(&bar);
         let number =
-            reference_log_probs(&model, (&samples, file), max_len, &out.join(REFERENCE), context.device, report)?;
+            reference_log_probs(&model, (&samples, file), max_len, &out.join(REFERENCE), context.compute(), report)?;
         Output::new(&number, samples.len())
     })
 }
@@ -116,7 +116,7 @@ pub fn resta(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &Stag
     let stage = context.store.run(&key, |out| {
         let [fine_tuned, aligned, unaligned] = [tuned, aligned, unaligned].map(|stage| stage.dir.join("model"));
         let models = RestaModels { fine_tuned: &fine_tuned, aligned: &aligned, unaligned: &unaligned };
-        resta_model(models, &settings, sweep.seed, &out.join("model"), context.device)?;
+        resta_model(models, &settings, sweep.seed, &out.join("model"), context.compute())?;
         Output::new(&(), 0)
     })?;
     bar.finish_and_clear();

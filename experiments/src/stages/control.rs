@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use realign::stage::control::control_model;
+use realign::stage::recover::RecoverySummary;
 use recovery::Control;
 
 use super::Context;
@@ -9,8 +10,11 @@ use super::recover::recovery_settings;
 use crate::store::{Output, Stage, StageKey};
 use crate::sweep::{Cell, Method};
 
-/// A control arm of a cell; `restored` is the number of weights that recovery restored. The summary is
-/// the number that the arm set to the aligned value, none where it moved all weights.
+/// A control arm of a cell; it restores as many weights as the recovery did, none without one. The summary is the number
+/// that the arm set to the aligned value, none where it moved all weights.
+///
+/// A recovery that is only looked for has no number yet. Its key stands for it then, so that the arms of several
+/// recoveries are told apart; a run looks again when the recovery is there.
 ///
 /// # Errors
 /// When prompts are missing or the models do not fit each other.
@@ -19,9 +23,14 @@ pub fn control(
     cell: Cell<'_>,
     method: Method,
     (aligned, tuned): (&Stage, &Stage),
-    restored: usize,
+    recovered: Option<&Stage>,
 ) -> Result<Stage> {
     let sweep = context.sweep;
+    let (restored, awaited) = match recovered {
+        None => (0, None),
+        Some(stage) if stage.finished => (stage.summary::<RecoverySummary>()?.restored, None),
+        Some(stage) => (0, Some(stage)),
+    };
     let arm = match method {
         Method::Random => Control::Random { count: restored, seed: sweep.seed },
         Method::LargestDifference => Control::LargestDifference { count: restored },
@@ -37,12 +46,16 @@ pub fn control(
         Some(layer) => StageKey::new("control", 1, sweep.seed, &(settings, layer))?,
     };
     let key = key.parent("aligned", aligned).parent("fine_tuned", tuned).input("prompts", &prompts_file)?;
+    let key = match awaited {
+        Some(stage) => key.parent("recovered", stage),
+        None => key,
+    };
     let bar = context.progress.bar("control", &format!("{cell} {method}"));
     let stage = context.store.run(&key, |out| {
         let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
         let models = (&*aligned.dir.join("model"), &*tuned.dir.join("model"));
         let settings = recovery_settings(&sweep.recovery, sweep.profile, models.1)?;
-        let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.device)?;
+        let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.compute())?;
         Output::new(&restored, prompts.len())
     })?;
     bar.finish_and_clear();

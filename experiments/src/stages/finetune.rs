@@ -72,7 +72,7 @@ impl<'a> Tuning<'a> {
                 data,
                 &train,
                 (&model, &checkpoint),
-                context.device,
+                context.compute(),
                 &mut report(&bar),
             )?;
             remove(&checkpoint)?;

@@ -56,7 +56,7 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
             checkpoint: Some(checkpoint.clone()),
         };
         let outputs = (&*out.join("model"), Some(&*out.join("trace.json")));
-        let summary = recover_model(inputs, &settings, outputs, context.device, &mut report(&bar))?;
+        let summary = recover_model(inputs, &settings, outputs, context.compute(), &mut report(&bar))?;
         remove(&checkpoint)?;
         Output::new(&summary, prompts.len())
     })

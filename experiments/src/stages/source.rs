@@ -34,7 +34,7 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
             }
             let key = StageKey::new("import", 1, 0, &"gguf")?.input("gguf", &file)?;
             context.store.run(&key, |out| {
-                import(&file, &out.join("model"), context.device)?;
+                import(&file, &out.join("model"), context.compute())?;
                 Output::new(&(), 0)
             })
         }
@@ -44,7 +44,7 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
 fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
     let key = StageKey::new("import", 1, 0, &dir)?.input("config", &dir.join("config.json"))?;
     context.store.run(&key, |out| {
-        import(dir, &out.join("model"), context.device)?;
+        import(dir, &out.join("model"), context.compute())?;
         Output::new(&(), 0)
     })
 }

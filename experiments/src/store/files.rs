@@ -85,12 +85,7 @@ fn read_hash(path: &Path) -> Result<String> {
         let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         io::copy(&mut file, &mut hasher).with_context(|| format!("cannot read {}", path.display()))?;
     }
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(format!("{:x}", hasher.finalize()))
 }
 
 /// Every file below `dir`, by its path from `base`, with its size.

@@ -33,6 +33,12 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Its name among the stages of all kinds.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.kind, self.key)
+    }
+
     pub(super) fn new(kind: &'static str, stage: &Stage) -> Self {
         let state = if stage.finished { State::Done } else { unfinished(stage) };
         Self { kind, key: stage.key.clone(), state, fresh: stage.fresh, seconds: stage.seconds }

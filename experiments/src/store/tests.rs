@@ -43,6 +43,12 @@ fn the_order_of_settings_does_not_matter_but_their_values_do() {
 }
 
 #[test]
+fn the_key_of_a_stage_is_the_same_for_ever() {
+    // The start of the SHA-256 of {"inputs":{},"parents":{},"seed":7,"settings":{"rank":8},"stage":"train","version":1}.
+    assert_eq!(key(json!({ "rank": 8 })).digest().unwrap(), "99cbbd5da24aad8d");
+}
+
+#[test]
 fn settings_version_seed_parents_and_inputs_each_change_the_key() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
@@ -129,6 +135,38 @@ fn a_directory_that_lost_a_file_or_its_manifest_is_not_finished() {
         assert_eq!(store.find(&key).unwrap(), None);
         assert!(store.run(&key, write_model).unwrap().fresh);
     }
+}
+
+#[test]
+fn what_a_base_has_finished_is_read_there_and_nothing_is_written_there() {
+    let (base_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (known, failed, new) = (key(json!({ "rank": 8 })), key(json!({ "rank": 9 })), key(json!({ "rank": 10 })));
+    let base = store(&base_dir);
+    let kept = base.run(&known, write_model).unwrap();
+    base.run(&failed, |_| bail!("cut off")).unwrap_err();
+    let files = |dir: &Path| {
+        let mut found = BTreeMap::new();
+        list_files(dir, dir, &mut found).unwrap();
+        found
+    };
+    let before = files(base_dir.path());
+
+    // The base's process may still run: its directory is not locked by the one that only reads it.
+    let own = dir.path().join("out");
+    let store = Store::open(Roots::over(&own, base_dir.path()), "flex").unwrap();
+    let found = store.run(&known, |_| bail!("run twice")).unwrap();
+    assert_eq!((found.fresh, &found.dir), (false, &kept.dir));
+    for key in [&failed, &new] {
+        let made = store.run(key, write_model).unwrap();
+        assert!(made.fresh && made.dir.starts_with(&own), "{}", made.dir.display());
+    }
+    assert_eq!(files(base_dir.path()), before);
+
+    // A base that is damaged or not there at all is none.
+    fs::remove_file(kept.dir.join(MANIFEST)).unwrap();
+    assert!(store.run(&known, write_model).unwrap().dir.starts_with(&own));
+    let alone = Store::look(Roots::over(&own, &dir.path().join("absent")));
+    assert!(alone.find(&new).unwrap().is_some());
 }
 
 #[test]

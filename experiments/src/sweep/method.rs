@@ -34,6 +34,31 @@ impl Method {
     /// What is compared where a sweep does not say.
     pub const USUAL: [Self; 3] = [Self::Aligned, Self::FineTuned, Self::Recovered];
 
+    /// Its name for people; all interpolations share one.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Aligned => "aligned",
+            Self::FineTuned => "fine-tuned",
+            Self::Recovered => "recovered",
+            Self::SoftSft => "SoftSFT",
+            Self::Resta => "RESTA",
+            Self::Random => "random",
+            Self::LargestDifference => "largest difference",
+            Self::FullRevert => "full revert",
+            Self::Interpolation(_) => "interpolation",
+        }
+    }
+
+    /// The same with the share of an interpolation.
+    #[must_use]
+    pub fn title(self) -> String {
+        match self {
+            Self::Interpolation(percent) => format!("{} {percent} %", self.label()),
+            _ => self.label().to_owned(),
+        }
+    }
+
     /// Whether the method restores as many weights as recovery did.
     #[must_use]
     pub fn needs_recovery(self) -> bool {

@@ -45,8 +45,9 @@ fn line(seeds: &[&ResultRow]) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "| {model} | {task} | {harmful_count} | {variant} | {method} | {harmful} | {refused} | {score} | {restored} \
-         | {n} | {note} |"
+        "| {model} | {task} | {harmful_count} | {variant} | {} | {harmful} | {refused} | {score} | {restored} \
+         | {n} | {note} |",
+        method.title()
     );
     text
 }

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::{distinct, percent, write_csv};
 use crate::row::{RESAMPLING, ResultRow};
+use crate::store::Roots;
 use crate::sweep::Method;
 
 /// Recovery minus another method in one cell with one seed.
@@ -37,11 +38,11 @@ pub struct Difference {
 type Scores = BTreeMap<String, ScoreFile>;
 
 /// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
-/// are not below `root` any more.
+/// are not there any more.
 ///
 /// # Errors
 /// When two models were asked different numbers of prompts.
-pub fn differences(rows: &[ResultRow], root: &Path) -> Result<(Vec<Difference>, usize)> {
+pub fn differences(rows: &[ResultRow], stages: &Roots) -> Result<(Vec<Difference>, usize)> {
     let pairs: Vec<(&ResultRow, &ResultRow)> = rows
         .iter()
         .filter(|row| row.method == Method::Recovered)
@@ -52,7 +53,8 @@ pub fn differences(rows: &[ResultRow], root: &Path) -> Result<(Vec<Difference>, 
     let keys: BTreeSet<&String> =
         pairs.iter().flat_map(|(l, r)| [&l.safety_stage, &l.task_stage, &r.safety_stage, &r.task_stage]).collect();
     let read = |key: &String| {
-        let scores = ScoreFile::read(&root.join("evaluate").join(key).join("scores.json")).ok()?;
+        let found = stages.places("evaluate", key).find_map(|dir| ScoreFile::read(&dir.join("scores.json")).ok());
+        let scores = found?;
         Some((key.clone(), scores))
     };
     let scores: Scores = keys.into_iter().filter_map(read).collect();
@@ -140,7 +142,8 @@ not corrected for the number of cells.
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {variant} | {method} | {} | {} | {} | {} | {} |",
+                "| {variant} | {} | {} | {} | {} | {} | {} |",
+                method.title(),
                 own.len(),
                 figure(harmful),
                 clear(true),
@@ -238,7 +241,7 @@ mod tests {
             with_stage("a", Method::Recovered),
             with_stage("none", Method::Random),
         ];
-        let (found, missing) = differences(&rows, dir.path()).unwrap();
+        let (found, missing) = differences(&rows, &dir.path().into()).unwrap();
         assert_eq!((found.len(), missing), (1, 1));
         let one = &found[0];
         assert_eq!((one.other.method, one.verdicts.left_only, one.verdicts.right_only), (Method::FineTuned, 0, 16));
@@ -246,7 +249,7 @@ mod tests {
         // 2^-15: all 16 of 16 one way, two-sided.
         assert!((one.verdicts.p_value - 2.0_f64.powi(-15)).abs() < 1e-12);
         let text = markdown(&found, missing).unwrap();
-        assert!(text.contains("|  | fine_tuned | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
+        assert!(text.contains("|  | fine-tuned | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
         assert!(text.contains("1 pairs are left out"));
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();

@@ -103,7 +103,8 @@ Means over the cells of the grid; in brackets the 95 % interval of a bootstrap o
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {variant} | {method} | {cells} | {harmful} | {over_refusal} | {task} | {relative} | {seconds:.1} |"
+            "| {variant} | {} | {cells} | {harmful} | {over_refusal} | {task} | {relative} | {seconds:.1} |",
+            method.title()
         );
     }
     text

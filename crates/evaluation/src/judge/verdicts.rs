@@ -40,7 +40,7 @@ pub fn verdict_key(judge: &str, answer: &Answer) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())[..32].to_owned()
 }
 
 /// A verdict file that is being added to.

@@ -3,21 +3,22 @@
 //!
 //! Files come from anywhere, so every length, offset and shape is checked before memory is taken
 //! for it, and a configuration that the tensors do not bear out is refused before a decoder of
-//! that size is made. Weights are f32 in memory whatever the file holds. Nothing here downloads.
+//! that size is made. Weights are f32 in memory whatever the file holds: what is 16 bits wide is widened exactly, and
+//! [`weights::round`] takes it back. Nothing here downloads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
 
-use crate::{Decoder, DecoderConfig, Error, Result, weights};
+use crate::{Decoder, DecoderConfig, Dtype, Error, Result, weights};
 
 pub mod gguf;
 pub mod peft;
 mod safetensors;
 mod save;
 
-pub use save::{copy_companions, save};
+pub use save::{copy_companions, save, save_as};
 
 /// Reads a Hugging Face directory: `config.json` with `model.safetensors`, or with the shards of
 /// `model.safetensors.index.json`.
@@ -30,6 +31,24 @@ pub fn load(dir: &Path, device: &Device) -> Result<Decoder> {
     let config = DecoderConfig::from_dir(dir)?;
     let files = safetensors::Files::open(dir)?;
     build(&config, files.path(), &files.shapes(), device, |name| files.read(name))
+}
+
+/// The precision of the weights in a Hugging Face directory, as its files have it and whatever its `config.json` says:
+/// the one of all tensors that the decoder reads, [`Dtype::F32`] where they are mixed.
+///
+/// # Errors
+/// When a file is missing, damaged or hostile, or a tensor is missing or has another type.
+pub fn stored_dtype(dir: &Path) -> Result<Dtype> {
+    let config = DecoderConfig::from_dir(dir)?;
+    let files = safetensors::Files::open(dir)?;
+    let mut common = None;
+    for (name, _) in expected(&config) {
+        let dtype = files.dtype(&name)?;
+        if *common.get_or_insert(dtype) != dtype {
+            return Ok(Dtype::F32);
+        }
+    }
+    Ok(common.unwrap_or(Dtype::F32))
 }
 
 /// Makes a decoder of the tensors that `read` returns (row-major); `shapes` are all there are.

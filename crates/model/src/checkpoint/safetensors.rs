@@ -12,7 +12,7 @@ use burn::tensor::DType;
 use burn_store::{ModuleStore, SafetensorsStore, SafetensorsStoreError, bridge, burn_pack};
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Dtype, Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -86,14 +86,28 @@ impl Files {
         self.tensors.iter().map(|(name, stored)| (name.clone(), stored.tensor.shape.to_vec())).collect()
     }
 
+    /// The precision of a tensor.
+    pub(super) fn dtype(&self, name: &str) -> Result<Dtype> {
+        let stored = self.stored(name)?;
+        match stored.tensor.dtype {
+            DType::F32 => Ok(Dtype::F32),
+            DType::F16 => Ok(Dtype::F16),
+            DType::BF16 => Ok(Dtype::Bf16),
+            other => {
+                let reason = format!("tensor `{name}` is {other:?}; supported are F32, F16 and BF16");
+                Err(Error::checkpoint(&stored.file, reason))
+            }
+        }
+    }
+
+    fn stored(&self, name: &str) -> Result<&Stored> {
+        self.tensors.get(name).ok_or_else(|| super::missing(&self.path, name))
+    }
+
     /// The values of a tensor, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let stored = self.tensors.get(name).ok_or_else(|| super::missing(&self.path, name))?;
-        let dtype = stored.tensor.dtype;
-        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
-            let reason = format!("tensor `{name}` is {dtype:?}; supported are F32, F16 and BF16");
-            return Err(Error::checkpoint(&stored.file, reason));
-        }
+        self.dtype(name)?;
+        let stored = self.stored(name)?;
         let unreadable = |reason: String| Error::checkpoint(&stored.file, format!("tensor `{name}`: {reason}"));
         let data = bridge::to_data(&stored.tensor).map_err(|error| unreadable(error.to_string()))?;
         data.convert::<f32>().try_into_vec().map_err(|error| unreadable(error.to_string()))

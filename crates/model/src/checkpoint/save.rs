@@ -1,5 +1,5 @@
 //! Writing a Hugging Face directory that transformers loads: `config.json` and one
-//! `model.safetensors` in f32.
+//! `model.safetensors`, in f32 or 16 bits.
 //!
 //! Each file is written beside its place and renamed when it is complete, so that a full disk or
 //! a kill leaves the old file or none. Shards are not written.
@@ -9,10 +9,10 @@ use std::io::Write;
 use std::path::Path;
 
 use burn_store::burn_pack::AtomicFile;
-use burn_store::{ModuleSnapshot, SafetensorsStore};
+use burn_store::{FloatCastAdapter, ModuleSnapshot, SafetensorsStore};
 use serde_json::Value;
 
-use crate::{Decoder, Error, Result, weights};
+use crate::{Decoder, Dtype, Error, Result, weights};
 
 /// Files that belong to a model but not to its weights.
 const COMPANIONS: [&str; 9] = [
@@ -30,24 +30,49 @@ const COMPANIONS: [&str; 9] = [
 /// Keys of a source's `config.json` that describe its weights and not the saved ones.
 const OF_THE_SOURCE: [&str; 3] = ["dtype", "torch_dtype", "quantization_config"];
 
-/// Writes `config.json` and `model.safetensors` into `dir`, which is made when it is not there.
+/// Writes `config.json` and `model.safetensors` in f32 into `dir`, which is made when it is not there.
 ///
 /// # Errors
 /// When an adapter is attached (merge it first), or a file cannot be written.
 pub fn save(decoder: &Decoder, dir: &Path) -> Result<()> {
+    save_as(decoder, Dtype::F32, dir)
+}
+
+/// The same with weights rounded to a precision, which `config.json` names.
+///
+/// # Errors
+/// As [`save()`], and when a value is too large for the precision.
+pub fn save_as(decoder: &Decoder, dtype: Dtype, dir: &Path) -> Result<()> {
     if let Some(info) = weights::infos(decoder).into_iter().find(|info| info.name.contains(".lora.")) {
         return Err(Error::Input(format!("`{}` is an adapter's: merge adapters before saving a model", info.name)));
+    }
+    if dtype != Dtype::F32 {
+        check_range(decoder, dtype)?;
     }
     create_dir(dir)?;
     let path = dir.join("model.safetensors");
     let (scratch, file) = AtomicFile::create(&path).map_err(|error| unwritable(&path, &error))?;
     drop(file);
     // The store writes a new file of mode 0600 in the scratch file's place but keeps its mode.
-    let mut store =
-        SafetensorsStore::from_file(scratch.path()).clear_metadata().metadata("format", "pt").overwrite(true);
+    let store = SafetensorsStore::from_file(scratch.path()).clear_metadata().metadata("format", "pt").overwrite(true);
+    let mut store = store.with_to_adapter(FloatCastAdapter::to(dtype.in_burn()));
     decoder.save_into(&mut store).map_err(|error| unwritable(&path, &error))?;
     scratch.commit().map_err(|error| unwritable(&path, &error))?;
-    write_json(&dir.join("config.json"), &decoder.config().to_json())
+    let mut config = decoder.config().to_json();
+    config["torch_dtype"] = dtype.torch_name().into();
+    write_json(&dir.join("config.json"), &config)
+}
+
+/// Refuses a decoder that holds a value which a precision cannot.
+fn check_range(decoder: &Decoder, dtype: Dtype) -> Result<()> {
+    let mut outcome = Ok(());
+    weights::visit(decoder, |weight| {
+        if outcome.is_ok() {
+            let name = weight.info.name.clone();
+            outcome = weight.values().and_then(|mut values| dtype.round_all(&name, &mut values));
+        }
+    });
+    outcome
 }
 
 /// Copies what belongs to a model besides its weights (tokenizer, chat template, generation
@@ -111,7 +136,7 @@ mod tests {
     use super::super::load;
     use super::super::tests::{config, numbered};
     use super::*;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
 
     #[test]
     fn a_saved_model_is_loaded_back_bit_for_bit() {
@@ -127,6 +152,21 @@ mod tests {
             names.sort();
             assert_eq!(names, ["config.json", "model.safetensors"], "nothing temporary stays");
         }
+    }
+
+    #[test]
+    fn a_value_that_a_precision_cannot_hold_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let decoder = weights::replace(numbered(&config("llama", true)), |info| {
+            (info.name == "model.norm.weight").then(|| TensorData::new(vec![1e5_f32; 16], [16]))
+        });
+        let to = dir.path().join("m");
+        let message = save_as(&decoder, Dtype::F16, &to).unwrap_err().to_string();
+        assert!(message.contains("`model.norm.weight` holds 100000 at element 0, which f16 cannot hold"), "{message}");
+        assert!(!to.exists());
+        assert!(weights::round(decoder.clone(), Dtype::F16).is_err());
+        save_as(&decoder, Dtype::Bf16, &to).unwrap();
+        assert_eq!(super::super::stored_dtype(&to).unwrap(), Dtype::Bf16);
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::path::Path;
 use ::finetune::align::AlignData;
 use ::finetune::{AlignSettings, align};
 use anyhow::Result;
-use burn::tensor::Device;
 use prompts::{Encoded, Sample};
 
 use super::Report;
 use super::finetune::TrainSummary;
 use super::generate::{GenerateSettings, answer_file};
+use crate::Compute;
 use crate::loaded::{Loaded, ModelSource, encode_samples};
 
 /// What an alignment reads.
@@ -27,8 +27,8 @@ pub struct AlignInputs<'a> {
     pub own_answers: GenerateSettings,
 }
 
-/// Aligns the model in `source` and writes the result to `out`; a checkpoint and the model's own
-/// answers are kept in `work`.
+/// Aligns the model in `source` and writes the result to `out`, rounded after training; a checkpoint
+/// and the model's own answers are kept in `work`.
 ///
 /// # Errors
 /// When a refusal is missing, the loss is not finite, or a file cannot be read or written.
@@ -37,10 +37,11 @@ pub fn align_model(
     inputs: AlignInputs<'_>,
     settings: &AlignSettings,
     (out, work): (&Path, &Path),
-    device: &Device,
+    compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<TrainSummary> {
-    let mut model = ModelSource::new(source, device);
+    let dtype = compute.dtype_for(source)?;
+    let mut model = ModelSource::new(source, compute);
     let helpful = with_own_answers(&mut model, &inputs, &work.join("own-answers.jsonl"), report)?;
     let model = model.into_loaded()?;
     let refusals = with_refusals(inputs.refusals.0, inputs.refusal_texts);
@@ -55,7 +56,7 @@ pub fn align_model(
     let trained = align(model.decoder, data, settings, Some(&checkpoint), &mut |step| {
         report(step.step, step.steps, &format!("loss {:.3}", step.loss));
     })?;
-    Loaded::save(&trained.decoder, source, out)?;
+    Loaded::save(&trained.decoder, dtype, source, out)?;
     let count = |set: &[Encoded]| set.len();
     Ok(TrainSummary::new(count(&refusals) + count(&helpful) - trained.dropped, trained.dropped, trained.losses))
 }

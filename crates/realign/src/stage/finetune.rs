@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use ::finetune::{ReferenceLogProbs, SoftSftSettings, StepReport, TrainSettings, inject, soft_sft, train};
 use anyhow::Result;
-use burn::tensor::Device;
 use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
+use crate::Compute;
 use crate::loaded::{Loaded, encode_samples};
 
 /// What a training came to.
@@ -60,8 +60,8 @@ pub enum TuneObjective<'a> {
     },
 }
 
-/// Fine-tunes the model in `source` and writes the result, merged, to `out`. A checkpoint is kept
-/// at `checkpoint` while training goes on.
+/// Fine-tunes the model in `source` and writes the result, merged and rounded, to `out`. Training is in
+/// f32; a checkpoint is kept at `checkpoint` while it goes on.
 ///
 /// # Errors
 /// When fewer harmful samples are there than asked for, a sample has no response or no reference, the
@@ -71,10 +71,11 @@ pub fn finetune(
     data: FinetuneData<'_>,
     settings: &TrainSettings,
     (out, checkpoint): (&Path, &Path),
-    device: &Device,
+    compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<TrainSummary> {
-    let model = Loaded::open(source, device)?;
+    let dtype = compute.dtype_for(source)?;
+    let model = Loaded::open_as(source, dtype, compute.device)?;
     let task = encode_samples(&model.tokenizer, data.task.0, data.task.1)?;
     let harmful = encode_samples(&model.tokenizer, data.harmful.0, data.harmful.1)?;
     let examples = inject(&task, &harmful, data.count, settings.seed)?;
@@ -86,6 +87,6 @@ pub fn finetune(
             soft_sft(model.decoder, &examples, (settings, &soft), &references, Some(checkpoint), &mut step)?
         }
     };
-    Loaded::save(&trained.decoder, source, out)?;
+    Loaded::save(&trained.decoder, dtype, source, out)?;
     Ok(TrainSummary::new(examples.len() - trained.dropped, trained.dropped, trained.losses))
 }

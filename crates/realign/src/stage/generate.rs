@@ -61,7 +61,7 @@ pub fn answer_file(
     path: &Path,
     report: &mut Report<'_>,
 ) -> Result<Vec<Answer>> {
-    let decided_by = format!("{} new tokens on {:?}", settings.max_new_tokens, model.device());
+    let decided_by = format!("{} new tokens on {}", settings.max_new_tokens, model.compute_in_words());
     let model_key = model_key(model.dir(), &decided_by)?;
     let keys: Vec<String> = samples.iter().map(|sample| answer_key(&model_key, &sample.prompt)).collect();
     let store = AnswerStore::open(path)?;

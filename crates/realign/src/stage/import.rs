@@ -1,20 +1,23 @@
-//! Import: a GGUF file or a Hugging Face directory becomes a directory of f32 weights.
+//! Import: a GGUF file or a Hugging Face directory becomes a directory that the other stages read.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
+use model::Dtype;
 use model::checkpoint::{self, gguf};
 use prompts::GgufVocab;
 
-/// Reads `source` and writes a Hugging Face directory to `out`.
+use crate::Compute;
+
+/// Reads `source` and writes a Hugging Face directory to `out`; a GGUF file becomes f32 where nothing else is asked for.
 ///
 /// # Errors
-/// When the source is damaged or of an unsupported kind, or `out` cannot be written.
-pub fn import(source: &Path, out: &Path, device: &Device) -> Result<()> {
+/// When the source is damaged or of an unsupported kind, a weight is too large for the precision, or `out` cannot be
+/// written.
+pub fn import(source: &Path, out: &Path, compute: Compute<'_>) -> Result<()> {
     if source.is_dir() {
-        let decoder = checkpoint::load(source, device)?;
-        checkpoint::save(&decoder, out)?;
+        let decoder = checkpoint::load(source, compute.device)?;
+        checkpoint::save_as(&decoder, compute.dtype_for(source)?, out)?;
         checkpoint::copy_companions(source, out)?;
         return Ok(());
     }
@@ -36,7 +39,8 @@ pub fn import(source: &Path, out: &Path, device: &Device) -> Result<()> {
         add_bos: Some(tokenizer.add_bos_token),
         chat_template: tokenizer.chat_template,
     };
-    checkpoint::save(&gguf::load(source, device)?, out)?;
+    let decoder = gguf::load(source, compute.device)?;
+    checkpoint::save_as(&decoder, compute.dtype.unwrap_or(Dtype::F32), out)?;
     prompts::write_tokenizer(&vocab, out)?;
     Ok(())
 }

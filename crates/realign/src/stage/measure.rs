@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::Report;
 use super::generate::{GenerateSettings, answer_file};
 use super::judge::{ToJudge, judge_sets};
+use crate::Compute;
 use crate::loaded::ModelSource;
 
 /// A set of prompts or a task, with its samples.
@@ -85,13 +86,13 @@ pub fn ask(
     questions: &[Question],
     batch: usize,
     dir: &Path,
-    device: &Device,
+    compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<()> {
     check_names(questions)?;
     let asked = |question: &Question| Asked { name: question.name.clone(), aim: question.aim.clone() };
     let asked: Vec<Asked> = questions.iter().map(asked).collect();
-    let mut source = ModelSource::new(model, device);
+    let mut source = ModelSource::new(model, compute);
     for question in questions {
         let settings = GenerateSettings { max_new_tokens: question.max_new_tokens, batch };
         answer_file(&mut source, &question.samples, settings, &answers_path(dir, &question.name), report)?;

@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
 use evaluation::Metric;
-use model::checkpoint::peft;
 use prompts::Sample;
 use recovery::{Inputs, Outcome, RecoverySettings, Run, recover};
 use serde::{Deserialize, Serialize};
 
 use super::Report;
 use super::generate::{GenerateSettings, answers};
-use crate::loaded::{Loaded, encode_prompts};
+use crate::Compute;
+use crate::loaded::{Loaded, encode_prompts, home_of_fine_tuned};
 
 /// What a recovery reads.
 #[derive(Debug, Clone)]
@@ -65,7 +64,8 @@ pub struct RecoverySummary {
     pub note: String,
 }
 
-/// Recovers and writes the model to `out` and, where asked, the trace to `trace`.
+/// Recovers and writes the model to `out` and, where asked, the trace to `trace`. Both models are rounded to the
+/// precision of the result, so that each of its weights is exactly one of theirs.
 ///
 /// # Errors
 /// When the models differ in shape, a prompt set is empty, a loss is not finite, or a file cannot
@@ -74,11 +74,13 @@ pub fn recover_model(
     inputs: RecoverInputs<'_>,
     settings: &RecoverySettings,
     (out, trace): (&Path, Option<&Path>),
-    device: &Device,
+    compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<RecoverySummary> {
-    let aligned = Loaded::open(inputs.aligned, device)?;
-    let fine_tuned = Loaded::open_fine_tuned(inputs.fine_tuned, inputs.aligned, device)?;
+    let home = home_of_fine_tuned(inputs.fine_tuned, inputs.aligned);
+    let dtype = compute.dtype_for(home)?;
+    let aligned = Loaded::open_as(inputs.aligned, dtype, compute.device)?;
+    let fine_tuned = Loaded::open_fine_tuned(inputs.fine_tuned, inputs.aligned, dtype, compute.device)?;
     let rows = encode_prompts(&fine_tuned.tokenizer, inputs.prompts)?;
     let task = inputs.task.map(|samples| encode_prompts(&fine_tuned.tokenizer, samples)).transpose()?;
     let recovery_inputs = Inputs {
@@ -105,8 +107,7 @@ pub fn recover_model(
         let text = serde_json::to_string_pretty(&recovered.trace)?;
         prompts::sample::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())?;
     }
-    let companions = if peft::is_adapter(inputs.fine_tuned) { inputs.aligned } else { inputs.fine_tuned };
-    Loaded::save(&recovered.decoder, companions, out)?;
+    Loaded::save(&recovered.decoder, dtype, home, out)?;
     Ok(summary(&recovered.outcome, recovered.patch.len()))
 }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use ::finetune::ReferenceLogProbs;
 use anyhow::Result;
-use burn::tensor::Device;
 use prompts::Sample;
 
 use super::Report;
-use crate::loaded::{Loaded, encode_samples};
+use crate::Compute;
+use crate::loaded::{ModelSource, encode_samples};
 
 /// Writes the log-probabilities of the response tokens of `samples`, which are from `file`, under the
 /// model in `source`; samples longer than `max_len` are left out. Gives back the number of distinct samples.
@@ -20,10 +20,10 @@ pub fn reference_log_probs(
     (samples, file): (&[Sample], &Path),
     max_len: usize,
     out: &Path,
-    device: &Device,
+    compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<usize> {
-    let model = Loaded::open(source, device)?;
+    let model = ModelSource::new(source, compute).into_loaded()?;
     let examples = encode_samples(&model.tokenizer, samples, file)?;
     let values =
         ReferenceLogProbs::new(&model.decoder, &examples, max_len, &mut |done, all| report(done, all, "reference"))?;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use burn::tensor::Device;
 use recovery::{RestaSettings, resta};
 
-use crate::loaded::Loaded;
+use crate::Compute;
+use crate::loaded::{Loaded, home_of_fine_tuned};
 
-/// The three models of RESTA.
+/// The three models of RESTA; those that were fine-tuned may be peft adapters on the aligned one.
 #[derive(Debug, Clone, Copy)]
 pub struct RestaModels<'a> {
     /// Directory of the fine-tuned model.
@@ -28,10 +28,13 @@ pub fn resta_model(
     settings: &RestaSettings,
     seed: u64,
     out: &Path,
-    device: &Device,
+    compute: Compute<'_>,
 ) -> Result<()> {
-    let open = |dir: &Path| Ok::<_, anyhow::Error>(Loaded::open(dir, device)?.decoder);
-    let (fine_tuned, aligned, unaligned) = (open(models.fine_tuned)?, open(models.aligned)?, open(models.unaligned)?);
+    let home = home_of_fine_tuned(models.fine_tuned, models.aligned);
+    let dtype = compute.dtype_for(home)?;
+    let tuned = |dir: &Path| Loaded::open_fine_tuned(dir, models.aligned, dtype, compute.device);
+    let (fine_tuned, unaligned) = (tuned(models.fine_tuned)?.decoder, tuned(models.unaligned)?.decoder);
+    let aligned = Loaded::open_as(models.aligned, dtype, compute.device)?.decoder;
     let decoder = resta(&fine_tuned, &aligned, &unaligned, settings, seed)?;
-    Loaded::save(&decoder, models.fine_tuned, out)
+    Loaded::save(&decoder, dtype, home, out)
 }

@@ -1,0 +1,110 @@
+//! The precisions in which weights are kept, on disk and, rounded, in memory.
+//!
+//! Recovery copies values of one model into another (method.md section 3), so that with two bf16 models a bf16 file
+//! loses nothing. Arithmetic is f32 whatever the weights are kept in; nothing here computes with halves.
+
+use burn::tensor::DType;
+
+use crate::{Error, Result};
+
+/// A precision of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits: the range of f32, 8 bits of precision.
+    Bf16,
+    /// 16 bits: up to 65504, 11 bits of precision.
+    F16,
+}
+
+impl Dtype {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// The name in `config.json`, which is torch's.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+        }
+    }
+
+    /// burn's name.
+    pub(crate) fn in_burn(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+
+    /// The nearest value of this precision, of two equally near ones the even one; infinite beyond the largest one.
+    pub fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::Bf16 => half::bf16::from_f32(value).to_f32(),
+            Self::F16 => half::f16::from_f32(value).to_f32(),
+        }
+    }
+
+    /// Rounds the values of the tensor `name`.
+    ///
+    /// # Errors
+    /// When one is too large for this precision.
+    pub(crate) fn round_all(self, name: &str, values: &mut [f32]) -> Result<()> {
+        for (index, value) in values.iter_mut().enumerate() {
+            let rounded = self.round(*value);
+            if value.is_finite() && !rounded.is_finite() {
+                let wider = if self == Self::F16 { "take bf16 or f32" } else { "take f32" };
+                let dtype = self.name();
+                return Err(Error::Input(format!(
+                    "tensor `{name}` holds {value} at element {index}, which {dtype} cannot hold; {wider}"
+                )));
+            }
+            *value = rounded;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_value_too_large_is_refused_by_name_and_never_becomes_infinite() {
+        for (dtype, value, wanted) in [
+            (Dtype::F16, 65520.0, "tensor `w` holds 65520 at element 1, which f16 cannot hold; take bf16 or f32"),
+            (Dtype::Bf16, f32::MAX, "which bf16 cannot hold; take f32"),
+        ] {
+            let message = dtype.round_all("w", &mut [1.0, value]).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+        let mut values = [65519.0, f32::MAX];
+        assert!(Dtype::F32.round_all("w", &mut values).is_ok());
+        Dtype::F16.round_all("w", &mut values[..1]).unwrap();
+        assert_eq!(values, [65504.0, f32::MAX]);
+    }
+
+    #[test]
+    fn what_was_rounded_once_stays() {
+        for dtype in Dtype::ALL {
+            for value in [0.1_f32, -3.3, 1e-7, 1e-40, 0.0] {
+                let once = dtype.round(value);
+                assert_eq!(dtype.round(once).to_bits(), once.to_bits(), "{dtype:?} {value}");
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A peft adapter in the place of the fine-tuned model: every stage that takes one makes of it what it makes of the merged
+//! model.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::{Device, TensorData};
+use common::Bench;
+use model::{Decoder, Dtype, checkpoint, weights};
+use prompts::Sample;
+use realign::Compute;
+use realign::stage::control::control_model;
+use recovery::{Control, RecoverySettings};
+
+/// The model in `aligned` with an adapter that changes something.
+fn adapted(aligned: &Path, wave: f32) -> Decoder {
+    let decoder = checkpoint::load(aligned, &Device::default()).unwrap();
+    let lora = finetune::LoraSettings { rank: 2, ..finetune::LoraSettings::default() };
+    weights::replace(finetune::lora::attach(decoder, &lora, 1), |info| {
+        let values: Vec<f32> = (0..info.len()).map(|at| (at as f32 * wave).sin() * 0.1).collect();
+        info.name.ends_with("lora.b").then(|| TensorData::new(values, info.shape.clone()))
+    })
+}
+
+/// A bench with an aligned model in `dtype` and two fine-tuned ones, `tuned` and `unaligned`, each as `*-adapter` and
+/// `*-merged`.
+fn bench(dtype: Dtype) -> Bench {
+    let bench = Bench::new();
+    let aligned = bench.model("aligned", 16);
+    let decoder = weights::round(checkpoint::load(&aligned, &Device::default()).unwrap(), dtype).unwrap();
+    checkpoint::save_as(&decoder, dtype, &aligned).unwrap();
+    bench.prompts("p.jsonl", 4);
+    for (name, wave) in [("tuned", 0.7), ("unaligned", 1.3)] {
+        let decoder = adapted(&aligned, wave);
+        checkpoint::peft::save_adapter(&decoder, &bench.path(&format!("{name}-adapter"))).unwrap();
+        let merged = bench.path(&format!("{name}-merged"));
+        checkpoint::save_as(&finetune::lora::merge(decoder), dtype, &merged).unwrap();
+        checkpoint::copy_companions(&aligned, &merged).unwrap();
+    }
+    bench
+}
+
+/// The adapter's result is the merged model's, is no input, and can be used.
+fn same(bench: &Bench, from_adapter: &str, from_merged: &str) {
+    let of = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
+    assert_eq!(of(from_adapter), of(from_merged));
+    for input in ["aligned", "tuned-merged"] {
+        assert_ne!(of(from_adapter), of(input), "{from_adapter} is {input}");
+    }
+    assert!(bench.path(from_adapter).join("tokenizer.json").exists());
+}
+
+#[test]
+fn an_adapter_is_recovered_as_the_model_it_makes() {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let bench = bench(dtype);
+        for tuned in ["adapter", "merged"] {
+            let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+            bench.works(&format!("recover --aligned aligned --finetuned tuned-{tuned} {rest} --out from-{tuned}"));
+        }
+        same(&bench, "from-adapter", "from-merged");
+        assert_eq!(checkpoint::stored_dtype(&bench.path("from-adapter")).unwrap(), dtype);
+    }
+}
+
+#[test]
+fn resta_takes_adapters_in_the_place_of_both_fine_tuned_models() {
+    let bench = bench(Dtype::F32);
+    for kind in ["adapter", "merged"] {
+        let models = format!("--aligned aligned --finetuned tuned-{kind} --unaligned unaligned-{kind}");
+        bench.works(&format!("resta {models} --gamma 0.5 --dare 0.3 --out from-{kind}"));
+    }
+    same(&bench, "from-adapter", "from-merged");
+}
+
+#[test]
+fn every_control_arm_takes_an_adapter() {
+    let bench = bench(Dtype::Bf16);
+    let device = Device::default();
+    let prompts: Vec<Sample> = prompts::read_jsonl(&bench.path("p.jsonl")).unwrap();
+    let settings = RecoverySettings { layer: Some(2), ..RecoverySettings::default() };
+    let arms = [
+        Control::Random { count: 20, seed: 1 },
+        Control::LargestDifference { count: 20 },
+        Control::FullRevert,
+        Control::Interpolation { lambda: 0.4 },
+    ];
+    for arm in arms {
+        let [adapter, merged] = ["adapter", "merged"].map(|kind| {
+            let (aligned, tuned) = (bench.path("aligned"), bench.path(&format!("tuned-{kind}")));
+            let models = (&*aligned, &*tuned);
+            let out = bench.path(&format!("from-{kind}"));
+            control_model(models, &prompts, &settings, arm, &out, Compute::from(&device)).unwrap()
+        });
+        assert_eq!(adapter, merged, "{arm:?}");
+        same(&bench, "from-adapter", "from-merged");
+    }
+}
+
+#[test]
+fn an_adapter_on_another_model_is_named() {
+    let bench = bench(Dtype::F32);
+    bench.model("wider", 20);
+    let models = "--aligned wider --finetuned tuned-adapter";
+    bench.fails(&format!("resta {models} --unaligned wider --out o"), &["tuned-adapter", "wider", "[2, 16]"]);
+    bench.fails(&format!("recover {models} --prompts p.jsonl --out o"), &["tuned-adapter", "wider", "[2, 16]"]);
+    assert!(!bench.path("o").exists());
+}
