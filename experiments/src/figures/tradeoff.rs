@@ -2,6 +2,7 @@
 //! upwards, so that the upper right corner is the best; a panel per task, because scores of two tasks are no one scale.
 //!
 //! The line of a panel is its Pareto front: no other point of the panel has a higher score without a higher harmful rate.
+//! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means.
 
 use anyhow::{Result, ensure};
 use plotters::prelude::{Circle, Color, IntoDrawingArea, SVGBackend};
@@ -9,7 +10,8 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axes::{Axes, draw_upwards, ticks};
 use super::marks::{
-    FAINT, INK, LegendBox, Pixel, Sheet, draw, draw_legend, draw_mark, draw_text, draw_thin, methods_of,
+    FAINT, Further, INK, LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_mark, draw_text, draw_thin,
+    methods_of,
 };
 use super::use_embedded_font;
 use crate::row::ResultRow;
@@ -22,6 +24,9 @@ const RIGHT: i32 = 16;
 const GAP: (i32, i32) = (30, 52);
 /// With more cells in a panel than this, points are not labelled.
 const LABELLED: usize = 4;
+
+/// With more points in a panel than this, the methods' means are marked instead of the cells.
+const CROWDED: usize = 60;
 
 /// Draws figure 4 as SVG.
 ///
@@ -42,12 +47,14 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
     let columns = i32::try_from(columns)?;
     let width = LEFT + columns * (wide + GAP.0) + RIGHT;
     let methods = methods_of(&all);
+    let panel = |task: &str| all.iter().copied().filter(|row| row.task == task).collect::<Vec<&ResultRow>>();
+    let crowded = tasks.iter().any(|task| panel(task).len() > CROWDED);
     let legend = LegendBox { at: (LEFT, 20), right: width - RIGHT, with_lines: false };
     // The height is known when the legend is drawn: it is drawn once to measure it.
     let mut measured = String::new();
     let top = {
         let sheet = SVGBackend::with_string(&mut measured, (u32::try_from(width)?, 400)).into_drawing_area();
-        draw_all_of_legend(&sheet, &methods, legend)? + 22
+        draw_all_of_legend(&sheet, &methods, legend, crowded)? + 22
     };
     let height = top + lines * (high + GAP.1) + 6;
     let mut svg = String::new();
@@ -55,11 +62,11 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
         let sheet =
             SVGBackend::with_string(&mut svg, (u32::try_from(width)?, u32::try_from(height)?)).into_drawing_area();
         draw(sheet.fill(&plotters::style::WHITE))?;
-        draw_all_of_legend(&sheet, &methods, legend)?;
+        draw_all_of_legend(&sheet, &methods, legend, crowded)?;
         for (i, task) in tasks.iter().enumerate() {
             let i = i32::try_from(i)?;
             let (line, column) = (i / columns, i % columns);
-            let rows: Vec<&ResultRow> = all.iter().copied().filter(|row| row.task == *task).collect();
+            let rows = panel(task);
             let axes = Axes {
                 place: (LEFT + column * (wide + GAP.0), top + line * (high + GAP.1), wide, high),
                 x: score_range(&rows),
@@ -68,7 +75,7 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
             axes.rows(&sheet, &ticks(-100.0, 0.0, 5), column == 0)?;
             axes.columns(&sheet, &ticks(axes.x.0, axes.x.1, 5), true)?;
             axes.frame(&sheet, task)?;
-            draw_panel(&sheet, &axes, &rows, &methods)?;
+            draw_panel(&sheet, &axes, &rows, crowded)?;
         }
         let middle = (LEFT + width - RIGHT - GAP.0) / 2;
         let words = "task score on the test split (%); up and right is better";
@@ -79,23 +86,63 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
     Ok(svg)
 }
 
-fn draw_all_of_legend(sheet: &Sheet, methods: &[Method], place: LegendBox) -> Result<i32> {
+fn draw_all_of_legend(sheet: &Sheet, methods: &[Method], place: LegendBox, crowded: bool) -> Result<i32> {
     let front = |(x, y): Pixel| {
         draw_thin(sheet, &[(x - 6, y), (x + 6, y)], INK.stroke_width(1))?;
         draw_ring(sheet, (x, y))
     };
-    draw_legend(sheet, methods, place, &[("Pareto front", &front)])
+    let dot = |at: Pixel| draw_dot(sheet, Method::FineTuned, at);
+    let front: Further<'_> = ("Pareto front", &front);
+    match crowded {
+        true => draw_legend(sheet, methods, place, &[("a cell; the marks are means over cells", &dot), front]),
+        false => draw_legend(sheet, methods, place, &[front]),
+    }
+}
+
+fn draw_dot(sheet: &Sheet, method: Method, at: Pixel) -> Result<()> {
+    draw(sheet.draw(&Circle::new(at, 2, colour(method).mix(0.3).filled())))
 }
 
 fn draw_ring(sheet: &Sheet, at: Pixel) -> Result<()> {
     draw(sheet.draw(&Circle::new(at, 9, INK.stroke_width(1))))
 }
 
-fn draw_panel(sheet: &Sheet, axes: &Axes, rows: &[&ResultRow], methods: &[Method]) -> Result<()> {
-    let place = |row: &ResultRow| axes.at(100.0 * row.task_score, -100.0 * row.harmful_rate);
-    draw_cells(sheet, rows, &place)?;
-    let front = pareto_front(rows);
-    let path: Vec<Pixel> = front.iter().map(|row| place(row)).collect();
+/// A model's, or a method's mean, in shares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Point {
+    method: Method,
+    score: f64,
+    harmful: f64,
+}
+
+impl Point {
+    fn of(row: &ResultRow) -> Self {
+        Self { method: row.method, score: row.task_score, harmful: row.harmful_rate }
+    }
+
+    /// The mean of each method and variant.
+    fn means(rows: &[&ResultRow]) -> Vec<Self> {
+        let groups = distinct(rows.iter().copied(), |row| (row.method, row.variant.as_str()));
+        let mean = |(method, variant): (Method, &str)| {
+            let own = || rows.iter().filter(|row| (row.method, row.variant.as_str()) == (method, variant));
+            let n = own().count() as f64;
+            let over = |value: fn(&ResultRow) -> f64| own().map(|row| value(row)).sum::<f64>() / n;
+            Self { method, score: over(|row| row.task_score), harmful: over(|row| row.harmful_rate) }
+        };
+        groups.into_iter().map(mean).collect()
+    }
+}
+
+fn draw_panel(sheet: &Sheet, axes: &Axes, rows: &[&ResultRow], crowded: bool) -> Result<()> {
+    let place = |point: &Point| axes.at(100.0 * point.score, -100.0 * point.harmful);
+    draw_cells(sheet, rows, &|row| place(&Point::of(row)))?;
+    let cells: Vec<Point> = rows.iter().map(|row| Point::of(row)).collect();
+    let mut points = if crowded { Point::means(rows) } else { cells.clone() };
+    points.sort_by_key(|point| (point.method == Method::Aligned, point.method));
+    if crowded {
+        cells.iter().try_for_each(|point| draw_dot(sheet, point.method, place(point)))?;
+    }
+    let path: Vec<Pixel> = pareto_front(&points).iter().map(place).collect();
     // Between two points of the front the better of each is what can be had: a stair.
     let mut stair = Vec::new();
     for (i, &(x, y)) in path.iter().enumerate() {
@@ -105,29 +152,22 @@ fn draw_panel(sheet: &Sheet, axes: &Axes, rows: &[&ResultRow], methods: &[Method
         stair.push((x, y));
     }
     draw_thin(sheet, &stair, INK.stroke_width(1))?;
-    for &method in methods {
-        for row in rows.iter().filter(|row| row.method.label() == method.label()) {
-            draw_mark(sheet, method, place(row))?;
-        }
-    }
+    points.iter().try_for_each(|point| draw_mark(sheet, point.method, place(point)))?;
     path.into_iter().try_for_each(|at| draw_ring(sheet, at))
 }
 
-/// The rows that no other beats, from the lowest score to the highest; of equal ones the first.
-fn pareto_front<'a>(rows: &[&'a ResultRow]) -> Vec<&'a ResultRow> {
-    let mut sorted: Vec<&ResultRow> = rows.iter().copied().filter(|row| row.task_score.is_finite()).collect();
-    sorted.sort_by(|a, b| b.task_score.total_cmp(&a.task_score).then(a.harmful_rate.total_cmp(&b.harmful_rate)));
+/// The points that no other beats, from the lowest score to the highest; of equal ones the first.
+fn pareto_front(points: &[Point]) -> Vec<Point> {
+    let mut sorted: Vec<Point> = points.iter().copied().filter(|point| point.score.is_finite()).collect();
+    sorted.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.harmful.total_cmp(&b.harmful)));
     let mut lowest = f64::INFINITY;
-    let mut front: Vec<&ResultRow> = sorted
-        .into_iter()
-        .filter(|row| {
-            let beats = row.harmful_rate < lowest;
-            lowest = lowest.min(row.harmful_rate);
-            beats
-        })
-        .collect();
-    front.reverse();
-    front
+    sorted.retain(|point| {
+        let beats = point.harmful < lowest;
+        lowest = lowest.min(point.harmful);
+        beats
+    });
+    sorted.reverse();
+    sorted
 }
 
 /// The lines between a cell's fine-tuned and recovered models, and their counts, where these are few and of one model.
@@ -173,14 +213,27 @@ mod tests {
 
     #[test]
     fn the_front_holds_what_no_other_point_beats() {
-        let rows = [
-            row("a", 0, Method::Aligned, 0, 0.1),
-            row("b", 0, Method::Recovered, 2, 0.8),
-            row("c", 0, Method::Random, 40, 0.7),
-            row("d", 0, Method::FineTuned, 90, 0.9),
-            row("e", 0, Method::FullRevert, 0, 0.05),
-        ];
-        let front = pareto_front(&rows.iter().collect::<Vec<_>>());
-        assert_eq!(front.iter().map(|row| row.model.as_str()).collect::<Vec<_>>(), ["a", "b", "d"]);
+        let point = |method, harmful, score| Point { method, score, harmful };
+        let front = pareto_front(&[
+            point(Method::Aligned, 0.0, 0.1),
+            point(Method::Recovered, 0.02, 0.8),
+            point(Method::Random, 0.4, 0.7),
+            point(Method::FineTuned, 0.9, 0.9),
+            point(Method::FullRevert, 0.0, 0.05),
+        ]);
+        let methods: Vec<Method> = front.iter().map(|point| point.method).collect();
+        assert_eq!(methods, [Method::Aligned, Method::Recovered, Method::FineTuned]);
+    }
+
+    #[test]
+    fn a_mean_is_over_the_cells_of_a_method() {
+        let rows = [row("a", 0, Method::Random, 10, 0.5), row("b", 0, Method::Random, 30, 0.7)];
+        let means = Point::means(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(means.len(), 1);
+        let near = |value: f64, wanted: f64| (value - wanted).abs() < 1e-12;
+        assert!(
+            near(means[0].score, 0.6)
+                && near(means[0].harmful, f64::midpoint(rows[0].harmful_rate, rows[1].harmful_rate))
+        );
     }
 }
