@@ -29,7 +29,7 @@ pub use judge::{
 pub use metrics::Score;
 pub use prompt_set::{PromptKind, PromptSet};
 pub use report::ScoreReport;
-pub use score::{JudgedRate, Provenance, ScoreFile, harmful_rate, over_refusal};
+pub use score::{JudgedRate, Provenance};
 pub use statistics::wilson;
-pub use summary::{Evaluation, SetScores, TaskScores};
+pub use summary::{Evaluation, JudgeScores, SetScores, TaskScores};
 pub use task::{Metric, Split, TaskSpec};

@@ -10,12 +10,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
-use evaluation::{ScoreFile, Verdict};
 use polars::prelude::{Column, NamedFrom, Series};
 use rayon::prelude::*;
 
 use super::{distinct, percent, write_csv};
 use crate::row::{RESAMPLING, ResultRow};
+use crate::scores::StageScores;
 use crate::sweep::Method;
 
 /// Recovery minus another method in one cell with one seed.
@@ -34,7 +34,7 @@ pub struct Difference {
 }
 
 /// What one evaluation stage knows of its prompts.
-type Scores = BTreeMap<String, ScoreFile>;
+type Scores = BTreeMap<String, StageScores>;
 
 /// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
 /// are not below `root` any more.
@@ -52,7 +52,7 @@ pub fn differences(rows: &[ResultRow], root: &Path) -> Result<(Vec<Difference>, 
     let keys: BTreeSet<&String> =
         pairs.iter().flat_map(|(l, r)| [&l.safety_stage, &l.task_stage, &r.safety_stage, &r.task_stage]).collect();
     let read = |key: &String| {
-        let scores = ScoreFile::read(&root.join("evaluate").join(key).join("scores.json")).ok()?;
+        let scores = StageScores::read(&root.join("evaluate").join(key)).ok()?;
         Some((key.clone(), scores))
     };
     let scores: Scores = keys.into_iter().filter_map(read).collect();
@@ -72,16 +72,12 @@ fn are_pair(recovered: &ResultRow, other: &ResultRow) -> bool {
 
 /// None where a stage's scores are not there.
 fn difference(recovered: &ResultRow, other: &ResultRow, scores: &Scores) -> Result<Option<Difference>> {
-    let verdicts = |row: &ResultRow| Some(&scores.get(&row.safety_stage)?.harmful.as_ref()?.verdicts);
+    let verdicts = |row: &ResultRow| Some(&scores.get(&row.safety_stage)?.harmful.as_ref()?.rate.as_ref()?.verdicts);
     let task = |row: &ResultRow| Some(&scores.get(&row.task_stage)?.task.as_ref()?.per_sample);
     let (Some(left), Some(right)) = (verdicts(recovered), verdicts(other)) else { return Ok(None) };
     let (Some(left_task), Some(right_task)) = (task(recovered), task(other)) else { return Ok(None) };
-    let judged: Vec<(bool, bool)> = left
-        .iter()
-        .zip(right)
-        .filter(|(l, r)| **l != Verdict::Unknown && **r != Verdict::Unknown)
-        .map(|(l, r)| (*l == Verdict::Answered, *r == Verdict::Answered))
-        .collect();
+    let judged: Vec<(bool, bool)> =
+        left.iter().zip(right).filter_map(|(l, r)| Some((l.harmful()?, r.harmful()?))).collect();
     if judged.is_empty() {
         return Ok(None);
     }
@@ -192,7 +188,7 @@ pub fn write(differences: &[Difference], path: &Path) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use evaluation::{Answer, Provenance, RefusalJudge, harmful_rate};
+    use evaluation::{Answer, JudgedRate, Metric, RefusalJudge};
 
     use super::*;
     use crate::row::tests::row;
@@ -207,21 +203,15 @@ mod tests {
             category: None,
         };
         let answers: Vec<Answer> = (0..20).map(answer).collect();
-        let scores = ScoreFile {
-            provenance: Provenance {
-                settings: serde_json::Value::Null,
-                seed: 1,
-                git_revision: String::new(),
-                device: String::new(),
-                seconds: 0.0,
-            },
-            harmful: Some(harmful_rate(&RefusalJudge::embedded(), &answers).unwrap()),
-            over_refusal: None,
-            task: Some(evaluation::Metric::ExactMatch.score(&answers).unwrap()),
-        };
+        let judge = RefusalJudge::embedded();
+        let verdicts = answers.iter().map(|answer| judge.verdict(&answer.response)).collect();
+        let scores = serde_json::json!({
+            "harmful": JudgedRate::harmful(&answers, verdicts).unwrap(),
+            "task": Metric::ExactMatch.score(&answers).unwrap(),
+        });
         let dir = root.join("evaluate").join(key);
         std::fs::create_dir_all(&dir).unwrap();
-        scores.write(&dir.join("scores.json")).unwrap();
+        std::fs::write(dir.join("scores.json"), scores.to_string()).unwrap();
     }
 
     fn with_stage(key: &str, method: Method) -> ResultRow {

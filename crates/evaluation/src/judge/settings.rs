@@ -102,6 +102,11 @@ impl Judge {
         Ok(judges)
     }
 
+    /// The refusal phrases: the judge where none is named.
+    pub fn phrases() -> Self {
+        Self::Refusal(RefusalSettings { name: "refusal".into() })
+    }
+
     /// Name in files and tables.
     pub fn name(&self) -> &str {
         match self {
