@@ -223,6 +223,13 @@ mod tests {
             if set.file.starts_with("lab") {
                 assert_eq!(set.samples(&data).unwrap().len(), 140, "{}", set.name);
             }
+            if set.kind == crate::PromptKind::LooksHarmful {
+                let samples = set.samples(&data).unwrap();
+                let categories: Vec<&str> = samples.iter().filter_map(|sample| sample.category.as_deref()).collect();
+                let of_each = |name: &&str| categories.iter().filter(|other| *other == name).count();
+                assert_eq!(categories.len(), 80, "{}", set.name);
+                assert!(categories.iter().all(|name| of_each(name) == 10), "{categories:?}");
+            }
         }
     }
 
