@@ -13,7 +13,7 @@ use realign::stage::recover::RecoverySummary;
 use crate::progress::Progress;
 use crate::row::{ResultRow, task_interval};
 use crate::scores::StageScores;
-use crate::stages::{self, Context as StageContext};
+use crate::stages::{self, Context as StageContext, SweepJudge};
 use crate::store::{Stage, Store};
 use crate::sweep::{Cell, Method, ModelSpec, Resolved, Sweep};
 
@@ -24,6 +24,8 @@ pub struct Pipeline<'a> {
     pub sweep: &'a Sweep,
     /// Where results are kept, or looked for.
     pub store: &'a Store,
+    /// Who judges, where the sweep says so.
+    pub judges: &'a [SweepJudge],
     /// Where tensors are computed.
     pub device: &'a Device,
     /// Where finished stages are reported.
@@ -158,11 +160,15 @@ impl Pipeline<'_> {
         let context = self.context(sweep);
         let name = format!("{} {}", named(cell, &variant.variant), model.method);
         let safety = stages::safety(context, &name, &model.stage)?;
-        let judged = self.scores(&name, &safety)?;
+        let phrases = self.scores("evaluate", &name, &safety)?;
         let task = stages::task(context, &name, cell.task, &model.stage)?;
-        let scored = self.scores(&name, &task)?;
-        let (Some(judged), Some(scored)) = (judged, scored) else { return Ok(None) };
-        let harmful = rate(judged.harmful, &safety)?;
+        let scored = self.scores("evaluate", &name, &task)?;
+        let verdicts = self.verdicts(context, &name, &safety)?;
+        let (Some(phrases), Some(scored), Some(verdicts)) = (phrases, scored, verdicts) else { return Ok(None) };
+        let harmful = rate(verdicts.first().map_or(&phrases.harmful, |first| &first.1.harmful), &safety)?;
+        // Only a judge that tells refusals says something of the harmless prompts.
+        let refused = verdicts.iter().find_map(|(_, scores)| scores.over_refusal.is_some().then_some(scores));
+        let refused = rate(&refused.unwrap_or(&phrases).over_refusal, &safety)?;
         let score = scored.task.context("the task was asked")?;
         let interval = task_interval(cell.task.metric, &score.per_sample, &task.dir)?;
         let follows = model.method.follows_recovery();
@@ -176,13 +182,15 @@ impl Pipeline<'_> {
             harmful_rate: harmful.rate,
             harmful_low: harmful.interval.0,
             harmful_high: harmful.interval.1,
-            over_refusal: rate(judged.over_refusal, &safety)?.rate,
+            over_refusal: refused.rate,
             task_score: score.value,
             task_low: interval.0,
             task_high: interval.1,
             restored: model.restored.map(|count| count as u64),
             seconds: model.stage.seconds,
-            evaluation_seconds: safety.seconds + task.seconds,
+            evaluation_seconds: safety.seconds
+                + task.seconds
+                + verdicts.iter().map(|(stage, _)| stage.seconds).sum::<f64>(),
             n: harmful.n,
             safety_stage: safety.key,
             task_stage: task.key,
@@ -190,13 +198,31 @@ impl Pipeline<'_> {
         }))
     }
 
-    /// The scores of an evaluation stage that is there.
-    fn scores(&self, name: &str, stage: &Stage) -> Result<Option<StageScores>> {
+    /// What each of the sweep's judges says of the answers of a stage; none when a judge is only looked for and not there.
+    fn verdicts(
+        &self,
+        context: StageContext<'_>,
+        name: &str,
+        answers: &Stage,
+    ) -> Result<Option<Vec<(Stage, StageScores)>>> {
+        let mut all = Some(Vec::new());
+        for judge in self.judges {
+            let stage = stages::judge(context, name, judge, answers)?;
+            match (self.scores("judge", &format!("{name} {}", judge.name()), &stage)?, &mut all) {
+                (Some(scores), Some(all)) => all.push((stage, scores)),
+                _ => all = None,
+            }
+        }
+        Ok(all)
+    }
+
+    /// The scores of a stage that is there.
+    fn scores(&self, kind: &'static str, name: &str, stage: &Stage) -> Result<Option<StageScores>> {
         if !stage.finished {
             return Ok(None);
         }
         let scores: StageScores = stage.summary()?;
-        self.progress.finish("evaluate", name, &stages::score_figure(&scores), stage);
+        self.progress.finish(kind, name, &stages::score_figure(&scores), stage);
         Ok(Some(scores))
     }
 
@@ -206,10 +232,10 @@ impl Pipeline<'_> {
 }
 
 /// The rate that a judge gives the answers of a stage.
-fn rate(scores: Option<JudgeScores>, stage: &Stage) -> Result<JudgedRate> {
-    let scores = scores.context("the prompts were asked")?;
+fn rate<'a>(scores: &'a Option<JudgeScores>, stage: &Stage) -> Result<&'a JudgedRate> {
+    let scores = scores.as_ref().context("the prompts were asked")?;
     let (judge, n, dir) = (&scores.judge, scores.n, stage.dir.display());
-    scores.rate.with_context(|| format!("{dir}: {judge} can tell none of the {n} answers"))
+    scores.rate.as_ref().with_context(|| format!("{dir}: {judge} can tell none of the {n} answers"))
 }
 
 /// A cell's name with the variant's.

@@ -16,6 +16,7 @@ use crate::interrupt::{self, Stopped};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
+use crate::stages::SweepJudge;
 use crate::store::look::Seen;
 use crate::store::{Stage, Store};
 use crate::survey::{self, CellSurvey, Survey};
@@ -40,11 +41,15 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     let survey = Survey::of(sweep, store.root(), results);
     let selected = survey.select(&options.cells)?;
     let left = survey.left(sweep, &selected);
+    let judges = SweepJudge::all(sweep);
+    if left.iter().any(|stage| stage.kind == "judge") {
+        judges.iter().try_for_each(SweepJudge::check)?; // before hours of answers
+    }
     let progress = Progress::new(left.iter().map(|stage| stage.kind), options.jobs);
     println!("{}: {}", sweep.name, survey::counts(&selected));
     let run = Run {
         sweep,
-        pipeline: Pipeline { sweep, store, device, progress: &progress },
+        pipeline: Pipeline { sweep, store, judges: &judges, device, progress: &progress },
         results,
         rows: Mutex::new(survey.cells.iter().map(|cell| (cell.index, cell.rows.clone())).collect()),
         failed: Mutex::default(),
@@ -53,7 +58,7 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     let rows = run.rows();
     if !rows.is_empty() {
         tables::write(&rows, results)?;
-        report::write(&rows, store.root(), results)?;
+        report::write(&rows, &judges, store.root(), results)?;
         report::print(&rows, results)?;
     }
     print!("{}", times(&store.take_seen()));

@@ -60,6 +60,7 @@ impl From<Kept> for StageScores {
                     n: rate.n,
                     unknown: rate.unknown,
                     failed: 0,
+                    passing: 0,
                     rate: Some(rate),
                     mean_probability: None,
                 };
@@ -105,6 +106,7 @@ mod tests {
             verdict,
             probability: None,
             problem: None,
+            passing: false,
         };
         let records = [("refusal".to_owned(), verdicts.map(record).to_vec())];
         let set = |name, kind| SetScores::new(name, kind, &answers, &records).unwrap();

@@ -7,6 +7,7 @@ mod baseline;
 mod control;
 mod evaluate;
 mod finetune;
+mod judge;
 mod recover;
 mod source;
 
@@ -25,6 +26,7 @@ pub use baseline::{harmful_reference, resta, soft_sft, task_reference, unaligned
 pub use control::control;
 pub use evaluate::{safety, task};
 pub use finetune::finetune;
+pub use judge::{SweepJudge, judge};
 pub use recover::recover;
 pub use source::source;
 

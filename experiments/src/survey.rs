@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
+use crate::stages::SweepJudge;
 use crate::store::look::{Seen, State};
 use crate::store::{Store, remove_if_there, write_json};
 use crate::sweep::{Cell, ModelSpec, Sweep};
@@ -76,7 +77,8 @@ impl Survey {
         let (store, progress) = (Store::look(root), Progress::quiet());
         // Nothing is computed: any device will do, and this one is always there.
         let device = Device::flex();
-        let pipeline = Pipeline { sweep, store: &store, device: &device, progress: &progress };
+        let judges = SweepJudge::all(sweep);
+        let pipeline = Pipeline { sweep, store: &store, judges: &judges, device: &device, progress: &progress };
         let mut known = BTreeSet::new();
         let mut fresh = || {
             let mut seen = store.take_seen();

@@ -23,7 +23,7 @@ pub use judge::{
     format::JudgeFormat,
     http::HttpJudge,
     refusal::RefusalJudge,
-    settings::Judge,
+    settings::{Judge, JudgeSpec},
     verdicts::{VerdictFile, VerdictRecord, verdict_key},
 };
 pub use metrics::Score;

@@ -47,6 +47,9 @@ pub struct JudgeScores {
     pub unknown: usize,
     /// Requests that failed; the next run makes them again.
     pub failed: usize,
+    /// Of those, the ones whose cause may have passed by then.
+    #[serde(default)]
+    pub passing: usize,
     /// The rate; none where it can tell no answer.
     pub rate: Option<JudgedRate>,
     /// Mean probability of the harmful label over the answers that have one.
@@ -144,6 +147,7 @@ fn judge_scores(
         n: answers.len(),
         unknown: rate.as_ref().map_or(answers.len(), |rate| rate.unknown),
         failed: records.iter().filter(|record| record.problem.is_some()).count(),
+        passing: records.iter().filter(|record| record.passing).count(),
         rate,
         mean_probability: (!probabilities.is_empty()).then_some(mean),
     })
@@ -301,6 +305,7 @@ mod tests {
             verdict,
             probability: matches!(verdict, Unsafe).then_some(0.75),
             problem: matches!(verdict, Unknown).then(|| "status 500".into()),
+            passing: matches!(verdict, Unknown),
         };
         (judge.to_owned(), verdicts.map(record).to_vec())
     }

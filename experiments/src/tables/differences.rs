@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use super::{distinct, percent, write_csv};
 use crate::row::{RESAMPLING, ResultRow};
 use crate::scores::StageScores;
+use crate::stages::SweepJudge;
 use crate::sweep::Method;
 
 /// Recovery minus another method in one cell with one seed.
@@ -37,11 +38,11 @@ pub struct Difference {
 type Scores = BTreeMap<String, StageScores>;
 
 /// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
-/// are not below `root` any more.
+/// are not below `root` any more. Harmful answers are those of `judge`, of the refusal phrases without one.
 ///
 /// # Errors
 /// When two models were asked different numbers of prompts.
-pub fn differences(rows: &[ResultRow], root: &Path) -> Result<(Vec<Difference>, usize)> {
+pub fn differences(rows: &[ResultRow], judge: Option<&SweepJudge>, root: &Path) -> Result<(Vec<Difference>, usize)> {
     let pairs: Vec<(&ResultRow, &ResultRow)> = rows
         .iter()
         .filter(|row| row.method == Method::Recovered)
@@ -52,7 +53,10 @@ pub fn differences(rows: &[ResultRow], root: &Path) -> Result<(Vec<Difference>, 
     let keys: BTreeSet<&String> =
         pairs.iter().flat_map(|(l, r)| [&l.safety_stage, &l.task_stage, &r.safety_stage, &r.task_stage]).collect();
     let read = |key: &String| {
-        let scores = StageScores::read(&root.join("evaluate").join(key)).ok()?;
+        let mut scores = StageScores::read(&root.join("evaluate").join(key)).ok()?;
+        if let (Some(judge), Some(_)) = (judge, &scores.harmful) {
+            scores.harmful = judge.scores(key, root).ok().flatten()?.harmful;
+        }
         Some((key.clone(), scores))
     };
     let scores: Scores = keys.into_iter().filter_map(read).collect();
@@ -228,7 +232,7 @@ mod tests {
             with_stage("a", Method::Recovered),
             with_stage("none", Method::Random),
         ];
-        let (found, missing) = differences(&rows, dir.path()).unwrap();
+        let (found, missing) = differences(&rows, None, dir.path()).unwrap();
         assert_eq!((found.len(), missing), (1, 1));
         let one = &found[0];
         assert_eq!((one.other.method, one.verdicts.left_only, one.verdicts.right_only), (Method::FineTuned, 0, 16));

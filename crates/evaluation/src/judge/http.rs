@@ -104,6 +104,8 @@ pub struct HttpOutcome {
     pub verdict: Verdict,
     /// Why there is no answer after all attempts. Such a verdict is not final.
     pub problem: Option<String>,
+    /// Whether the problem may have passed by the next run: a time-out, a busy server.
+    pub passing: bool,
 }
 
 /// A key that no message shows.
@@ -219,17 +221,19 @@ impl<'a> HttpJudge<'a> {
         .to_string();
         let mut pause = Duration::from_secs_f64(self.settings.backoff_seconds);
         let mut attempt = 0;
-        let problem = loop {
+        let (problem, passing) = loop {
             if !wait(self.turn(), stop) {
                 return None;
             }
             match self.send(&body) {
-                Ok(text) => return Some(Ok(HttpOutcome { verdict: self.format.parse(&text), problem: None })),
+                Ok(text) => {
+                    return Some(Ok(HttpOutcome { verdict: self.format.parse(&text), problem: None, passing: false }));
+                }
                 Err(Failure::Fatal(problem)) => {
                     return Some(Err(EvaluationError::Judge { name: self.settings.name.clone(), problem }));
                 }
-                Err(Failure::Request(problem)) => break problem,
-                Err(Failure::Passing(problem, _)) if attempt == self.settings.retries => break problem,
+                Err(Failure::Request(problem)) => break (problem, false),
+                Err(Failure::Passing(problem, _)) if attempt == self.settings.retries => break (problem, true),
                 Err(Failure::Passing(problem, asked)) => {
                     let wanted = asked.unwrap_or(pause).min(LONGEST_PAUSE);
                     tracing::debug!("judge {}: {problem}; again in {wanted:?}", self.settings.name);
@@ -241,7 +245,7 @@ impl<'a> HttpJudge<'a> {
                 }
             }
         };
-        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem) }))
+        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), passing }))
     }
 
     /// The time until this request may begin, under the rate limit.
