@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use evaluation::{
@@ -178,6 +178,15 @@ fn pauses_grow_and_follow_retry_after() {
     judge(&settings(&server), 1).unwrap();
     let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
     assert!(times[1] - times[0] >= Duration::from_secs(1));
+    // Until a date, which has whole seconds: the second request is not earlier.
+    let (now, started) = (SystemTime::now(), Instant::now());
+    let date = httpdate::fmt_http_date(now + Duration::from_secs(2));
+    let pause = httpdate::parse_http_date(&date).unwrap().duration_since(now).unwrap();
+    let busy = Reply::Send(503, format!("Retry-After: {date}\r\n").leak(), String::new());
+    let server = serve(vec![busy], says("safe"));
+    judge(&settings(&server), 1).unwrap();
+    let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
+    assert!(times[0] < started + pause / 2 && times[1] >= started + pause, "{pause:?} {:?}", times[1] - started);
 }
 
 #[test]
