@@ -10,7 +10,7 @@ use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-use super::generate::{GenerateSettings, answer_file};
+use super::generate::{Wanted, answer_files};
 use crate::loaded::ModelSource;
 
 /// A set of prompts or a task, with its samples.
@@ -80,7 +80,7 @@ impl Question {
 const ASKED: &str = "asked.json";
 
 /// Answers the questions into `dir`, from the model in the directory `model`. An answer that is there already is kept, as
-/// [`answer_file`] says; the model is read when one is missing.
+/// [`answer_files`] says; the model is read when one is missing.
 ///
 /// # Errors
 /// When two questions share a name, the model cannot be read, or a file cannot be written.
@@ -93,11 +93,13 @@ pub fn ask(
     report: &mut Report<'_>,
 ) -> Result<()> {
     check_names(questions)?;
-    let mut source = ModelSource::new(model, device);
-    for question in questions {
-        let settings = GenerateSettings { max_new_tokens: question.max_new_tokens, batch };
-        answer_file(&mut source, &question.samples, settings, &question.asked.answers(dir), report)?;
-    }
+    let wanted = questions.iter().map(|Question { asked, samples, max_new_tokens }| Wanted {
+        samples,
+        max_new_tokens: *max_new_tokens,
+        path: asked.answers(dir),
+    });
+    let wanted: Vec<Wanted<'_>> = wanted.collect();
+    answer_files(&mut ModelSource::new(model, device), &wanted, batch, report)?;
     let asked: Vec<&Asked> = questions.iter().map(|question| &question.asked).collect();
     prompts::write_whole(&dir.join(ASKED), serde_json::to_string_pretty(&asked)?.as_bytes())?;
     Ok(())
