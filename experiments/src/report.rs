@@ -45,7 +45,15 @@ pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Path, re
             .try_for_each(|name| remove_if_there(&results.join(name)));
     }
     let judged = judged::Judged::of(rows, judges, stages)?;
-    text("judges.md", judged.markdown()?)?;
+    let mut tables = judged.markdown()?;
+    for judge in judges {
+        let (differences, missing) = differences::differences(rows, Some(judge), stages)?;
+        if !differences.is_empty() {
+            tables += &format!("\n## Recovery by {}\n\n", judge.name());
+            tables += &differences::markdown(&differences, missing)?;
+        }
+    }
+    text("judges.md", tables)?;
     judged.write_rates(&results.join("judges.csv"))?;
     judged.write_agreement(&results.join("agreement.csv"))
 }

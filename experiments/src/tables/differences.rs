@@ -196,9 +196,10 @@ mod tests {
 
     use super::*;
     use crate::row::tests::row;
+    use crate::sweep::Sweep;
 
     /// A stage in which the first `harmful` of 20 prompts are answered and as many task samples right.
-    fn write_stage(root: &Path, key: &str, harmful: usize) {
+    fn write_stage(dir: &Path, harmful: usize) {
         let answer = |i: usize| Answer {
             id: i.to_string(),
             prompt: "p".to_owned(),
@@ -213,8 +214,7 @@ mod tests {
             "harmful": JudgedRate::harmful(&answers, verdicts).unwrap(),
             "task": Metric::ExactMatch.score(&answers).unwrap(),
         });
-        let dir = root.join("evaluate").join(key);
-        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::create_dir_all(dir).unwrap();
         std::fs::write(dir.join("scores.json"), scores.to_string()).unwrap();
     }
 
@@ -225,8 +225,8 @@ mod tests {
     #[test]
     fn methods_are_compared_prompt_by_prompt() {
         let dir = tempfile::tempdir().unwrap();
-        write_stage(dir.path(), "a", 2);
-        write_stage(dir.path(), "b", 18);
+        write_stage(&dir.path().join("evaluate/a"), 2);
+        write_stage(&dir.path().join("evaluate/b"), 18);
         let rows = [
             with_stage("b", Method::FineTuned),
             with_stage("a", Method::Recovered),
@@ -245,6 +245,31 @@ mod tests {
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();
         assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn the_verdicts_are_those_of_the_judge_that_is_named() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("paper.yaml");
+        let mut sweep = Sweep::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+        sweep.judged_by = vec![evaluation::Judge::phrases()];
+        let judge = SweepJudge::all(&sweep).remove(0);
+        let dir = tempfile::tempdir().unwrap();
+        let rows = [with_stage("b", Method::FineTuned), with_stage("a", Method::Recovered)];
+        for key in ["a", "b"] {
+            write_stage(&dir.path().join("evaluate").join(key), 10);
+            assert_eq!(
+                differences(&rows, Some(&judge), dir.path()).unwrap().1,
+                1,
+                "nothing is compared before it judged"
+            );
+            write_stage(
+                &dir.path().join("judge").join(judge.key(key).unwrap().digest().unwrap()),
+                16 + usize::from(key == "b"),
+            );
+        }
+        let harmful = |judge| differences(&rows, judge, dir.path()).unwrap().0[0].harmful.value;
+        assert_eq!(harmful(None), 0.0);
+        assert!((harmful(Some(&judge)) + 0.05).abs() < 1e-12, "16 of 20 against 17");
     }
 
     #[test]
