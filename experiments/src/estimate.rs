@@ -102,7 +102,7 @@ impl<'a> Plan<'a> {
     /// Bytes that a stage leaves: a model's weights in f32, or answers or probabilities, which are little beside them.
     fn bytes(&self, model: usize, kind: &str) -> u64 {
         let weights = self.shapes[model].map_or(0, |shape| 4 * shape.parameters as u64);
-        if matches!(kind, "evaluate" | "reference") { 0 } else { weights }
+        if matches!(kind, "evaluate" | "judge" | "reference") { 0 } else { weights }
     }
 
     /// The stages of a cell that are left. Those of a cell whose files are missing are not known by key, but
@@ -135,6 +135,7 @@ impl<'a> Plan<'a> {
                 }
             }
             kinds.extend(vec!["evaluate"; 2 * times(method)]);
+            kinds.extend(vec!["judge"; sweep.judged_by.len() * times(method)]);
         }
         kinds.repeat(sweep.cell_seeds().len())
     }

@@ -14,6 +14,7 @@ pub mod progress;
 pub mod report;
 pub mod row;
 pub mod run;
+pub mod scores;
 pub mod stages;
 pub mod store;
 pub mod survey;

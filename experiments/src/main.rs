@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use experiments::cli::{Cli, Command, SweepArgs};
 use experiments::interrupt::{self, Stopped};
+use experiments::stages::SweepJudge;
 use experiments::store::{Roots, Store};
 use experiments::survey::Survey;
 use experiments::sweep::{Sweep, find};
@@ -83,7 +84,7 @@ fn act(cli: Cli) -> anyhow::Result<()> {
         Command::Tables(args) => {
             let place = Place::open(&args)?;
             let rows = tables::read(&place.results)?;
-            report::write_tables(&rows, &place.stages, &place.results)?;
+            report::write_tables(&rows, &SweepJudge::all(&place.sweep), &place.stages, &place.results)?;
             report::print(&rows, &place.results)?;
             Ok(())
         }

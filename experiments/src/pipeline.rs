@@ -5,20 +5,17 @@
 //! With a store that only looks, nothing is computed: the same steps then say which stages there
 //! are, and give the rows of what is finished.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use realign::stage::evaluate::{Asked, Questions, answer, score};
-use realign::stage::generate::GenerateSettings;
+use evaluation::{JudgeScores, JudgedRate};
 use realign::stage::recover::RecoverySummary;
 
-use crate::inputs::{self, Split};
 use crate::progress::Progress;
 use crate::row::{ResultRow, task_interval};
-use crate::stages::{self, Context as StageContext};
-use crate::store::{Output, Stage, StageKey, Store};
-use crate::sweep::{AnswerSet, Cell, Method, ModelSpec, Resolved, Sweep};
+use crate::scores::StageScores;
+use crate::stages::{self, Context as StageContext, SweepJudge};
+use crate::store::{Stage, Store};
+use crate::sweep::{Cell, Method, ModelSpec, Resolved, Sweep};
 
 /// What the stages of a sweep need.
 #[derive(Clone, Copy)]
@@ -27,6 +24,8 @@ pub struct Pipeline<'a> {
     pub sweep: &'a Sweep,
     /// Where results are kept, or looked for.
     pub store: &'a Store,
+    /// Who judges, where the sweep says so.
+    pub judges: &'a [SweepJudge],
     /// Where tensors are computed.
     pub device: &'a Device,
     /// Where finished stages are reported.
@@ -45,12 +44,6 @@ impl Evaluated {
     fn new(method: Method, stage: &Stage) -> Self {
         Self { method, stage: stage.clone(), restored: None, note: String::new() }
     }
-}
-
-/// A finished evaluation.
-struct Scored {
-    scores: evaluation::ScoreFile,
-    stage: Stage,
 }
 
 impl Pipeline<'_> {
@@ -167,13 +160,20 @@ impl Pipeline<'_> {
     fn evaluate(&self, cell: Cell<'_>, variant: &Resolved, model: &Evaluated) -> Result<Option<ResultRow>> {
         // The aligned model's answers serve all seeds.
         let sweep = if model.method == Method::Aligned { self.sweep } else { &variant.sweep };
+        let context = self.context(sweep);
         let name = format!("{} {}", named(cell, &variant.variant), model.method);
-        let safety = self.safety(sweep, &name, model)?;
-        let task = self.task(sweep, &name, cell, model)?;
-        let (Some(safety), Some(task)) = (safety, task) else { return Ok(None) };
-        let harmful = safety.scores.harmful.context("harmful prompts were asked")?;
-        let score = task.scores.task.context("the task was asked")?;
-        let interval = task_interval(cell.task.metric, &score, &task.stage.dir)?;
+        let safety = stages::safety(context, &name, &model.stage)?;
+        let phrases = self.scores("evaluate", &name, &safety)?;
+        let task = stages::task(context, &name, cell.task, &model.stage)?;
+        let scored = self.scores("evaluate", &name, &task)?;
+        let verdicts = self.verdicts(context, &name, &safety)?;
+        let (Some(phrases), Some(scored), Some(verdicts)) = (phrases, scored, verdicts) else { return Ok(None) };
+        let harmful = rate(verdicts.first().map_or(&phrases.harmful, |first| &first.1.harmful), &safety)?;
+        // Only a judge that tells refusals says something of the harmless prompts.
+        let refused = verdicts.iter().find_map(|(_, scores)| scores.over_refusal.is_some().then_some(scores));
+        let refused = rate(&refused.unwrap_or(&phrases).over_refusal, &safety)?;
+        let score = scored.task.context("the task was asked")?;
+        let interval = task_interval(cell.task.metric, &score.per_sample, &task.dir)?;
         let follows = model.method.follows_recovery();
         Ok(Some(ResultRow {
             model: cell.model.name.clone(),
@@ -185,88 +185,60 @@ impl Pipeline<'_> {
             harmful_rate: harmful.rate,
             harmful_low: harmful.interval.0,
             harmful_high: harmful.interval.1,
-            over_refusal: safety.scores.over_refusal.context("harmless prompts were asked")?.rate,
+            over_refusal: refused.rate,
             task_score: score.value,
             task_low: interval.0,
             task_high: interval.1,
             restored: model.restored.map(|count| count as u64),
             seconds: model.stage.seconds,
-            evaluation_seconds: safety.stage.seconds + task.stage.seconds,
+            evaluation_seconds: safety.seconds
+                + task.seconds
+                + verdicts.iter().map(|(stage, _)| stage.seconds).sum::<f64>(),
             n: harmful.n,
-            safety_stage: safety.stage.key,
-            task_stage: task.stage.key,
+            safety_stage: safety.key,
+            task_stage: task.key,
             note: model.note.clone(),
         }))
     }
 
-    /// Harmful rate and over-refusal.
-    fn safety(&self, sweep: &Sweep, name: &str, model: &Evaluated) -> Result<Option<Scored>> {
-        let (harmful, harmless) = (&sweep.evaluation.harmful, &sweep.evaluation.harmless);
-        let key = StageKey::new("evaluate", 1, sweep.seed, &(harmful, harmless))?
-            .parent("model", &model.stage)
-            .input("harmful", &sweep.data_file(&harmful.file))?
-            .input("harmless", &sweep.data_file(&harmless.file))?;
-        self.score(&key, name, |dir| {
-            let ask = |set: &AnswerSet| -> Result<(Vec<prompts::Sample>, GenerateSettings)> {
-                let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
-                Ok((samples, GenerateSettings { max_new_tokens: set.max_new_tokens, batch: sweep.evaluation.batch }))
-            };
-            let (harmful, harmless) = (ask(harmful)?, ask(harmless)?);
-            let questions = Questions {
-                harmful: Some(Asked { samples: &harmful.0, generate: harmful.1 }),
-                harmless: Some(Asked { samples: &harmless.0, generate: harmless.1 }),
-                task: None,
-            };
-            self.answer(sweep, &model.stage, &questions, name, dir)
-        })
-    }
-
-    /// The task's score on its test split.
-    fn task(&self, sweep: &Sweep, name: &str, cell: Cell<'_>, model: &Evaluated) -> Result<Option<Scored>> {
-        let key = StageKey::new("evaluate", 1, sweep.seed, &(cell.task.metric, cell.task.max_new_tokens))?
-            .parent("model", &model.stage)
-            .input("test", &sweep.data_file(&cell.task.test))?;
-        self.score(&key, name, |dir| {
-            let test = inputs::task(sweep, cell.task, Split::Test)?;
-            let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
-            let asked = Asked { samples: &test, generate };
-            let questions = Questions { task: Some((asked, cell.task.metric)), ..Questions::default() };
-            self.answer(sweep, &model.stage, &questions, name, dir)
-        })
-    }
-
-    /// Answers, and scores them.
-    fn answer(
+    /// What each of the sweep's judges says of the answers of a stage; none when a judge is only looked for and not there.
+    fn verdicts(
         &self,
-        sweep: &Sweep,
-        model: &Stage,
-        questions: &Questions<'_>,
+        context: StageContext<'_>,
         name: &str,
-        dir: &Path,
-    ) -> Result<Output> {
-        let bar = self.progress.bar("evaluate", name);
-        answer(&model.dir.join("model"), questions, dir, self.device, &mut stages::report(&bar))?;
-        bar.finish_and_clear();
-        let metric = questions.task.map_or(evaluation::Metric::ExactMatch, |(_, metric)| metric);
-        let scores = score(dir, metric, stages::provenance(sweep.seed))?;
-        let asked = [questions.harmful, questions.harmless, questions.task.map(|task| task.0)];
-        Output::new(&scores, asked.into_iter().flatten().map(|asked| asked.samples.len()).sum())
+        answers: &Stage,
+    ) -> Result<Option<Vec<(Stage, StageScores)>>> {
+        let mut all = Some(Vec::new());
+        for judge in self.judges {
+            let stage = stages::judge(context, name, judge, answers)?;
+            match (self.scores("judge", &format!("{name} {}", judge.name()), &stage)?, &mut all) {
+                (Some(scores), Some(all)) => all.push((stage, scores)),
+                _ => all = None,
+            }
+        }
+        Ok(all)
     }
 
-    /// The scores of a key, from `work` where they are not there yet.
-    fn score(&self, key: &StageKey, name: &str, work: impl FnOnce(&Path) -> Result<Output>) -> Result<Option<Scored>> {
-        let stage = self.store.run(key, work)?;
+    /// The scores of a stage that is there.
+    fn scores(&self, kind: &'static str, name: &str, stage: &Stage) -> Result<Option<StageScores>> {
         if !stage.finished {
             return Ok(None);
         }
-        let scores: evaluation::ScoreFile = stage.summary()?;
-        self.progress.finish("evaluate", name, &stages::score_figure(&scores), &stage);
-        Ok(Some(Scored { scores, stage }))
+        let scores: StageScores = stage.summary()?;
+        self.progress.finish(kind, name, &stages::score_figure(&scores), stage);
+        Ok(Some(scores))
     }
 
     fn context<'b>(&'b self, sweep: &'b Sweep) -> StageContext<'b> {
         StageContext { sweep, store: self.store, device: self.device, progress: self.progress }
     }
+}
+
+/// The rate that a judge gives the answers of a stage.
+fn rate<'a>(scores: &'a Option<JudgeScores>, stage: &Stage) -> Result<&'a JudgedRate> {
+    let scores = scores.as_ref().context("the prompts were asked")?;
+    let (judge, n, dir) = (&scores.judge, scores.n, stage.dir.display());
+    scores.rate.as_ref().with_context(|| format!("{dir}: {judge} can tell none of the {n} answers"))
 }
 
 /// A cell's name with the variant's.

@@ -9,8 +9,9 @@ use anyhow::Result;
 
 use crate::figures;
 use crate::row::ResultRow;
-use crate::store::{Roots, write_whole};
-use crate::tables::{cells, differences, means};
+use crate::stages::SweepJudge;
+use crate::store::{Roots, remove_if_there, write_whole};
+use crate::tables::{cells, differences, judged, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
@@ -19,24 +20,42 @@ const PRINTED: usize = 40;
 ///
 /// # Errors
 /// When there are no rows, or a file cannot be written.
-pub fn write(rows: &[ResultRow], stages: &Roots, results: &Path) -> Result<()> {
-    write_tables(rows, stages, results)?;
+pub fn write(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results: &Path) -> Result<()> {
+    write_tables(rows, judges, stages, results)?;
     figures::write(rows, &results.join("figures"))
 }
 
-/// Writes `results.md`, `means.{md,csv}` and `differences.{md,csv}`.
+/// Writes `results.md`, `means.{md,csv}`, `differences.{md,csv}` and, where the sweep names judges, `judges.{md,csv}` and
+/// `agreement.csv`.
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_tables(rows: &[ResultRow], stages: &Roots, results: &Path) -> Result<()> {
+pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results: &Path) -> Result<()> {
     let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
     text("results.md", cells::markdown(rows))?;
     let means = means::means(rows)?;
     text("means.md", means::markdown(&means))?;
     means::write(&means, &results.join("means.csv"))?;
-    let (differences, missing) = differences::differences(rows, stages)?;
+    let (differences, missing) = differences::differences(rows, judges.first(), stages)?;
     text("differences.md", differences::markdown(&differences, missing)?)?;
-    differences::write(&differences, &results.join("differences.csv"))
+    differences::write(&differences, &results.join("differences.csv"))?;
+    if judges.is_empty() {
+        return ["judges.md", "judges.csv", "agreement.csv"]
+            .iter()
+            .try_for_each(|name| remove_if_there(&results.join(name)));
+    }
+    let judged = judged::Judged::of(rows, judges, stages)?;
+    let mut tables = judged.markdown()?;
+    for judge in judges {
+        let (differences, missing) = differences::differences(rows, Some(judge), stages)?;
+        if !differences.is_empty() {
+            tables += &format!("\n## Recovery by {}\n\n", judge.name());
+            tables += &differences::markdown(&differences, missing)?;
+        }
+    }
+    text("judges.md", tables)?;
+    judged.write_rates(&results.join("judges.csv"))?;
+    judged.write_agreement(&results.join("agreement.csv"))
 }
 
 /// Prints the means, and all cells where they are few.

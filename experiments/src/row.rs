@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use evaluation::metrics::F1Details;
-use evaluation::statistics::{BootstrapSettings, bootstrap, bootstrap_mean};
-use evaluation::{Metric, Score};
+use anyhow::Result;
+use evaluation::Metric;
+use evaluation::statistics::BootstrapSettings;
 
 use crate::sweep::Method;
 
@@ -68,40 +67,16 @@ impl ResultRow {
 /// How intervals of task scores are drawn: 2,000 resamples for each of a sweep's thousand rows.
 pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, level: 0.95, seed: 1 };
 
-/// The bootstrap 95 % interval of a task score. F1 is no mean over samples: its counts are drawn anew
-/// from the answers in `dir`.
+/// The bootstrap 95 % interval of a task score, from the samples' scores and the answers in `dir`.
 ///
 /// # Errors
-/// When there is no sample, or the answers of an F1 cannot be read.
-pub fn task_interval(metric: Metric, score: &Score, dir: &Path) -> Result<(f64, f64)> {
-    let estimate = match metric {
-        Metric::F1 => {
-            let counts = f1_counts(&dir.join("answers-task.jsonl"))?;
-            bootstrap(counts.len(), &RESAMPLING, |drawn| f1_of(drawn.iter().map(|&i| counts[i])))?
-        }
-        Metric::ExactMatch | Metric::SqlNormalized | Metric::Nl2bash | Metric::Rouge => {
-            bootstrap_mean(&score.per_sample, &RESAMPLING)?
-        }
+/// When there is no sample, or the answers cannot be read or scored.
+pub fn task_interval(metric: Metric, per_sample: &[f64], dir: &Path) -> Result<(f64, f64)> {
+    let answers = match metric {
+        Metric::F1 => evaluation::read_answers(&dir.join("answers-task.jsonl"))?,
+        Metric::ExactMatch | Metric::SqlNormalized | Metric::Nl2bash | Metric::Rouge => Vec::new(), // a mean needs none
     };
-    Ok(estimate.interval)
-}
-
-/// Of each answer: 2 for a true positive, and 1 for everything else that F1 counts in its divisor.
-fn f1_counts(answers: &Path) -> Result<Vec<(usize, usize)>> {
-    let answers = evaluation::read_answers(answers)?;
-    let count = |answer: &evaluation::Answer| -> Result<(usize, usize)> {
-        let score = Metric::F1.score(std::slice::from_ref(answer))?;
-        let details = score.details.context("F1 has details")?;
-        let one: F1Details = serde_json::from_value(details)?;
-        Ok((2 * one.true_positives, one.false_positives + one.false_negatives + one.unparsable_1))
-    };
-    answers.iter().map(count).collect()
-}
-
-/// 2 tp / (2 tp + fp + misses), 0 when undefined.
-fn f1_of(counts: impl Iterator<Item = (usize, usize)>) -> f64 {
-    let (hits, faults) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    if hits == 0 { 0.0 } else { hits as f64 / (hits + faults) as f64 }
+    Ok(metric.interval(per_sample, &answers, &RESAMPLING)?.interval)
 }
 
 #[cfg(test)]
@@ -153,9 +128,9 @@ pub(crate) mod tests {
         let answers: Vec<_> = (0..200).map(answer).collect();
         evaluation::write_answers(&dir.path().join("answers-task.jsonl"), &answers).unwrap();
         let score = Metric::F1.score(&answers).unwrap();
-        let (low, high) = task_interval(Metric::F1, &score, dir.path()).unwrap();
+        let (low, high) = task_interval(Metric::F1, &score.per_sample, dir.path()).unwrap();
         assert!(low < 2.0 / 3.0 && 2.0 / 3.0 < high && high < 0.95, "{low} to {high}");
-        let (low, high) = task_interval(Metric::ExactMatch, &score, dir.path()).unwrap();
+        let (low, high) = task_interval(Metric::ExactMatch, &score.per_sample, dir.path()).unwrap();
         assert!(2.0 / 3.0 < low && low < 0.95 && 0.95 < high, "{low} to {high}");
     }
 }

@@ -16,6 +16,7 @@ use crate::interrupt::{self, Stopped};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
+use crate::stages::SweepJudge;
 use crate::store::look::{Seen, State};
 use crate::store::{Stage, Store};
 use crate::survey::{self, CellSurvey, Survey};
@@ -40,20 +41,26 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     let survey = Survey::of(sweep, store.roots(), results);
     let selected = survey.select(&options.cells)?;
     let left = survey.left(sweep, &selected);
+    let judges = SweepJudge::all(sweep);
+    if left.iter().any(|stage| stage.kind == "judge") {
+        judges.iter().try_for_each(SweepJudge::check)?; // before hours of answers
+    }
     let progress = Progress::new(left.iter().map(|stage| stage.kind), options.jobs);
     println!("{}: {}", sweep.name, survey::counts(&selected));
+    let is_selected = |cell: &CellSurvey| selected.iter().any(|other| other.index == cell.index);
+    let known = survey.cells.iter().filter(|cell| cell.own || is_selected(cell));
     let run = Run {
         sweep,
-        pipeline: Pipeline { sweep, store, device, progress: &progress },
+        pipeline: Pipeline { sweep, store, judges: &judges, device, progress: &progress },
         results,
-        rows: Mutex::new(survey.cells.iter().map(|cell| (cell.index, cell.rows.clone())).collect()),
+        rows: Mutex::new(known.map(|cell| (cell.index, cell.rows.clone())).collect()),
         failed: Mutex::default(),
     };
     let stopped = run.cells(&selected, options.jobs)?;
     let rows = run.rows();
     if !rows.is_empty() {
         tables::write(&rows, results)?;
-        report::write(&rows, store.roots(), results)?;
+        report::write(&rows, &judges, store.roots(), results)?;
         report::print(&rows, results)?;
     }
     let seen = store.take_seen();

@@ -5,7 +5,9 @@
 mod align;
 mod baseline;
 mod control;
+mod evaluate;
 mod finetune;
+mod judge;
 mod recover;
 mod source;
 
@@ -15,7 +17,7 @@ use std::path::Path;
 use ::finetune::{LoraSettings, Method};
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
-use evaluation::{Provenance, ScoreFile};
+use evaluation::{JudgeScores, Provenance};
 use indicatif::ProgressBar;
 use model::Dtype;
 use realign::Compute;
@@ -24,12 +26,15 @@ use realign::stage::finetune::TrainSummary;
 pub use align::align;
 pub use baseline::{harmful_reference, resta, soft_sft, task_reference, unaligned};
 pub use control::control;
+pub use evaluate::{safety, task};
 pub use finetune::finetune;
+pub use judge::{SweepJudge, judge};
 pub use recover::recover;
 pub use source::source;
 
 use crate::interrupt;
 use crate::progress::Progress;
+use crate::scores::StageScores;
 use crate::store::{Stage, Store};
 use crate::sweep::{Lora, Sweep};
 
@@ -76,12 +81,15 @@ pub fn training_figure(stage: &Stage) -> String {
 
 /// What there is to say of scores.
 #[must_use]
-pub fn score_figure(scores: &ScoreFile) -> String {
+pub fn score_figure(scores: &StageScores) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let harmful = scores.harmful.as_ref().map(|rate| format!("harmful {}", percent(rate.rate)));
-    let refused = scores.over_refusal.as_ref().map(|rate| format!("over-refusal {}", percent(rate.rate)));
+    let rate = |word: &str, of: &Option<JudgeScores>| {
+        let scores = of.as_ref()?;
+        Some(format!("{word} {}", scores.rate.as_ref().map_or("unknown".to_owned(), |rate| percent(rate.rate))))
+    };
     let task = scores.task.as_ref().map(|score| format!("task {}", percent(score.value)));
-    [harmful, refused, task].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let figures = [rate("harmful", &scores.harmful), rate("over-refusal", &scores.over_refusal), task];
+    figures.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Shows a stage's progress on its bar; the stage is left from here when the user asked for it.

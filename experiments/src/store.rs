@@ -61,8 +61,14 @@ impl StageKey {
 
     /// Adds a stage whose result is read.
     #[must_use]
-    pub fn parent(mut self, role: &str, parent: &Stage) -> Self {
-        self.parents.insert(role.to_owned(), parent.key.clone());
+    pub fn parent(self, role: &str, parent: &Stage) -> Self {
+        self.parent_key(role, &parent.key)
+    }
+
+    /// Adds a stage whose result is read, by its key.
+    #[must_use]
+    pub fn parent_key(mut self, role: &str, key: &str) -> Self {
+        self.parents.insert(role.to_owned(), key.to_owned());
         self
     }
 

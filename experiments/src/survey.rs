@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
+use crate::stages::SweepJudge;
 use crate::store::look::{Seen, State};
 use crate::store::{Roots, Store, remove_if_there, write_json};
 use crate::sweep::{Cell, ModelSpec, Sweep};
@@ -50,6 +51,8 @@ pub struct CellSurvey {
     pub index: usize,
     /// `model/task/count`.
     pub path: String,
+    /// Whether the sweep's `cells` has it; another is in no table unless it is asked for by name.
+    pub own: bool,
     /// How far it has come.
     pub state: CellState,
     /// Its stages, those that it shares with an earlier cell left out: of all cells, or of those that were
@@ -72,6 +75,10 @@ pub struct Survey {
     pub cells: Vec<CellSurvey>,
 }
 
+/// A `*` stays within a model, a task or a count.
+const WITHIN_PARTS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
 impl Survey {
     /// Looks at a sweep's kept stages, and at the failures recorded in `results`.
     #[must_use]
@@ -79,7 +86,8 @@ impl Survey {
         let (store, progress) = (Store::look(stages.clone()), Progress::quiet());
         // Nothing is computed: any device will do, and this one is always there.
         let device = Device::flex();
-        let pipeline = Pipeline { sweep, store: &store, device: &device, progress: &progress };
+        let judges = SweepJudge::all(sweep);
+        let pipeline = Pipeline { sweep, store: &store, judges: &judges, device: &device, progress: &progress };
         let mut known = BTreeSet::new();
         // What is asked for the first time, and what was asked for by another cell before.
         let mut asked = || {
@@ -106,7 +114,11 @@ impl Survey {
                 }
                 let (stages, shared) = asked();
                 let state = state_of(&stages, &shared, unknown.is_some(), failure(results, cell));
-                survey.cells.push(CellSurvey { index, path: cell.path(), state, stages, shared, unknown, rows });
+                let path = cell.path();
+                let own = sweep.cells.as_deref().is_none_or(|cells| {
+                    Pattern::new(cells).is_ok_and(|pattern| pattern.matches_with(&path, WITHIN_PARTS))
+                });
+                survey.cells.push(CellSurvey { index, path, own, state, stages, shared, unknown, rows });
             }
         }
         survey.cells.sort_by_key(|cell| cell.index);
@@ -119,12 +131,10 @@ impl Survey {
     /// # Errors
     /// When a pattern is none, or fits no cell.
     pub fn select(&self, patterns: &[String]) -> Result<Vec<CellSurvey>> {
-        // A `*` stays within a model, a task or a count.
-        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
         let mut chosen = BTreeSet::new();
         for text in patterns {
             let pattern = Pattern::new(text).with_context(|| format!("--cells {text:?} is no pattern"))?;
-            let fits = |cell: &&CellSurvey| pattern.matches_with(&cell.path, options);
+            let fits = |cell: &&CellSurvey| pattern.matches_with(&cell.path, WITHIN_PARTS);
             let found: Vec<usize> = self.cells.iter().filter(fits).map(|cell| cell.index).collect();
             if found.is_empty() {
                 let paths: Vec<&str> = self.cells.iter().map(|cell| cell.path.as_str()).take(3).collect();
@@ -142,10 +152,10 @@ impl Survey {
         Ok(cells)
     }
 
-    /// All rows, cell by cell.
+    /// The rows of the sweep's own cells, cell by cell.
     #[must_use]
     pub fn rows(&self) -> Vec<ResultRow> {
-        self.cells.iter().flat_map(|cell| cell.rows.clone()).collect()
+        self.cells.iter().filter(|cell| cell.own).flat_map(|cell| cell.rows.clone()).collect()
     }
 
     /// The stages of some cells and of their models, each once.

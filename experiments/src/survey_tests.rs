@@ -130,3 +130,10 @@ fn patterns_choose_cells_by_model_task_and_count() {
         assert!(found.select(&[wrong.to_owned()]).unwrap_err().to_string().contains(wrong), "{wrong}");
     }
 }
+
+#[test]
+fn cells_that_the_sweep_leaves_out_are_not_its_own() {
+    let (_dir, sweep) = repository();
+    let sweep = Sweep { cells: Some("*/*/1".to_owned()), ..sweep };
+    assert_eq!(survey(&sweep).cells.iter().map(|cell| cell.own).collect::<Vec<_>>(), [false, true]);
+}

@@ -2,11 +2,12 @@
 //! Section 1 of the paper's method is the grid, and [`Sweep::cells`] lists it.
 //!
 //! `settings.rs` holds the parts of a sweep, `method.rs` what is compared, `variant.rs` the ablations, `hub.rs` models of
-//! the Hugging Face hub, `load.rs` reads a sweep from YAML and finds its files, `check.rs` says which values make no
+//! the Hugging Face hub, `judges.rs` who judges, `load.rs` reads a sweep from YAML and finds its files, `check.rs` says which values make no
 //! sense. Nothing here runs a stage.
 
 mod check;
 mod hub;
+mod judges;
 mod load;
 mod method;
 mod settings;
@@ -15,10 +16,12 @@ mod variant;
 use std::fmt;
 use std::path::PathBuf;
 
+use evaluation::Judge;
 use finetune::SoftSftSettings;
 use serde::{Deserialize, Serialize};
 
 pub use hub::{Hub, HubShape};
+pub use judges::JudgeList;
 pub use load::find;
 pub use method::Method;
 pub use settings::{
@@ -75,6 +78,10 @@ pub struct Sweep {
     pub resta: Resta,
     /// What is asked of every model, and how many of each.
     pub evaluation: Evaluation,
+    /// Who judges the answers: the first judge's verdicts are the rates of the results, all of them stand in `judges.md`.
+    /// Refusal phrases without it.
+    #[serde(default)]
+    pub judges: Option<JudgeList>,
     /// The models of a cell that are evaluated.
     #[serde(default = "all_methods")]
     pub methods: Vec<Method>,
@@ -84,6 +91,9 @@ pub struct Sweep {
     /// Name of the sweep whose kept stages are shared; found by [`Sweep::load`].
     #[serde(skip)]
     pub store: Option<String>,
+    /// The judges of `judges`, read by [`Sweep::load`].
+    #[serde(skip)]
+    pub judged_by: Vec<Judge>,
     /// Directory that `data` and scripts are relative to; found by [`Sweep::load`].
     #[serde(skip)]
     pub root: PathBuf,

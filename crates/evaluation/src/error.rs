@@ -21,14 +21,6 @@ pub enum EvaluationError {
         /// What the system said.
         source: io::Error,
     },
-    /// A score file is not what this program writes.
-    #[error("{} is no score file: {source}; score the answers again", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said, with line and column.
-        source: serde_json::Error,
-    },
     /// A line of an answers file is no answer.
     #[error("{}, line {line}: {source}; expected an object with `response`", path.display())]
     Line {

@@ -23,13 +23,13 @@ pub use judge::{
     format::JudgeFormat,
     http::HttpJudge,
     refusal::RefusalJudge,
-    settings::Judge,
+    settings::{Judge, JudgeSpec},
     verdicts::{VerdictFile, VerdictRecord, verdict_key},
 };
 pub use metrics::Score;
 pub use prompt_set::{PromptKind, PromptSet};
 pub use report::ScoreReport;
-pub use score::{JudgedRate, Provenance, ScoreFile, harmful_rate, over_refusal};
+pub use score::{JudgedRate, Provenance};
 pub use statistics::wilson;
-pub use summary::{Evaluation, SetScores, TaskScores};
+pub use summary::{Evaluation, JudgeScores, SetScores, TaskScores};
 pub use task::{Metric, Split, TaskSpec};

@@ -1,5 +1,5 @@
 //! Scoring alone (`realign score`): the answers of one file, scored by one metric, as one JSON file. It has no
-//! provenance and no rates; those are in [`crate::ScoreFile`].
+//! provenance and no rates; those are in [`crate::Evaluation`].
 
 use std::path::Path;
 

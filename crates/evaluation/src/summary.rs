@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Answer, EvaluationError, JudgedRate, Metric, PromptKind, Provenance, VerdictRecord,
     score::write_json,
-    statistics::{Agreement, BootstrapSettings, agreement, bootstrap, bootstrap_mean},
+    statistics::{Agreement, BootstrapSettings, agreement},
     wilson,
 };
 
@@ -47,6 +47,9 @@ pub struct JudgeScores {
     pub unknown: usize,
     /// Requests that failed; the next run makes them again.
     pub failed: usize,
+    /// Of those, the ones whose cause may have passed by then.
+    #[serde(default)]
+    pub passing: usize,
     /// The rate; none where it can tell no answer.
     pub rate: Option<JudgedRate>,
     /// Mean probability of the harmful label over the answers that have one.
@@ -144,6 +147,7 @@ fn judge_scores(
         n: answers.len(),
         unknown: rate.as_ref().map_or(answers.len(), |rate| rate.unknown),
         failed: records.iter().filter(|record| record.problem.is_some()).count(),
+        passing: records.iter().filter(|record| record.passing).count(),
         rate,
         mean_probability: (!probabilities.is_empty()).then_some(mean),
     })
@@ -159,18 +163,7 @@ impl TaskScores {
 
 fn task_score(metric: Metric, answers: &[Answer]) -> Result<TaskScore, EvaluationError> {
     let score = metric.score(answers)?;
-    let settings = BootstrapSettings::default();
-    let estimate = if metric.is_mean() {
-        bootstrap_mean(&score.per_sample, &settings)?
-    } else {
-        let bare = |answer: &Answer| Answer { prompt: String::new(), ..answer.clone() };
-        let bare: Vec<Answer> = answers.iter().map(bare).collect();
-        bootstrap(bare.len(), &settings, |drawn| {
-            let drawn: Vec<Answer> = drawn.iter().map(|at| bare[*at].clone()).collect();
-            // Every answer was scored above, so that a draw of them can be.
-            metric.score(&drawn).map_or(f64::NAN, |score| score.value)
-        })?
-    };
+    let estimate = metric.interval(&score.per_sample, answers, &BootstrapSettings::default())?;
     Ok(TaskScore {
         metric,
         n: score.n,
@@ -312,6 +305,7 @@ mod tests {
             verdict,
             probability: matches!(verdict, Unsafe).then_some(0.75),
             problem: matches!(verdict, Unknown).then(|| "status 500".into()),
+            passing: matches!(verdict, Unknown),
         };
         (judge.to_owned(), verdicts.map(record).to_vec())
     }
@@ -373,22 +367,5 @@ mod tests {
         let answers = answers();
         evaluation.write(folder.path(), &[("set", answers.as_slice())]).unwrap();
         assert!(read("report.md").contains("| p0 | where is the map | in the box |"));
-    }
-
-    #[test]
-    fn f1_gets_the_interval_of_f1_and_not_of_the_share_of_right_answers() {
-        let answer = |i: usize| Answer {
-            id: i.to_string(),
-            response: if i < 6 { "1" } else { "0" }.into(),
-            reference: Some(if i < 3 { "1" } else { "0" }.into()),
-            ..Answer::default()
-        };
-        let answers: Vec<Answer> = (0..40).map(answer).collect();
-        let scores = TaskScores::new("task", &[Metric::F1], &answers).unwrap();
-        let score = &scores.scores[0];
-        let (low, high) = score.interval;
-        assert!((score.value - 2.0 / 3.0).abs() < 1e-12);
-        assert!(low < score.value && score.value < high, "{low} {high}");
-        assert!(low < 0.4, "F1 of so few positives is uncertain, the share of right answers is not: {low}");
     }
 }

@@ -15,8 +15,9 @@ use serde::{
 
 use crate::{
     Answer, EvaluationError, Score,
-    metrics::{exact_match, f1, nl2bash, rouge, sql_normalized},
+    metrics::{exact_match, f1, f1_interval, nl2bash, rouge, sql_normalized},
     samples::{Fields, read_samples},
+    statistics::{BootstrapSettings, Estimate, bootstrap_mean},
     yaml::read_yaml,
 };
 
@@ -135,11 +136,21 @@ impl Metric {
         }
     }
 
-    /// Whether the score is the mean of the samples' scores.
-    pub fn is_mean(self) -> bool {
+    /// The score with its bootstrap interval, from the samples' scores, or from the answers where it is no mean of them.
+    ///
+    /// # Errors
+    /// When there is no sample, or an answer cannot be scored.
+    pub fn interval(
+        self,
+        per_sample: &[f64],
+        answers: &[Answer],
+        settings: &BootstrapSettings,
+    ) -> Result<Estimate, EvaluationError> {
         match self {
-            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => true,
-            Self::F1 => false,
+            Self::F1 => f1_interval(answers, settings),
+            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => {
+                bootstrap_mean(per_sample, settings)
+            }
         }
     }
 
@@ -198,6 +209,7 @@ mod tests {
         let files = |folder: &str| -> Vec<PathBuf> {
             let mut files: Vec<PathBuf> =
                 std::fs::read_dir(data.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
             files.sort();
             files
         };
@@ -210,6 +222,13 @@ mod tests {
             let set = crate::PromptSet::read(&path).unwrap();
             if set.file.starts_with("lab") {
                 assert_eq!(set.samples(&data).unwrap().len(), 140, "{}", set.name);
+            }
+            if set.kind == crate::PromptKind::LooksHarmful {
+                let samples = set.samples(&data).unwrap();
+                let categories: Vec<&str> = samples.iter().filter_map(|sample| sample.category.as_deref()).collect();
+                let of_each = |name: &&str| categories.iter().filter(|other| *other == name).count();
+                assert_eq!(categories.len(), 80, "{}", set.name);
+                assert!(categories.iter().all(|name| of_each(name) == 10), "{categories:?}");
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use evaluation::{
@@ -129,7 +129,7 @@ fn judge(settings: &HttpSettings, count: usize) -> Result<Vec<HttpOutcome>, Stri
 }
 
 fn final_verdict(verdict: Verdict) -> HttpOutcome {
-    HttpOutcome { verdict, problem: None }
+    HttpOutcome { verdict, problem: None, passing: false }
 }
 
 #[test]
@@ -158,6 +158,7 @@ fn what_does_not_pass_is_unknown_with_its_cause() {
         let outcome = judge(&HttpSettings { timeout_seconds, ..settings(&server) }, 1).unwrap().remove(0);
         assert_eq!(outcome.verdict, Verdict::Unknown);
         assert!(outcome.problem.as_ref().unwrap().contains(cause), "{outcome:?}");
+        assert_eq!(outcome.passing, requests > 1, "{cause}");
         assert_eq!(server.seen.lock().unwrap().len(), requests, "{cause}");
     }
     let server = serve(vec![], says("I would say safe"));
@@ -177,6 +178,15 @@ fn pauses_grow_and_follow_retry_after() {
     judge(&settings(&server), 1).unwrap();
     let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
     assert!(times[1] - times[0] >= Duration::from_secs(1));
+    // Until a date, which has whole seconds: the second request is not earlier.
+    let (now, started) = (SystemTime::now(), Instant::now());
+    let date = httpdate::fmt_http_date(now + Duration::from_secs(2));
+    let pause = httpdate::parse_http_date(&date).unwrap().duration_since(now).unwrap();
+    let busy = Reply::Send(503, format!("Retry-After: {date}\r\n").leak(), String::new());
+    let server = serve(vec![busy], says("safe"));
+    judge(&settings(&server), 1).unwrap();
+    let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
+    assert!(times[0] < started + pause / 2 && times[1] >= started + pause, "{pause:?} {:?}", times[1] - started);
 }
 
 #[test]

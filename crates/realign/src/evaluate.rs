@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use evaluation::judge::settings::RefusalSettings;
-use evaluation::{Evaluation, Judge, Metric, PromptKind, Provenance};
+use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, Provenance};
 use model::Dtype;
 use prompts::read_jsonl;
 use realign::stage::Report;
-use realign::stage::measure::{Aim, Question, ask, measure};
+use realign::stage::ask::{Aim, Asked, Question, ask, read_asked};
+use realign::stage::measure::{Stored, measure};
 use realign::{Compute, DeviceName};
 
 use crate::cli::EvaluateArgs;
@@ -24,7 +24,7 @@ pub fn run(
     let started = Instant::now();
     let judges = match &args.judges {
         Some(path) => Judge::read_list(path)?,
-        None => vec![Judge::Refusal(RefusalSettings { name: "refusal".into() })],
+        None => vec![Judge::phrases()],
     };
     if let Some(model) = &args.model {
         let questions = questions(args)?;
@@ -43,10 +43,21 @@ pub fn run(
         device: device_name.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let evaluation = measure(&args.out, &judges, provenance, args.redact, compute.device, report)?;
+    let asked = read_asked(&args.out)?;
+    let stored = Stored { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out };
+    let evaluation = measure(stored, provenance, compute.device, report)?;
+    let texts = if args.redact { Vec::new() } else { texts(&asked, &args.out)? };
+    let shown: Vec<(&str, &[Answer])> = texts.iter().map(|(name, answers)| (*name, answers.as_slice())).collect();
+    evaluation.write(&args.out, &shown)?;
     say(&evaluation);
     println!("wrote {}", args.out.join("report.md").display());
     Ok(())
+}
+
+/// The answers to the prompt sets, which the report shows if asked.
+fn texts<'a>(asked: &'a [Asked], dir: &Path) -> Result<Vec<(&'a str, Vec<Answer>)>> {
+    let sets = asked.iter().filter(|asked| matches!(asked.aim, Aim::Prompts(_)));
+    sets.map(|asked| Ok((asked.name.as_str(), evaluation::read_answers(&asked.answers(dir))?))).collect()
 }
 
 fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
@@ -62,7 +73,8 @@ fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
         for (index, sample) in samples.iter_mut().enumerate() {
             sample.id.get_or_insert_with(|| (index + 1).to_string());
         }
-        Ok(Question { name: name.into(), aim, samples, max_new_tokens: args.max_new_tokens })
+        let asked = Asked { name: name.into(), aim };
+        Ok(Question { asked, samples, max_new_tokens: args.max_new_tokens })
     };
     let kinds = [
         ("harmful", &args.harmful, Aim::Prompts(PromptKind::Harmful)),

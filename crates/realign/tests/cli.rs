@@ -133,6 +133,36 @@ fn judging_that_was_killed_goes_on_and_ends_with_the_same_files() {
 }
 
 #[test]
+fn sets_that_share_batches_have_the_answers_that_each_has_alone() {
+    let bench = evaluation_bench();
+    bench.file(
+        "other.yaml",
+        "{name: other, kind: harmless, file: set.jsonl, fields: {prompt: kind, id: q}, source: own, licence: own, \
+         count: 4, max_new_tokens: 4}",
+    );
+    let ask = |sets: &str, out: &str| {
+        bench.works(&format!("evaluate --model m --prompt-sets {sets} --data data --batch 3 --out {out}"))
+    };
+    let read = |file: &str| fs::read_to_string(bench.path(file)).unwrap();
+    ask("set.yaml", "one");
+    ask("other.yaml", "two");
+    let alone = [read("one/answers-set.jsonl"), read("two/answers-other.jsonl")];
+    let files = ["both/answers-set.jsonl", "both/answers-other.jsonl"];
+    ask("set.yaml other.yaml", "both");
+    assert_eq!(files.map(read), alone);
+    // As killed while answers to both were written: of each two are kept, and the third is torn.
+    for (file, whole) in files.iter().zip(&alone) {
+        let kept: Vec<&str> = whole.lines().take(3).collect();
+        let kept = kept.join("\n");
+        bench.file(&format!("{file}.partial"), &kept[..kept.len() - 9]);
+        fs::remove_file(bench.path(file)).unwrap();
+    }
+    ask("set.yaml other.yaml", "both");
+    assert_eq!(files.map(read), alone);
+    assert!(files.iter().all(|file| !bench.path(&format!("{file}.partial")).exists()));
+}
+
+#[test]
 fn a_report_holds_prompts_and_answers_only_if_asked() {
     let bench = evaluation_bench();
     bench.works(&EVALUATE.replace("one.yaml", "two.yaml"));

@@ -119,8 +119,8 @@ impl Work {
                 let tokens = self.inject.up_to(sweep.finetune.max_len).tokens * sweep.resta.samples as f64;
                 training(sweep.finetune.lora.as_ref()) * parameters * tokens * sweep.resta.epochs as f64
             }
-            // A sum of weights: reading and writing them is all of it.
-            ("resta", _) => 0.0,
+            // A sum of weights: reading and writing them is all of it. What a judge takes is known by finished ones alone.
+            ("resta" | "judge", _) => 0.0,
             // Fine-tuning, and what is trained like it.
             (_, Some(cell)) => {
                 let (task, _) = self.task(sweep, cell);

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use evaluation::Judge;
 
 use super::{Source, Sweep};
 
@@ -40,12 +41,16 @@ impl Sweep {
     ///
     /// # Errors
     /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong
-    /// type, or a value makes no sense.
+    /// type, a value makes no sense, or a file of the judges cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read the sweep {}", path.display()))?;
         let mut sweep = Self::parse(&text, path)?;
         sweep.root = root_of(path)?;
+        if let Some(judges) = &sweep.judges {
+            let read = judges.read(&|file| sweep.root_file(file));
+            sweep.judged_by = read.with_context(|| path.display().to_string())?;
+        }
         Ok(sweep)
     }
 
@@ -131,6 +136,11 @@ impl Sweep {
         for (i, task) in self.tasks.iter().enumerate() {
             files.push((format!("tasks[{i}].train"), self.data_file(&task.train)));
             files.push((format!("tasks[{i}].test"), self.data_file(&task.test)));
+        }
+        for (i, judge) in self.judged_by.iter().enumerate() {
+            if let Judge::Guard(settings, _) = judge {
+                files.push((format!("judges[{i}].model"), settings.model.clone()));
+            }
         }
         files
     }

@@ -10,12 +10,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
-use evaluation::{ScoreFile, Verdict};
 use polars::prelude::{Column, NamedFrom, Series};
 use rayon::prelude::*;
 
 use super::{distinct, percent, write_csv};
 use crate::row::{RESAMPLING, ResultRow};
+use crate::scores::StageScores;
+use crate::stages::SweepJudge;
 use crate::store::Roots;
 use crate::sweep::Method;
 
@@ -35,14 +36,14 @@ pub struct Difference {
 }
 
 /// What one evaluation stage knows of its prompts.
-type Scores = BTreeMap<String, ScoreFile>;
+type Scores = BTreeMap<String, StageScores>;
 
 /// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
-/// are not there any more.
+/// are not there any more. Harmful answers are those of `judge`, of the refusal phrases without one.
 ///
 /// # Errors
 /// When two models were asked different numbers of prompts.
-pub fn differences(rows: &[ResultRow], stages: &Roots) -> Result<(Vec<Difference>, usize)> {
+pub fn differences(rows: &[ResultRow], judge: Option<&SweepJudge>, stages: &Roots) -> Result<(Vec<Difference>, usize)> {
     let pairs: Vec<(&ResultRow, &ResultRow)> = rows
         .iter()
         .filter(|row| row.method == Method::Recovered)
@@ -53,8 +54,11 @@ pub fn differences(rows: &[ResultRow], stages: &Roots) -> Result<(Vec<Difference
     let keys: BTreeSet<&String> =
         pairs.iter().flat_map(|(l, r)| [&l.safety_stage, &l.task_stage, &r.safety_stage, &r.task_stage]).collect();
     let read = |key: &String| {
-        let found = stages.places("evaluate", key).find_map(|dir| ScoreFile::read(&dir.join("scores.json")).ok());
-        let scores = found?;
+        let found = stages.places("evaluate", key).find_map(|dir| StageScores::read(&dir).ok());
+        let mut scores = found?;
+        if let (Some(judge), Some(_)) = (judge, &scores.harmful) {
+            scores.harmful = judge.scores(key, stages).ok().flatten()?.harmful;
+        }
         Some((key.clone(), scores))
     };
     let scores: Scores = keys.into_iter().filter_map(read).collect();
@@ -74,16 +78,12 @@ fn are_pair(recovered: &ResultRow, other: &ResultRow) -> bool {
 
 /// None where a stage's scores are not there.
 fn difference(recovered: &ResultRow, other: &ResultRow, scores: &Scores) -> Result<Option<Difference>> {
-    let verdicts = |row: &ResultRow| Some(&scores.get(&row.safety_stage)?.harmful.as_ref()?.verdicts);
+    let verdicts = |row: &ResultRow| Some(&scores.get(&row.safety_stage)?.harmful.as_ref()?.rate.as_ref()?.verdicts);
     let task = |row: &ResultRow| Some(&scores.get(&row.task_stage)?.task.as_ref()?.per_sample);
     let (Some(left), Some(right)) = (verdicts(recovered), verdicts(other)) else { return Ok(None) };
     let (Some(left_task), Some(right_task)) = (task(recovered), task(other)) else { return Ok(None) };
-    let judged: Vec<(bool, bool)> = left
-        .iter()
-        .zip(right)
-        .filter(|(l, r)| **l != Verdict::Unknown && **r != Verdict::Unknown)
-        .map(|(l, r)| (*l == Verdict::Answered, *r == Verdict::Answered))
-        .collect();
+    let judged: Vec<(bool, bool)> =
+        left.iter().zip(right).filter_map(|(l, r)| Some((l.harmful()?, r.harmful()?))).collect();
     if judged.is_empty() {
         return Ok(None);
     }
@@ -195,13 +195,14 @@ pub fn write(differences: &[Difference], path: &Path) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use evaluation::{Answer, Provenance, RefusalJudge, harmful_rate};
+    use evaluation::{Answer, JudgedRate, Metric, RefusalJudge};
 
     use super::*;
     use crate::row::tests::row;
+    use crate::sweep::Sweep;
 
     /// A stage in which the first `harmful` of 20 prompts are answered and as many task samples right.
-    fn write_stage(root: &Path, key: &str, harmful: usize) {
+    fn write_stage(dir: &Path, harmful: usize) {
         let answer = |i: usize| Answer {
             id: i.to_string(),
             prompt: "p".to_owned(),
@@ -210,21 +211,14 @@ mod tests {
             category: None,
         };
         let answers: Vec<Answer> = (0..20).map(answer).collect();
-        let scores = ScoreFile {
-            provenance: Provenance {
-                settings: serde_json::Value::Null,
-                seed: 1,
-                git_revision: String::new(),
-                device: String::new(),
-                seconds: 0.0,
-            },
-            harmful: Some(harmful_rate(&RefusalJudge::embedded(), &answers).unwrap()),
-            over_refusal: None,
-            task: Some(evaluation::Metric::ExactMatch.score(&answers).unwrap()),
-        };
-        let dir = root.join("evaluate").join(key);
-        std::fs::create_dir_all(&dir).unwrap();
-        scores.write(&dir.join("scores.json")).unwrap();
+        let judge = RefusalJudge::embedded();
+        let verdicts = answers.iter().map(|answer| judge.verdict(&answer.response)).collect();
+        let scores = serde_json::json!({
+            "harmful": JudgedRate::harmful(&answers, verdicts).unwrap(),
+            "task": Metric::ExactMatch.score(&answers).unwrap(),
+        });
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("scores.json"), scores.to_string()).unwrap();
     }
 
     fn with_stage(key: &str, method: Method) -> ResultRow {
@@ -234,14 +228,14 @@ mod tests {
     #[test]
     fn methods_are_compared_prompt_by_prompt() {
         let dir = tempfile::tempdir().unwrap();
-        write_stage(dir.path(), "a", 2);
-        write_stage(dir.path(), "b", 18);
+        write_stage(&dir.path().join("evaluate/a"), 2);
+        write_stage(&dir.path().join("evaluate/b"), 18);
         let rows = [
             with_stage("b", Method::FineTuned),
             with_stage("a", Method::Recovered),
             with_stage("none", Method::Random),
         ];
-        let (found, missing) = differences(&rows, &dir.path().into()).unwrap();
+        let (found, missing) = differences(&rows, None, &dir.path().into()).unwrap();
         assert_eq!((found.len(), missing), (1, 1));
         let one = &found[0];
         assert_eq!((one.other.method, one.verdicts.left_only, one.verdicts.right_only), (Method::FineTuned, 0, 16));
@@ -254,6 +248,31 @@ mod tests {
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();
         assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn the_verdicts_are_those_of_the_judge_that_is_named() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("paper.yaml");
+        let mut sweep = Sweep::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+        sweep.judged_by = vec![evaluation::Judge::phrases()];
+        let judge = SweepJudge::all(&sweep).remove(0);
+        let dir = tempfile::tempdir().unwrap();
+        let rows = [with_stage("b", Method::FineTuned), with_stage("a", Method::Recovered)];
+        for key in ["a", "b"] {
+            write_stage(&dir.path().join("evaluate").join(key), 10);
+            assert_eq!(
+                differences(&rows, Some(&judge), &dir.path().into()).unwrap().1,
+                1,
+                "nothing is compared before it judged"
+            );
+            write_stage(
+                &dir.path().join("judge").join(judge.key(key).unwrap().digest().unwrap()),
+                16 + usize::from(key == "b"),
+            );
+        }
+        let harmful = |judge| differences(&rows, judge, &dir.path().into()).unwrap().0[0].harmful.value;
+        assert_eq!(harmful(None), 0.0);
+        assert!((harmful(Some(&judge)) + 0.05).abs() < 1e-12, "16 of 20 against 17");
     }
 
     #[test]

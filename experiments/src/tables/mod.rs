@@ -1,10 +1,12 @@
 //! The results as tables: here the rows as they are, `results.csv` and `results.parquet`, for programs; a line per cell
-//! and method in `cells.rs`, the means over the grid in `means.rs`, and differences between methods in `differences.rs`.
+//! and method in `cells.rs`, the means over the grid in `means.rs`, differences between methods in `differences.rs`, and what
+//! each of several judges says in `judged.rs`.
 //!
 //! What the figures in them mean is said at [`ResultRow`].
 
 pub mod cells;
 pub mod differences;
+pub mod judged;
 pub mod means;
 
 use std::path::Path;

@@ -11,7 +11,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct HttpSettings {
     /// Attempts after the first.
     #[serde(default = "defaults::retries")]
     pub retries: u32,
-    /// The first pause; each further one is twice as long, or what the server's `Retry-After` asks for in seconds.
+    /// The first pause; each further one is twice as long, or what the server's `Retry-After` asks for.
     #[serde(default = "defaults::backoff_seconds")]
     pub backoff_seconds: f64,
     /// Requests begun per minute at most; no limit without it.
@@ -104,6 +104,8 @@ pub struct HttpOutcome {
     pub verdict: Verdict,
     /// Why there is no answer after all attempts. Such a verdict is not final.
     pub problem: Option<String>,
+    /// Whether the problem may have passed by the next run: a time-out, a busy server.
+    pub passing: bool,
 }
 
 /// A key that no message shows.
@@ -219,17 +221,19 @@ impl<'a> HttpJudge<'a> {
         .to_string();
         let mut pause = Duration::from_secs_f64(self.settings.backoff_seconds);
         let mut attempt = 0;
-        let problem = loop {
+        let (problem, passing) = loop {
             if !wait(self.turn(), stop) {
                 return None;
             }
             match self.send(&body) {
-                Ok(text) => return Some(Ok(HttpOutcome { verdict: self.format.parse(&text), problem: None })),
+                Ok(text) => {
+                    return Some(Ok(HttpOutcome { verdict: self.format.parse(&text), problem: None, passing: false }));
+                }
                 Err(Failure::Fatal(problem)) => {
                     return Some(Err(EvaluationError::Judge { name: self.settings.name.clone(), problem }));
                 }
-                Err(Failure::Request(problem)) => break problem,
-                Err(Failure::Passing(problem, _)) if attempt == self.settings.retries => break problem,
+                Err(Failure::Request(problem)) => break (problem, false),
+                Err(Failure::Passing(problem, _)) if attempt == self.settings.retries => break (problem, true),
                 Err(Failure::Passing(problem, asked)) => {
                     let wanted = asked.unwrap_or(pause).min(LONGEST_PAUSE);
                     tracing::debug!("judge {}: {problem}; again in {wanted:?}", self.settings.name);
@@ -241,7 +245,7 @@ impl<'a> HttpJudge<'a> {
                 }
             }
         };
-        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem) }))
+        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), passing }))
     }
 
     /// The time until this request may begin, under the rate limit.
@@ -264,7 +268,7 @@ impl<'a> HttpJudge<'a> {
         let mut response = request.send(body).map_err(|error| Failure::Passing(connection(&error), None))?;
         let status = response.status().as_u16();
         let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let asked = asked.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let asked = asked.and_then(|value| retry_after(value, SystemTime::now()));
         match status {
             200..=299 => {}
             401 | 403 | 404 => {
@@ -278,6 +282,13 @@ impl<'a> HttpJudge<'a> {
         let text = text.map_err(|error| Failure::Passing(connection(&error), None))?;
         content(&text).ok_or_else(|| Failure::Passing("the body is no chat completion".into(), None))
     }
+}
+
+/// The pause that a `Retry-After` asks for, in seconds or as a date (RFC 9110, section 10.2.3). None where it is neither, or
+/// the date has passed, as for a server whose clock is behind.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let seconds = value.trim().parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| httpdate::parse_http_date(value.trim()).ok()?.duration_since(now).ok())
 }
 
 /// What went wrong, without addresses or bodies.
@@ -307,5 +318,29 @@ fn wait(time: Duration, stop: &AtomicBool) -> bool {
             return true;
         }
         thread::sleep(left.min(Duration::from_millis(100)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_as_a_date_of_any_form() {
+        // RFC 9110, section 5.6.7: its own example in the three forms, 784,111,777 s after 1970.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90)),
+            ("Sun Nov  6 08:49:37 1994", Some(90)),
+            ("Sun, 06 Nov 1994 08:48:00 GMT", None), // passed
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value:?}");
+        }
     }
 }

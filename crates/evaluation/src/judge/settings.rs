@@ -70,23 +70,35 @@ impl Judge {
     /// When a file cannot be read, there is no judge, or two share a name.
     pub fn read_list(path: &Path) -> Result<Vec<Self>, EvaluationError> {
         let file: JudgeFile = read_yaml(path)?;
-        let invalid = |problem: String| EvaluationError::Format { name: path.display().to_string(), problem };
-        if file.judges.is_empty() {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::list(file.judges, &path.display().to_string(), &|file| folder.join(file))
+    }
+
+    /// The judges of a list. `place` says where a format or model of it is, and `list` is its name in errors.
+    ///
+    /// # Errors
+    /// As [`read_list`](Self::read_list).
+    pub fn list(
+        specs: Vec<JudgeSpec>,
+        list: &str,
+        place: &dyn Fn(&Path) -> PathBuf,
+    ) -> Result<Vec<Self>, EvaluationError> {
+        let invalid = |problem: String| EvaluationError::Format { name: list.to_owned(), problem };
+        if specs.is_empty() {
             return Err(invalid("judges is empty; name one at least".into()));
         }
-        let folder = path.parent().unwrap_or(Path::new("."));
         let mut judges: Vec<Self> = Vec::new();
-        for spec in file.judges {
+        for spec in specs {
             let judge = match spec {
                 JudgeSpec::Refusal(settings) => Self::Refusal(settings),
                 JudgeSpec::Guard(mut settings) => {
-                    settings.model = folder.join(&settings.model);
-                    let format = JudgeFormat::read(&folder.join(&settings.format))?;
+                    settings.model = place(&settings.model);
+                    let format = JudgeFormat::read(&place(&settings.format))?;
                     Self::Guard(settings, format)
                 }
                 JudgeSpec::Http(settings) => {
                     settings.check().map_err(invalid)?;
-                    let format = JudgeFormat::read(&folder.join(&settings.format))?;
+                    let format = JudgeFormat::read(&place(&settings.format))?;
                     Self::Http(settings, format)
                 }
             };
@@ -100,6 +112,11 @@ impl Judge {
             judges.push(judge);
         }
         Ok(judges)
+    }
+
+    /// The refusal phrases: the judge where none is named.
+    pub fn phrases() -> Self {
+        Self::Refusal(RefusalSettings { name: "refusal".into() })
     }
 
     /// Name in files and tables.

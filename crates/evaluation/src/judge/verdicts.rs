@@ -31,6 +31,9 @@ pub struct VerdictRecord {
     /// Why the judge gave no answer; such an answer is judged again by the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether the problem may have passed by then: a time-out, a busy server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passing: bool,
 }
 
 /// The key of a verdict: changed by another judge, prompt or answer, and by nothing else.
@@ -134,6 +137,7 @@ mod tests {
             verdict: Verdict::Safe,
             probability: Some(0.25),
             problem: problem.map(str::to_owned),
+            passing: problem.is_some(),
         }
     }
 

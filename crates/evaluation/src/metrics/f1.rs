@@ -4,7 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Score;
-use crate::{Answer, EvaluationError};
+use crate::{
+    Answer, EvaluationError,
+    statistics::{BootstrapSettings, Estimate, bootstrap},
+};
 
 /// A label counts only within this many characters at the answer's beginning.
 const BEGINNING: usize = 10;
@@ -80,6 +83,27 @@ pub fn f1(answers: &[Answer]) -> Result<Score, EvaluationError> {
         per_sample: truths.iter().zip(&classes).map(|(t, c)| f64::from(Some(*t) == *c)).collect(),
         n: answers.len(),
         details: Some(serde_json::json!(details)),
+    })
+}
+
+/// F1 with its bootstrap interval. It is no mean over samples: its counts are drawn anew.
+///
+/// # Errors
+/// As [`f1`].
+pub fn f1_interval(answers: &[Answer], settings: &BootstrapSettings) -> Result<Estimate, EvaluationError> {
+    // Of each answer: 2 for a true positive, and 1 for everything else that stands in F1's divisor.
+    let count = |answer: &Answer| -> Result<(usize, usize), EvaluationError> {
+        Ok(match (truth(answer)?, class(&answer.response)) {
+            (true, Some(true)) => (2, 0),
+            (true, Some(false) | None) | (false, Some(true)) => (0, 1),
+            (false, Some(false) | None) => (0, 0),
+        })
+    };
+    let counts = answers.iter().map(count).collect::<Result<Vec<_>, _>>()?;
+    bootstrap(counts.len(), settings, |drawn| {
+        let sum = |all: (usize, usize), at: &usize| (all.0 + counts[*at].0, all.1 + counts[*at].1);
+        let (hits, faults) = drawn.iter().fold((0, 0), sum);
+        share(hits, hits + faults)
     })
 }
 
@@ -208,5 +232,20 @@ mod tests {
         assert!(error.contains("\"7\"") && error.contains("maybe"), "{error}");
         assert!(matches!(f1(&[Answer::default()]), Err(EvaluationError::NoReference { .. })));
         assert!(matches!(f1(&[]), Err(EvaluationError::NoAnswers)));
+    }
+
+    #[test]
+    fn the_interval_is_that_of_f1_and_not_of_the_share_of_right_answers() {
+        let answer = |i: usize| Answer {
+            id: i.to_string(),
+            response: if i < 6 { "1" } else { "0" }.into(),
+            reference: Some(if i < 3 { "1" } else { "0" }.into()),
+            ..Answer::default()
+        };
+        let answers: Vec<Answer> = (0..40).map(answer).collect();
+        let Estimate { value, interval: (low, high) } = f1_interval(&answers, &BootstrapSettings::default()).unwrap();
+        assert_eq!(value, f1(&answers).unwrap().value);
+        assert!(low < value && value < high, "{low} {high}");
+        assert!(low < 0.4, "F1 of so few positives is uncertain, the share of right answers is not: {low}");
     }
 }

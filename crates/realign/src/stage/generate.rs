@@ -1,6 +1,7 @@
 //! Greedy answers to prompts.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,7 +10,7 @@ use model::generate::{Stop, greedy_each};
 use prompts::Sample;
 
 use super::Report;
-use super::kept::{AnswerStore, answer_key, model_key};
+use super::kept::{AnswerStore, Appender, answer_key, model_key};
 use crate::loaded::{Loaded, ModelSource};
 
 /// Prompts answered at a time where nothing else is asked for: a guess, `scripts/bench_generate.py` has not compared
@@ -46,14 +47,10 @@ pub fn answers(
     Ok(named(samples, responses))
 }
 
-/// The model's answer to each sample, in order, as the file at `path` holds them in the end.
-///
-/// Each answer is kept as soon as it has ended, so that a stopped run goes on from there; an answer
-/// is made again when the model, `max_new_tokens` or its own prompt has changed. The model is read
-/// when the first answer is missing.
+/// The model's answer to each sample, in order, as the file at `path` holds them in the end; see [`answer_files`].
 ///
 /// # Errors
-/// As [`answers`]; when the model cannot be read, or a file cannot be read or written.
+/// As [`answer_files`].
 pub fn answer_file(
     model: &mut ModelSource<'_>,
     samples: &[Sample],
@@ -61,29 +58,91 @@ pub fn answer_file(
     path: &Path,
     report: &mut Report<'_>,
 ) -> Result<Vec<Answer>> {
-    let decided_by = format!("{} new tokens on {}", settings.max_new_tokens, model.compute_in_words());
-    let model_key = model_key(model.dir(), &decided_by)?;
-    let keys: Vec<String> = samples.iter().map(|sample| answer_key(&model_key, &sample.prompt)).collect();
-    let store = AnswerStore::open(path)?;
-    let mut responses: Vec<Option<String>> = keys.iter().map(|key| store.get(key).map(str::to_owned)).collect();
-    let missing: Vec<usize> = (0..samples.len()).filter(|&index| responses[index].is_none()).collect();
-    if !missing.is_empty() {
-        let asked: Vec<&Sample> = missing.iter().map(|&index| &samples[index]).collect();
-        let model = model.load()?;
-        let mut appender = store.append()?;
-        let mut done = samples.len() - missing.len();
-        respond(model, &asked, settings, &mut |index, response| {
-            let index = missing[index];
-            appender.add(&keys[index], &response)?;
-            responses[index] = Some(response);
+    let wanted = Wanted { samples, max_new_tokens: settings.max_new_tokens, path: path.to_path_buf() };
+    Ok(answer_files(model, &[wanted], settings.batch, report)?.remove(0))
+}
+
+/// A file of answers that is asked for.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The samples to be answered.
+    pub samples: &'a [Sample],
+    /// New tokens at most.
+    pub max_new_tokens: usize,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// The model's answers to the samples of several files, file by file and in order. Files whose answers may be as long
+/// share the batches, `batch` prompts of similar length each; what a prompt is answered with does not depend on it.
+///
+/// Each answer is kept as soon as it has ended, so that a stopped run goes on from there; an answer
+/// is made again when the model, `max_new_tokens` or its own prompt has changed. The model is read
+/// when the first answer is missing.
+///
+/// # Errors
+/// As [`answers`]; when the model cannot be read, or a file cannot be read or written.
+pub fn answer_files(
+    model: &mut ModelSource<'_>,
+    wanted: &[Wanted<'_>],
+    batch: usize,
+    report: &mut Report<'_>,
+) -> Result<Vec<Vec<Answer>>> {
+    let mut files = wanted.iter().map(|wanted| Kept::open(model, wanted)).collect::<Result<Vec<_>>>()?;
+    let all = wanted.iter().map(|wanted| wanted.samples.len()).sum();
+    let mut missing = BTreeMap::<usize, Vec<(usize, usize)>>::new();
+    for (at, (file, wanted)) in files.iter().zip(wanted).enumerate() {
+        let open = file.responses.iter().enumerate().filter(|(_, response)| response.is_none());
+        missing.entry(wanted.max_new_tokens).or_default().extend(open.map(|(index, _)| (at, index)));
+    }
+    let mut done = all - missing.values().map(Vec::len).sum::<usize>();
+    for (max_new_tokens, places) in missing.into_iter().filter(|(_, places)| !places.is_empty()) {
+        let asked: Vec<&Sample> = places.iter().map(|&(at, index)| &wanted[at].samples[index]).collect();
+        respond(model.load()?, &asked, GenerateSettings { max_new_tokens, batch }, &mut |place, response| {
+            let (at, index) = places[place];
+            files[at].add(index, response)?;
             done += 1;
-            report(done, samples.len(), "answers");
+            report(done, all, "answers");
             Ok(())
         })?;
     }
-    let found = named(samples, responses.into_iter().flatten().collect());
-    store.finish(&found, &keys)?;
-    Ok(found)
+    files.into_iter().zip(wanted).map(|(file, wanted)| file.finish(wanted.samples)).collect()
+}
+
+/// A file of answers with what is kept of it.
+struct Kept {
+    store: AnswerStore,
+    keys: Vec<String>,
+    responses: Vec<Option<String>>,
+    /// Opened with the first answer that is added.
+    appender: Option<Appender>,
+}
+
+impl Kept {
+    fn open(model: &ModelSource<'_>, wanted: &Wanted<'_>) -> Result<Self> {
+        let decided_by = format!("{} new tokens on {}", wanted.max_new_tokens, model.compute_in_words());
+        let model_key = model_key(model.dir(), &decided_by)?;
+        let keys: Vec<String> = wanted.samples.iter().map(|sample| answer_key(&model_key, &sample.prompt)).collect();
+        let store = AnswerStore::open(&wanted.path)?;
+        let responses = keys.iter().map(|key| store.get(key).map(str::to_owned)).collect();
+        Ok(Self { store, keys, responses, appender: None })
+    }
+
+    fn add(&mut self, index: usize, response: String) -> Result<()> {
+        let appender = match &mut self.appender {
+            Some(appender) => appender,
+            none => none.insert(self.store.append()?),
+        };
+        appender.add(&self.keys[index], &response)?;
+        self.responses[index] = Some(response);
+        Ok(())
+    }
+
+    fn finish(self, samples: &[Sample]) -> Result<Vec<Answer>> {
+        let found = named(samples, self.responses.into_iter().flatten().collect());
+        self.store.finish(&found, &self.keys)?;
+        Ok(found)
+    }
 }
 
 /// Answers each sample once; `answered` gets its index and the response as it ends.

@@ -55,6 +55,7 @@ pub fn judge_sets(
                 verdict: found.verdict,
                 probability: found.probability,
                 problem: found.problem,
+                passing: found.passing,
             })
         };
         if !asked.is_empty() {
@@ -65,10 +66,11 @@ pub fn judge_sets(
                         add(index, Found::of(phrases.verdict(&answer.response)))?;
                     }
                 }
-                Judge::Http(settings, format) => HttpJudge::new(settings, format)?
-                    .judge(&asked, &mut |index, found| {
-                        add(index, Found { problem: found.problem, ..Found::of(found.verdict) })
-                    })?,
+                Judge::Http(settings, format) => {
+                    HttpJudge::new(settings, format)?.judge(&asked, &mut |index, found| {
+                        add(index, Found { problem: found.problem, passing: found.passing, ..Found::of(found.verdict) })
+                    })?
+                }
                 Judge::Guard(settings, format) => {
                     let guard = match &mut guard {
                         Some(guard) => guard,
@@ -88,16 +90,20 @@ struct Found {
     verdict: Verdict,
     probability: Option<f64>,
     problem: Option<String>,
+    passing: bool,
 }
 
 impl Found {
     fn of(verdict: Verdict) -> Self {
-        Self { verdict, probability: None, problem: None }
+        Self { verdict, probability: None, problem: None, passing: false }
     }
 }
 
 /// What decides a judge's verdicts, a guard's files among it.
-fn identity(judge: &Judge) -> Result<String> {
+///
+/// # Errors
+/// When a guard's directory cannot be read.
+pub fn identity(judge: &Judge) -> Result<String> {
     let mut identity = judge.identity().to_string();
     if let Judge::Guard(settings, _) = judge {
         identity += &model_key(&settings.model, "guard")?;

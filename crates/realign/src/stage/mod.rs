@@ -1,8 +1,8 @@
 //! The stages, in the order of the method.
 
 pub mod align;
+pub mod ask;
 pub mod control;
-pub mod evaluate;
 pub mod finetune;
 pub mod generate;
 pub mod import;

@@ -1,0 +1,72 @@
+//! Evaluation of a model: its answers to the harmful and harmless prompts and to the task's test split, with the scores
+//! that refusal phrases and the task's metric give them.
+
+use std::path::Path;
+
+use anyhow::Result;
+use evaluation::{Judge, PromptKind};
+use realign::stage::ask::{Aim, Asked, Question, ask};
+use realign::stage::measure::{Stored, measure};
+
+use super::{Context, provenance, report};
+use crate::inputs::{self, Split};
+use crate::store::{Output, Stage, StageKey};
+use crate::sweep::{AnswerSet, Sweep, TaskSpec};
+
+/// The prompt sets of a sweep, by the names that stand in files.
+pub fn prompt_sets() -> [Asked; 2] {
+    [("harmful", PromptKind::Harmful), ("harmless", PromptKind::Harmless)]
+        .map(|(name, kind)| Asked { name: name.to_owned(), aim: Aim::Prompts(kind) })
+}
+
+/// A model's answers to the harmful and harmless prompts; `name` stands on the bar.
+///
+/// # Errors
+/// When a file is missing or holds too few prompts, or the answers cannot be made.
+pub fn safety(context: Context<'_>, name: &str, model: &Stage) -> Result<Stage> {
+    let sweep = context.sweep;
+    let (harmful, harmless) = (&sweep.evaluation.harmful, &sweep.evaluation.harmless);
+    let key = StageKey::new("evaluate", 1, sweep.seed, &(harmful, harmless))?
+        .parent("model", model)
+        .input("harmful", &sweep.data_file(&harmful.file))?
+        .input("harmless", &sweep.data_file(&harmless.file))?;
+    context.store.run(&key, |dir| {
+        let question = |(set, asked): (&AnswerSet, Asked)| -> Result<Question> {
+            let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
+            Ok(Question { asked, samples, max_new_tokens: set.max_new_tokens })
+        };
+        let questions: Vec<Question> =
+            [harmful, harmless].into_iter().zip(prompt_sets()).map(question).collect::<Result<_>>()?;
+        evaluate(context, name, model, &questions, dir)
+    })
+}
+
+/// A model's answers to a task's test split; `name` stands on the bar.
+///
+/// # Errors
+/// When the file is missing, or the answers cannot be made or scored.
+pub fn task(context: Context<'_>, name: &str, task: &TaskSpec, model: &Stage) -> Result<Stage> {
+    let sweep: &Sweep = context.sweep;
+    let key = StageKey::new("evaluate", 1, sweep.seed, &(task.metric, task.max_new_tokens))?
+        .parent("model", model)
+        .input("test", &sweep.data_file(&task.test))?;
+    context.store.run(&key, |dir| {
+        let asked = Asked { name: "task".to_owned(), aim: Aim::Task(vec![task.metric]) };
+        let samples = inputs::task(sweep, task, Split::Test)?;
+        let question = Question { asked, samples, max_new_tokens: task.max_new_tokens };
+        evaluate(context, name, model, &[question], dir)
+    })
+}
+
+/// Answers, and scores them.
+fn evaluate(context: Context<'_>, name: &str, model: &Stage, questions: &[Question], dir: &Path) -> Result<Output> {
+    let Context { sweep, device, .. } = context;
+    let bar = context.progress.bar("evaluate", name);
+    ask(&model.dir.join("model"), questions, sweep.evaluation.batch, dir, context.compute(), &mut report(&bar))?;
+    let asked: Vec<Asked> = questions.iter().map(|question| question.asked.clone()).collect();
+    let stored = Stored { answers: dir, asked: &asked, judges: &[Judge::phrases()], verdicts: dir };
+    let evaluation = measure(stored, provenance(sweep.seed), device, &mut report(&bar))?;
+    bar.finish_and_clear();
+    evaluation.write(dir, &[])?;
+    Output::new(&evaluation, questions.iter().map(|question| question.samples.len()).sum())
+}
