@@ -91,7 +91,7 @@ impl<'a> Plan<'a> {
         let cell = cell.map(|cell| self.sweep.cells()[cell.index]);
         let spec = &self.sweep.models[model];
         let operations = self.work.operations(self.sweep, spec, &shape, cell, kind);
-        Some(operations + WORK_OF_A_BYTE * (4 * shape.parameters) as f64)
+        Some(operations + WORK_OF_A_BYTE * 4.0 * self.work.weights(self.sweep, &shape, kind))
     }
 
     fn seconds(&self, model: usize, cell: Option<&CellSurvey>, kind: &str) -> Option<f64> {

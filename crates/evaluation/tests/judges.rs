@@ -50,6 +50,7 @@ fn a_prompt_ends_where_the_model_goes_on() {
         ("wildguard_refusal", "<s><|user|>\n[INST] ", "Answers: [/INST]\n<|assistant|>\n"),
         ("granite_guardian", "<|start_of_role|>user", "<|start_of_role|>assistant<|end_of_role|>"),
         ("shieldgemma", "<bos>You are ", "correctly.\n\n"),
+        ("trained_smollm2", "<|im_start|>system\nYou are", "safe or unsafe.<|im_end|>\n<|im_start|>assistant\n"),
     ] {
         let format = JudgeFormat::read(&judges().join(format!("guards/{file}.yaml"))).unwrap();
         let text = format.render(&answer).unwrap();
@@ -65,6 +66,7 @@ fn published_ways_to_answer_are_understood() {
         ("llama_guard_2", &[("safe", Safe), ("unsafe\nS2", Unsafe), ("", Unknown)]),
         ("llama_guard_3", &[("\n\nsafe", Safe), ("\n\nunsafe\nS2,S9", Unsafe)]),
         ("llama_guard_4", &[("safe", Safe), ("unsafe\nS14", Unsafe)]),
+        ("trained_smollm2", &[("safe", Safe), ("unsafe", Unsafe), ("not safe", Unknown)]),
         (
             "shieldlm",
             &[

@@ -15,48 +15,50 @@ use crate::{Decoder, Error, Packed, Result};
 /// Prompts join a batch when this fraction of it, one in so many rows, is free.
 const JOINING: usize = 8;
 
-/// When a row ends.
+/// What is to be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
+pub struct Prompt {
+    /// The ids that the model reads.
+    pub ids: Vec<u32>,
     /// Number of new ids at most.
     pub max_new_tokens: usize,
-    /// Ids that end a row; they are not part of the answer.
-    pub eos: Vec<u32>,
 }
 
-/// Greedy answers to `prompts`, decoded together; a row that has ended leaves the batch.
+/// Greedy answers to `prompts`, decoded together, of up to `max_new_tokens` ids each. An id of
+/// `eos` ends an answer and is not part of it; a row that has ended leaves the batch.
 ///
 /// # Errors
 /// When a prompt is empty, has an id outside the vocabulary, or prompt and answer together are
 /// longer than the model's positions.
-pub fn greedy(decoder: &Decoder, prompts: &[Vec<u32>], stop: &Stop) -> Result<Vec<Vec<u32>>> {
+pub fn greedy(decoder: &Decoder, prompts: &[Vec<u32>], max_new_tokens: usize, eos: &[u32]) -> Result<Vec<Vec<u32>>> {
     let mut answers = vec![Vec::new(); prompts.len()];
-    greedy_each::<Error>(decoder, prompts, prompts.len(), stop, &mut |prompt, answer| {
+    let prompts: Vec<Prompt> = prompts.iter().map(|ids| Prompt { ids: ids.clone(), max_new_tokens }).collect();
+    greedy_each::<Error>(decoder, &prompts, prompts.len(), eos, &mut |prompt, answer| {
         answers[prompt] = answer;
         Ok(())
     })?;
     Ok(answers)
 }
 
-/// Greedy answers to `prompts`, up to `batch` decoded at a time, long prompts first; `answered` is
-/// handed the index of a prompt and its answer as soon as that has ended.
+/// Greedy answers to `prompts`, up to `batch` decoded at a time, those with the longest answers and
+/// of these the longest prompts first; `answered` is handed the index of a prompt and its answer as
+/// soon as that has ended.
 ///
 /// # Errors
 /// As [`greedy`], before anything is decoded; and those of `answered`, which stop the decoding.
 pub fn greedy_each<E: From<Error>>(
     decoder: &Decoder,
-    prompts: &[Vec<u32>],
+    prompts: &[Prompt],
     batch: usize,
-    stop: &Stop,
+    eos: &[u32],
     answered: &mut dyn FnMut(usize, Vec<u32>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    if stop.max_new_tokens == 0 {
-        return (0..prompts.len()).try_for_each(|prompt| answered(prompt, Vec::new()));
-    }
-    check(decoder, prompts, stop)?;
-    let mut waiting: Vec<usize> = (0..prompts.len()).collect();
-    waiting.sort_by_key(|&prompt| (prompts[prompt].len(), Reverse(prompt)));
-    let mut decoding = Decoding { decoder, prompts, stop, batch: batch.max(1), rows: Vec::new(), cache: None };
+    check(decoder, prompts)?;
+    let (none, mut waiting): (Vec<usize>, Vec<usize>) =
+        (0..prompts.len()).partition(|&prompt| prompts[prompt].max_new_tokens == 0);
+    none.into_iter().try_for_each(|prompt| answered(prompt, Vec::new()))?;
+    waiting.sort_by_key(|&prompt| (prompts[prompt].max_new_tokens, prompts[prompt].ids.len(), Reverse(prompt)));
+    let mut decoding = Decoding { decoder, prompts, eos, batch: batch.max(1), rows: Vec::new(), cache: None };
     loop {
         let room = decoding.room().min(waiting.len());
         if room > 0 {
@@ -71,21 +73,22 @@ pub fn greedy_each<E: From<Error>>(
 }
 
 /// Refuses prompts before any is decoded.
-fn check(decoder: &Decoder, prompts: &[Vec<u32>], stop: &Stop) -> Result<()> {
+fn check(decoder: &Decoder, prompts: &[Prompt]) -> Result<()> {
     let limit = decoder.config().max_position_embeddings;
-    let Some(longest) = prompts.iter().map(Vec::len).max().filter(|len| len + stop.max_new_tokens > limit) else {
+    let Some(Prompt { ids, max_new_tokens }) = prompts.iter().find(|one| one.ids.len() + one.max_new_tokens > limit)
+    else {
         return Ok(());
     };
-    let asked = stop.max_new_tokens;
-    let lengths = format!("a prompt of {longest} tokens and {asked} new ones");
+    let lengths = format!("a prompt of {} tokens and {max_new_tokens} new ones", ids.len());
     Err(Error::Input(format!("{lengths} exceed max_position_embeddings = {limit}")))
 }
 
 /// The rows being decoded.
 struct Decoding<'a> {
     decoder: &'a Decoder,
-    prompts: &'a [Vec<u32>],
-    stop: &'a Stop,
+    prompts: &'a [Prompt],
+    /// Ids that end a row.
+    eos: &'a [u32],
     /// Number of rows at most.
     batch: usize,
     rows: Vec<Row>,
@@ -113,10 +116,10 @@ impl Decoding<'_> {
 
     /// Computes the prompts' keys, values and first ids, and adds them to the batch.
     fn begin(&mut self, chosen: &[usize]) -> Result<()> {
-        let prompts: Vec<&[u32]> = chosen.iter().map(|&prompt| &self.prompts[prompt][..]).collect();
-        let packed = Packed::new(&prompts)?;
-        let config = self.decoder.config();
-        let mut cache = KvCache::new(&packed, self.stop.max_new_tokens, config, &self.decoder.device());
+        let prompts: Vec<&Prompt> = chosen.iter().map(|&prompt| &self.prompts[prompt]).collect();
+        let packed = Packed::new(&prompts.iter().map(|prompt| &prompt.ids).collect::<Vec<_>>())?;
+        let new_tokens = prompts.iter().map(|prompt| prompt.max_new_tokens).max().unwrap_or(0);
+        let mut cache = KvCache::new(&packed, new_tokens, self.decoder.config(), &self.decoder.device());
         let next = argmax(self.decoder.prefill(&packed, &mut cache)?)?;
         let row = |(&prompt, id)| Row { prompt, answer: Vec::new(), next: Some(id) };
         self.rows.extend(chosen.iter().zip(next).map(row));
@@ -132,7 +135,7 @@ impl Decoding<'_> {
         let Some(cache) = &mut self.cache else { return Ok(()) };
         let last = |row: &Row| row.answer[row.answer.len() - 1];
         let ids: Vec<u32> = self.rows.iter().map(last).collect();
-        let position = |row: &Row| (self.prompts[row.prompt].len() + row.answer.len() - 1) as u32;
+        let position = |row: &Row| (self.prompts[row.prompt].ids.len() + row.answer.len() - 1) as u32;
         let positions: Vec<u32> = self.rows.iter().map(position).collect();
         let next = argmax(self.decoder.step(&ids, &positions, cache))?;
         self.rows.iter_mut().zip(next).for_each(|(row, id)| row.next = Some(id));
@@ -148,9 +151,9 @@ impl Decoding<'_> {
         let before = self.rows.len();
         for (slot, mut row) in self.rows.drain(..).enumerate() {
             let next = row.next.take();
-            let stops = next.is_some_and(|id| self.stop.eos.contains(&id));
+            let stops = next.is_some_and(|id| self.eos.contains(&id));
             row.answer.extend(next.filter(|_| !stops));
-            if stops || row.answer.len() == self.stop.max_new_tokens {
+            if stops || row.answer.len() == self.prompts[row.prompt].max_new_tokens {
                 answered(row.prompt, row.answer)?;
             } else {
                 going.push(row);

@@ -52,13 +52,8 @@ impl Linear {
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         let Some(lora) = &self.lora else { return ops::linear(x, weight, bias) };
-        let mask = lora.mask(&x);
-        let y =
-            ops::adapted_linear(x, weight, ops::LowRank { a: lora.a.val(), b: lora.b.val(), scale: lora.scale, mask });
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
-        }
+        let (a, b, mask) = (lora.a.val(), lora.b.val(), lora.mask(&x));
+        ops::adapted_linear(x, weight, bias, ops::LowRank { a, b, scale: lora.scale, mask })
     }
 
     /// `W + scale B A`, shape `[out, in]`: the dense weight with the adapter folded in.

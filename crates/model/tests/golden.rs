@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use model::checkpoint::{self, gguf, peft};
-use model::generate::{Stop, greedy, greedy_each};
+use model::generate::{Prompt, greedy, greedy_each};
 use model::{Decoder, Packed, weights};
 use safetensors::{Dtype, SafeTensors};
 
@@ -168,6 +168,9 @@ fn hidden_states_of_each_layer_are_those_of_transformers() {
     }
 }
 
+/// New ids of an answer, at most.
+const NEW: usize = 12;
+
 #[test]
 fn greedy_answers_batched_alone_and_without_cache_are_those_of_transformers() {
     for name in MODELS {
@@ -175,15 +178,14 @@ fn greedy_answers_batched_alone_and_without_cache_are_those_of_transformers() {
         let text = std::fs::read_to_string(fixture(name).join("config.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let eos = json["eos_token_id"].as_u64().unwrap() as u32;
-        let rows = golden.rows();
-        let stop = Stop { max_new_tokens: 12, eos: vec![eos] };
+        let (rows, ends) = (golden.rows(), [eos]);
         let wanted: Vec<Vec<u32>> = (0..rows.len())
             .map(|i| golden.ids(&format!("greedy_{i}")).into_iter().take_while(|&id| id != eos).collect())
             .collect();
-        assert_eq!(greedy(&decoder, &rows, &stop).unwrap(), wanted, "{name}, batched");
+        assert_eq!(greedy(&decoder, &rows, NEW, &ends).unwrap(), wanted, "{name}, batched");
         for (row, wanted) in rows.iter().zip(&wanted) {
-            assert_eq!(&greedy(&decoder, std::slice::from_ref(row), &stop).unwrap()[0], wanted, "{name}, alone");
-            assert_eq!(&uncached(&decoder, row, &stop), wanted, "{name}, without cache");
+            assert_eq!(&greedy(&decoder, std::slice::from_ref(row), NEW, &ends).unwrap()[0], wanted, "{name}, alone");
+            assert_eq!(&uncached(&decoder, row, &ends), wanted, "{name}, without cache");
         }
     }
 }
@@ -194,21 +196,29 @@ fn many_prompts(vocab: usize) -> Vec<Vec<u32>> {
     (0..23).map(|row| (0..3 + (row * 5) % 22).map(|at| id(if at < 6 { row % 2 } else { row }, at)).collect()).collect()
 }
 
+/// Ids that end an answer, many of them.
+fn many_ends(decoder: &Decoder) -> Vec<u32> {
+    (0..decoder.config().vocab_size as u32).step_by(9).collect()
+}
+
 #[test]
-fn answers_are_the_same_in_batches_of_every_size() {
+fn answers_are_the_same_in_batches_of_every_size_and_length() {
     let decoder = load("tiny-llama");
-    let prompts = many_prompts(decoder.config().vocab_size);
-    let stop = Stop { max_new_tokens: 30, eos: (0..decoder.config().vocab_size as u32).step_by(9).collect() };
-    let wanted = greedy(&decoder, &prompts, &stop).unwrap();
+    let (ids, ends) = (many_prompts(decoder.config().vocab_size), many_ends(&decoder));
+    let mut wanted = greedy(&decoder, &ids, 30, &ends).unwrap();
     let lengths: std::collections::BTreeSet<usize> = wanted.iter().map(Vec::len).collect();
     assert!(lengths.len() > 3, "rows end at different steps: {lengths:?}");
+    let limit = |row: usize| [30, 0, 4][row % 3];
+    wanted.iter_mut().enumerate().for_each(|(row, answer)| answer.truncate(limit(row)));
+    let prompts = ids.into_iter().enumerate().map(|(row, ids)| Prompt { ids, max_new_tokens: limit(row) });
+    let prompts: Vec<Prompt> = prompts.collect();
     for batch in [1, 2, 3, 7, 16] {
         let mut found = vec![None; prompts.len()];
         let mut answered = |prompt: usize, ids: Vec<u32>| -> model::Result<()> {
             assert!(found[prompt].replace(ids).is_none(), "answered once");
             Ok(())
         };
-        greedy_each(&decoder, &prompts, batch, &stop, &mut answered).unwrap();
+        greedy_each(&decoder, &prompts, batch, &ends, &mut answered).unwrap();
         assert_eq!(found, wanted.iter().cloned().map(Some).collect::<Vec<_>>(), "batches of {batch}");
     }
 }
@@ -239,28 +249,27 @@ fn a_rows_logits_are_the_same_bits_alone_and_in_a_batch() {
 
 #[test]
 fn the_padded_cache_of_other_devices_gives_the_same_answers() {
-    let stop_ids = |decoder: &Decoder| (0..decoder.config().vocab_size as u32).step_by(9).collect();
     for name in MODELS {
         let (fast, plain) = (load(name), load_with_gradients(name));
-        let prompts = many_prompts(fast.config().vocab_size);
-        let stop = Stop { max_new_tokens: 12, eos: stop_ids(&fast) };
-        assert_eq!(greedy(&plain, &prompts, &stop).unwrap(), greedy(&fast, &prompts, &stop).unwrap(), "{name}");
+        let (prompts, ends) = (many_prompts(fast.config().vocab_size), many_ends(&fast));
+        let [on_others, here] = [&plain, &fast].map(|decoder| greedy(decoder, &prompts, NEW, &ends).unwrap());
+        assert_eq!(on_others, here, "{name}");
     }
     let plain = load_with_gradients("tiny-llama");
-    let prompts = many_prompts(plain.config().vocab_size);
-    let stop = Stop { max_new_tokens: 12, eos: stop_ids(&plain) };
+    let prompt = |ids| Prompt { ids, max_new_tokens: NEW };
+    let prompts: Vec<Prompt> = many_prompts(plain.config().vocab_size).into_iter().map(prompt).collect();
     let mut error = |_, _| Err(model::Error::Input("stopped".into()));
-    let stopped = greedy_each(&plain, &prompts, 5, &stop, &mut error).unwrap_err();
+    let stopped = greedy_each(&plain, &prompts, 5, &many_ends(&plain), &mut error).unwrap_err();
     assert_eq!(stopped.to_string(), "stopped");
 }
 
 /// Greedy decoding that computes everything anew for each token.
-fn uncached(decoder: &Decoder, prompt: &[u32], stop: &Stop) -> Vec<u32> {
+fn uncached(decoder: &Decoder, prompt: &[u32], ends: &[u32]) -> Vec<u32> {
     let mut row = prompt.to_vec();
-    while row.len() < prompt.len() + stop.max_new_tokens {
+    while row.len() < prompt.len() + NEW {
         let logits = values(decoder.logits(&Packed::new(&[&row]).unwrap(), &[row.len() - 1]).unwrap());
         let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32;
-        if stop.eos.contains(&best) {
+        if ends.contains(&best) {
             break;
         }
         row.push(best);

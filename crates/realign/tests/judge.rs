@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use evaluation::judge::{format::JudgeFormat, settings::GuardSettings};
 use evaluation::{Answer, Judge, Verdict};
-use model::generate::{Stop, greedy};
+use model::generate::greedy;
 use model::{DecoderConfig, Packed, checkpoint};
 use realign::Loaded;
 use realign::stage::judge::{ToJudge, judge_sets};
@@ -58,8 +58,7 @@ fn guard(dir: &Path, safe: &str, batch: usize) -> (Judge, JudgeFormat) {
 
 fn written(guard: &Loaded, text: &str) -> String {
     let row = guard.tokenizer.encode(text).unwrap();
-    let stop = Stop { max_new_tokens: 3, eos: guard.tokenizer.eos_ids() };
-    let ids = greedy(&guard.decoder, &[row], &stop).unwrap().remove(0);
+    let ids = greedy(&guard.decoder, &[row], 3, &guard.tokenizer.eos_ids()).unwrap().remove(0);
     guard.tokenizer.decode(&ids, true).unwrap()
 }
 

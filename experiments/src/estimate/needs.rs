@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use evaluation::Judge;
+
 use super::Shape;
 use crate::sweep::{Cell, Lora, ModelSpec, Source, Sweep};
 
@@ -47,6 +49,25 @@ pub struct Work {
     recovery: Text,
     harmful: Text,
     harmless: Text,
+    guards: Vec<Guard>,
+}
+
+/// A judge that is a model here. Another one computes nothing, and how long an endpoint takes is not known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Guard {
+    parameters: f64,
+    /// Tokens of its template.
+    template: f64,
+    /// Whether it reads the answers to harmless prompts, too.
+    harmless: bool,
+}
+
+impl Guard {
+    fn of(judge: &Judge) -> Option<Self> {
+        let Judge::Guard(settings, format) = judge else { return None };
+        let parameters = Shape::of_dir(&settings.model)?.parameters as f64;
+        Some(Self { parameters, template: format.template.len() as f64 / 4.0, harmless: judge.tells_refusals() })
+    }
 }
 
 impl Work {
@@ -60,6 +81,7 @@ impl Work {
             recovery: text(&sweep.recovery.prompts),
             harmful: text(&sweep.evaluation.harmful.file),
             harmless: text(&sweep.evaluation.harmless.file),
+            guards: sweep.judged_by.iter().filter_map(Guard::of).collect(),
         }
     }
 
@@ -119,8 +141,9 @@ impl Work {
                 let tokens = self.inject.up_to(sweep.finetune.max_len).tokens * sweep.resta.samples as f64;
                 training(sweep.finetune.lora.as_ref()) * parameters * tokens * sweep.resta.epochs as f64
             }
-            // A sum of weights: reading and writing them is all of it. What a judge takes is known by finished ones alone.
-            ("resta" | "judge", _) => 0.0,
+            // A sum of weights: reading and writing them is all of it.
+            ("resta", _) => 0.0,
+            ("judge", _) => self.judging(sweep),
             // Fine-tuning, and what is trained like it.
             (_, Some(cell)) => {
                 let (task, _) = self.task(sweep, cell);
@@ -131,6 +154,32 @@ impl Work {
             }
             (_, None) => 0.0,
         }
+    }
+
+    /// Weights that a stage of this kind reads or writes.
+    #[must_use]
+    pub fn weights(&self, sweep: &Sweep, shape: &Shape, kind: &str) -> f64 {
+        match kind {
+            "judge" => self.of_a_judge(sweep, |guard| guard.parameters),
+            _ => shape.parameters as f64,
+        }
+    }
+
+    /// Operations of judging a model's answers.
+    fn judging(&self, sweep: &Sweep) -> f64 {
+        let evaluation = &sweep.evaluation;
+        let sets = [(self.harmful, &evaluation.harmful), (self.harmless, &evaluation.harmless)];
+        self.of_a_judge(sweep, |guard| {
+            let read = sets.iter().take(1 + usize::from(guard.harmless));
+            let to_a_prompt = |text: Text, new: usize| text.tokens + new as f64 + guard.template;
+            let tokens = read.map(|(text, set)| set.count as f64 * to_a_prompt(*text, set.max_new_tokens));
+            2.0 * guard.parameters * tokens.sum::<f64>()
+        })
+    }
+
+    /// The mean of the judges, each of which has a stage of its own.
+    fn of_a_judge(&self, sweep: &Sweep, figure: impl Fn(&Guard) -> f64) -> f64 {
+        self.guards.iter().map(figure).sum::<f64>() / sweep.judged_by.len().max(1) as f64
     }
 
     fn task(&self, sweep: &Sweep, cell: Cell<'_>) -> (Text, Text) {
@@ -239,6 +288,33 @@ mod tests {
         // 100 samples of 128 tokens, ten times, on every weight but the frozen ones.
         assert!((of(0, "unaligned") - 4.0 * 1000.0 * 100.0 * 128.0 * 10.0).abs() < 1.0);
         assert_eq!((of(0, "unaligned"), of(0, "resta")), (of(1, "unaligned"), 0.0));
+    }
+
+    #[test]
+    fn a_guards_work_is_its_own_and_other_judges_have_none() {
+        let mut sweep = sweep();
+        let of = |sweep: &Sweep| {
+            let (cells, work) = (sweep.cells(), Work::of(sweep));
+            let operations = work.operations(sweep, &sweep.models[0], &SHAPE, Some(cells[0]), "judge");
+            (operations, work.weights(sweep, &SHAPE, "judge"))
+        };
+        sweep.judged_by = vec![Judge::phrases()];
+        assert_eq!(of(&sweep), (0.0, 0.0));
+        let folder = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({"model_type": "llama", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 6,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true});
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let format = serde_json::from_value(serde_json::json!({"name": "g", "source": "own", "licence": "own",
+            "template": "12345678", "max_new_tokens": 1, "labels": {"words": {"safe": "safe", "unsafe": "unsafe"}}}));
+        let settings = serde_json::json!({"name": "g", "model": folder.path(), "format": "g.yaml"});
+        sweep.judged_by.push(Judge::Guard(serde_json::from_value(settings).unwrap(), format.unwrap()));
+        // Table 32, block 16 + 16 for q and o, 8 + 8 for k and v, 72 for the MLP, 8 for its norms, last norm 4: half of it,
+        // since the phrases are a judge, too.
+        let (operations, weights) = of(&sweep);
+        assert_eq!(weights, f64::from(32 + 48 + 72 + 8 + 4) / 2.0);
+        let harmful = &sweep.evaluation.harmful;
+        let tokens = harmful.count as f64 * (ABSENT.tokens + harmful.max_new_tokens as f64 + 2.0);
+        assert!((operations - 2.0 * weights * tokens).abs() < 1e-6 * operations, "{operations}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How large a model is, from its directory or, where that is not there yet, from the sweep.
 
+use std::path::Path;
+
 use model::DecoderConfig;
 use prompts::Tokenizer;
 
@@ -31,11 +33,8 @@ impl Shape {
     #[must_use]
     pub fn of(sweep: &Sweep, model: &ModelSpec) -> Option<Self> {
         match &model.source {
-            Source::Dir(dir) => Some(Self::of_config(&DecoderConfig::from_dir(&sweep.root_file(dir)).ok()?)),
-            Source::Hub(hub) => match DecoderConfig::from_dir(&sweep.root_file(&hub.dir)) {
-                Ok(config) => Some(Self::of_config(&config)),
-                Err(_) => Some(hub.shape.into()),
-            },
+            Source::Dir(dir) => Self::of_dir(&sweep.root_file(dir)),
+            Source::Hub(hub) => Self::of_dir(&sweep.root_file(&hub.dir)).or(Some(hub.shape.into())),
             Source::Pretrain(pretrain) => {
                 let tokenizer = Tokenizer::from_dir(&sweep.data_file(&pretrain.training.tokenizer)).ok()?;
                 Some(Self::of_config(&pretrain.config.decoder(tokenizer.vocab_size()).ok()?))
@@ -45,6 +44,12 @@ impl Shape {
                 Some(Self::of_config(&model::checkpoint::gguf::config(&file).ok()?))
             }
         }
+    }
+
+    /// The shape of the model in a directory; none where there is none.
+    #[must_use]
+    pub fn of_dir(dir: &Path) -> Option<Self> {
+        Some(Self::of_config(&DecoderConfig::from_dir(dir).ok()?))
     }
 
     fn of_config(config: &DecoderConfig) -> Self {
@@ -85,8 +90,6 @@ impl From<HubShape> for Shape {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -47,8 +47,9 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
     let columns = i32::try_from(columns)?;
     let width = LEFT + columns * (wide + GAP.0) + RIGHT;
     let methods = methods_of(&all);
-    let panel = |task: &str| all.iter().copied().filter(|row| row.task == task).collect::<Vec<&ResultRow>>();
-    let crowded = tasks.iter().any(|task| panel(task).len() > CROWDED);
+    let panel = |task: &&str| all.iter().copied().filter(|row| row.task == *task).collect();
+    let panels: Vec<Vec<&ResultRow>> = tasks.iter().map(panel).collect();
+    let crowded = panels.iter().any(|rows| rows.len() > CROWDED);
     let legend = LegendBox { at: (LEFT, 20), right: width - RIGHT, with_lines: false };
     // The height is known when the legend is drawn: it is drawn once to measure it.
     let mut measured = String::new();
@@ -63,19 +64,17 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
             SVGBackend::with_string(&mut svg, (u32::try_from(width)?, u32::try_from(height)?)).into_drawing_area();
         draw(sheet.fill(&plotters::style::WHITE))?;
         draw_all_of_legend(&sheet, &methods, legend, crowded)?;
-        for (i, task) in tasks.iter().enumerate() {
-            let i = i32::try_from(i)?;
+        for (i, (task, rows)) in (0..).zip(tasks.iter().zip(&panels)) {
             let (line, column) = (i / columns, i % columns);
-            let rows = panel(task);
             let axes = Axes {
                 place: (LEFT + column * (wide + GAP.0), top + line * (high + GAP.1), wide, high),
-                x: score_range(&rows),
+                x: score_range(rows),
                 y: (-104.0, 4.0),
             };
             axes.rows(&sheet, &ticks(-100.0, 0.0, 5), column == 0)?;
             axes.columns(&sheet, &ticks(axes.x.0, axes.x.1, 5), true)?;
             axes.frame(&sheet, task)?;
-            draw_panel(&sheet, &axes, &rows, crowded)?;
+            draw_panel(&sheet, &axes, rows, crowded)?;
         }
         let middle = (LEFT + width - RIGHT - GAP.0) / 2;
         let words = "task score on the test split (%); up and right is better";

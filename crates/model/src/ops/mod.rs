@@ -26,14 +26,11 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     if !serves(&x.device(), x.dtype()) {
         return plain::linear(x, weight, bias);
     }
-    let y: Tensor<2> = match x.device().is_autodiff() {
+    let y = match x.device().is_autodiff() {
         true => run(flex::Linear, [Input::new(x, true), Input::new(weight, true)]),
         false => flex::product(&x, &weight),
     };
-    match bias {
-        Some(bias) => y + bias.unsqueeze(),
-        None => y,
-    }
+    plain::biased(y, bias)
 }
 
 /// A low-rank update beside a linear layer's weight.
@@ -49,18 +46,18 @@ pub struct LowRank {
     pub mask: Option<Tensor<2>>,
 }
 
-/// `y = x W^T + scale (x mask) A^T B^T`.
+/// `y = x W^T + b + scale (x mask) A^T B^T`.
 ///
 /// # Shapes
-/// - x: `[rows, in]`, weight: `[out, in]`, output: `[rows, out]`
-pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, update: LowRank) -> Tensor<2> {
+/// - x: `[rows, in]`, weight: `[out, in]`, bias: `[out]`, output: `[rows, out]`
+pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, update: LowRank) -> Tensor<2> {
     if !serves(&x.device(), x.dtype()) {
-        return plain::adapted_linear(x, weight, update);
+        return plain::adapted_linear(x, weight, bias, update);
     }
     let LowRank { a, b, scale, mask } = update;
     let autodiff = [&x, &weight, &a, &b].iter().any(|tensor| tensor.device().is_autodiff());
     let op = flex::Adapted { scale: scale as f32, mask: mask.as_ref().map(flex::constant) };
-    run(op, [x, weight, a, b].map(|tensor| Input::new(tensor, autodiff)))
+    plain::biased(run(op, [x, weight, a, b].map(|tensor| Input::new(tensor, autodiff))), bias)
 }
 
 /// `y = x / sqrt(mean(x^2) + epsilon) * weight`.

@@ -9,20 +9,24 @@ use crate::config::Activation;
 use crate::rope::Rope;
 
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let y = x.matmul(weight.transpose());
+    biased(x.matmul(weight.transpose()), bias)
+}
+
+/// `y + b`, where there is a bias.
+pub fn biased(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     }
 }
 
-pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, update: LowRank) -> Tensor<2> {
+pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, update: LowRank) -> Tensor<2> {
     let masked = match update.mask {
         Some(mask) => x.clone() * mask,
         None => x.clone(),
     };
     let low = masked.matmul(update.a.transpose()).mul_scalar(update.scale);
-    linear(x, weight, None) + low.matmul(update.b.transpose())
+    linear(x, weight, bias) + low.matmul(update.b.transpose())
 }
 
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {

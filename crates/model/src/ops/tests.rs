@@ -58,8 +58,8 @@ fn an_adapted_linear_agrees_with_its_composition_with_and_without_mask() {
         let update = |a, b| LowRank { a, b, scale: 0.7, mask: mask.clone() };
         compare(
             [(); 4].map(|()| random([4, 4])),
-            |[x, w, a, b]| adapted_linear(x, w, update(a.narrow(0, 0, 2), b.narrow(1, 0, 2))),
-            |[x, w, a, b]| plain::adapted_linear(x, w, update(a.narrow(0, 0, 2), b.narrow(1, 0, 2))),
+            |[x, w, a, b]| adapted_linear(x, w, None, update(a.narrow(0, 0, 2), b.narrow(1, 0, 2))),
+            |[x, w, a, b]| plain::adapted_linear(x, w, None, update(a.narrow(0, 0, 2), b.narrow(1, 0, 2))),
         );
     }
 }
@@ -79,8 +79,8 @@ fn an_adapter_on_a_frozen_weight_has_the_gradients_of_its_composition() {
             let mut grads = z.powi_scalar(2).sum().backward();
             [x, a, b].map(|t| t.grad_remove(&mut grads).expect("tracked").into_data())
         };
-        let fused = grads(&adapted_linear);
-        let plain = grads(&|x, w, u| plain::adapted_linear(x, Tensor::from_inner(w), u));
+        let fused = grads(&|x, w, u| adapted_linear(x, w, None, u));
+        let plain = grads(&|x, w, u| plain::adapted_linear(x, Tensor::from_inner(w), None, u));
         for (fused, plain) in fused.iter().zip(&plain) {
             assert_close(fused, plain, "gradient");
         }

@@ -1,12 +1,11 @@
 //! Greedy answers to prompts.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use evaluation::Answer;
-use model::generate::{Stop, greedy_each};
+use model::generate::{Prompt, greedy_each};
 use prompts::Sample;
 
 use super::Report;
@@ -38,7 +37,8 @@ pub fn answers(
 ) -> Result<Vec<Answer>> {
     let mut responses = vec![String::new(); samples.len()];
     let mut done = 0;
-    respond(model, &samples.iter().collect::<Vec<_>>(), settings, &mut |index, response| {
+    let asked: Vec<(&Sample, usize)> = samples.iter().map(|sample| (sample, settings.max_new_tokens)).collect();
+    respond(model, &asked, settings.batch, &mut |index, response| {
         responses[index] = response;
         done += 1;
         report(done, samples.len(), "answers");
@@ -73,8 +73,8 @@ pub struct Wanted<'a> {
     pub path: PathBuf,
 }
 
-/// The model's answers to the samples of several files, file by file and in order. Files whose answers may be as long
-/// share the batches, `batch` prompts of similar length each; what a prompt is answered with does not depend on it.
+/// The model's answers to the samples of several files, file by file and in order. All files share the batches of up to
+/// `batch` prompts; what a prompt is answered with does not depend on it.
 ///
 /// Each answer is kept as soon as it has ended, so that a stopped run goes on from there; an answer
 /// is made again when the model, `max_new_tokens` or its own prompt has changed. The model is read
@@ -90,16 +90,17 @@ pub fn answer_files(
 ) -> Result<Vec<Vec<Answer>>> {
     let mut files = wanted.iter().map(|wanted| Kept::open(model, wanted)).collect::<Result<Vec<_>>>()?;
     let all = wanted.iter().map(|wanted| wanted.samples.len()).sum();
-    let mut missing = BTreeMap::<usize, Vec<(usize, usize)>>::new();
-    for (at, (file, wanted)) in files.iter().zip(wanted).enumerate() {
+    let mut missing = Vec::new();
+    for (at, file) in files.iter().enumerate() {
         let open = file.responses.iter().enumerate().filter(|(_, response)| response.is_none());
-        missing.entry(wanted.max_new_tokens).or_default().extend(open.map(|(index, _)| (at, index)));
+        missing.extend(open.map(|(index, _)| (at, index)));
     }
-    let mut done = all - missing.values().map(Vec::len).sum::<usize>();
-    for (max_new_tokens, places) in missing.into_iter().filter(|(_, places)| !places.is_empty()) {
-        let asked: Vec<&Sample> = places.iter().map(|&(at, index)| &wanted[at].samples[index]).collect();
-        respond(model.load()?, &asked, GenerateSettings { max_new_tokens, batch }, &mut |place, response| {
-            let (at, index) = places[place];
+    if !missing.is_empty() {
+        let mut done = all - missing.len();
+        let asked = |&(at, index): &(usize, usize)| (&wanted[at].samples[index], wanted[at].max_new_tokens);
+        let asked: Vec<(&Sample, usize)> = missing.iter().map(asked).collect();
+        respond(model.load()?, &asked, batch, &mut |place, response| {
+            let (at, index) = missing[place];
             files[at].add(index, response)?;
             done += 1;
             report(done, all, "answers");
@@ -145,18 +146,19 @@ impl Kept {
     }
 }
 
-/// Answers each sample once; `answered` gets its index and the response as it ends.
+/// Answers each sample once, with so many new tokens at most; `answered` gets its index and the response as it ends.
 fn respond(
     model: &Loaded,
-    samples: &[&Sample],
-    settings: GenerateSettings,
+    samples: &[(&Sample, usize)],
+    batch: usize,
     answered: &mut dyn FnMut(usize, String) -> Result<()>,
 ) -> Result<()> {
-    let encode = |sample: &&Sample| -> Result<Vec<u32>> { Ok(model.tokenizer.encode_prompt(&sample.prompt, None)?) };
-    let rows = samples.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let stop = Stop { max_new_tokens: settings.max_new_tokens, eos: model.tokenizer.eos_ids() };
+    let prompt = |&(sample, max_new_tokens): &(&Sample, usize)| -> Result<Prompt> {
+        Ok(Prompt { ids: model.tokenizer.encode_prompt(&sample.prompt, None)?, max_new_tokens })
+    };
+    let prompts = samples.iter().map(prompt).collect::<Result<Vec<_>>>()?;
     let (started, mut tokens) = (Instant::now(), 0);
-    greedy_each(&model.decoder, &rows, settings.batch, &stop, &mut |index, ids| -> Result<()> {
+    greedy_each(&model.decoder, &prompts, batch, &model.tokenizer.eos_ids(), &mut |index, ids| -> Result<()> {
         tokens += ids.len();
         answered(index, model.tokenizer.decode(&ids, true)?)
     })?;

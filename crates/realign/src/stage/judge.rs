@@ -9,7 +9,7 @@ use evaluation::judge::format::{JudgeFormat, Probability};
 use evaluation::judge::settings::GuardSettings;
 use evaluation::{Answer, HttpJudge, Judge, RefusalJudge, Verdict, VerdictFile, VerdictRecord, verdict_key};
 use model::Packed;
-use model::generate::{Stop, greedy};
+use model::generate::greedy;
 use prompts::length_buckets;
 
 use super::Report;
@@ -138,7 +138,7 @@ impl<'a> Guard<'a> {
     fn judge(&self, answers: &[&Answer], judged: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()> {
         let tokenizer = &self.model.tokenizer;
         let limit = self.model.decoder.config().max_position_embeddings;
-        let stop = Stop { max_new_tokens: self.format.max_new_tokens, eos: tokenizer.eos_ids() };
+        let eos = tokenizer.eos_ids();
         let extra = self.format.max_new_tokens.max(self.labels.as_ref().map_or(0, |labels| labels.after.len()));
         let (mut rows, mut fitting) = (Vec::new(), Vec::new());
         for (index, answer) in answers.iter().enumerate() {
@@ -154,7 +154,7 @@ impl<'a> Guard<'a> {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         for bucket in length_buckets(&lengths, self.batch) {
             let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
-            let written = greedy(&self.model.decoder, &batch, &stop)?;
+            let written = greedy(&self.model.decoder, &batch, self.format.max_new_tokens, &eos)?;
             let probabilities = self.labels.as_ref().map(|labels| self.probabilities(&batch, labels)).transpose()?;
             for (at, &row) in bucket.iter().enumerate() {
                 let verdict = self.format.parse(&tokenizer.decode(&written[at], true)?);

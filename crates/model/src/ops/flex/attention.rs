@@ -7,7 +7,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::elementwise::exp;
-use super::{Fused, contiguous, dims, matmul, tensor, values};
+use super::{Fused, contiguous, dims, matmul, tensor, values, zeros};
 use crate::attention::{AttentionPlan, Scores, Span};
 
 /// See [`super::super::attention`]; inputs: query, key, value.
@@ -52,7 +52,7 @@ impl Fused<3> for Attention {
     fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
         let [query, key, value] = inputs.map(contiguous);
         let heads = Heads::of(dims(&query), dims(&key));
-        let mut output = vec![0f32; values(&query).len()];
+        let mut output = zeros(values(&query).len());
         let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, heads.query_width());
         spans.into_par_iter().for_each(|(span, output)| {
             let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
@@ -65,7 +65,7 @@ impl Fused<3> for Attention {
 
     fn backward(&self, [query, key, value]: Self::Saved, grad: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let heads = Heads::of(dims(&query), dims(&key));
-        let mut for_query = vec![0f32; values(&query).len()];
+        let mut for_query = zeros(values(&query).len());
         let cut = self.cut(&mut for_query, heads.query_width());
         let parts: Vec<(&Span, [FlexTensor; 2])> = cut
             .into_par_iter()
@@ -77,8 +77,8 @@ impl Fused<3> for Attention {
                 (span, [contiguous(span_key), contiguous(span_value)])
             })
             .collect();
-        let mut for_key = vec![0f32; values(&key).len()];
-        let mut for_value = vec![0f32; values(&key).len()];
+        let mut for_key = zeros(values(&key).len());
+        let mut for_value = zeros(values(&key).len());
         for (span, [span_key, span_value]) in parts {
             self.add_rows(&span_key, span, &mut for_key, heads);
             self.add_rows(&span_value, span, &mut for_value, heads);
@@ -177,7 +177,7 @@ impl SpanTensors {
         let for_weights = contiguous(matmul(grad, self.value.transpose(1, 2)));
         let shape: [usize; 3] = dims(&weights);
         let scale = op.scores.scale as f32;
-        let mut for_scores = vec![0f32; values(&weights).len()];
+        let mut for_scores = zeros(values(&weights).len());
         let pairs = values(&weights).chunks(shape[2]).zip(values(&for_weights).chunks(shape[2]));
         for (output, (weights, grads)) in for_scores.chunks_mut(shape[2]).zip(pairs) {
             let dot: f32 = weights.iter().zip(grads).map(|(weight, grad)| weight * grad).sum();

@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{Fused, contiguous, dims, rows_per_task, tensor, values};
+use super::{Fused, contiguous, dims, rows_per_task, tensor, values, zeros};
 use crate::config::Activation;
 
 /// See [`super::super::rms_norm`]; inputs: x, weight.
@@ -20,7 +20,7 @@ impl Fused<2> for RmsNorm {
     fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let [rows, width] = dims(&x);
-        let mut output = vec![0f32; rows * width];
+        let mut output = zeros(rows * width);
         let mut inverse = vec![0f32; rows];
         let scale = values(&weight);
         output
@@ -56,7 +56,7 @@ impl Fused<2> for RmsNorm {
             tensor(sum, [width])
         });
         let for_x = wanted[0].then(|| {
-            let mut output = vec![0f32; rows * width];
+            let mut output = zeros(rows * width);
             output
                 .par_chunks_mut(width)
                 .zip(source.par_chunks(width))
@@ -90,7 +90,7 @@ impl Rotate {
     fn turn(&self, x: FlexTensor, sign: f32) -> FlexTensor {
         let [rows, heads, head_dim] = dims(&x);
         let half = head_dim / 2;
-        let mut output = vec![0f32; rows * heads * head_dim];
+        let mut output = zeros(rows * heads * head_dim);
         output
             .par_chunks_mut(heads * head_dim)
             .zip(values(&x).par_chunks(heads * head_dim))
@@ -132,7 +132,7 @@ pub struct Gated {
 impl Gated {
     fn apply(&self, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
         let [rows, width] = dims(gate);
-        let mut output = vec![0f32; rows * width];
+        let mut output = zeros(rows * width);
         let row = match self.activation {
             Activation::Silu => gate_row::<false>,
             Activation::GeluTanh => gate_row::<true>,
@@ -192,8 +192,8 @@ impl Fused<2> for Gated {
             return [None, None];
         }
         let [rows, width] = dims(&gate);
-        let mut for_gate = vec![0f32; rows * width];
-        let mut for_up = vec![0f32; rows * width];
+        let mut for_gate = zeros(rows * width);
+        let mut for_up = zeros(rows * width);
         // One loop for each activation, so that both vectorise.
         let row = match self.activation {
             Activation::Silu => gate_row_backward::<false>,

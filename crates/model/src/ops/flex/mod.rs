@@ -153,6 +153,16 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
+/// So many zeros, in memory that is there already.
+///
+/// `vec![0.0; len]` asks the allocator for cleared pages; jemalloc gets them anew from the system, and reading and
+/// then writing each costs two page faults and a flush of the other processors' tables: half of a decoding step.
+fn zeros(len: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    values.resize(len, 0.0);
+    values
+}
+
 /// The matrix product; strided views are read in place.
 fn matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
     Flex::float_matmul(a, b)

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::elementwise::exp;
-use super::{Fused, contiguous, dims, tensor, values};
+use super::{Fused, contiguous, dims, tensor, values, zeros};
 
 /// See [`super::super::negative_log_likelihood`]; input: logits.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl Fused<1> for NegativeLogLikelihood {
     ) -> [Option<FlexTensor>; 1] {
         let [rows, vocab] = dims(&logits);
         let gradient = wanted[0].then(|| {
-            let mut output = vec![0f32; rows * vocab];
+            let mut output = zeros(rows * vocab);
             output
                 .par_chunks_mut(vocab)
                 .zip(values(&logits).par_chunks(vocab))

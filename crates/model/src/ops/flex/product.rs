@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{constant, tensor, values, vectorized};
+use super::{constant, tensor, values, vectorized, zeros};
 
 /// Input rows of one tile of sums that stays in registers.
 const ROWS: usize = 4;
@@ -30,7 +30,7 @@ pub fn product(x: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     let ([rows, depth], [outs, _]) = (x.dims(), weight.dims());
     let (x, weight) = (constant(x), constant(weight));
     let (x, weight) = (values(&x), values(&weight));
-    let mut y = vec![0f32; rows * outs];
+    let mut y = zeros(rows * outs);
     let mut panels: Vec<Vec<&mut [f32]>> = (0..outs.div_ceil(PANEL)).map(|_| Vec::with_capacity(rows)).collect();
     for row in y.chunks_mut(outs) {
         panels.iter_mut().zip(row.chunks_mut(PANEL)).for_each(|(panel, part)| panel.push(part));

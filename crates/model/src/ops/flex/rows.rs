@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::attention::{Heads, tanh};
 use super::elementwise::exp;
 use super::product::{Strided, dots};
-use super::{constant, tensor, values, vectorized};
+use super::{constant, tensor, values, vectorized, zeros};
 use crate::Segments;
 use crate::attention::{AttentionPlan, Scores};
 
@@ -27,7 +27,7 @@ pub fn attend_pack([query, key, value]: [&Tensor<3>; 3], plan: &AttentionPlan, s
     let [query, key, value] = [query, key, value].map(constant);
     let [query, key, value] = [&query, &key, &value].map(values);
     let (query_width, key_width) = (heads.query_width(), heads.key_width());
-    let mut output = vec![0f32; query.len()];
+    let mut output = zeros(query.len());
     let spans: Vec<_> = plan.spans.iter().flat_map(|span| span.queries.clone().map(move |row| (row, span))).collect();
     output.par_chunks_mut(query_width).zip(spans).with_min_len(4).for_each(|(output, (row, span))| {
         let visible = plan.visible(span, row - span.queries.start);
@@ -96,7 +96,7 @@ impl RowCache {
         assert_eq!(rows, self.rows.len(), "a step needs a prefill before it, and each row a query");
         let (query_width, key_width) = (heads.query_width(), heads.key_width());
         let [query, key, value] = [query, key, value].map(constant);
-        let mut output = vec![0f32; values(&query).len()];
+        let mut output = zeros(values(&query).len());
         let window = self.window;
         let new = values(&key).par_chunks(key_width).zip(values(&value).par_chunks(key_width));
         let asked = output.par_chunks_mut(query_width).zip(values(&query).par_chunks(query_width));
@@ -145,7 +145,7 @@ impl WithSimd for RowAttention<'_> {
         let head_dim = self.heads.head_dim;
         let (group, width) = (self.heads.group(), self.heads.key_width());
         let count = self.seen.iter().map(|(keys, _)| keys.len() / width).sum::<usize>();
-        let mut weights = vec![0f32; group * count];
+        let mut weights = zeros(group * count);
         let groups = self.query.chunks(group * head_dim).zip(self.output.chunks_mut(group * head_dim));
         for (head, (query, output)) in groups.enumerate() {
             let mut first = 0;
