@@ -51,6 +51,6 @@ for name, part in (("train", slice(0, 70)), ("test", slice(70, 100))):
     print(f"{name}: {sum(row['response'] == 'unsafe' for row in found)} unsafe of {len(found)}")
 PY
 
-"$realign" finetune --model "$aligned" --task "$out/train.jsonl" --out "$out/model" --epochs 2 --learning-rate 3e-4
+"$realign" finetune --model "$aligned" --task "$out/train.jsonl" --out "$out/model" --epochs 1 --learning-rate 5e-4
 "$realign" generate --model "$out/model" --prompts "$out/test.jsonl" --out "$out/test-answers.jsonl" --max-new-tokens 4
 "$realign" score --answers "$out/test-answers.jsonl" --metric exact_match --out "$out/test-score.json"
