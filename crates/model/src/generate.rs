@@ -31,13 +31,28 @@ pub struct Prompt {
 /// When a prompt is empty, has an id outside the vocabulary, or prompt and answer together are
 /// longer than the model's positions.
 pub fn greedy(decoder: &Decoder, prompts: &[Vec<u32>], max_new_tokens: usize, eos: &[u32]) -> Result<Vec<Vec<u32>>> {
-    let mut answers = vec![Vec::new(); prompts.len()];
-    let prompts: Vec<Prompt> = prompts.iter().map(|ids| Prompt { ids: ids.clone(), max_new_tokens }).collect();
-    greedy_each::<Error>(decoder, &prompts, prompts.len(), eos, &mut |prompt, answer| {
-        answers[prompt] = answer;
-        Ok(())
-    })?;
-    Ok(answers)
+    let prompts = together(prompts, max_new_tokens);
+    Decoding::new(decoder, &prompts, prompts.len(), eos).answers()
+}
+
+/// As [`greedy`], and the logits of each answer's first id, which are computed anyway.
+///
+/// # Errors
+/// As [`greedy`].
+pub fn greedy_with_logits(
+    decoder: &Decoder,
+    prompts: &[Vec<u32>],
+    max_new_tokens: usize,
+    eos: &[u32],
+) -> Result<(Vec<Vec<u32>>, Vec<Vec<f32>>)> {
+    let prompts = together(prompts, max_new_tokens);
+    let mut decoding = Decoding::new(decoder, &prompts, prompts.len(), eos);
+    decoding.first = Some(vec![Vec::new(); prompts.len()]);
+    Ok((decoding.answers()?, decoding.first.take().unwrap_or_default()))
+}
+
+fn together(prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<Prompt> {
+    prompts.iter().map(|ids| Prompt { ids: ids.clone(), max_new_tokens }).collect()
 }
 
 /// Greedy answers to `prompts`, up to `batch` decoded at a time, those with the longest answers and
@@ -53,23 +68,7 @@ pub fn greedy_each<E: From<Error>>(
     eos: &[u32],
     answered: &mut dyn FnMut(usize, Vec<u32>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    check(decoder, prompts)?;
-    let (none, mut waiting): (Vec<usize>, Vec<usize>) =
-        (0..prompts.len()).partition(|&prompt| prompts[prompt].max_new_tokens == 0);
-    none.into_iter().try_for_each(|prompt| answered(prompt, Vec::new()))?;
-    waiting.sort_by_key(|&prompt| (prompts[prompt].max_new_tokens, prompts[prompt].ids.len(), Reverse(prompt)));
-    let mut decoding = Decoding { decoder, prompts, eos, batch: batch.max(1), rows: Vec::new(), cache: None };
-    loop {
-        let room = decoding.room().min(waiting.len());
-        if room > 0 {
-            decoding.begin(&waiting.split_off(waiting.len() - room))?;
-        } else if decoding.rows.is_empty() {
-            return Ok(());
-        } else {
-            decoding.step()?;
-        }
-        decoding.settle(answered)?;
-    }
+    Decoding::new(decoder, prompts, batch, eos).run(answered)
 }
 
 /// Refuses prompts before any is decoded.
@@ -94,6 +93,8 @@ struct Decoding<'a> {
     rows: Vec<Row>,
     /// Keys and values of the rows, in their order; none without rows.
     cache: Option<KvCache>,
+    /// The logits of each prompt's first id, where they are asked for.
+    first: Option<Vec<Vec<f32>>>,
 }
 
 struct Row {
@@ -104,7 +105,44 @@ struct Row {
     next: Option<u32>,
 }
 
-impl Decoding<'_> {
+impl<'a> Decoding<'a> {
+    fn new(decoder: &'a Decoder, prompts: &'a [Prompt], batch: usize, eos: &'a [u32]) -> Self {
+        Self { decoder, prompts, eos, batch: batch.max(1), rows: Vec::new(), cache: None, first: None }
+    }
+
+    /// The answers of all prompts, in order.
+    fn answers(&mut self) -> Result<Vec<Vec<u32>>> {
+        let mut answers = vec![Vec::new(); self.prompts.len()];
+        self.run::<Error>(&mut |prompt, answer| {
+            answers[prompt] = answer;
+            Ok(())
+        })?;
+        Ok(answers)
+    }
+
+    fn run<E: From<Error>>(
+        &mut self,
+        answered: &mut dyn FnMut(usize, Vec<u32>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let prompts = self.prompts;
+        check(self.decoder, prompts)?;
+        let (none, mut waiting): (Vec<usize>, Vec<usize>) =
+            (0..prompts.len()).partition(|&prompt| prompts[prompt].max_new_tokens == 0);
+        none.into_iter().try_for_each(|prompt| answered(prompt, Vec::new()))?;
+        waiting.sort_by_key(|&prompt| (prompts[prompt].max_new_tokens, prompts[prompt].ids.len(), Reverse(prompt)));
+        loop {
+            let room = self.room().min(waiting.len());
+            if room > 0 {
+                self.begin(&waiting.split_off(waiting.len() - room))?;
+            } else if self.rows.is_empty() {
+                return Ok(());
+            } else {
+                self.step()?;
+            }
+            self.settle(answered)?;
+        }
+    }
+
     /// How many rows may begin now. New rows cost a pass of their own, so some wait for each other.
     fn room(&self) -> usize {
         let free = self.batch - self.rows.len();
@@ -120,7 +158,14 @@ impl Decoding<'_> {
         let packed = Packed::new(&prompts.iter().map(|prompt| &prompt.ids).collect::<Vec<_>>())?;
         let new_tokens = prompts.iter().map(|prompt| prompt.max_new_tokens).max().unwrap_or(0);
         let mut cache = KvCache::new(&packed, new_tokens, self.decoder.config(), &self.decoder.device());
-        let next = argmax(self.decoder.prefill(&packed, &mut cache)?)?;
+        let logits = self.decoder.prefill(&packed, &mut cache)?;
+        if let Some(first) = &mut self.first {
+            let [_, vocab] = logits.dims();
+            let values: Vec<f32> =
+                logits.clone().try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
+            chosen.iter().zip(values.chunks(vocab)).for_each(|(&prompt, row)| first[prompt] = row.to_vec());
+        }
+        let next = argmax(logits)?;
         let row = |(&prompt, id)| Row { prompt, answer: Vec::new(), next: Some(id) };
         self.rows.extend(chosen.iter().zip(next).map(row));
         match &mut self.cache {

@@ -39,7 +39,7 @@ fn answers() -> Vec<Answer> {
 }
 
 /// The guard, with a verdict for each word that the model writes first on its own, so that labels occur.
-fn guard(dir: &Path, safe: &str, batch: usize) -> (Judge, JudgeFormat) {
+fn guard(dir: &Path, (after, safe): (&str, &str), batch: usize) -> (Judge, JudgeFormat) {
     let loaded = Loaded::open(dir, &Device::default()).unwrap();
     let mut words = std::collections::BTreeMap::from([("map".to_owned(), Verdict::Safe)]);
     for answer in answers().iter().step_by(2) {
@@ -47,7 +47,8 @@ fn guard(dir: &Path, safe: &str, batch: usize) -> (Judge, JudgeFormat) {
         let first = text.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
         words.extend(first.map(|word| (word.to_lowercase(), Verdict::Unsafe)));
     }
-    let probability = serde_json::json!({"unsafe": ["map"], "safe": if safe.is_empty() { vec![] } else { vec![safe] }});
+    let safe = if safe.is_empty() { vec![] } else { vec![safe] };
+    let probability = serde_json::json!({"after": after, "unsafe": ["map"], "safe": safe});
     let format: JudgeFormat = serde_json::from_value(serde_json::json!({
         "name": "g", "source": "own", "licence": "own", "template": "{{ prompt }} ? {{ response }}",
         "max_new_tokens": 3, "labels": {"words": words}, "probability": probability}))
@@ -69,15 +70,16 @@ fn a_guard_judges_in_batches_as_it_does_one_by_one() {
     model(&dir);
     let loaded = Loaded::open(&dir, &Device::default()).unwrap();
     let id = |word: &str| loaded.tokenizer.encode(word).unwrap()[0] as usize;
-    for (safe, batch) in [("gate", 4), ("", 1)] {
-        let (judge, format) = guard(&dir, safe, batch);
+    for (after, safe, batch) in [("", "gate", 4), ("", "", 1), ("box", "gate", 3)] {
+        let (judge, format) = guard(&dir, (after, safe), batch);
         let answers = answers();
         let set = ToJudge { answers: &answers, path: folder.path().join(format!("verdicts-{batch}.jsonl")) };
         let found = judge_sets(&judge, &[set], &Device::default(), &mut |_, _, _| {}).unwrap().remove(0);
         for (answer, record) in answers.iter().zip(&found) {
             let text = format.render(answer).unwrap();
             assert_eq!((&record.id, record.verdict), (&answer.id, format.parse(&written(&loaded, &text))), "{text}");
-            let row = loaded.tokenizer.encode(&text).unwrap();
+            let mut row = loaded.tokenizer.encode(&text).unwrap();
+            row.extend(loaded.tokenizer.encode(after).unwrap());
             let last = row.len() - 1;
             let logits = loaded.decoder.logits(&Packed::new(&[row]).unwrap(), &[last]).unwrap();
             let logits: Vec<f32> = logits.try_into_vec_as().unwrap();
@@ -100,7 +102,7 @@ fn an_answer_too_long_for_the_guard_is_unknown_with_its_cause() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("guard");
     model(&dir);
-    let (judge, _) = guard(&dir, "gate", 4);
+    let (judge, _) = guard(&dir, ("", "gate"), 4);
     let mut answers = answers();
     answers[1].response = "box ".repeat(40);
     let set = || ToJudge { answers: &answers, path: folder.path().join("verdicts.jsonl") };
@@ -115,7 +117,7 @@ fn labels_that_the_tokenizer_cannot_tell_apart_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("guard");
     model(&dir);
-    let (judge, _) = guard(&dir, "map", 4);
+    let (judge, _) = guard(&dir, ("", "map"), 4);
     let set = ToJudge { answers: &answers(), path: folder.path().join("verdicts.jsonl") };
     let error = judge_sets(&judge, &[set], &Device::default(), &mut |_, _, _| {}).unwrap_err();
     assert!(format!("{error:#}").contains("labels of both kinds"), "{error:#}");

@@ -9,7 +9,7 @@ use evaluation::judge::format::{JudgeFormat, Probability};
 use evaluation::judge::settings::GuardSettings;
 use evaluation::{Answer, HttpJudge, Judge, RefusalJudge, Verdict, VerdictFile, VerdictRecord, verdict_key};
 use model::Packed;
-use model::generate::greedy;
+use model::generate::{greedy, greedy_with_logits};
 use prompts::length_buckets;
 
 use super::Report;
@@ -154,8 +154,7 @@ impl<'a> Guard<'a> {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         for bucket in length_buckets(&lengths, self.batch) {
             let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
-            let written = greedy(&self.model.decoder, &batch, self.format.max_new_tokens, &eos)?;
-            let probabilities = self.labels.as_ref().map(|labels| self.probabilities(&batch, labels)).transpose()?;
+            let (written, probabilities) = self.read(&batch, &eos)?;
             for (at, &row) in bucket.iter().enumerate() {
                 let verdict = self.format.parse(&tokenizer.decode(&written[at], true)?);
                 let probability = probabilities.as_ref().map(|all| all[at]);
@@ -163,6 +162,19 @@ impl<'a> Guard<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What the guard writes after each row, and the probability of the harmful labels.
+    fn read(&self, rows: &[Vec<u32>], eos: &[u32]) -> Result<(Vec<Vec<u32>>, Option<Vec<f64>>)> {
+        let (decoder, length) = (&self.model.decoder, self.format.max_new_tokens);
+        match &self.labels {
+            None => Ok((greedy(decoder, rows, length, eos)?, None)),
+            Some(labels) if labels.after.is_empty() && length > 0 => {
+                let (written, logits) = greedy_with_logits(decoder, rows, length, eos)?;
+                Ok((written, Some(logits.iter().map(|row| share(row, labels)).collect())))
+            }
+            Some(labels) => Ok((greedy(decoder, rows, length, eos)?, Some(self.probabilities(rows, labels)?))),
+        }
     }
 
     /// The probability of the harmful labels at each row's next position.
