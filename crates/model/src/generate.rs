@@ -35,7 +35,16 @@ pub fn greedy(decoder: &Decoder, prompts: &[Vec<u32>], max_new_tokens: usize, eo
     Decoding::new(decoder, &prompts, prompts.len(), eos).answers()
 }
 
-/// As [`greedy`], and the logits of each answer's first id, which are computed anyway.
+/// An answer, and what its first id was taken from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithLogits {
+    /// The answer's ids.
+    pub answer: Vec<u32>,
+    /// The logits after the prompt, `[vocab]`.
+    pub first: Vec<f32>,
+}
+
+/// As [`greedy`], with the logits of each answer's first id, which are computed anyway.
 ///
 /// # Errors
 /// As [`greedy`].
@@ -44,11 +53,13 @@ pub fn greedy_with_logits(
     prompts: &[Vec<u32>],
     max_new_tokens: usize,
     eos: &[u32],
-) -> Result<(Vec<Vec<u32>>, Vec<Vec<f32>>)> {
+) -> Result<Vec<WithLogits>> {
     let prompts = together(prompts, max_new_tokens);
     let mut decoding = Decoding::new(decoder, &prompts, prompts.len(), eos);
     decoding.first = Some(vec![Vec::new(); prompts.len()]);
-    Ok((decoding.answers()?, decoding.first.take().unwrap_or_default()))
+    let answers = decoding.answers()?;
+    let first = decoding.first.unwrap_or_default();
+    Ok(answers.into_iter().zip(first).map(|(answer, first)| WithLogits { answer, first }).collect())
 }
 
 fn together(prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<Prompt> {

@@ -154,10 +154,8 @@ impl<'a> Guard<'a> {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         for bucket in length_buckets(&lengths, self.batch) {
             let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
-            let (written, probabilities) = self.read(&batch, &eos)?;
-            for (at, &row) in bucket.iter().enumerate() {
-                let verdict = self.format.parse(&tokenizer.decode(&written[at], true)?);
-                let probability = probabilities.as_ref().map(|all| all[at]);
+            for (&row, (written, probability)) in bucket.iter().zip(self.read(&batch, &eos)?) {
+                let verdict = self.format.parse(&tokenizer.decode(&written, true)?);
                 judged(fitting[row], Found { probability, ..Found::of(verdict) })?;
             }
         }
@@ -165,15 +163,21 @@ impl<'a> Guard<'a> {
     }
 
     /// What the guard writes after each row, and the probability of the harmful labels.
-    fn read(&self, rows: &[Vec<u32>], eos: &[u32]) -> Result<(Vec<Vec<u32>>, Option<Vec<f64>>)> {
+    fn read(&self, rows: &[Vec<u32>], eos: &[u32]) -> Result<Vec<(Vec<u32>, Option<f64>)>> {
         let (decoder, length) = (&self.model.decoder, self.format.max_new_tokens);
         match &self.labels {
-            None => Ok((greedy(decoder, rows, length, eos)?, None)),
             Some(labels) if labels.after.is_empty() && length > 0 => {
-                let (written, logits) = greedy_with_logits(decoder, rows, length, eos)?;
-                Ok((written, Some(logits.iter().map(|row| share(row, labels)).collect())))
+                let read = greedy_with_logits(decoder, rows, length, eos)?.into_iter();
+                Ok(read.map(|row| (row.answer, Some(share(&row.first, labels)))).collect())
             }
-            Some(labels) => Ok((greedy(decoder, rows, length, eos)?, Some(self.probabilities(rows, labels)?))),
+            labels => {
+                let written = greedy(decoder, rows, length, eos)?;
+                let shares = match labels {
+                    Some(labels) => self.probabilities(rows, labels)?.into_iter().map(Some).collect(),
+                    None => vec![None; rows.len()],
+                };
+                Ok(written.into_iter().zip(shares).collect())
+            }
         }
     }
 
