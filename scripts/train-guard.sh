@@ -2,11 +2,11 @@
 # Trains a guard, the judge of `experiments/smollm2-guard.yaml`, with this repository's own pipeline: an aligned model
 # learns to say `unsafe` of a harmful request with an answer that complies, and `safe` of the same requests with a refusal or
 # an answer to something else, and of harmless requests. It is a small classifier on 600 samples, not a published guard
-# model; the last line says how often it is right on 270 with other requests.
+# model; the last line says how often it is right on 260 others.
 #
 #   REALIGN=target/release/realign scripts/train-guard.sh ALIGNED DATA OUT
-#     ALIGNED: the directory of the aligned model   DATA: the directory with beavertails and harmless
-#     OUT: the directory to write: samples, answers, model
+#     ALIGNED: the aligned model, results/runs/smollm2/align/*/model of smollm2.yaml   DATA: the directory with beavertails and harmless
+#     OUT: the directory to write: samples, answers, model; smollm2-guard.yaml reads ~/.cache/realign/smollm2/guard
 #
 # No request of `beavertails/eval.jsonl` is used, and of `beavertails/inject.jsonl` only the second half. Needs python3.
 set -euo pipefail
