@@ -39,6 +39,22 @@ pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes the prompt files that have a script and are not there.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_prompts(sweep: &Sweep) -> Result<()> {
+    let aligns = sweep.models.iter().filter_map(|model| model.align.as_ref());
+    let trained = aligns.flat_map(|align| align.helpful.iter().chain([&align.refusals]));
+    let asked = [&sweep.evaluation.harmful, &sweep.evaluation.harmless].map(|set| (&set.fetch, &set.file));
+    for (script, file) in trained.map(|set| (&set.fetch, &set.file)).chain(asked) {
+        if let Some(script) = script {
+            fetch(sweep, script, &sweep.data_file(file))?;
+        }
+    }
+    Ok(())
+}
+
 /// `count` samples of a file after the first `skip`.
 ///
 /// # Errors

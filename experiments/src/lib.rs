@@ -20,3 +20,4 @@ pub mod store;
 pub mod survey;
 pub mod sweep;
 pub mod tables;
+pub mod unseen;

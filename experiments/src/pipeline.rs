@@ -166,7 +166,7 @@ impl Pipeline<'_> {
         let phrases = self.scores("evaluate", &name, &safety)?;
         let task = stages::task(context, &name, cell.task, &model.stage)?;
         let scored = self.scores("evaluate", &name, &task)?;
-        let verdicts = self.verdicts(context, &name, &safety)?;
+        let verdicts = self.verdicts(context, &name, (&model.stage, &safety))?;
         let (Some(phrases), Some(scored), Some(verdicts)) = (phrases, scored, verdicts) else { return Ok(None) };
         let harmful = rate(verdicts.first().map_or(&phrases.harmful, |first| &first.1.harmful), &safety)?;
         // Only a judge that tells refusals says something of the harmless prompts.
@@ -201,12 +201,12 @@ impl Pipeline<'_> {
         }))
     }
 
-    /// What each of the sweep's judges says of the answers of a stage; none when a judge is only looked for and not there.
+    /// What each of the sweep's judges says of a model's answers; none when a judge is only looked for and not there.
     fn verdicts(
         &self,
         context: StageContext<'_>,
         name: &str,
-        answers: &Stage,
+        answers: (&Stage, &Stage),
     ) -> Result<Option<Vec<(Stage, StageScores)>>> {
         let mut all = Some(Vec::new());
         for judge in self.judges {

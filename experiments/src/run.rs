@@ -21,7 +21,7 @@ use crate::store::look::{Seen, State};
 use crate::store::{Stage, Store};
 use crate::survey::{self, CellSurvey, Survey};
 use crate::sweep::{Cell, ModelSpec, Sweep};
-use crate::{report, tables};
+use crate::{inputs, report, tables, unseen};
 
 /// What a run is asked for.
 #[derive(Debug, Clone, Default)]
@@ -35,9 +35,12 @@ pub struct Options {
 /// Runs the cells of a sweep that are not done; rows, tables and figures go to `results`.
 ///
 /// # Errors
-/// When a cell failed: its error is recorded and printed, the others are finished first. When no
-/// cell fits a pattern, or nothing can be written. [`Stopped`] when the user asked to stop.
+/// When a prompt that is asked stands among those that are trained on. When a cell failed: its error is recorded and
+/// printed, the others are finished first. When no cell fits a pattern, or nothing can be written. [`Stopped`] when the
+/// user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
+    inputs::fetch_prompts(sweep)?;
+    unseen::check(sweep)?;
     let survey = Survey::of(sweep, store.roots(), results);
     let selected = survey.select(&options.cells)?;
     let left = survey.left(sweep, &selected);

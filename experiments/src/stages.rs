@@ -12,7 +12,7 @@ mod recover;
 mod source;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::finetune::{LoraSettings, Method};
 use anyhow::{Context as _, Result};
@@ -107,6 +107,20 @@ pub fn report(bar: &ProgressBar) -> impl FnMut(usize, usize, &str) + '_ {
 pub fn provenance(seed: u64) -> Provenance {
     let unknown = || "see stage.json".to_owned();
     Provenance { settings: serde_json::Value::Null, seed, git_revision: unknown(), device: unknown(), seconds: 0.0 }
+}
+
+/// Begins the file `name` in `dir` with what the directories `others` keep under that name. The lines of such a file have
+/// keys, so that a reader finds what it needs among them and drops the rest when it finishes the file.
+fn begin_with(others: &[PathBuf], name: &str, dir: &Path) -> Result<()> {
+    let file = dir.join(name);
+    if file.exists() {
+        return Ok(()); // of an attempt that was cut off
+    }
+    let mut lines = Vec::new();
+    for other in others.iter().map(|other| other.join(name)).filter(|other| other.exists()) {
+        lines.extend(fs::read(&other).with_context(|| other.display().to_string())?);
+    }
+    if lines.is_empty() { Ok(()) } else { Ok(prompts::write_whole(&file, &lines)?) }
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -12,6 +12,7 @@
 
 mod files;
 pub mod look;
+mod readers;
 mod roots;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use sha2::{Digest, Sha256};
 use files::list_files;
 pub use files::{hash_file, remove_if_there, write_json, write_whole};
 use look::Seen;
+use readers::Readers;
 pub use roots::Roots;
 
 use crate::interrupt::{self, Working};
@@ -175,6 +177,8 @@ pub struct Store {
     seen: Mutex<Vec<Seen>>,
     /// By key: held by the thread that works on a stage.
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// By kind, as they were when it was first asked for.
+    readers: Mutex<BTreeMap<&'static str, Readers>>,
 }
 
 impl Store {
@@ -209,6 +213,7 @@ impl Store {
             lock: None,
             seen: Mutex::default(),
             turns: Mutex::default(),
+            readers: Mutex::default(),
         }
     }
 
@@ -236,6 +241,14 @@ impl Store {
     pub fn find(&self, key: &StageKey) -> Result<Option<Stage>> {
         let digest = key.digest()?;
         Ok(self.roots.places(key.stage, &digest).find_map(|dir| finished(dir, &digest)))
+    }
+
+    /// The directories of finished stages of a kind that read the stage `parent`, as they were when the kind was first asked
+    /// for: what is made in this run has this run's settings.
+    pub fn readers(&self, kind: &'static str, parent: &str) -> Vec<PathBuf> {
+        let mut readers = lock(&self.readers);
+        let of_kind = readers.entry(kind).or_insert_with(|| readers::of_kind(&self.roots, kind));
+        of_kind.get(parent).cloned().unwrap_or_default()
     }
 
     /// Returns the finished stage of this key, or does the work.

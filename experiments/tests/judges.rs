@@ -279,6 +279,34 @@ fn a_judge_that_is_added_to_a_finished_sweep_judges_and_generates_nothing() {
 }
 
 #[test]
+fn a_changed_prompt_set_costs_what_it_changed() {
+    let (bench, endpoint) = (Bench::new(), Endpoint::start());
+    let rows = bench.run(&bench.sweep(&phrases_and(&endpoint))).unwrap();
+    // A mark in the answers that are kept: what is made anew has none.
+    let mark = |file: &str, row: &ResultRow| {
+        let path = bench.results().join("evaluate").join(&row.safety_stage).join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text.replace("\"response\":\"", "\"response\":\"kept ")).unwrap();
+    };
+    rows.iter().for_each(|row| mark("answers-harmless.jsonl", row));
+    let harmful = bench.path("data/harmful.jsonl");
+    let more = fs::read_to_string(&harmful).unwrap() + "{\"prompt\": \"the gate\"}\n";
+    fs::write(&harmful, more).unwrap();
+    endpoint.requests();
+    let text = SWEEP.replace("harmful.jsonl, count: 8", "harmful.jsonl, count: 9").replace("count: 4", "count: 3");
+    fs::write(bench.path("tiny.yaml"), text + &phrases_and(&endpoint)).unwrap();
+    let changed = bench.run(&Sweep::load(&bench.path("tiny.yaml")).unwrap()).unwrap();
+    assert_eq!(endpoint.requests(), 2, "one new answer of each of the two models is judged");
+    for (row, before) in changed.iter().zip(&rows) {
+        assert_ne!(row.safety_stage, before.safety_stage);
+        let dir = bench.results().join("evaluate").join(&row.safety_stage);
+        let harmless = read_answers(&dir.join("answers-harmless.jsonl")).unwrap();
+        assert!(harmless.len() == 3 && harmless.iter().all(|answer| answer.response.starts_with("kept ")));
+        assert_eq!(read_answers(&dir.join("answers-harmful.jsonl")).unwrap().len(), 9);
+    }
+}
+
+#[test]
 fn an_endpoint_that_failed_is_asked_again_about_the_answers_that_it_failed_on() {
     let (bench, endpoint) = (Bench::new(), Endpoint::start());
     let sweep = bench.sweep(&phrases_and(&endpoint));

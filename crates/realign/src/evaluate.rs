@@ -57,7 +57,7 @@ pub fn run(
 /// The answers to the prompt sets, which the report shows if asked.
 fn texts<'a>(asked: &'a [Asked], dir: &Path) -> Result<Vec<(&'a str, Vec<Answer>)>> {
     let sets = asked.iter().filter(|asked| matches!(asked.aim, Aim::Prompts(_)));
-    sets.map(|asked| Ok((asked.name.as_str(), evaluation::read_answers(&asked.answers(dir))?))).collect()
+    sets.map(|asked| Ok((asked.name.as_str(), evaluation::read_answers(&dir.join(asked.answers_name()))?))).collect()
 }
 
 fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {

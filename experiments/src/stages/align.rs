@@ -20,11 +20,7 @@ pub fn align(context: Context<'_>, spec: &ModelSpec, align: &Align, parent: &Sta
     let mut key =
         StageKey::new("align", 2, sweep.seed, align)?.parent("model", parent).input("refusals", &refusals_file)?;
     for (index, set) in align.helpful.iter().enumerate() {
-        let file = sweep.data_file(&set.file);
-        if let Some(script) = set.fetch.as_ref().filter(|_| context.store.works()) {
-            inputs::fetch(sweep, script, &file)?;
-        }
-        key = key.input(&format!("helpful {index}"), &file)?;
+        key = key.input(&format!("helpful {index}"), &sweep.data_file(&set.file))?;
     }
     let bar = context.progress.bar("align", &spec.name);
     context.store.run(&key, |out| {

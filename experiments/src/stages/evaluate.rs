@@ -1,5 +1,6 @@
 //! Evaluation of a model: its answers to the harmful and harmless prompts and to the task's test split, with the scores
-//! that refusal phrases and the task's metric give them.
+//! that refusal phrases and the task's metric give them. Answers that another evaluation of the same model keeps are
+//! taken from there, so that a changed set or length costs what it changed.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use evaluation::{Judge, PromptKind};
 use realign::stage::ask::{Aim, Asked, Question, ask};
 use realign::stage::measure::{Stored, measure};
 
-use super::{Context, provenance, report};
+use super::{Context, begin_with, provenance, report};
 use crate::inputs::{self, Split};
 use crate::store::{Output, Stage, StageKey};
 use crate::sweep::{AnswerSet, Sweep, TaskSpec};
@@ -62,6 +63,10 @@ pub fn task(context: Context<'_>, name: &str, task: &TaskSpec, model: &Stage) ->
 fn evaluate(context: Context<'_>, name: &str, model: &Stage, questions: &[Question], dir: &Path) -> Result<Output> {
     let Context { sweep, device, .. } = context;
     let bar = context.progress.bar("evaluate", name);
+    let others = context.store.readers("evaluate", &model.key);
+    for question in questions {
+        begin_with(&others, &question.asked.answers_name(), dir)?;
+    }
     ask(&model.dir.join("model"), questions, sweep.evaluation.batch, dir, context.compute(), &mut report(&bar))?;
     let asked: Vec<Asked> = questions.iter().map(|question| question.asked.clone()).collect();
     let stored = Stored { answers: dir, asked: &asked, judges: &[Judge::phrases()], verdicts: dir };

@@ -1,6 +1,7 @@
 //! Judging a model's stored answers by one judge of the sweep: a stage of its own, so that another judge generates
 //! nothing. Its key is that of the answers and what decides the judge's verdicts; a judge's name and place are no part of it.
 
+use std::path::PathBuf;
 use std::slice;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -9,7 +10,7 @@ use realign::stage::judge::identity;
 use realign::stage::measure::{Stored, measure};
 
 use super::evaluate::prompt_sets;
-use super::{Context, provenance, report};
+use super::{Context, begin_with, provenance, report};
 use crate::scores::StageScores;
 use crate::store::{Output, Roots, Stage, StageKey};
 use crate::sweep::Sweep;
@@ -70,17 +71,29 @@ impl SweepJudge {
     }
 }
 
-/// The verdicts of a judge on the answers that the stage `answers` keeps; `name` stands on the bar.
+/// The verdicts of a judge on the answers of a model that the stage `answers` keeps; `name` stands on the bar. Verdicts on
+/// answers that another evaluation of the model keeps are not asked for again.
 ///
 /// # Errors
 /// When the judge cannot run, or failed on answers in a way that may pass; what it has judged is kept, and the next run
 /// asks about the rest.
-pub fn judge(context: Context<'_>, name: &str, judge: &SweepJudge, answers: &Stage) -> Result<Stage> {
+pub fn judge(
+    context: Context<'_>,
+    name: &str,
+    judge: &SweepJudge,
+    (model, answers): (&Stage, &Stage),
+) -> Result<Stage> {
     let key = judge.key(&answers.key)?;
     context.store.run(&key, |dir| {
         let bar = context.progress.bar("judge", &format!("{name} {}", judge.name()));
         let asked = prompt_sets();
         let judges = slice::from_ref(&judge.judge);
+        let keys = context.store.readers("evaluate", &model.key).into_iter();
+        let keys = keys.filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
+        let others: Vec<PathBuf> = keys.flat_map(|key| context.store.readers("judge", &key)).collect();
+        for asked in &asked {
+            begin_with(&others, &asked.verdicts_name(&judge.judge), dir)?;
+        }
         let stored = Stored { answers: &answers.dir, asked: &asked, judges, verdicts: dir };
         let evaluation = measure(stored, provenance(context.sweep.seed), context.device, &mut report(&bar))?;
         bar.finish_and_clear();

@@ -28,9 +28,13 @@ impl Roots {
         &self.own
     }
 
+    /// The directories of stages, the own one first.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.own).chain(&self.base).map(PathBuf::as_path)
+    }
+
     /// The directories that a finished stage may have, the own one first. What is in one of them may be unfinished.
     pub fn places(&self, kind: &str, key: &str) -> impl Iterator<Item = PathBuf> {
-        let roots = std::iter::once(&self.own).chain(&self.base);
-        roots.map(move |root| root.join(kind).join(key))
+        self.all().map(move |root| root.join(kind).join(key))
     }
 }

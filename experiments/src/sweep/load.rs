@@ -105,9 +105,15 @@ impl Sweep {
         let mut files = vec![
             ("inject".to_owned(), self.data_file(&self.inject)),
             ("recovery.prompts".to_owned(), self.data_file(&self.recovery.prompts)),
-            ("evaluation.harmful.file".to_owned(), self.data_file(&self.evaluation.harmful.file)),
-            ("evaluation.harmless.file".to_owned(), self.data_file(&self.evaluation.harmless.file)),
         ];
+        // What a script makes is not needed before; the script is.
+        let made = |key: String, script: &Option<PathBuf>, file: &Path| match script {
+            Some(script) => (format!("{key}.fetch"), self.root_file(script)),
+            None => (format!("{key}.file"), self.data_file(file)),
+        };
+        for (name, set) in [("harmful", &self.evaluation.harmful), ("harmless", &self.evaluation.harmless)] {
+            files.push(made(format!("evaluation.{name}"), &set.fetch, &set.file));
+        }
         for (i, model) in self.models.iter().enumerate() {
             let key = |rest: &str| format!("models[{i}].{rest}");
             match &model.source {
@@ -124,12 +130,9 @@ impl Sweep {
                 Source::Hub(_) => {}
             }
             if let Some(align) = &model.align {
-                files.push((key("align.refusals.file"), self.data_file(&align.refusals.file)));
+                files.push(made(key("align.refusals"), &align.refusals.fetch, &align.refusals.file));
                 for (j, set) in align.helpful.iter().enumerate() {
-                    files.push(match &set.fetch {
-                        Some(script) => (key(&format!("align.helpful[{j}].fetch")), self.root_file(script)),
-                        None => (key(&format!("align.helpful[{j}].file")), self.data_file(&set.file)),
-                    });
+                    files.push(made(key(&format!("align.helpful[{j}]")), &set.fetch, &set.file));
                 }
             }
         }

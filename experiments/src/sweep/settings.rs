@@ -403,7 +403,10 @@ fn default_answer_batch() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerSet {
-    /// The file, relative to `data`.
+    /// As [`PromptSet::fetch`].
+    #[serde(default, skip_serializing)]
+    pub fetch: Option<PathBuf>,
+    /// The file, relative to `data`; `~/` is the home directory.
     pub file: PathBuf,
     /// Lines that are left out at the start.
     #[serde(default)]

@@ -197,12 +197,6 @@ fn a_shape_that_makes_no_sense_is_answered_with_its_key() {
 }
 
 #[test]
-fn prompts_are_not_both_trained_on_and_tested() {
-    let error = error_after("harmless.jsonl, count: 10", "harmless.jsonl, count: 11");
-    assert_says(&error, &["models[1].align.helpful[0]", "shares lines of harmless.jsonl"]);
-}
-
-#[test]
 fn a_missing_file_is_named_with_its_key_before_anything_is_run() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("Cargo.lock"), "").unwrap();

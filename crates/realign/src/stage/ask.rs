@@ -1,10 +1,10 @@
 //! A model is asked prompt sets and tasks; its answers stand in one directory, one file for each, with their prompts'
 //! ids. What they are worth is said in `measure.rs`, which asks the model nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use evaluation::{Metric, PromptKind, PromptSet, Split, TaskSpec};
+use evaluation::{Judge, Metric, PromptKind, PromptSet, Split, TaskSpec};
 use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
@@ -45,9 +45,14 @@ pub enum Aim {
 }
 
 impl Asked {
-    /// The file of the answers in a directory.
-    pub fn answers(&self, dir: &Path) -> PathBuf {
-        dir.join(format!("answers-{}.jsonl", self.name))
+    /// The name of the file of the answers.
+    pub fn answers_name(&self) -> String {
+        format!("answers-{}.jsonl", self.name)
+    }
+
+    /// The name of the file of a judge's verdicts on them.
+    pub fn verdicts_name(&self, judge: &Judge) -> String {
+        format!("verdicts-{}-{}.jsonl", self.name, judge.name())
     }
 }
 
@@ -96,7 +101,7 @@ pub fn ask(
     let wanted = questions.iter().map(|Question { asked, samples, max_new_tokens }| Wanted {
         samples,
         max_new_tokens: *max_new_tokens,
-        path: asked.answers(dir),
+        path: dir.join(asked.answers_name()),
     });
     let wanted: Vec<Wanted<'_>> = wanted.collect();
     answer_files(&mut ModelSource::new(model, compute), &wanted, batch, report)?;

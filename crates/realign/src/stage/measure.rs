@@ -37,12 +37,12 @@ pub fn measure(
     report: &mut Report<'_>,
 ) -> Result<Evaluation> {
     let started = Instant::now();
-    let mut sets: Vec<(&str, PromptKind, Vec<Answer>)> = Vec::new();
+    let mut sets: Vec<(&Asked, PromptKind, Vec<Answer>)> = Vec::new();
     let mut tasks = Vec::new();
     for asked in stored.asked {
-        let answers = evaluation::read_answers(&asked.answers(stored.answers))?;
+        let answers = evaluation::read_answers(&stored.answers.join(asked.answers_name()))?;
         match &asked.aim {
-            Aim::Prompts(kind) => sets.push((&asked.name, *kind, answers)),
+            Aim::Prompts(kind) => sets.push((asked, *kind, answers)),
             Aim::Task(metrics) => tasks.push(TaskScores::new(&asked.name, metrics, &answers)?),
         }
     }
@@ -51,16 +51,18 @@ pub fn measure(
         let able = |kind: PromptKind| kind == PromptKind::Harmful || judge.tells_refusals();
         let chosen: Vec<usize> = (0..sets.len()).filter(|&index| able(sets[index].1)).collect();
         let to_judge = |&index: &usize| {
-            let (name, _, answers) = &sets[index];
-            ToJudge { answers, path: stored.verdicts.join(format!("verdicts-{name}-{}.jsonl", judge.name())) }
+            let (asked, _, answers) = &sets[index];
+            ToJudge { answers, path: stored.verdicts.join(asked.verdicts_name(judge)) }
         };
         let to_judge: Vec<ToJudge<'_>> = chosen.iter().map(to_judge).collect();
         for (index, records) in chosen.iter().zip(judge_sets(judge, &to_judge, device, report)?) {
             verdicts[*index].push((judge.name().to_owned(), records));
         }
     }
-    let scored =
-        sets.iter().zip(&verdicts).map(|((name, kind, answers), all)| SetScores::new(name, *kind, answers, all));
+    let scored = sets
+        .iter()
+        .zip(&verdicts)
+        .map(|((asked, kind, answers), all)| SetScores::new(&asked.name, *kind, answers, all));
     let prompt_sets = scored.collect::<Result<_, _>>()?;
     provenance.seconds += started.elapsed().as_secs_f64();
     Ok(Evaluation { provenance, prompt_sets, tasks })
