@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
 
-use crate::sweep::{Sweep, TaskSpec};
+use crate::sweep::{Align, Sweep, TaskSpec};
 
 /// A part of a task's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
 /// As [`fetch`].
 pub fn fetch_prompts(sweep: &Sweep) -> Result<()> {
     let aligns = sweep.models.iter().filter_map(|model| model.align.as_ref());
-    let trained = aligns.flat_map(|align| align.helpful.iter().chain([&align.refusals]));
-    let asked = [&sweep.evaluation.harmful, &sweep.evaluation.harmless].map(|set| (&set.fetch, &set.file));
-    for (script, file) in trained.map(|set| (&set.fetch, &set.file)).chain(asked) {
+    let trained = aligns.flat_map(Align::sets).map(|(_, set)| (&set.fetch, &set.file));
+    let asked = sweep.evaluation.sets().map(|(_, set)| (&set.fetch, &set.file));
+    for (script, file) in trained.chain(asked) {
         if let Some(script) = script {
             fetch(sweep, script, &sweep.data_file(file))?;
         }

@@ -22,6 +22,12 @@ impl Trained {
         let prompts = samples.into_iter().map(|sample| plain(&sample.prompt)).collect();
         Self { by: format!("{key} ({})", file.display()), prompts }
     }
+
+    /// The places of the samples whose prompts are among these.
+    fn places(&self, asked: &[Sample]) -> Vec<usize> {
+        let seen = |&at: &usize| self.prompts.contains(&plain(&asked[at].prompt));
+        (0..asked.len()).filter(seen).collect()
+    }
 }
 
 /// Checks the harmful and harmless prompts of the evaluation; a task whose test file repeats its training file is only
@@ -31,19 +37,19 @@ impl Trained {
 /// When a prompt that is asked is one that is trained on, or a file cannot be read.
 pub fn check(sweep: &Sweep) -> Result<()> {
     let trained = trained(sweep)?;
-    let evaluation = &sweep.evaluation;
     let mut problems = Vec::new();
-    for (name, set) in [("harmful", &evaluation.harmful), ("harmless", &evaluation.harmless)] {
+    for (name, set) in sweep.evaluation.sets() {
         let asked = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
-        for Trained { by, prompts } in &trained {
-            let seen = |sample: &Sample| prompts.contains(&plain(&sample.prompt));
-            let Some(first) = asked.iter().position(seen) else { continue };
+        for trained in &trained {
+            let seen = trained.places(&asked);
+            let Some(first) = seen.first() else { continue };
             problems.push(format!(
-                "evaluation.{name}: {} of the {} prompts of {} stand among those of {by}, too, the first of them as number {}: \
+                "evaluation.{name}: {} of the {} prompts of {} stand among those of {}, too, the first of them as number {}: \
                  take others, or remove them from one of the files",
-                asked.iter().filter(|sample| seen(sample)).count(),
+                seen.len(),
                 asked.len(),
                 set.file.display(),
+                trained.by,
                 set.skip + first + 1,
             ));
         }
@@ -52,12 +58,12 @@ pub fn check(sweep: &Sweep) -> Result<()> {
         bail!("a model would be asked what it was trained on:\n{}", problems.join("\n"));
     }
     for (i, task) in sweep.tasks.iter().enumerate() {
-        let train = Trained::new("train", &task.train, read_jsonl(&sweep.data_file(&task.train))?);
+        let key = format!("tasks[{i}].train");
+        let train = Trained::new(&key, &task.train, read_jsonl(&sweep.data_file(&task.train))?);
         let test = inputs::task(sweep, task, Split::Test)?;
-        let seen = test.iter().filter(|sample| train.prompts.contains(&plain(&sample.prompt))).count();
+        let (seen, all) = (train.places(&test).len(), test.len());
         if seen > 0 {
-            let (all, name) = (test.len(), &task.name);
-            tracing::warn!("tasks[{i}] ({name}): {seen} of {all} test prompts stand in its training file, too");
+            tracing::warn!("tasks[{i}].test: {seen} of the {all} prompts stand among those of {}, too", train.by);
         }
     }
     Ok(())
@@ -68,8 +74,7 @@ fn trained(sweep: &Sweep) -> Result<Vec<Trained>> {
     let mut trained = Vec::new();
     for (i, model) in sweep.models.iter().enumerate() {
         let Some(align) = &model.align else { continue };
-        let helpful = align.helpful.iter().enumerate().map(|(j, set)| (format!("helpful[{j}]"), set));
-        for (name, set) in helpful.chain([("refusals".to_owned(), &align.refusals)]) {
+        for (name, set) in align.sets() {
             let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
             trained.push(Trained::new(&format!("models[{i}].align.{name}"), &set.file, samples));
         }

@@ -193,9 +193,8 @@ impl Sweep {
         let empty = align.refusal_texts.iter().any(|text| text.trim().is_empty());
         problems.unless(!empty, &key("refusal_texts"), || "holds an empty text".to_owned());
         problems.unless(!align.helpful.is_empty(), &key("helpful"), || "must not be empty".to_owned());
-        problems.at_least_one(&key("refusals.count"), align.refusals.count);
-        for (j, set) in align.helpful.iter().enumerate() {
-            problems.at_least_one(&key(&format!("helpful[{j}].count")), set.count);
+        for (name, set) in align.sets() {
+            problems.at_least_one(&key(&format!("{name}.count")), set.count);
         }
     }
 
@@ -233,7 +232,7 @@ impl Sweep {
 
     fn check_evaluation(&self, problems: &mut Problems) {
         problems.at_least_one("evaluation.batch", self.evaluation.batch);
-        for (name, set) in [("harmful", &self.evaluation.harmful), ("harmless", &self.evaluation.harmless)] {
+        for (name, set) in self.evaluation.sets() {
             problems.at_least_one(&format!("evaluation.{name}.count"), set.count);
             let tokens = format!("evaluation.{name}.max_new_tokens");
             problems.at_least_one(&tokens, set.max_new_tokens);

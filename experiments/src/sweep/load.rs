@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use evaluation::Judge;
 
-use super::{Source, Sweep};
+use super::{PromptSet, Source, Sweep};
 
 /// Finds a sweep file: beside the current directory, then in its `experiments/`.
 ///
@@ -111,7 +111,7 @@ impl Sweep {
             Some(script) => (format!("{key}.fetch"), self.root_file(script)),
             None => (format!("{key}.file"), self.data_file(file)),
         };
-        for (name, set) in [("harmful", &self.evaluation.harmful), ("harmless", &self.evaluation.harmless)] {
+        for (name, set) in self.evaluation.sets() {
             files.push(made(format!("evaluation.{name}"), &set.fetch, &set.file));
         }
         for (i, model) in self.models.iter().enumerate() {
@@ -130,10 +130,9 @@ impl Sweep {
                 Source::Hub(_) => {}
             }
             if let Some(align) = &model.align {
-                files.push(made(key("align.refusals"), &align.refusals.fetch, &align.refusals.file));
-                for (j, set) in align.helpful.iter().enumerate() {
-                    files.push(made(key(&format!("align.helpful[{j}]")), &set.fetch, &set.file));
-                }
+                let made =
+                    |(name, set): (String, &PromptSet)| made(key(&format!("align.{name}")), &set.fetch, &set.file);
+                files.extend(align.sets().map(made));
             }
         }
         for (i, task) in self.tasks.iter().enumerate() {

@@ -218,6 +218,14 @@ pub struct Align {
     pub max_len: usize,
 }
 
+impl Align {
+    /// The sets that are trained on, by their keys.
+    pub fn sets(&self) -> impl Iterator<Item = (String, &PromptSet)> {
+        let helpful = self.helpful.iter().enumerate().map(|(i, set)| (format!("helpful[{i}]"), set));
+        std::iter::once(("refusals".to_owned(), &self.refusals)).chain(helpful)
+    }
+}
+
 fn default_helpful_tokens() -> usize {
     128
 }
@@ -393,6 +401,14 @@ pub struct Evaluation {
     /// Prompts answered at a time; it changes the speed only.
     #[serde(default = "default_answer_batch")]
     pub batch: usize,
+}
+
+impl Evaluation {
+    /// The sets that are asked, by their keys.
+    #[must_use]
+    pub fn sets(&self) -> [(&'static str, &AnswerSet); 2] {
+        [("harmful", &self.harmful), ("harmless", &self.harmless)]
+    }
 }
 
 fn default_answer_batch() -> usize {
