@@ -18,6 +18,7 @@ use experiments::{estimate, figures, place, report, run, survey, tables};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    realign::log::to_stderr();
     match act(Cli::parse_from(Cli::with_run(std::env::args_os()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::from(interrupt::EXIT_STATUS),

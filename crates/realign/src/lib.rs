@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod loaded;
+pub mod log;
 pub mod stage;
 
 pub use device::{Compute, DeviceName};

@@ -14,8 +14,7 @@ use clap::Parser as _;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    realign::log::to_stderr();
     let cli = cli::Cli::parse();
     // On a thread of the pool: from outside, each of a decoding step's hundreds of parallel parts is handed over, and
     // this thread sleeps and wakes for it.

@@ -104,16 +104,18 @@ pub fn draw_mark(sheet: &Sheet, method: Method, (x, y): Pixel) -> Result<()> {
 /// Draws a method's line; the aligned model's is dashed, because no fine-tuning is in it.
 pub fn draw_line(sheet: &Sheet, method: Method, points: &[Pixel]) -> Result<()> {
     let style = colour(method).stroke_width(2);
-    if method == Method::Aligned {
+    if method == Method::Aligned && points.len() > 1 {
         let dashes = DashedPathElement::new(points.iter().copied(), 6, 5, style);
-        draw(sheet.draw(&dashes))
-    } else {
-        draw(sheet.draw(&PathElement::new(points.to_vec(), style)))
+        return draw(sheet.draw(&dashes));
     }
+    draw_thin(sheet, points, style)
 }
 
-/// Draws a thin line.
+/// Draws a line; there is none through points that are all one.
 pub fn draw_thin(sheet: &Sheet, points: &[Pixel], style: impl Into<ShapeStyle>) -> Result<()> {
+    if points.iter().all(|point| *point == points[0]) {
+        return Ok(());
+    }
     draw(sheet.draw(&PathElement::new(points.to_vec(), style)))
 }
 

@@ -1,0 +1,12 @@
+//! Where the commands' warnings go.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+
+/// Writes what libraries log to the standard error: warnings, or what `RUST_LOG` asks for. A command calls it once, first.
+pub fn to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let lines = tracing_subscriber::fmt().without_time().with_ansi(io::stderr().is_terminal());
+    lines.with_env_filter(filter).with_writer(io::stderr).init();
+}
