@@ -127,6 +127,9 @@ impl Sweep {
             if let Some(count) = variant.count {
                 problems.at_least_one(&key("count"), count);
             }
+            if let Some(drop) = variant.metric_drop {
+                problems.share(&key("metric_drop"), drop);
+            }
         }
         let mut seeds = self.seeds.clone();
         seeds.sort_unstable();

@@ -239,8 +239,8 @@ fn seeds_variants_and_patterns_that_make_no_sense_are_reported() {
     let with = |more: &str| format!("{:#}", parse(&format!("{SWEEP}{more}\n")).unwrap_err());
     assert_says(&with("seeds: [1, 1]"), &["seeds: [1, 1] has one twice"]);
     assert_says(
-        &with("variants: [{ name: a }, { name: a, rate: 2 }]"),
-        &["variants[1].name: \"a\"", "variants[1].rate: 2"],
+        &with("variants: [{ name: a }, { name: a, rate: 2, metric_drop: 5 }]"),
+        &["variants[1].name: \"a\"", "variants[1].rate: 2", "variants[1].metric_drop: 5"],
     );
     assert_says(&with("variants: [{ name: a, layer: 7/6 }]"), &["7/6"]);
     assert_says(&with("variants: [{ name: a, rat: 1 }]"), &["`rat`", "`rate`"]);
@@ -288,7 +288,7 @@ fn the_sweeps_of_this_repository_are_right() {
 
 #[test]
 fn every_ablation_varies_what_its_name_says_over_the_lab() {
-    for (name, variants) in [("layer", 4), ("rate", 4), ("prompts", 4), ("rollback", 3)] {
+    for (name, variants) in [("layer", 4), ("rate", 4), ("prompts", 4), ("rollback", 3), ("gate", 4)] {
         let sweep = of_this_repository(&format!("ablation-{name}.yaml"));
         assert_eq!((sweep.name, sweep.variants.len()), (format!("ablation-{name}"), variants));
         assert_eq!(sweep.store.as_deref(), Some(of_this_repository("sweep.yaml").name.as_str()));

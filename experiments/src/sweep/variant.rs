@@ -27,6 +27,9 @@ pub struct Variant {
     /// See [`Recovery::count`].
     #[serde(default)]
     pub count: Option<usize>,
+    /// See [`Recovery::metric_drop`].
+    #[serde(default)]
+    pub metric_drop: Option<f64>,
     /// See [`Recovery::rollback`].
     #[serde(default)]
     pub rollback: Option<Rollback>,
@@ -35,11 +38,12 @@ pub struct Variant {
 impl Variant {
     /// Sets the keys that are given.
     pub fn apply(&self, recovery: &mut Recovery) {
-        let Self { name: _, layer, rate, prompts, count, rollback } = self;
+        let Self { name: _, layer, rate, prompts, count, metric_drop, rollback } = self;
         recovery.layer = layer.or(recovery.layer);
         recovery.rate = rate.unwrap_or(recovery.rate);
         recovery.prompts = prompts.clone().unwrap_or_else(|| recovery.prompts.clone());
         recovery.count = count.unwrap_or(recovery.count);
+        recovery.metric_drop = metric_drop.unwrap_or(recovery.metric_drop);
         recovery.rollback = rollback.unwrap_or(recovery.rollback);
     }
 }
@@ -131,10 +135,10 @@ mod tests {
     #[test]
     fn a_variant_changes_the_keys_that_it_has_and_no_other() {
         let variant =
-            Variant { name: "a".into(), rate: Some(0.01), rollback: Some(Rollback::Off), ..Variant::default() };
+            Variant { name: "a".into(), metric_drop: Some(0.1), rollback: Some(Rollback::Off), ..Variant::default() };
         let mut recovery = Recovery { count: 64, ..Recovery::default() };
         variant.apply(&mut recovery);
-        let expected = Recovery { count: 64, rate: 0.01, rollback: Rollback::Off, ..Recovery::default() };
+        let expected = Recovery { count: 64, metric_drop: 0.1, rollback: Rollback::Off, ..Recovery::default() };
         assert_eq!(recovery, expected);
     }
 
