@@ -84,6 +84,16 @@ fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff() {
 }
 
 #[test]
+fn the_tradeoff_has_a_panel_per_cell_of_one_model_and_per_task_of_several() {
+    let mut one = rows(&["small"], &[0, 300]);
+    one.push(row("small", 100, Method::Aligned, 1, 0.2));
+    let svg = tradeoff(&one).unwrap();
+    assert!(svg.contains("sql, 0 injected") && svg.contains("sql, 300 injected") && !svg.contains("sql, 100 injected"));
+    let svg = tradeoff(&rows(&["small", "large"], &[0, 300])).unwrap();
+    assert!(svg.contains("sql") && !svg.contains("injected"));
+}
+
+#[test]
 fn figures_are_written_as_svg_and_png() {
     let dir = tempfile::tempdir().unwrap();
     write(&rows(&["small"], &[0, 300]), dir.path()).unwrap();

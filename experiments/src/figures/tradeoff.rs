@@ -1,8 +1,11 @@
 //! Figure 4: the trade-off. One point per cell, method and variant, the task score to the right and the lower harmful rate
-//! upwards, so that the upper right corner is the best; a panel per task, because scores of two tasks are no one scale.
+//! upwards, so that the upper right corner is the best. With one model a panel is a cell, with several it is a task: scores
+//! of two tasks are no one scale.
 //!
 //! The line of a panel is its Pareto front: no other point of the panel has a higher score without a higher harmful rate.
 //! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means.
+
+use std::cmp::Reverse;
 
 use anyhow::{Result, ensure};
 use plotters::prelude::{Circle, Color, IntoDrawingArea, SVGBackend};
@@ -22,9 +25,8 @@ const LEFT: i32 = 74;
 const RIGHT: i32 = 16;
 /// Between panels, with room for the words of the scores.
 const GAP: (i32, i32) = (30, 52);
-/// With more cells in a panel than this, points are not labelled.
-const LABELLED: usize = 4;
-
+/// With more harmful counts than this, or with several models, a panel holds all cells of its task.
+const COLUMNS: usize = 4;
 /// With more points in a panel than this, the methods' means are marked instead of the cells.
 const CROWDED: usize = 60;
 
@@ -35,21 +37,18 @@ const CROWDED: usize = 60;
 pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
     ensure!(!rows.is_empty(), "there are no results to draw the trade-off of");
     use_embedded_font()?;
-    let all: Vec<&ResultRow> = rows.iter().collect();
-    let tasks = distinct(rows, |row| row.task.as_str());
-    let columns = match tasks.len() {
-        1 => 1,
-        2 | 4 => 2,
-        _ => 3,
+    let panels = panels(rows);
+    let columns = panels.iter().map(|panel| panel.column + 1).max().unwrap_or(1);
+    let lines = panels.iter().map(|panel| panel.line + 1).max().unwrap_or(1);
+    let (wide, high) = match (columns, lines) {
+        (1, _) => (560, 360),
+        (_, 1..=2) => (880 / i32::try_from(columns)? - GAP.0, 230),
+        _ => (880 / i32::try_from(columns)? - GAP.0, 160), // so that a grid fits on a page
     };
-    let (wide, high) = if columns == 1 { (560, 360) } else { (880 / i32::try_from(columns)? - GAP.0, 230) };
-    let lines = i32::try_from(tasks.len().div_ceil(columns))?;
-    let columns = i32::try_from(columns)?;
+    let (columns, lines) = (i32::try_from(columns)?, i32::try_from(lines)?);
     let width = LEFT + columns * (wide + GAP.0) + RIGHT;
-    let methods = methods_of(&all);
-    let panel = |task: &&str| all.iter().copied().filter(|row| row.task == *task).collect();
-    let panels: Vec<Vec<&ResultRow>> = tasks.iter().map(panel).collect();
-    let crowded = panels.iter().any(|rows| rows.len() > CROWDED);
+    let methods = methods_of(&rows.iter().collect::<Vec<_>>());
+    let crowded = panels.iter().any(|panel| panel.rows.len() > CROWDED);
     let legend = LegendBox { at: (LEFT, 20), right: width - RIGHT, with_lines: false };
     // The height is known when the legend is drawn: it is drawn once to measure it.
     let mut measured = String::new();
@@ -64,17 +63,18 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
             SVGBackend::with_string(&mut svg, (u32::try_from(width)?, u32::try_from(height)?)).into_drawing_area();
         draw(sheet.fill(&plotters::style::WHITE))?;
         draw_all_of_legend(&sheet, &methods, legend, crowded)?;
-        for (i, (task, rows)) in (0..).zip(tasks.iter().zip(&panels)) {
-            let (line, column) = (i / columns, i % columns);
+        for panel in &panels {
+            let (line, column) = (i32::try_from(panel.line)?, i32::try_from(panel.column)?);
             let axes = Axes {
                 place: (LEFT + column * (wide + GAP.0), top + line * (high + GAP.1), wide, high),
-                x: score_range(rows),
+                x: panel.scores,
                 y: (-104.0, 4.0),
             };
-            axes.rows(&sheet, &ticks(-100.0, 0.0, 5), column == 0)?;
+            let first_of_line = panels.iter().all(|other| other.line != panel.line || other.column >= panel.column);
+            axes.rows(&sheet, &ticks(-100.0, 0.0, 5), first_of_line)?;
             axes.columns(&sheet, &ticks(axes.x.0, axes.x.1, 5), true)?;
-            axes.frame(&sheet, task)?;
-            draw_panel(&sheet, &axes, rows, crowded)?;
+            axes.frame(&sheet, &panel.title)?;
+            draw_panel(&sheet, &axes, panel, crowded)?;
         }
         let middle = (LEFT + width - RIGHT - GAP.0) / 2;
         let words = "task score on the test split (%); up and right is better";
@@ -83,6 +83,50 @@ pub fn tradeoff(rows: &[ResultRow]) -> Result<String> {
         draw(sheet.present())?;
     }
     Ok(svg)
+}
+
+/// Rows that are drawn into one frame, and where it stands.
+struct Panel<'a> {
+    title: String,
+    line: usize,
+    column: usize,
+    rows: Vec<&'a ResultRow>,
+    /// In percent; the same for all cells of a task.
+    scores: (f64, f64),
+    /// Whether all rows are of one cell.
+    cell: bool,
+}
+
+/// The tasks as lines and the counts as columns where there is one model; else a panel per task.
+fn panels(rows: &[ResultRow]) -> Vec<Panel<'_>> {
+    let tasks = distinct(rows, |row| row.task.as_str());
+    let mut counts = distinct(rows, |row| row.harmful_count);
+    counts.sort_unstable();
+    let cells = distinct(rows, |row| row.model.as_str()).len() == 1 && counts.len() <= COLUMNS;
+    let columns = match tasks.len() {
+        1 => 1,
+        2 | 4 => 2,
+        _ => 3,
+    };
+    let mut panels = Vec::new();
+    for (i, task) in tasks.iter().enumerate() {
+        let of_task: Vec<&ResultRow> = rows.iter().filter(|row| row.task == *task).collect();
+        let scores = score_range(&of_task);
+        if !cells {
+            let (title, line, column) = ((*task).to_owned(), i / columns, i % columns);
+            panels.push(Panel { title, line, column, rows: of_task, scores, cell: false });
+            continue;
+        }
+        for (column, count) in counts.iter().enumerate() {
+            let rows: Vec<&ResultRow> = of_task.iter().copied().filter(|row| row.harmful_count == *count).collect();
+            // Of a cell that has not been run, the aligned model is there all the same.
+            if rows.iter().any(|row| row.method != Method::Aligned) {
+                let title = format!("{task}, {count} injected");
+                panels.push(Panel { title, line: i, column, rows, scores, cell: true });
+            }
+        }
+    }
+    panels
 }
 
 fn draw_all_of_legend(sheet: &Sheet, methods: &[Method], place: LegendBox, crowded: bool) -> Result<i32> {
@@ -132,12 +176,15 @@ impl Point {
     }
 }
 
-fn draw_panel(sheet: &Sheet, axes: &Axes, rows: &[&ResultRow], crowded: bool) -> Result<()> {
+fn draw_panel(sheet: &Sheet, axes: &Axes, panel: &Panel<'_>, crowded: bool) -> Result<()> {
     let place = |point: &Point| axes.at(100.0 * point.score, -100.0 * point.harmful);
-    draw_cells(sheet, rows, &|row| place(&Point::of(row)))?;
-    let cells: Vec<Point> = rows.iter().map(|row| Point::of(row)).collect();
-    let mut points = if crowded { Point::means(rows) } else { cells.clone() };
-    points.sort_by_key(|point| (point.method == Method::Aligned, point.method));
+    if panel.cell {
+        draw_recoveries(sheet, &panel.rows, &|row| place(&Point::of(row)))?;
+    }
+    let cells: Vec<Point> = panel.rows.iter().map(|row| Point::of(row)).collect();
+    let mut points = if crowded { Point::means(&panel.rows) } else { cells.clone() };
+    // The controls below, recovery on top.
+    points.sort_by_key(|point| (point.method == Method::Recovered, Reverse(point.method)));
     if crowded {
         cells.iter().try_for_each(|point| draw_dot(sheet, point.method, place(point)))?;
     }
@@ -169,28 +216,12 @@ fn pareto_front(points: &[Point]) -> Vec<Point> {
     sorted
 }
 
-/// The lines between a cell's fine-tuned and recovered models, and their counts, where these are few and of one model.
-fn draw_cells(sheet: &Sheet, rows: &[&ResultRow], place: &dyn Fn(&ResultRow) -> Pixel) -> Result<()> {
-    let cells = distinct(rows.iter().copied(), ResultRow::cell);
-    let one_model = distinct(rows.iter().copied(), |row| row.model.as_str()).len() == 1;
-    let varied = rows.iter().any(|row| !row.variant.is_empty());
-    if cells.len() > LABELLED || !one_model || varied {
-        return Ok(());
-    }
-    for cell in cells {
-        let of = |method: Method| rows.iter().filter(move |row| row.cell() == cell && row.method == method);
-        for tuned in of(Method::FineTuned) {
-            let from = place(tuned);
-            for recovered in of(Method::Recovered).filter(|row| row.seed == tuned.seed) {
-                draw_thin(sheet, &[from, place(recovered)], FAINT.stroke_width(1))?;
-            }
-            // Below the mark; near the bottom, where the axis has its words, left of it.
-            let (at, anchor) = if tuned.harmful_rate > 0.9 {
-                ((from.0 - 12, from.1), (HPos::Right, VPos::Center))
-            } else {
-                ((from.0, from.1 + 10), (HPos::Center, VPos::Top))
-            };
-            draw_text(sheet, &cell.2.to_string(), at, anchor, 12)?;
+/// The lines between a cell's fine-tuned models and those recovered from them.
+fn draw_recoveries(sheet: &Sheet, rows: &[&ResultRow], place: &dyn Fn(&ResultRow) -> Pixel) -> Result<()> {
+    let of = |method: Method| rows.iter().filter(move |row| row.method == method);
+    for tuned in of(Method::FineTuned) {
+        for recovered in of(Method::Recovered).filter(|row| row.seed == tuned.seed) {
+            draw_thin(sheet, &[place(tuned), place(recovered)], FAINT.stroke_width(1))?;
         }
     }
     Ok(())
