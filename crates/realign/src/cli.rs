@@ -258,10 +258,16 @@ pub struct RecoverArgs {
     /// JSONL with the task's training prompts, for rollback; the first 256 are used.
     #[arg(long)]
     pub task: Option<PathBuf>,
-    /// JSONL with `prompt` and `response` whose exact-match score decides rollback and the answer;
-    /// without it all steps are done.
+    /// JSONL with `prompt` and `response` whose score decides rollback and the answer; without it all
+    /// steps are done.
     #[arg(long, requires = "task")]
     pub validation: Option<PathBuf>,
+    /// How validation answers are scored: exact_match, sql_normalized, f1, nl2bash or rouge.
+    #[arg(long, default_value = "exact_match", requires = "validation")]
+    pub metric: Metric,
+    /// The share of the fine-tuned model's validation score that recovery may cost.
+    #[arg(long, default_value_t = 0.05, requires = "validation")]
+    pub metric_drop: f64,
     /// New tokens of a validation answer at most.
     #[arg(long, default_value_t = 64)]
     pub max_new_tokens: usize,

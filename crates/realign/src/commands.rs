@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use evaluation::{Metric, ScoreReport, read_answers};
+use evaluation::{ScoreReport, read_answers};
 use finetune::{AlignSettings, LoraSettings, Method, SoftSftSettings, TrainSettings, inject};
 use indicatif::{ProgressBar, ProgressStyle};
 use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
@@ -149,13 +149,14 @@ fn run_recover(args: &RecoverArgs, compute: Compute<'_>, report: &mut dyn FnMut(
         steps: args.steps,
         batch: args.batch,
         layer: args.layer,
+        metric_drop: args.metric_drop,
         rollback_rate: args.rollback.unwrap_or(defaults.rollback_rate),
         ties: profile.ties(),
         ..defaults
     };
     let generate = GenerateSettings { max_new_tokens: args.max_new_tokens, batch: DEFAULT_BATCH };
     let gate = match &validation {
-        Some(samples) => Gate::Validation { samples, metric: Metric::ExactMatch, generate },
+        Some(samples) => Gate::Validation { samples, metric: args.metric, generate },
         None => Gate::Fixed { rollback: args.rollback.is_some() },
     };
     let work = work_dir(&args.out)?;

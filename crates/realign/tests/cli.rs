@@ -346,6 +346,38 @@ fn a_recovery_says_what_is_wrong_with_its_input() {
 }
 
 #[test]
+fn the_gate_of_a_recovery_takes_the_metric_and_the_drop_that_are_asked_for() {
+    let bench = Bench::new();
+    bench.model("aligned", 16);
+    bench.prompts("p.jsonl", 8);
+    bench.works("finetune --model aligned --task p.jsonl --learning-rate 0.05 --epochs 4 --rank 0 --out tuned");
+    // What the fine-tuned model says is right, so it scores 1.
+    bench.works("generate --model tuned --prompts p.jsonl --max-new-tokens 5 --out v.jsonl");
+    let recover = |rest: &str| {
+        format!(
+            "recover --aligned aligned --finetuned tuned --prompts p.jsonl --task p.jsonl --rate 0.5 --layer 2 \
+             --steps 5 --max-new-tokens 5 --trace trace.json {rest}"
+        )
+    };
+    for (drop, floor, parts) in
+        [("0", 1.0, ["not recovered", "8 validation samples"]), ("1", 0.0, ["recovered", "rollback off"])]
+    {
+        let said =
+            bench.works(&recover(&format!("--validation v.jsonl --metric rouge --metric-drop {drop} --out o{drop}")));
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        let trace = json_of(&bench.path("trace.json"));
+        assert_eq!(trace["gate"], json!({"base_score": 1.0, "floor": floor}));
+    }
+    // A score of 0 cannot fall: the user is told.
+    bench.file("none.jsonl", "{\"prompt\": \"where is the map\", \"response\": \"nobody says this\"}\n");
+    let output = bench.realign(&recover("--validation none.jsonl --out o"));
+    assert!(output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("exact_match on the 1 validation samples is 0"), "{errors}");
+    bench.fails(&recover("--validation v.jsonl --metric-drop 2 --out x"), &["metric_drop", "2"]);
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_the_run() {
     let bench = Bench::new();
     let huge = bench.model("huge", 16);

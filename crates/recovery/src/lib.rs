@@ -24,4 +24,4 @@ pub use resta::{RestaSettings, resta};
 pub use restore::{Inputs, Measure, Outcome, Recovered, Run, recover};
 pub use selection::{Selected, select};
 pub use settings::{GradientMode, Profile, RecoverySettings, Ties};
-pub use trace::{Trace, TraceStep};
+pub use trace::{Trace, TraceGate, TraceStep};

@@ -11,7 +11,7 @@ use crate::region::is_in_region;
 use crate::rollback::select_rollback;
 use crate::selection::{Candidates, select};
 use crate::state::{Progress, State, fingerprint};
-use crate::{Error, GradientMode, Patch, RecoverySettings, Region, Result, Trace, TraceStep};
+use crate::{Error, GradientMode, Patch, RecoverySettings, Region, Result, Trace, TraceGate, TraceStep};
 
 /// The task's score of a decoder, higher is better, on a split that is not reported.
 pub type Measure<'a> = dyn FnMut(&Decoder) -> std::result::Result<f64, Box<dyn std::error::Error + Send + Sync>> + 'a;
@@ -54,6 +54,8 @@ pub enum Outcome {
     /// Even the first checkpoint lost more of the task than allowed; the answer is the
     /// fine-tuned model.
     NotRecovered {
+        /// The fine-tuned model's score.
+        base: f64,
         /// The first checkpoint's score.
         score: f64,
         /// The lowest score allowed.
@@ -163,7 +165,7 @@ impl<'a> Recovery<'a> {
             None => measure(self.fine_tuned).map_err(Error::Measure)?,
         };
         self.progress.base_score = Some(base);
-        let floor = base * (1.0 - self.settings.metric_drop);
+        let floor = self.floor(base);
         if self.progress.warmup_score.is_none() {
             let warmup = self.settings.warmup.min(self.settings.steps);
             while self.progress.step < warmup {
@@ -192,9 +194,14 @@ impl<'a> Recovery<'a> {
             }
             (None, score) => {
                 self.region.reset();
-                Ok(Outcome::NotRecovered { score: score.unwrap_or(f64::NAN), floor })
+                Ok(Outcome::NotRecovered { base, score: score.unwrap_or(f64::NAN), floor })
             }
         }
+    }
+
+    /// The lowest score that the gate allows, of the fine-tuned model's.
+    fn floor(&self, base: f64) -> f64 {
+        base * (1.0 - self.settings.metric_drop)
     }
 
     /// One step: gradient, selection, restoration and, when it is on, the rollback half-step.
@@ -316,6 +323,7 @@ impl<'a> Recovery<'a> {
                 direction_s,
                 direction_norm: norm,
                 total_s: start.elapsed().as_secs_f64(),
+                gate: self.progress.base_score.map(|base| TraceGate { base_score: base, floor: self.floor(base) }),
                 steps: self.progress.steps,
             },
         })

@@ -30,6 +30,15 @@ pub struct TraceStep {
     pub score: Option<f64>,
 }
 
+/// What the gate compared the steps' scores with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceGate {
+    /// The fine-tuned model's score.
+    pub base_score: f64,
+    /// The lowest score allowed.
+    pub floor: f64,
+}
+
 /// A whole recovery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
@@ -45,6 +54,9 @@ pub struct Trace {
     pub direction_norm: f64,
     /// Seconds for everything.
     pub total_s: f64,
+    /// The gate, where the task's score decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<TraceGate>,
     /// The steps that led to the answer, and those after it.
     pub steps: Vec<TraceStep>,
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use model::{Decoder, checkpoint};
-use recovery::{Inputs, Outcome, Recovered, RecoverySettings, Run, Ties, recover};
+use recovery::{Inputs, Outcome, Recovered, RecoverySettings, Run, Ties, TraceGate, recover};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -157,7 +157,8 @@ fn the_gate_starts_again_with_rollback_and_falls_back_to_the_fine_tuned_model() 
     let mut scores = [1.0, 0.5, 0.5].into_iter();
     let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
     let fallen = recover(fixture.inputs(), &settings, Run::Gated(&mut measure), &mut |_| {}).unwrap();
-    assert_eq!(fallen.outcome, Outcome::NotRecovered { score: 0.5, floor: 0.95 });
+    assert_eq!(fallen.outcome, Outcome::NotRecovered { base: 1.0, score: 0.5, floor: 0.95 });
+    assert_eq!(fallen.trace.gate, Some(TraceGate { base_score: 1.0, floor: 0.95 }));
     assert!(fallen.patch.is_empty(), "the answer is the fine-tuned model");
 }
 

@@ -108,10 +108,20 @@ pub fn recover_model(
         prompts::sample::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())?;
     }
     Loaded::save(&recovered.decoder, dtype, home, out)?;
-    Ok(summary(&recovered.outcome, recovered.patch.len()))
+    let Gate::Validation { samples, metric, .. } = inputs.gate else {
+        return Ok(summary(&recovered.outcome, recovered.patch.len(), 0));
+    };
+    if recovered.trace.gate.is_some_and(|gate| gate.base_score <= 0.0) {
+        tracing::warn!(
+            "the fine-tuned model's {} on the {} validation samples is 0, so the gate could not tell a loss of the task",
+            metric.name(),
+            samples.len()
+        );
+    }
+    Ok(summary(&recovered.outcome, recovered.patch.len(), samples.len()))
 }
 
-fn summary(outcome: &Outcome, restored: usize) -> RecoverySummary {
+fn summary(outcome: &Outcome, restored: usize, samples: usize) -> RecoverySummary {
     match *outcome {
         Outcome::Recovered { steps, rollback } => RecoverySummary {
             restored,
@@ -120,12 +130,15 @@ fn summary(outcome: &Outcome, restored: usize) -> RecoverySummary {
             rollback,
             note: format!("recovered after {steps} steps, rollback {}", if rollback { "on" } else { "off" }),
         },
-        Outcome::NotRecovered { score, floor } => RecoverySummary {
+        Outcome::NotRecovered { base, score, floor } => RecoverySummary {
             restored,
             recovered: false,
             steps: 0,
             rollback: true,
-            note: format!("not recovered: the first checkpoint scored {score:.3}, below the floor {floor:.3}"),
+            note: format!(
+                "not recovered: the first checkpoint scored {score:.3} on {samples} validation samples, below the floor \
+                 {floor:.3} (the fine-tuned model {base:.3})"
+            ),
         },
     }
 }
