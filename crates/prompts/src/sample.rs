@@ -62,7 +62,7 @@ pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
                 path: path.to_path_buf(),
                 line,
                 key: "response",
-                problem: "is missing; training needs it in every line".into(),
+                problem: "is missing; every line needs one here".into(),
             }),
         })
         .collect()

@@ -269,7 +269,7 @@ pub struct RecoverArgs {
     #[arg(long, default_value_t = 0.05, requires = "validation")]
     pub metric_drop: f64,
     /// New tokens of a validation answer at most.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, requires = "validation")]
     pub max_new_tokens: usize,
     /// The direction layer, counted from 1 [default: floor(4/6 of the blocks)].
     #[arg(long)]

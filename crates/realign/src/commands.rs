@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use evaluation::{ScoreReport, read_answers};
 use finetune::{AlignSettings, LoraSettings, Method, SoftSftSettings, TrainSettings, inject};
 use indicatif::{ProgressBar, ProgressStyle};
-use prompts::sample::{read_jsonl, read_jsonl_first, write_whole};
+use prompts::sample::{read_jsonl, read_jsonl_first, read_training_jsonl, write_whole};
 use realign::Compute;
 use realign::loaded::{ModelSource, encode_prompts};
 use realign::stage::align::{AlignInputs, align_model};
@@ -138,7 +138,7 @@ fn run_recover(args: &RecoverArgs, compute: Compute<'_>, report: &mut dyn FnMut(
         samples.truncate(TASK_PROMPTS);
         samples
     });
-    let validation = args.validation.as_deref().map(read_jsonl).transpose()?;
+    let validation = args.validation.as_deref().map(read_training_jsonl).transpose()?;
     let profile = match args.profile {
         ProfileName::Sound => Profile::Sound,
         ProfileName::Released => Profile::Released,

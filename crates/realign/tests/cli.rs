@@ -351,30 +351,39 @@ fn the_gate_of_a_recovery_takes_the_metric_and_the_drop_that_are_asked_for() {
     bench.model("aligned", 16);
     bench.prompts("p.jsonl", 8);
     bench.works("finetune --model aligned --task p.jsonl --learning-rate 0.05 --epochs 4 --rank 0 --out tuned");
-    // What the fine-tuned model says is right, so it scores 1.
-    bench.works("generate --model tuned --prompts p.jsonl --max-new-tokens 5 --out v.jsonl");
+    // What the fine-tuned model says is right but for a word: a part of it for ROUGE, none of it for exact match.
+    bench.works("generate --model tuned --prompts p.jsonl --max-new-tokens 5 --out a.jsonl");
+    let longer = |line: &str| {
+        let mut answer: Value = serde_json::from_str(line).unwrap();
+        answer["response"] = json!(format!("{} indeed", answer["response"].as_str().unwrap()));
+        format!("{answer}\n")
+    };
+    bench.file("v.jsonl", &fs::read_to_string(bench.path("a.jsonl")).unwrap().lines().map(longer).collect::<String>());
     let recover = |rest: &str| {
         format!(
             "recover --aligned aligned --finetuned tuned --prompts p.jsonl --task p.jsonl --rate 0.5 --layer 2 \
              --steps 5 --max-new-tokens 5 --trace trace.json {rest}"
         )
     };
-    for (drop, floor, parts) in
-        [("0", 1.0, ["not recovered", "8 validation samples"]), ("1", 0.0, ["recovered", "rollback off"])]
+    for (drop, parts) in [("0", ["not recovered", "rouge on 8 samples"]), ("1", ["recovered after 5", "rollback off"])]
     {
         let said =
             bench.works(&recover(&format!("--validation v.jsonl --metric rouge --metric-drop {drop} --out o{drop}")));
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
-        let trace = json_of(&bench.path("trace.json"));
-        assert_eq!(trace["gate"], json!({"base_score": 1.0, "floor": floor}));
+        let gate = &json_of(&bench.path("trace.json"))["gate"];
+        let (base, floor) = (gate["base_score"].as_f64().unwrap(), gate["floor"].as_f64().unwrap());
+        assert!(0.5 < base && base < 1.0, "{gate}");
+        assert_eq!(floor, base * (1.0 - drop.parse::<f64>().unwrap()));
     }
-    // A score of 0 cannot fall: the user is told.
-    bench.file("none.jsonl", "{\"prompt\": \"where is the map\", \"response\": \"nobody says this\"}\n");
-    let output = bench.realign(&recover("--validation none.jsonl --out o"));
+    // Exact match is the default, and a score of 0 cannot fall: the user is told.
+    let output = bench.realign(&recover("--validation v.jsonl --out o"));
     assert!(output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("exact_match on the 1 validation samples is 0"), "{errors}");
+    assert!(errors.contains("tuned") && errors.contains("scores 0 by exact_match on 8 samples"), "{errors}");
     bench.fails(&recover("--validation v.jsonl --metric-drop 2 --out x"), &["metric_drop", "2"]);
+    bench.fails(&recover("--validation v.jsonl --metric f1 --out x"), &["f1 on 8 samples"]);
+    bench.file("bare.jsonl", "{\"prompt\": \"where is the map\"}\n");
+    bench.fails(&recover("--validation bare.jsonl --out x"), &["bare.jsonl", "1", "response"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use model::{Decoder, weights};
 use crate::region::is_in_region;
 use crate::rollback::select_rollback;
 use crate::selection::{Candidates, select};
-use crate::state::{Progress, State, fingerprint};
+use crate::state::{Origin, Progress, State, fingerprint};
 use crate::{Error, GradientMode, Patch, RecoverySettings, Region, Result, Trace, TraceGate, TraceStep};
 
 /// The task's score of a decoder, higher is better, on a split that is not reported.
@@ -38,7 +38,22 @@ pub enum Run<'a> {
         rollback: bool,
     },
     /// The task's score decides (method.md section 3, Flow).
-    Gated(&'a mut Measure<'a>),
+    Gated {
+        /// The score.
+        measure: &'a mut Measure<'a>,
+        /// What it is of, for people, and different for different scores: a checkpoint goes on by the same alone.
+        by: &'a str,
+    },
+}
+
+impl Run<'_> {
+    fn decided_by(&self) -> String {
+        match self {
+            Self::Fixed { rollback: true } => "nothing, with rollback in every step".to_owned(),
+            Self::Fixed { rollback: false } => "nothing, without rollback".to_owned(),
+            Self::Gated { by, .. } => (*by).to_owned(),
+        }
+    }
 }
 
 /// What came of a recovery.
@@ -51,12 +66,12 @@ pub enum Outcome {
         /// Whether rollback was on.
         rollback: bool,
     },
-    /// Even the first checkpoint lost more of the task than allowed; the answer is the
-    /// fine-tuned model.
+    /// The first checkpoint lost more of the task than allowed, with rollback, too; the answer is
+    /// the fine-tuned model.
     NotRecovered {
         /// The fine-tuned model's score.
         base: f64,
-        /// The first checkpoint's score.
+        /// The score of the first checkpoint with rollback.
         score: f64,
         /// The lowest score allowed.
         floor: f64,
@@ -88,11 +103,11 @@ pub fn recover(
 ) -> Result<Recovered> {
     settings.check()?;
     let start = Instant::now();
-    let mut recovery = Recovery::new(&inputs, settings, report)?;
+    let mut recovery = Recovery::new(&inputs, settings, run.decided_by(), report)?;
     let direction_s = start.elapsed().as_secs_f64();
     let outcome = match run {
         Run::Fixed { rollback } => recovery.run_fixed(rollback)?,
-        Run::Gated(measure) => recovery.run_gated(measure)?,
+        Run::Gated { measure, by } => recovery.run_gated(measure, by)?,
     };
     recovery.finish(outcome, direction_s, start)
 }
@@ -111,13 +126,18 @@ struct Recovery<'a> {
     gradients: HashMap<String, Vec<f32>>,
     progress: Progress,
     kept: Patch,
-    /// The checkpoint's file and the inputs' fingerprint.
-    checkpoint: Option<(PathBuf, String)>,
+    /// The checkpoint's file, and what it is of.
+    checkpoint: Option<(PathBuf, Origin)>,
     report: &'a mut dyn FnMut(&TraceStep),
 }
 
 impl<'a> Recovery<'a> {
-    fn new(inputs: &Inputs<'a>, settings: &'a RecoverySettings, report: &'a mut dyn FnMut(&TraceStep)) -> Result<Self> {
+    fn new(
+        inputs: &Inputs<'a>,
+        settings: &'a RecoverySettings,
+        decided_by: String,
+        report: &'a mut dyn FnMut(&TraceStep),
+    ) -> Result<Self> {
         let config = inputs.fine_tuned.config();
         let layer = settings.layer.unwrap_or_else(|| default_layer(config.num_hidden_layers));
         let region = Region::new(inputs.aligned, inputs.fine_tuned, layer)?;
@@ -128,7 +148,10 @@ impl<'a> Recovery<'a> {
         let harm = objective(inputs.aligned, &inputs.prompts)?;
         let task = inputs.task_prompts.as_ref().map(|rows| objective(inputs.fine_tuned, rows)).transpose()?;
         let objectives: Vec<&Objective> = [&harm].into_iter().chain(&task).collect();
-        let checkpoint = inputs.checkpoint.clone().map(|path| (path, fingerprint(&region, &objectives)));
+        let checkpoint = inputs.checkpoint.clone().map(|path| {
+            let inputs = fingerprint(&region, &objectives);
+            (path, Origin { settings: settings.clone(), inputs, decided_by })
+        });
         let mut recovery = Self {
             settings,
             layer,
@@ -159,12 +182,18 @@ impl<'a> Recovery<'a> {
         Ok(Outcome::Recovered { steps: self.settings.steps, rollback })
     }
 
-    fn run_gated(&mut self, measure: &mut Measure<'_>) -> Result<Outcome> {
+    fn run_gated(&mut self, measure: &mut Measure<'_>, by: &str) -> Result<Outcome> {
         let base = match self.progress.base_score {
             Some(score) => score,
-            None => measure(self.fine_tuned).map_err(Error::Measure)?,
+            None => score_of(measure, self.fine_tuned)?,
         };
         self.progress.base_score = Some(base);
+        if base <= 0.0 {
+            tracing::warn!(
+                "the fine-tuned model scores 0 by {by}: no loss of the task can be seen, and all steps will be done; \
+                 another metric or other samples may tell more"
+            );
+        }
         let floor = self.floor(base);
         if self.progress.warmup_score.is_none() {
             let warmup = self.settings.warmup.min(self.settings.steps);
@@ -173,30 +202,29 @@ impl<'a> Recovery<'a> {
             }
             let score = self.measure(measure)?;
             self.progress.warmup_score = Some(score);
-            if score < floor {
+            if is_below(score, floor) {
                 self.start_again_with_rollback()?;
             } else {
                 self.keep()?;
             }
         }
-        let mut below = None;
-        while self.progress.step < self.settings.steps && below.is_none() {
+        while self.progress.step < self.settings.steps {
             self.step()?;
-            if self.is_checkpoint() {
-                let score = self.measure(measure)?;
-                if score < floor { below = Some(score) } else { self.keep()? }
+            if !self.is_checkpoint() {
+                continue;
             }
-        }
-        match (self.progress.kept_step, below) {
-            (Some(steps), _) => {
-                self.region.apply(&self.kept);
-                Ok(Outcome::Recovered { steps, rollback: self.progress.rollback })
-            }
-            (None, score) => {
+            let score = self.measure(measure)?;
+            if !is_below(score, floor) {
+                self.keep()?;
+            } else if self.progress.kept_step.is_some() {
+                break;
+            } else {
                 self.region.reset();
-                Ok(Outcome::NotRecovered { base, score: score.unwrap_or(f64::NAN), floor })
+                return Ok(Outcome::NotRecovered { base, score, floor });
             }
         }
+        self.region.apply(&self.kept);
+        Ok(Outcome::Recovered { steps: self.progress.kept_step.unwrap_or(0), rollback: self.progress.rollback })
     }
 
     /// The lowest score that the gate allows, of the fine-tuned model's.
@@ -267,7 +295,7 @@ impl<'a> Recovery<'a> {
 
     fn measure(&mut self, measure: &mut Measure<'_>) -> Result<f64> {
         use burn::module::Module as _;
-        let score = measure(&self.decoder.valid()).map_err(Error::Measure)?;
+        let score = score_of(measure, &self.decoder.valid())?;
         if let Some(row) = self.progress.steps.last_mut() {
             row.score = Some(score);
         }
@@ -291,16 +319,16 @@ impl<'a> Recovery<'a> {
     }
 
     fn save(&self) -> Result<()> {
-        let Some((path, inputs)) = &self.checkpoint else { return Ok(()) };
+        let Some((path, origin)) = &self.checkpoint else { return Ok(()) };
         let gradients = if self.progress.rollback { HashMap::new() } else { self.gradients.clone() };
         let state =
             State { progress: self.progress.clone(), current: self.region.patch(), kept: self.kept.clone(), gradients };
-        state.save(path, self.settings, inputs)
+        state.save(path, origin)
     }
 
     fn resume(&mut self) -> Result<()> {
-        let Some((path, inputs)) = &self.checkpoint else { return Ok(()) };
-        let Some(state) = State::load(path, self.settings, inputs)? else { return Ok(()) };
+        let Some((path, origin)) = &self.checkpoint else { return Ok(()) };
+        let Some(state) = State::load(path, origin)? else { return Ok(()) };
         tracing::info!(step = state.progress.step, "recovery goes on from {}", path.display());
         self.region.apply(&state.current);
         self.progress = state.progress;
@@ -328,6 +356,17 @@ impl<'a> Recovery<'a> {
             },
         })
     }
+}
+
+fn score_of(measure: &mut Measure<'_>, decoder: &Decoder) -> Result<f64> {
+    let score = measure(decoder).map_err(Error::Measure)?;
+    if score.is_finite() { Ok(score) } else { Err(Error::Measure(format!("the score is {score}").into())) }
+}
+
+/// Whether the gate refuses a score. One on the floor is kept (method.md section 7), also where the floor's product was
+/// rounded upwards: nine of ten right is not below 1 - 0.1.
+fn is_below(score: f64, floor: f64) -> bool {
+    score < floor * (1.0 - 1e-12)
 }
 
 /// The region's tensors with their gradients; a tensor without a gradient has no candidate.

@@ -40,11 +40,19 @@ pub(crate) struct State {
     pub gradients: HashMap<String, Vec<f32>>,
 }
 
+/// What a checkpoint is of: a run goes on from one of the same origin alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub settings: RecoverySettings,
+    /// Hash of what is recovered and with which prompts.
+    pub inputs: String,
+    /// What decides rollback and the answer.
+    pub decided_by: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
-    settings: RecoverySettings,
-    /// Hash of what is recovered and with which prompts.
-    inputs: String,
+    origin: Origin,
     progress: Progress,
 }
 
@@ -69,9 +77,9 @@ const HEADER: &str = "realign";
 
 impl State {
     /// Writes the checkpoint.
-    pub fn save(&self, path: &Path, settings: &RecoverySettings, inputs: &str) -> Result<()> {
+    pub fn save(&self, path: &Path, origin: &Origin) -> Result<()> {
         let fail = |reason: String| Error::State { path: path.to_path_buf(), reason };
-        let header = Header { settings: settings.clone(), inputs: inputs.to_owned(), progress: self.progress.clone() };
+        let header = Header { origin: origin.clone(), progress: self.progress.clone() };
         let header = serde_json::to_string(&header).map_err(|error| fail(error.to_string()))?;
         let mut tensors = Vec::new();
         for (kind, patch) in [("current", &self.current), ("kept", &self.kept)] {
@@ -90,8 +98,8 @@ impl State {
         std::fs::rename(&part, path).map_err(|error| fail(error.to_string()))
     }
 
-    /// Reads the checkpoint, if there is one; it must be of the same settings and inputs.
-    pub fn load(path: &Path, settings: &RecoverySettings, inputs: &str) -> Result<Option<Self>> {
+    /// Reads the checkpoint, if there is one; it must be of the same origin.
+    pub fn load(path: &Path, origin: &Origin) -> Result<Option<Self>> {
         let fail = |reason: String| {
             let reason = format!("{reason}; delete the file to start again");
             Error::State { path: path.to_path_buf(), reason }
@@ -104,19 +112,19 @@ impl State {
         let header = metadata.metadata().as_ref().and_then(|map| map.get(HEADER));
         let header = header.ok_or_else(|| fail("not the checkpoint of a recovery".into()))?;
         let header: Header = serde_json::from_str(header).map_err(|error| fail(error.to_string()))?;
-        if header.settings != *settings {
+        let Header { origin: found, progress } = header;
+        if found.settings != origin.settings {
             return Err(fail("the checkpoint is of other settings".into()));
         }
-        if header.inputs != inputs {
+        if found.inputs != origin.inputs {
             return Err(fail("the checkpoint is of other models or prompts".into()));
         }
+        if found.decided_by != origin.decided_by {
+            let (then, now) = (&found.decided_by, &origin.decided_by);
+            return Err(fail(format!("the checkpoint was decided by {then}, and this run is by {now}")));
+        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?;
-        let mut state = Self {
-            progress: header.progress,
-            current: Patch::default(),
-            kept: Patch::default(),
-            gradients: HashMap::new(),
-        };
+        let mut state = Self { progress, current: Patch::default(), kept: Patch::default(), gradients: HashMap::new() };
         let (mut current, mut kept) = (Vec::new(), Vec::new());
         for (name, view) in tensors.iter() {
             match name.split_once('/') {

@@ -1,4 +1,4 @@
-//! What a recovery did, step by step; the keys are those of the reference (`recover.py`).
+//! What a recovery did, step by step; the keys are those of the reference (`recover.py`), and those of the gate.
 
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use model::{Decoder, checkpoint};
-use recovery::{Inputs, Outcome, Recovered, RecoverySettings, Run, Ties, TraceGate, recover};
+use recovery::{Inputs, Measure, Outcome, Recovered, RecoverySettings, Run, Ties, TraceGate, recover};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -71,6 +71,10 @@ impl Fixture {
         let rollback = !self.expected["runs"][run]["rollback"].is_null();
         recover(self.inputs(), &self.settings(run, steps), Run::Fixed { rollback }, &mut |_| {}).unwrap()
     }
+}
+
+fn gated<'a>(measure: &'a mut Measure<'a>) -> Run<'a> {
+    Run::Gated { measure, by: "the test's score" }
 }
 
 #[test]
@@ -135,9 +139,16 @@ fn an_interrupted_recovery_goes_on_as_if_it_had_not_been() {
         if scores > 2 { Err("stopped".into()) } else { Ok(1.0) }
     };
     let settings = RecoverySettings { warmup: 2, ..settings };
-    assert!(recover(inputs(), &settings, Run::Gated(&mut failing), &mut |_| {}).is_err());
+    assert!(recover(inputs(), &settings, gated(&mut failing), &mut |_| {}).is_err());
+    // Another score has another floor, and without a gate nothing is kept.
+    for (other, name) in
+        [(Run::Gated { measure: &mut |_| Ok(1.0), by: "ROUGE" }, "ROUGE"), (Run::Fixed { rollback: true }, "nothing")]
+    {
+        let error = recover(inputs(), &settings, other, &mut |_| {}).err().unwrap().to_string();
+        assert!(error.contains("decided by the test's score") && error.contains(name), "{error}");
+    }
     let mut steps = Vec::new();
-    let resumed = recover(inputs(), &settings, Run::Gated(&mut |_| Ok(1.0)), &mut |row| steps.push(row.step)).unwrap();
+    let resumed = recover(inputs(), &settings, gated(&mut |_| Ok(1.0)), &mut |row| steps.push(row.step)).unwrap();
     assert_eq!(steps, [2, 3, 4, 5], "the first two steps are not done again");
     assert_eq!(resumed.patch, whole.patch);
     assert_eq!(resumed.outcome, Outcome::Recovered { steps: 6, rollback: false });
@@ -150,16 +161,33 @@ fn the_gate_starts_again_with_rollback_and_falls_back_to_the_fine_tuned_model() 
     // The fine-tuned model scores 1, the warm-up 0.5, the rollback run 0.97, 0.96, then 0.5.
     let mut scores = [1.0, 0.5, 0.97, 0.96, 0.5].into_iter();
     let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
-    let recovered = recover(fixture.inputs(), &settings, Run::Gated(&mut measure), &mut |_| {}).unwrap();
+    let recovered = recover(fixture.inputs(), &settings, gated(&mut measure), &mut |_| {}).unwrap();
     assert_eq!(recovered.outcome, Outcome::Recovered { steps: 4, rollback: true });
     assert!(!recovered.patch.is_empty());
     // Nothing stays above the floor.
     let mut scores = [1.0, 0.5, 0.5].into_iter();
     let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
-    let fallen = recover(fixture.inputs(), &settings, Run::Gated(&mut measure), &mut |_| {}).unwrap();
+    let fallen = recover(fixture.inputs(), &settings, gated(&mut measure), &mut |_| {}).unwrap();
     assert_eq!(fallen.outcome, Outcome::NotRecovered { base: 1.0, score: 0.5, floor: 0.95 });
     assert_eq!(fallen.trace.gate, Some(TraceGate { base_score: 1.0, floor: 0.95 }));
     assert!(fallen.patch.is_empty(), "the answer is the fine-tuned model");
+}
+
+#[test]
+fn a_score_on_the_floor_is_kept_and_one_that_is_no_number_is_an_error() {
+    let fixture = Fixture::read();
+    let settings = RecoverySettings { warmup: 2, metric_drop: 0.1, ..fixture.settings("exact", 6) };
+    assert!(0.09 < 0.1 * (1.0 - settings.metric_drop), "the product is rounded upwards");
+    let mut scores = [0.1, 0.09, 0.09, 0.0899].into_iter();
+    let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
+    let recovered = recover(fixture.inputs(), &settings, gated(&mut measure), &mut |_| {}).unwrap();
+    assert_eq!(recovered.outcome, Outcome::Recovered { steps: 4, rollback: false });
+    for scores in [vec![f64::NAN], vec![1.0, f64::NAN]] {
+        let mut scores = scores.into_iter();
+        let mut measure = |_: &Decoder| Ok(scores.next().unwrap());
+        let error = recover(fixture.inputs(), &settings, gated(&mut measure), &mut |_| {}).err().unwrap();
+        assert!(error.to_string().contains("the score is NaN"), "{error}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use plotters::prelude::{Color, FontTransform, IntoFont, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::marks::{GRID, INK, Pixel, Sheet, draw, draw_text, draw_thin, text};
+use super::marks::{GRID, INK, Pixel, Sheet, draw, draw_path, draw_text, text};
 
 /// Pixels of the words at ticks.
 const TICK_TEXT: u32 = 11;
@@ -36,7 +36,7 @@ impl Axes {
         let (left, top, width, height) = self.place;
         let (right, bottom) = (left + width, top + height);
         let corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)];
-        draw_thin(sheet, &corners, INK.stroke_width(1))?;
+        draw_path(sheet, &corners, INK.stroke_width(1))?;
         draw_text(sheet, title, (left + width / 2, top - 8), (HPos::Center, VPos::Bottom), 13)
     }
 
@@ -44,7 +44,7 @@ impl Axes {
     pub fn rows(&self, sheet: &Sheet, ticks: &[(f64, String)], words: bool) -> Result<()> {
         for (value, label) in ticks {
             let (left, y) = self.at(self.x.0, *value);
-            draw_thin(sheet, &[(left, y), (left + self.place.2, y)], GRID.stroke_width(1))?;
+            draw_path(sheet, &[(left, y), (left + self.place.2, y)], GRID.stroke_width(1))?;
             if words {
                 draw_text(sheet, label, (left - 6, y), (HPos::Right, VPos::Center), TICK_TEXT)?;
             }
@@ -56,7 +56,7 @@ impl Axes {
     pub fn columns(&self, sheet: &Sheet, ticks: &[(f64, String)], words: bool) -> Result<()> {
         for (value, label) in ticks {
             let (x, bottom) = self.at(*value, self.y.0);
-            draw_thin(sheet, &[(x, bottom), (x, bottom + 4)], INK.stroke_width(1))?;
+            draw_path(sheet, &[(x, bottom), (x, bottom + 4)], INK.stroke_width(1))?;
             if words {
                 draw_text(sheet, label, (x, bottom + 7), (HPos::Center, VPos::Top), TICK_TEXT)?;
             }

@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axes::{Axes, draw_upwards, shortened, ticks};
 use super::marks::{
-    LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_text, draw_thin, methods_of,
+    LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_path, draw_text, methods_of,
 };
 use super::use_embedded_font;
 use crate::row::ResultRow;
@@ -101,9 +101,9 @@ fn draw_panel(sheet: &Sheet, axes: &Axes, counts: &[usize], rows: &[&ResultRow])
                 (x + shift, y)
             };
             let (low, high) = (at(low), at(high));
-            draw_thin(sheet, &[low, high], colour(method).stroke_width(1))?;
+            draw_path(sheet, &[low, high], colour(method).stroke_width(1))?;
             for (x, y) in [low, high] {
-                draw_thin(sheet, &[(x - 3, y), (x + 3, y)], colour(method).stroke_width(1))?;
+                draw_path(sheet, &[(x - 3, y), (x + 3, y)], colour(method).stroke_width(1))?;
             }
             points.push(at(value));
         }

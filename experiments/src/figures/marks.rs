@@ -108,11 +108,11 @@ pub fn draw_line(sheet: &Sheet, method: Method, points: &[Pixel]) -> Result<()> 
         let dashes = DashedPathElement::new(points.iter().copied(), 6, 5, style);
         return draw(sheet.draw(&dashes));
     }
-    draw_thin(sheet, points, style)
+    draw_path(sheet, points, style)
 }
 
 /// Draws a line; there is none through points that are all one.
-pub fn draw_thin(sheet: &Sheet, points: &[Pixel], style: impl Into<ShapeStyle>) -> Result<()> {
+pub fn draw_path(sheet: &Sheet, points: &[Pixel], style: impl Into<ShapeStyle>) -> Result<()> {
     if points.iter().all(|point| *point == points[0]) {
         return Ok(());
     }

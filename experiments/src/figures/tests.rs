@@ -89,8 +89,22 @@ fn the_tradeoff_has_a_panel_per_cell_of_one_model_and_per_task_of_several() {
     one.push(row("small", 100, Method::Aligned, 1, 0.2));
     let svg = tradeoff(&one).unwrap();
     assert!(svg.contains("sql, 0 injected") && svg.contains("sql, 300 injected") && !svg.contains("sql, 100 injected"));
+    let width = |svg: &str| svg.split_once("width=\"").unwrap().1.split('"').next().unwrap().to_owned();
+    assert_eq!(width(&svg), width(&tradeoff(&rows(&["small"], &[0, 300])).unwrap()), "no column without a panel");
+    // A run that was stopped before its first cell.
+    let aligned = tradeoff(&[row("small", 0, Method::Aligned, 1, 0.2)]).unwrap();
+    assert!(aligned.contains("sql") && !aligned.contains("injected"));
     let svg = tradeoff(&rows(&["small", "large"], &[0, 300])).unwrap();
     assert!(svg.contains("sql") && !svg.contains("injected"));
+}
+
+#[test]
+fn marks_of_equal_values_stand_beside_each_other() {
+    let at = |method| row("small", 0, method, 90, 0.2);
+    let svg = tradeoff(&[at(Method::FineTuned), at(Method::Recovered)]).unwrap();
+    let disc = svg.lines().rfind(|line| line.contains("<circle") && line.contains("#0072B2")).unwrap();
+    let alone = tradeoff(&[at(Method::Recovered)]).unwrap();
+    assert!(!alone.contains(disc), "{disc}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use plotters::prelude::{Color, IntoDrawingArea, Rectangle, SVGBackend};
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axes::{Axes, ticks};
-use super::marks::{FAINT, INK, Sheet, colour, draw, draw_text, draw_thin};
+use super::marks::{FAINT, INK, Sheet, colour, draw, draw_path, draw_text};
 use super::use_embedded_font;
 use crate::row::ResultRow;
 use crate::sweep::Method;
@@ -76,7 +76,7 @@ fn draw_legend(sheet: &Sheet) -> Result<()> {
 fn draw_bars(sheet: &Sheet, axes: &Axes, bars: &[Bar]) -> Result<()> {
     let (left, top, _, tall) = axes.place;
     axes.columns(sheet, &ticks(0.0, axes.x.1, 5), true)?;
-    draw_thin(sheet, &[(left, top), (left, top + tall), (left + WIDE, top + tall)], INK.stroke_width(1))?;
+    draw_path(sheet, &[(left, top), (left, top + tall), (left + WIDE, top + tall)], INK.stroke_width(1))?;
     for (i, bar) in bars.iter().enumerate() {
         let (_, y) = axes.at(0.0, i as f64);
         let (upper, lower) = (y + (LINE - BAR) / 2, y + (LINE + BAR) / 2);

@@ -1,11 +1,9 @@
 //! Figure 4: the trade-off. One point per cell, method and variant, the task score to the right and the lower harmful rate
-//! upwards, so that the upper right corner is the best. With one model a panel is a cell, with several it is a task: scores
-//! of two tasks are no one scale.
+//! upwards, so that the upper right corner is the best. With one model and few counts a panel is a cell, else it is a
+//! task: scores of two tasks are no one scale.
 //!
 //! The line of a panel is its Pareto front: no other point of the panel has a higher score without a higher harmful rate.
 //! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means.
-
-use std::cmp::Reverse;
 
 use anyhow::{Result, ensure};
 use plotters::prelude::{Circle, Color, IntoDrawingArea, SVGBackend};
@@ -13,7 +11,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axes::{Axes, draw_upwards, ticks};
 use super::marks::{
-    FAINT, Further, INK, LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_mark, draw_text, draw_thin,
+    FAINT, Further, INK, LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_mark, draw_path, draw_text,
     methods_of,
 };
 use super::use_embedded_font;
@@ -26,7 +24,11 @@ const RIGHT: i32 = 16;
 /// Between panels, with room for the words of the scores.
 const GAP: (i32, i32) = (30, 52);
 /// With more harmful counts than this, or with several models, a panel holds all cells of its task.
-const COLUMNS: usize = 4;
+const COLUMNS: usize = 5;
+
+/// Marks of equal values stand this many pixels beside each other.
+const APART: i32 = 9;
+
 /// With more points in a panel than this, the methods' means are marked instead of the cells.
 const CROWDED: usize = 60;
 
@@ -97,47 +99,59 @@ struct Panel<'a> {
     cell: bool,
 }
 
-/// The tasks as lines and the counts as columns where there is one model; else a panel per task.
+/// A panel per cell where there is one model and there are few counts, else one per task. Of a cell that has not been run
+/// the aligned model is there all the same: it has no panel.
 fn panels(rows: &[ResultRow]) -> Vec<Panel<'_>> {
-    let tasks = distinct(rows, |row| row.task.as_str());
-    let mut counts = distinct(rows, |row| row.harmful_count);
+    let run = rows.iter().filter(|row| row.method != Method::Aligned);
+    let tasks = distinct(run.clone(), |row| row.task.as_str());
+    let mut counts = distinct(run.clone(), |row| row.harmful_count);
     counts.sort_unstable();
-    let cells = distinct(rows, |row| row.model.as_str()).len() == 1 && counts.len() <= COLUMNS;
-    let columns = match tasks.len() {
+    let one_model = distinct(rows, |row| row.model.as_str()).len() == 1;
+    if tasks.is_empty() || !one_model || counts.len() > COLUMNS {
+        return task_panels(rows);
+    }
+    // The counts are the columns, or the tasks where there is one count.
+    let columns = if counts.len() == 1 { columns_of(tasks.len()) } else { counts.len() };
+    let cells = tasks.iter().flat_map(|task| counts.iter().map(move |count| (*task, *count)));
+    let panel = |(i, (task, count)): (usize, (&str, usize))| {
+        let scores = score_range(&rows.iter().filter(|row| row.task == task).collect::<Vec<_>>());
+        let own = run.clone().any(|row| (row.task.as_str(), row.harmful_count) == (task, count));
+        let rows = rows.iter().filter(|row| (row.task.as_str(), row.harmful_count) == (task, count)).collect();
+        let title = format!("{task}, {count} injected");
+        own.then_some(Panel { title, line: i / columns, column: i % columns, rows, scores, cell: true })
+    };
+    cells.enumerate().filter_map(panel).collect()
+}
+
+fn task_panels(rows: &[ResultRow]) -> Vec<Panel<'_>> {
+    let tasks = distinct(rows, |row| row.task.as_str());
+    let columns = columns_of(tasks.len());
+    let panel = |(i, task): (usize, &&str)| {
+        let rows: Vec<&ResultRow> = rows.iter().filter(|row| row.task == *task).collect();
+        let (line, column, scores) = (i / columns, i % columns, score_range(&rows));
+        Panel { title: (*task).to_owned(), line, column, rows, scores, cell: false }
+    };
+    tasks.iter().enumerate().map(panel).collect()
+}
+
+/// In how many columns panels stand.
+fn columns_of(panels: usize) -> usize {
+    match panels {
         1 => 1,
         2 | 4 => 2,
         _ => 3,
-    };
-    let mut panels = Vec::new();
-    for (i, task) in tasks.iter().enumerate() {
-        let of_task: Vec<&ResultRow> = rows.iter().filter(|row| row.task == *task).collect();
-        let scores = score_range(&of_task);
-        if !cells {
-            let (title, line, column) = ((*task).to_owned(), i / columns, i % columns);
-            panels.push(Panel { title, line, column, rows: of_task, scores, cell: false });
-            continue;
-        }
-        for (column, count) in counts.iter().enumerate() {
-            let rows: Vec<&ResultRow> = of_task.iter().copied().filter(|row| row.harmful_count == *count).collect();
-            // Of a cell that has not been run, the aligned model is there all the same.
-            if rows.iter().any(|row| row.method != Method::Aligned) {
-                let title = format!("{task}, {count} injected");
-                panels.push(Panel { title, line: i, column, rows, scores, cell: true });
-            }
-        }
     }
-    panels
 }
 
 fn draw_all_of_legend(sheet: &Sheet, methods: &[Method], place: LegendBox, crowded: bool) -> Result<i32> {
     let front = |(x, y): Pixel| {
-        draw_thin(sheet, &[(x - 6, y), (x + 6, y)], INK.stroke_width(1))?;
+        draw_path(sheet, &[(x - 6, y), (x + 6, y)], INK.stroke_width(1))?;
         draw_ring(sheet, (x, y))
     };
     let dot = |at: Pixel| draw_dot(sheet, Method::FineTuned, at);
     let front: Further<'_> = ("Pareto front", &front);
     match crowded {
-        true => draw_legend(sheet, methods, place, &[("a cell; the marks are means over cells", &dot), front]),
+        true => draw_legend(sheet, methods, place, &[("a model; the marks are means over models", &dot), front]),
         false => draw_legend(sheet, methods, place, &[front]),
     }
 }
@@ -178,13 +192,13 @@ impl Point {
 
 fn draw_panel(sheet: &Sheet, axes: &Axes, panel: &Panel<'_>, crowded: bool) -> Result<()> {
     let place = |point: &Point| axes.at(100.0 * point.score, -100.0 * point.harmful);
-    if panel.cell {
+    let varied = panel.rows.iter().any(|row| !row.variant.is_empty());
+    if panel.cell && !crowded && !varied {
         draw_recoveries(sheet, &panel.rows, &|row| place(&Point::of(row)))?;
     }
     let cells: Vec<Point> = panel.rows.iter().map(|row| Point::of(row)).collect();
     let mut points = if crowded { Point::means(&panel.rows) } else { cells.clone() };
-    // The controls below, recovery on top.
-    points.sort_by_key(|point| (point.method == Method::Recovered, Reverse(point.method)));
+    points.sort_by_key(|point| point.method);
     if crowded {
         cells.iter().try_for_each(|point| draw_dot(sheet, point.method, place(point)))?;
     }
@@ -197,8 +211,13 @@ fn draw_panel(sheet: &Sheet, axes: &Axes, panel: &Panel<'_>, crowded: bool) -> R
         }
         stair.push((x, y));
     }
-    draw_thin(sheet, &stair, INK.stroke_width(1))?;
-    points.iter().try_for_each(|point| draw_mark(sheet, point.method, place(point)))?;
+    draw_path(sheet, &stair, INK.stroke_width(1))?;
+    // What was not recovered equals the fine-tuned model, and so do the controls of its size: all are to be seen.
+    let equal = |i: usize| points[..i].iter().filter(|other| place(other) == place(&points[i])).count();
+    for (i, point) in points.iter().enumerate().rev() {
+        let (x, y) = place(point);
+        draw_mark(sheet, point.method, (x + APART * i32::try_from(equal(i))?, y))?;
+    }
     path.into_iter().try_for_each(|at| draw_ring(sheet, at))
 }
 
@@ -221,7 +240,7 @@ fn draw_recoveries(sheet: &Sheet, rows: &[&ResultRow], place: &dyn Fn(&ResultRow
     let of = |method: Method| rows.iter().filter(move |row| row.method == method);
     for tuned in of(Method::FineTuned) {
         for recovered in of(Method::Recovered).filter(|row| row.seed == tuned.seed) {
-            draw_thin(sheet, &[place(tuned), place(recovered)], FAINT.stroke_width(1))?;
+            draw_path(sheet, &[place(tuned), place(recovered)], FAINT.stroke_width(1))?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use plotters::prelude::{Color, IntoDrawingArea, SVGBackend};
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::axes::{Axes, shortened, ticks};
-use super::marks::{LegendBox, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_text, draw_thin};
+use super::marks::{LegendBox, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_path, draw_text};
 use super::use_embedded_font;
 use crate::row::ResultRow;
 use crate::sweep::Method;
@@ -111,7 +111,7 @@ fn draw_panel(sheet: &Sheet, left: i32, panel: &Panel, recovered: &[&Mean]) -> R
     }
     for (i, (mean, value)) in recovered.iter().zip(&panel.values).enumerate() {
         let [low, high] = [value.interval.0, value.interval.1].map(|end| axes.at(i as f64, end));
-        draw_thin(sheet, &[low, high], colour(Method::Recovered).stroke_width(1))?;
+        draw_path(sheet, &[low, high], colour(Method::Recovered).stroke_width(1))?;
         draw_mark(sheet, Method::Recovered, points[i])?;
         let words = shortened(sheet, &mean.variant, room, 12)?;
         let (x, bottom) = axes.at(i as f64, axes.y.0);

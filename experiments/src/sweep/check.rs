@@ -129,6 +129,10 @@ impl Sweep {
             }
             if let Some(drop) = variant.metric_drop {
                 problems.share(&key("metric_drop"), drop);
+                let gated = variant.rollback.unwrap_or(self.recovery.rollback).is_auto();
+                problems.unless(gated, &key("metric_drop"), || {
+                    "has nothing to decide: rollback is on or off, so nothing is scored".to_owned()
+                });
             }
         }
         let mut seeds = self.seeds.clone();

@@ -239,8 +239,13 @@ fn seeds_variants_and_patterns_that_make_no_sense_are_reported() {
     let with = |more: &str| format!("{:#}", parse(&format!("{SWEEP}{more}\n")).unwrap_err());
     assert_says(&with("seeds: [1, 1]"), &["seeds: [1, 1] has one twice"]);
     assert_says(
-        &with("variants: [{ name: a }, { name: a, rate: 2, metric_drop: 5 }]"),
-        &["variants[1].name: \"a\"", "variants[1].rate: 2", "variants[1].metric_drop: 5"],
+        &with("variants: [{ name: a }, { name: a, rate: 2, metric_drop: 5, rollback: off }]"),
+        &[
+            "variants[1].name: \"a\"",
+            "variants[1].rate: 2",
+            "variants[1].metric_drop: 5",
+            "metric_drop: has nothing to decide",
+        ],
     );
     assert_says(&with("variants: [{ name: a, layer: 7/6 }]"), &["7/6"]);
     assert_says(&with("variants: [{ name: a, rat: 1 }]"), &["`rat`", "`rate`"]);
@@ -279,10 +284,9 @@ fn a_sweep_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for() {
 
 #[test]
 fn the_sweeps_of_this_repository_are_right() {
-    for name in ["sweep.yaml", "smollm2.yaml", "paper.yaml"] {
-        let sweep = of_this_repository(name);
-        assert_eq!(format!("{}.yaml", sweep.name), name.replace("sweep.yaml", "lab-125.yaml"));
-    }
+    let files = ["sweep", "released", "seeds", "smollm2", "smollm2-gate", "smollm2-guard", "paper"];
+    let names = ["lab-125", "lab-125-released", "lab-125-seeds", "smollm2", "smollm2-gate", "smollm2-guard", "paper"];
+    assert_eq!(files.map(|file| of_this_repository(&format!("{file}.yaml")).name), names);
     assert_eq!(["sweep.yaml", "paper.yaml"].map(|name| of_this_repository(name).cells().len()), [125, 125]);
 }
 
@@ -290,7 +294,10 @@ fn the_sweeps_of_this_repository_are_right() {
 fn every_ablation_varies_what_its_name_says_over_the_lab() {
     for (name, variants) in [("layer", 4), ("rate", 4), ("prompts", 4), ("rollback", 3), ("gate", 4)] {
         let sweep = of_this_repository(&format!("ablation-{name}.yaml"));
-        assert_eq!((sweep.name, sweep.variants.len()), (format!("ablation-{name}"), variants));
+        assert_eq!((sweep.name.as_str(), sweep.variants.len()), (format!("ablation-{name}").as_str(), variants));
+        let recoveries: Vec<Recovery> = sweep.resolved(1).into_iter().map(|one| one.sweep.recovery).collect();
+        let twice = (1..variants).find(|&i| recoveries[..i].contains(&recoveries[i]));
+        assert_eq!(twice, None, "{name}: a variant is the same as one before it");
         assert_eq!(sweep.store.as_deref(), Some(of_this_repository("sweep.yaml").name.as_str()));
     }
 }

@@ -166,7 +166,8 @@ fn respond(
     Ok(())
 }
 
-fn named(samples: &[Sample], responses: Vec<String>) -> Vec<Answer> {
+/// The responses with the samples that they answer.
+pub(super) fn named(samples: &[Sample], responses: Vec<String>) -> Vec<Answer> {
     let answer = |(index, (sample, response)): (usize, (&Sample, String))| Answer {
         id: sample.id.clone().unwrap_or_else(|| (index + 1).to_string()),
         prompt: sample.prompt.clone(),

@@ -7,9 +7,10 @@ use evaluation::Metric;
 use prompts::Sample;
 use recovery::{Inputs, Outcome, RecoverySettings, Run, recover};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::Report;
-use super::generate::{GenerateSettings, answers};
+use super::generate::{GenerateSettings, answers, named};
 use crate::Compute;
 use crate::loaded::{Loaded, encode_prompts, home_of_fine_tuned};
 
@@ -49,6 +50,16 @@ pub enum Gate<'a> {
     },
 }
 
+impl Gate<'_> {
+    /// What decides, for people.
+    fn name(&self) -> String {
+        match self {
+            Self::Fixed { .. } => "nothing".to_owned(),
+            Self::Validation { samples, metric, .. } => format!("{} on {} samples", metric.name(), samples.len()),
+        }
+    }
+}
+
 /// What came of a recovery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecoverySummary {
@@ -77,6 +88,8 @@ pub fn recover_model(
     compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<RecoverySummary> {
+    settings.check()?;
+    let gate = gate_key(&inputs.gate)?;
     let home = home_of_fine_tuned(inputs.fine_tuned, inputs.aligned);
     let dtype = compute.dtype_for(home)?;
     let aligned = Loaded::open_as(inputs.aligned, dtype, compute.device)?;
@@ -98,8 +111,9 @@ pub fn recover_model(
     };
     let run = match inputs.gate {
         Gate::Fixed { rollback } => Run::Fixed { rollback },
-        Gate::Validation { .. } => Run::Gated(&mut score),
+        Gate::Validation { .. } => Run::Gated { measure: &mut score, by: &gate },
     };
+    let _named = tracing::warn_span!("recover", fine_tuned = %inputs.fine_tuned.display()).entered();
     let recovered = recover(recovery_inputs, settings, run, &mut |step| {
         report(step.step + 1, settings.steps, &format!("loss {:.4}, restored {}", step.loss, step.restored));
     })?;
@@ -108,20 +122,26 @@ pub fn recover_model(
         prompts::sample::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())?;
     }
     Loaded::save(&recovered.decoder, dtype, home, out)?;
-    let Gate::Validation { samples, metric, .. } = inputs.gate else {
-        return Ok(summary(&recovered.outcome, recovered.patch.len(), 0));
-    };
-    if recovered.trace.gate.is_some_and(|gate| gate.base_score <= 0.0) {
-        tracing::warn!(
-            "the fine-tuned model's {} on the {} validation samples is 0, so the gate could not tell a loss of the task",
-            metric.name(),
-            samples.len()
-        );
-    }
-    Ok(summary(&recovered.outcome, recovered.patch.len(), samples.len()))
+    Ok(summary(&recovered.outcome, recovered.patch.len(), &inputs.gate))
 }
 
-fn summary(outcome: &Outcome, restored: usize, samples: usize) -> RecoverySummary {
+/// What the gate decides by, for people and for a checkpoint: gates of one key give the same scores.
+///
+/// # Errors
+/// When the metric cannot score the samples' own responses.
+fn gate_key(gate: &Gate<'_>) -> Result<String> {
+    let name = gate.name();
+    let Gate::Validation { samples, metric, generate } = *gate else { return Ok(name) };
+    let responses = samples.iter().map(|sample| sample.response.clone().unwrap_or_default()).collect();
+    let references = named(samples, responses);
+    metric
+        .score(&references)
+        .with_context(|| format!("the gate cannot score the right answers themselves by {name}"))?;
+    let hash = format!("{:x}", Sha256::digest(serde_json::to_vec(&references)?));
+    Ok(format!("{name} ({}, {} tokens at most)", &hash[..8], generate.max_new_tokens))
+}
+
+fn summary(outcome: &Outcome, restored: usize, gate: &Gate<'_>) -> RecoverySummary {
     match *outcome {
         Outcome::Recovered { steps, rollback } => RecoverySummary {
             restored,
@@ -135,10 +155,7 @@ fn summary(outcome: &Outcome, restored: usize, samples: usize) -> RecoverySummar
             recovered: false,
             steps: 0,
             rollback: true,
-            note: format!(
-                "not recovered: the first checkpoint scored {score:.3} on {samples} validation samples, below the floor \
-                 {floor:.3} (the fine-tuned model {base:.3})"
-            ),
+            note: format!("not recovered: {score:.3} of {}, below {floor:.3} (before {base:.3})", gate.name()),
         },
     }
 }
