@@ -129,7 +129,10 @@ impl<'a> Plan<'a> {
                     let references = usize::from(first) + usize::from(first_of_model && injects);
                     kinds.extend(std::iter::repeat_n("reference", references).chain(["softsft"]));
                 }
-                Method::Resta => kinds.extend(first_of_model.then_some("unaligned").into_iter().chain(["resta"])),
+                Method::Resta => {
+                    let shared = ["unaligned", "evaluate"].into_iter().filter(|_| first_of_model);
+                    kinds.extend(shared.chain(["resta"]));
+                }
                 Method::Random | Method::LargestDifference | Method::FullRevert | Method::Interpolation(_) => {
                     kinds.extend(vec!["control"; times(method)]);
                 }

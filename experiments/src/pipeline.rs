@@ -138,7 +138,7 @@ impl Pipeline<'_> {
             let figure = |stage: &Stage| format!("aligned model on {} samples", stage.samples);
             self.progress.finish("reference", &format!("{model} {}", cell.task.name), &figure(&of_task), &of_task);
             let mut references = vec![of_task];
-            if let Some(harmful) = stages::harmful_reference(context, aligned)? {
+            if let Some(harmful) = stages::harmful_reference(context, cell, aligned)? {
                 self.progress.finish("reference", &format!("{model} harmful"), &figure(&harmful), &harmful);
                 references.push(harmful);
             }
@@ -149,11 +149,27 @@ impl Pipeline<'_> {
         if self.sweep.methods.contains(&Method::Resta) {
             let unaligned = stages::unaligned(context, cell.model, aligned)?;
             self.progress.finish("unaligned", model, &stages::training_figure(&unaligned), &unaligned);
+            self.check_unaligned(context, model, &unaligned)?;
             let resta = stages::resta(context, cell, aligned, tuned, &unaligned)?;
             self.progress.finish("resta", &name, "safety vector added", &resta);
             models.push(Evaluated::new(Method::Resta, &resta));
         }
         Ok(models)
+    }
+
+    /// Asks RESTA's unaligned model: what it did not lose, the safety vector cannot hold.
+    fn check_unaligned(&self, context: StageContext<'_>, model: &str, unaligned: &Stage) -> Result<()> {
+        let name = format!("{model} unaligned");
+        let asked = stages::safety(context, &name, unaligned)?;
+        let Some(scores) = self.scores("evaluate", &name, &asked)? else { return Ok(()) };
+        let harmful = rate(&scores.harmful, &asked)?.rate;
+        if asked.fresh && harmful < 0.5 {
+            tracing::warn!(
+                "{model}: RESTA's unaligned model answers {:.1} % of the harmful prompts only: resta.epochs or                  resta.learning_rate may be too small",
+                100.0 * harmful
+            );
+        }
+        Ok(())
     }
 
     /// The row of a model, none when it is only looked for and not there.

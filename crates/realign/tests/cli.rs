@@ -245,18 +245,25 @@ fn the_baselines_make_models_of_their_own() {
              --objective {objective} --out {out}"
         ))
     };
-    let weights = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
+    let file_of = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
     tune("sft", "tuned");
     let said = tune("soft_sft", "soft");
     assert!(said.contains("trained on 12 samples"), "{said}");
-    assert_ne!(weights("soft"), weights("tuned"));
+    assert_ne!(file_of("soft"), file_of("tuned"));
     assert!(!bench.path("soft.partial").exists(), "the references are removed with the rest of the work");
     bench.works("finetune --model aligned --task p.jsonl --epochs 10 --learning-rate 0.01 --out unaligned");
     let resta = "resta --aligned aligned --finetuned tuned --unaligned unaligned";
     bench.works(&format!("{resta} --gamma 0.5 --dare 0.3 --out resta"));
     bench.works(&format!("{resta} --gamma 0 --out nothing-added"));
-    assert_eq!(weights("nothing-added"), weights("tuned"));
-    assert_ne!(weights("resta"), weights("tuned"));
+    assert_eq!(file_of("nothing-added"), file_of("tuned"));
+    assert_ne!(file_of("resta"), file_of("tuned"));
+    // Unaligned + 1 x (aligned - unaligned) is the aligned model.
+    bench.works("resta --aligned aligned --finetuned unaligned --unaligned unaligned --gamma 1 --out back");
+    let all =
+        |dir: &str| weights::read(&checkpoint::load(&bench.path(dir), &Device::default()).unwrap(), |_| true).unwrap();
+    for ((info, back), (_, aligned)) in all("back").into_iter().zip(all("aligned")) {
+        assert!(back.iter().zip(&aligned).all(|(a, b)| (a - b).abs() < 1e-6), "{}", info.name);
+    }
     bench.works("generate --model resta --prompts p.jsonl --max-new-tokens 2 --out a.jsonl");
     bench.fails(&format!("{resta} --dare 1 --out o"), &["dare", "1"]);
     bench.model("wider", 20);

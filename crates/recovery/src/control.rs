@@ -72,6 +72,9 @@ pub fn control(
         }
     };
     let selected = select(&candidates(&region, &region.aligned, &gradients), count, Ties::Exact);
+    if count != usize::MAX && selected.len() < count {
+        tracing::warn!("{control:?}: only {} weights can be restored", selected.len());
+    }
     set(&mut region.values, &region.aligned, &selected.indices);
     Ok((region.write(fine_tuned.clone()), Some(selected.len())))
 }

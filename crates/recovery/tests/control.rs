@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use model::weights::WeightInfo;
 use model::{Decoder, checkpoint, weights};
-use recovery::{Control, RecoverySettings, control, is_in_region};
+use recovery::{Control, Inputs, RecoverySettings, Run, control, is_in_region, recover};
 
 const LAYER: usize = 2;
 
@@ -19,13 +19,16 @@ fn models() -> (Decoder, Decoder) {
     (load("tiny-llama"), load("tiny-llama-finetuned"))
 }
 
-fn run(arm: Control) -> (Decoder, Option<usize>) {
-    let (aligned, tuned) = models();
+fn rows() -> Vec<Vec<u32>> {
     let rows = std::fs::read(path("direction/tests/fixtures/rows.json")).unwrap();
     let rows: serde_json::Value = serde_json::from_slice(&rows).unwrap();
-    let rows: Vec<Vec<u32>> = serde_json::from_value(rows["recovery_rows"].clone()).unwrap();
+    serde_json::from_value(rows["recovery_rows"].clone()).unwrap()
+}
+
+fn run(arm: Control) -> (Decoder, Option<usize>) {
+    let (aligned, tuned) = models();
     let settings = RecoverySettings { layer: Some(LAYER), ..RecoverySettings::default() };
-    control(&aligned, &tuned, &rows, &settings, arm).unwrap()
+    control(&aligned, &tuned, &rows(), &settings, arm).unwrap()
 }
 
 fn all(decoder: &Decoder) -> Vec<(WeightInfo, Vec<f32>)> {
@@ -83,6 +86,24 @@ fn a_random_restoration_is_a_seeded_draw_that_size_does_not_decide() {
     let values = |decoder: &Decoder| all(decoder).into_iter().map(|(_, values)| values).collect::<Vec<_>>();
     assert_eq!(values(&arm(1).0), values(&decoder));
     assert_ne!(values(&arm(2).0), values(&decoder));
+}
+
+#[test]
+fn a_random_restoration_draws_among_the_candidates_of_the_first_step() {
+    let (aligned, tuned) = models();
+    let settings = RecoverySettings { layer: Some(LAYER), rate: 1.0, steps: 1, ..RecoverySettings::default() };
+    let inputs =
+        Inputs { aligned: &aligned, fine_tuned: &tuned, prompts: rows(), task_prompts: None, checkpoint: None };
+    let step = recover(inputs, &settings, Run::Fixed { rollback: false }, &mut |_| {}).unwrap();
+    let all_of_them = step.patch.len();
+    let (whole, count) = run(Control::Random { count: all_of_them, seed: 1 });
+    assert_eq!(count, Some(all_of_them));
+    assert_eq!(all(&whole), all(&step.decoder), "a draw of all candidates is the candidates");
+    let (half, _) = run(Control::Random { count: all_of_them / 2, seed: 1 });
+    for (((_, found), (_, tuned)), (info, step)) in all(&half).into_iter().zip(all(&tuned)).zip(all(&step.decoder)) {
+        let drawn = found.iter().zip(&tuned).zip(&step).filter(|((found, tuned), _)| found != tuned);
+        assert!(drawn.into_iter().all(|((found, _), step)| found == step), "{}", info.name);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use finetune::inject;
+use finetune::{TrainSettings, inject};
 use prompts::Sample;
 use prompts::sample::read_training_jsonl;
 use realign::stage::finetune::TuneObjective;
@@ -11,11 +11,11 @@ use realign::stage::reference::reference_log_probs;
 use realign::stage::resta::{RestaModels, resta_model};
 use recovery::RestaSettings;
 
-use super::finetune::Tuning;
+use super::finetune::{Tuning, train_settings};
 use super::{Context, report};
 use crate::inputs::{self, Split};
 use crate::store::{Output, Stage, StageKey};
-use crate::sweep::{Cell, ModelSpec, TaskSpec};
+use crate::sweep::{Cell, ModelSpec, Resta, TaskSpec};
 
 const REFERENCE: &str = "reference.safetensors";
 
@@ -33,19 +33,23 @@ pub fn task_reference(context: Context<'_>, task: &TaskSpec, aligned: &Stage) ->
     reference(context, &task.name, &key, aligned, &file, || inputs::task(sweep, task, Split::Train))
 }
 
-/// The same of the harmful samples of the largest count; all tasks and counts share it. None where
-/// nothing is injected.
+/// The same of the harmful samples of the largest count, or of all where there are fewer; all tasks and counts share it.
+/// None where the cell injects none.
 ///
 /// # Errors
-/// When there are fewer harmful samples, or a file cannot be written.
-pub fn harmful_reference(context: Context<'_>, aligned: &Stage) -> Result<Option<Stage>> {
+/// When a file cannot be read or written.
+pub fn harmful_reference(context: Context<'_>, cell: Cell<'_>, aligned: &Stage) -> Result<Option<Stage>> {
+    if cell.harmful_count == 0 {
+        return Ok(None);
+    }
     let sweep = context.sweep;
-    let Some(&largest) = sweep.harmful_counts.iter().max().filter(|&&count| count > 0) else { return Ok(None) };
     let file = sweep.data_file(&sweep.inject);
+    let harmful = read_training_jsonl(&file)?;
+    let largest = sweep.harmful_counts.iter().copied().max().unwrap_or(0).min(harmful.len());
     let key = StageKey::new("reference", 1, sweep.seed, &(sweep.finetune.max_len, largest))?
         .parent("aligned", aligned)
         .input("inject", &file)?;
-    let samples = || Ok(inject(&[], &read_training_jsonl(&file)?, largest, sweep.seed)?);
+    let samples = || Ok(inject(&[], &harmful, largest, sweep.seed)?);
     reference(context, "harmful samples", &key, aligned, &file, samples).map(Some)
 }
 
@@ -82,22 +86,28 @@ pub fn soft_sft(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, reference
         .input("inject", &sweep.data_file(&sweep.inject))?;
     let references: Vec<PathBuf> = references.iter().map(|stage| stage.dir.join(REFERENCE)).collect();
     let objective = TuneObjective::SoftSft { settings: sweep.softsft, references: &references };
-    Tuning::of_cell(cell, sweep.finetune.epochs, objective).run(context, "softsft", &key, aligned)
+    Tuning::of_cell(sweep, cell, objective).run(context, "softsft", &key, aligned)
 }
 
-/// The unaligned model of RESTA: the aligned one fine-tuned on harmful samples alone. All cells of an
+/// The unaligned model of RESTA: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and
+/// from another start, so that the safety vector knows nothing of the fine-tuning that it repairs. All cells of an
 /// aligned model share it.
 ///
 /// # Errors
 /// When there are fewer harmful samples than asked for, or training fails.
 pub fn unaligned(context: Context<'_>, spec: &ModelSpec, aligned: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
-    let (samples, epochs) = (sweep.resta.samples, sweep.resta.epochs);
-    let key = StageKey::new("unaligned", 1, sweep.seed, &(&sweep.finetune, samples, epochs))?
-        .parent("aligned", aligned)
-        .input("inject", &sweep.data_file(&sweep.inject))?;
+    let Resta { samples, epochs, learning_rate, .. } = sweep.resta;
+    let passed_over = sweep.harmful_counts.iter().copied().max().unwrap_or(0);
+    let key =
+        StageKey::new("unaligned", 2, sweep.seed, &(&sweep.finetune, samples, epochs, learning_rate, passed_over))?
+            .parent("aligned", aligned)
+            .input("inject", &sweep.data_file(&sweep.inject))?;
+    let settings = train_settings(sweep);
+    let learning_rate = learning_rate.unwrap_or(settings.learning_rate);
+    let train = TrainSettings { epochs, learning_rate, seed: !sweep.seed, ..settings };
     let (name, objective) = (spec.name.clone(), TuneObjective::Sft);
-    let tuning = Tuning { name, task: None, harmful_count: samples, epochs, objective };
+    let tuning = Tuning { name, task: None, harmful_count: samples, passed_over, train, objective };
     tuning.run(context, "unaligned", &key, aligned)
 }
 

@@ -213,6 +213,9 @@ impl Sweep {
         problems.at_least_one("resta.samples", resta.samples);
         problems.at_least_one("resta.epochs", resta.epochs);
         problems.share("resta.dare", resta.dare);
+        if let Some(rate) = resta.learning_rate {
+            problems.positive("resta.learning_rate", rate);
+        }
         problems.unless(resta.gamma.is_finite(), "resta.gamma", || format!("{} must be finite", resta.gamma));
     }
 

@@ -377,16 +377,19 @@ pub struct Resta {
     pub gamma: f64,
     /// Probability with which DARE drops an element of what fine-tuning changed; 0 is off.
     pub dare: f64,
-    /// Harmful samples that the unaligned model is fine-tuned on, the first of the injection's order.
+    /// Harmful samples that the unaligned model is fine-tuned on: who repairs a model does not have those that are
+    /// injected, so they are the ones that follow the largest count in the injection's order.
     pub samples: usize,
     /// Passes over them; the rest of the training is as in `finetune`.
     pub epochs: usize,
+    /// Its learning rate [default: that of `finetune`].
+    pub learning_rate: Option<f64>,
 }
 
 impl Default for Resta {
     /// The paper's RESTA.
     fn default() -> Self {
-        Self { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10 }
+        Self { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10, learning_rate: None }
     }
 }
 

@@ -72,7 +72,7 @@ fn keys_that_are_left_out_have_the_papers_values() {
     assert_eq!(sweep.finetune.lora, Some(Lora { rank: 4, ..Lora::default() }));
     assert_eq!(sweep.finetune.epochs, 1);
     assert_eq!(sweep.softsft, SoftSftSettings::default());
-    assert_eq!(sweep.resta, Resta { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10 });
+    assert_eq!(sweep.resta, Resta { gamma: 1.0, dare: 0.0, samples: 100, epochs: 10, learning_rate: None });
     assert_eq!(sweep.methods, [Method::Aligned, Method::FineTuned, Method::Recovered]);
 }
 
@@ -135,7 +135,10 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
         .replace("name: test", "name: ../test")
         .replace("5.0e-4", ".nan")
         .replace("count: 64", "count: 64, rate: 2, warmup: 30")
-        .replace("evaluation:", "resta: { dare: 1, epochs: 0 }\nsoftsft: { beta_first: -1 }\nevaluation:");
+        .replace(
+            "evaluation:",
+            "resta: { dare: 1, epochs: 0, learning_rate: 0 }\nsoftsft: { beta_first: -1 }\nevaluation:",
+        );
     let error = parse(&text).unwrap_err().to_string();
     assert_says(
         &error,
@@ -148,6 +151,7 @@ fn values_that_make_no_sense_are_all_reported_with_their_keys() {
             "recovery.warmup: 30 is more than the 20 steps",
             "resta.dare: 1 must be",
             "resta.epochs: 0 must be",
+            "resta.learning_rate: 0 must be",
             "softsft: setting `beta_first` = -1",
         ],
     );

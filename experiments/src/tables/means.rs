@@ -84,7 +84,8 @@ fn mean_of(rows: &[&ResultRow], cell: (&str, &str, usize), value: impl Fn(&Resul
 pub fn markdown(means: &[Mean]) -> String {
     let mut text = sentences(means);
     text += "
-Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells.
+Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells. The seconds are those of the model
+itself, without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from.
 
 | variant | method | cells | harmful rate % | over-refusal % | task score % | of the fine-tuned task score % | seconds to make |
 |---|---|--:|--:|--:|--:|--:|--:|
