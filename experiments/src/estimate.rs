@@ -55,13 +55,14 @@ impl<'a> Plan<'a> {
         let mut sums = BTreeMap::<&'static str, (f64, f64)>::new();
         for (model, cell, stage) in plan.stages() {
             if stage.state == State::Done && stage.seconds > 0.0 {
-                let Some(work) = plan.work_of(model, cell, stage.kind) else { continue };
+                // What has no work to speak of (a sum of weights, a list of phrases) has no speed.
+                let Some(work) = plan.work_of(model, cell, stage.kind).filter(|work| *work > 0.0) else { continue };
                 let sum = sums.entry(stage.kind).or_default();
                 *sum = (sum.0 + work, sum.1 + stage.seconds);
             }
         }
         let (work, seconds) = sums.values().fold((0.0, 0.0), |all, one| (all.0 + one.0, all.1 + one.1));
-        plan.speed = (seconds > 0.0).then(|| work / seconds);
+        plan.speed = (work > 0.0).then(|| work / seconds);
         plan.speeds = sums.into_iter().map(|(kind, (work, seconds))| (kind, work / seconds)).collect();
         plan
     }

@@ -33,12 +33,21 @@ pub fn write(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results:
 pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results: &Path) -> Result<()> {
     let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
     text("results.md", cells::markdown(rows))?;
-    let means = means::means(rows)?;
-    text("means.md", means::markdown(&means))?;
+    let (shared, left_out) = means::shared(rows);
+    let means = means::means(&shared)?;
+    text("means.md", means::markdown(&means, left_out))?;
     means::write(&means, &results.join("means.csv"))?;
     let (differences, missing) = differences::differences(rows, judges.first(), stages)?;
-    text("differences.md", differences::markdown(&differences, missing)?)?;
-    differences::write(&differences, &results.join("differences.csv"))?;
+    let of_before = results.join("differences.csv");
+    if differences.is_empty() && missing > 0 && of_before.exists() {
+        tracing::warn!(
+            "the evaluation stages of all {missing} pairs are gone, so {} and differences.md stay as they were",
+            of_before.display()
+        );
+    } else {
+        text("differences.md", differences::markdown(&differences, missing)?)?;
+        differences::write(&differences, &of_before)?;
+    }
     if judges.is_empty() {
         return ["judges.md", "judges.csv", "agreement.csv"]
             .iter()
@@ -67,7 +76,8 @@ pub fn print(rows: &[ResultRow], results: &Path) -> Result<()> {
     if cells.lines().count() <= PRINTED {
         println!("{cells}");
     }
-    println!("{}", means::markdown(&means::means(rows)?));
+    let (shared, left_out) = means::shared(rows);
+    println!("{}", means::markdown(&means::means(&shared)?, left_out));
     println!("results, tables and figures: {}", results.display());
     Ok(())
 }

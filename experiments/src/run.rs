@@ -140,8 +140,11 @@ impl Run<'_> {
     fn finish(&self, index: usize, cell: Cell<'_>, outcome: Result<Vec<ResultRow>>, own: bool) {
         let kept = match outcome {
             Ok(rows) => {
-                lock(&self.rows).insert(index, rows);
-                survey::forget_failure(self.results, cell).and_then(|()| tables::write(&self.rows(), self.results))
+                // Locked until it is written: no older table may come after a newer one.
+                let mut all = lock(&self.rows);
+                all.insert(index, rows);
+                let rows: Vec<ResultRow> = all.values().flatten().cloned().collect();
+                survey::forget_failure(self.results, cell).and_then(|()| tables::write(&rows, self.results))
             }
             Err(error) if error.is::<Stopped>() => return,
             Err(error) => {

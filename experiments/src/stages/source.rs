@@ -42,7 +42,7 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
 }
 
 fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
-    let key = StageKey::new("import", 1, 0, &dir)?.input("config", &dir.join("config.json"))?;
+    let key = StageKey::new("import", 2, 0, &"dir")?.input("config", &dir.join("config.json"))?.input("dir", dir)?;
     context.store.run(&key, |out| {
         import(dir, &out.join("model"), context.compute())?;
         Output::new(&(), 0)

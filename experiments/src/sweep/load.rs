@@ -85,6 +85,12 @@ impl Sweep {
         keys.extend(mapping(text, path)?);
         let sweep: Self = serde_yaml::from_value(serde_yaml::Value::Mapping(keys))
             .map_err(|error| anyhow!("{} over {}", explain(&error, path), base.display()))?;
+        if sweep.name == store {
+            bail!(
+                "{}: name: {store:?} is the base's; give it one of its own, or its results replace those",
+                path.display()
+            );
+        }
         Ok(Self { store: Some(store), ..sweep })
     }
 

@@ -264,6 +264,10 @@ fn a_sweep_over_a_base_has_its_keys_and_shares_its_stages() {
     let sweep = Sweep::parse("base: base.yaml\nname: over\nharmful_counts: [7]\n", &path).unwrap();
     assert_eq!((sweep.name.as_str(), sweep.store.as_deref()), ("over", Some("test")));
     assert_eq!((sweep.harmful_counts, sweep.models.len()), (vec![7], 2));
+    for name in ["", "name: test\n"] {
+        let error = Sweep::parse(&format!("base: base.yaml\n{name}harmful_counts: [7]\n"), &path).unwrap_err();
+        assert_says(&format!("{error:#}"), &["over.yaml: name: \"test\" is the base's"]);
+    }
     let error = Sweep::parse("base: none.yaml\nname: over\n", &path).unwrap_err();
     assert_says(&format!("{error:#}"), &["over.yaml: base: cannot read", "none.yaml"]);
     let error = Sweep::parse("base: base.yaml\nnam: over\n", &path).unwrap_err();

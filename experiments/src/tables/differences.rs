@@ -105,12 +105,12 @@ fn difference(recovered: &ResultRow, other: &ResultRow, scores: &Scores) -> Resu
 /// Never with differences as [`differences`] gives them.
 pub fn markdown(differences: &[Difference], missing: usize) -> Result<String> {
     let mut text = "\
-Recovery minus another method on the same prompts; means over cells with the 95 % interval of a bootstrap over cells. \
-\"Fewer\" and \"more\" are cells in which recovery has fewer or more harmful answers with p < 0.05 in McNemar's exact test, \
-not corrected for the number of cells.
+Recovery minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of \
+a bootstrap over cells. A pair is a cell with one seed; \"fewer\" and \"more\" are pairs in which recovery has fewer or more \
+harmful answers with p < 0.05 in McNemar's exact test, not corrected for the number of pairs.
 
-| variant | recovery against | cells | harmful rate, points | fewer | more | task score, points |
-|---|---|--:|--:|--:|--:|--:|
+| variant | recovery against | cells | pairs | harmful rate, points | fewer | more | task score, points |
+|---|---|--:|--:|--:|--:|--:|--:|
 "
     .to_owned();
     let rows = differences.iter().map(|difference| &difference.other);
@@ -127,8 +127,14 @@ not corrected for the number of cells.
             if own.is_empty() {
                 continue;
             }
+            let cells = distinct(own.iter().map(|one| &one.other), ResultRow::cell);
             let mean = |value: fn(&Difference) -> f64| {
-                bootstrap_mean(&own.iter().map(|one| value(one)).collect::<Vec<_>>(), &RESAMPLING)
+                let of_cell = |cell| {
+                    let seeds: Vec<f64> =
+                        own.iter().filter(|one| one.other.cell() == cell).map(|one| value(one)).collect();
+                    seeds.iter().sum::<f64>() / seeds.len() as f64
+                };
+                bootstrap_mean(&cells.iter().map(|&cell| of_cell(cell)).collect::<Vec<f64>>(), &RESAMPLING)
             };
             let (harmful, task) = (mean(|one| one.harmful.value)?, mean(|one| one.task.value)?);
             let clear = |fewer: bool| {
@@ -142,8 +148,9 @@ not corrected for the number of cells.
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {variant} | {} | {} | {} | {} | {} | {} |",
+                "| {variant} | {} | {} | {} | {} | {} | {} | {} |",
                 method.title(),
+                cells.len(),
                 own.len(),
                 figure(harmful),
                 clear(true),
@@ -243,8 +250,12 @@ mod tests {
         // 2^-15: all 16 of 16 one way, two-sided.
         assert!((one.verdicts.p_value - 2.0_f64.powi(-15)).abs() < 1e-12);
         let text = markdown(&found, missing).unwrap();
-        assert!(text.contains("|  | fine-tuned | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
+        assert!(text.contains("|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
         assert!(text.contains("1 pairs are left out"));
+        // Another seed is another pair of the same cell, and in its mean.
+        let second = Difference { harmful: Estimate { value: -0.4, ..one.harmful }, ..one.clone() };
+        let text = markdown(&[one.clone(), second], 0).unwrap();
+        assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 (-60.0 to -60.0) | 2 | 0 | -80.0"), "{text}");
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();
         assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 2);

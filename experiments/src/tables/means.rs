@@ -1,7 +1,8 @@
 //! Means over the grid per method: the paper's "33.25 % to 1.74 %" line, and what it costs of the task.
 //!
-//! Seeds of a cell are averaged first, so that a cell counts once. Intervals draw cells anew; they say how far the mean
-//! would move with other models, tasks and counts of the same kind, not with other prompts.
+//! Seeds of a cell are averaged first, so that a cell counts once, and only cells that all methods have been run in count, so
+//! that methods can be compared. Intervals draw cells anew, as if they were independent; cells of one model or task are not
+//! quite, so with another model or task the mean may move further.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -34,6 +35,24 @@ pub struct Mean {
     pub relative: Option<Estimate>,
     /// Mean seconds to make the model.
     pub seconds: f64,
+}
+
+/// The rows of the cells in which every method and variant has one, and the number of cells that are left out: of one
+/// that has not been run the aligned model's row is there all the same. All rows where no cell is whole.
+#[must_use]
+pub fn shared(rows: &[ResultRow]) -> (Vec<ResultRow>, usize) {
+    let methods = distinct(rows, |row| (row.variant.as_str(), row.method));
+    let cells = distinct(rows, ResultRow::cell);
+    let whole = |cell: &&(&str, &str, usize)| {
+        let own = distinct(rows.iter().filter(|row| row.cell() == **cell), |row| (row.variant.as_str(), row.method));
+        own.len() == methods.len()
+    };
+    let kept: Vec<(&str, &str, usize)> = cells.iter().filter(whole).copied().collect();
+    if kept.is_empty() {
+        return (rows.to_vec(), 0);
+    }
+    let left_out = cells.len() - kept.len();
+    (rows.iter().filter(|row| kept.contains(&row.cell())).cloned().collect(), left_out)
 }
 
 /// The means of every variant and method, in the order of the rows.
@@ -81,8 +100,11 @@ fn mean_of(rows: &[&ResultRow], cell: (&str, &str, usize), value: impl Fn(&Resul
 
 /// The means as a Markdown table with a sentence per recovery.
 #[must_use]
-pub fn markdown(means: &[Mean]) -> String {
+pub fn markdown(means: &[Mean], left_out: usize) -> String {
     let mut text = sentences(means);
+    if left_out > 0 {
+        text += &format!("\n{left_out} cells are left out: not all methods have been run in them.\n");
+    }
     text += "
 Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells. The seconds are those of the model
 itself, without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from.
@@ -182,10 +204,28 @@ mod tests {
         assert!((recovered.harmful.value - 0.02).abs() < 1e-12);
         // 0.6 / 0.8 and 0.4 / 0.4; the cell without a score is left out.
         assert!((recovered.relative.unwrap().value - 0.875).abs() < 1e-12);
-        let text = markdown(&means);
+        let text = markdown(&means, 0);
         assert!(text.starts_with(
             "Recovery: mean harmful rate 30.0 % to 2.0 % over 3 fine-tuned models, with 87.5 % of the fine-tuned"
         ));
+    }
+
+    #[test]
+    fn methods_are_compared_over_the_cells_that_all_have() {
+        let rows = [
+            row("small", 0, Method::Aligned, 0, 0.1),
+            row("small", 100, Method::Aligned, 0, 0.1),
+            row("small", 0, Method::FineTuned, 20, 0.8),
+            row("small", 300, Method::Aligned, 0, 0.1),
+            row("small", 300, Method::FineTuned, 90, 0.8),
+            row("small", 0, Method::Recovered, 2, 0.8),
+        ];
+        let (kept, left_out) = shared(&rows);
+        assert_eq!((kept.iter().map(|row| row.harmful_count).max(), kept.len(), left_out), (Some(0), 3, 2));
+        let text = markdown(&means(&kept).unwrap(), left_out);
+        assert!(text.contains("20.0 % to 2.0 % over 1 fine-tuned") && text.contains("2 cells are left out"), "{text}");
+        // Without one that has all, what there is.
+        assert_eq!((shared(&rows[1..3]).0.len(), shared(&rows[1..3]).1), (2, 0));
     }
 
     #[test]
