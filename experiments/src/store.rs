@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use files::list_files;
 pub use files::{hash_file, remove_if_there, write_json, write_whole};
+use files::{list_files, remove_unfinished};
 use look::Seen;
 use readers::Readers;
 pub use roots::Roots;
@@ -313,6 +313,7 @@ impl Store {
         let resumed = partial.exists();
         fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
         remove_if_there(&partial.join(MANIFEST))?;
+        remove_unfinished(&partial)?;
         let start = Instant::now();
         let output = {
             let _working = Working::on(&partial);

@@ -88,6 +88,20 @@ fn read_hash(path: &Path) -> Result<String> {
     Ok(format!("{:x}", hasher.finalize()))
 }
 
+/// Removes what a killed process had begun to write below `dir`: files that are written whole have another name until then.
+pub(super) fn remove_unfinished(dir: &Path) -> Result<()> {
+    let mut files = BTreeMap::new();
+    list_files(dir, dir, &mut files).with_context(|| format!("cannot list {}", dir.display()))?;
+    for path in files.keys().map(|name| dir.join(name)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let begun = name.starts_with(".writing-") || name.starts_with(".tmp");
+        if begun || name.ends_with(".tmp") || name.ends_with(".part") {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Every file below `dir`, by its path from `base`, with its size.
 pub(super) fn list_files(base: &Path, dir: &Path, files: &mut BTreeMap<String, u64>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {

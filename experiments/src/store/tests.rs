@@ -83,6 +83,11 @@ fn a_failed_stage_is_recorded_not_finished_and_tried_again_where_it_stopped() {
     let error = store
         .run(&key, |work| {
             fs::write(work.join("checkpoint"), "step 5")?;
+            // What a killed process was writing.
+            fs::create_dir(work.join("below"))?;
+            for name in [".writing-a1", ".tmpb2", "recovery.part", "below/weights.7-1.tmp"] {
+                fs::write(work.join(name), "half")?;
+            }
             bail!("no space left")
         })
         .unwrap_err();
@@ -101,6 +106,8 @@ fn a_failed_stage_is_recorded_not_finished_and_tried_again_where_it_stopped() {
     let manifest = fs::read_to_string(stage.dir.join(MANIFEST)).unwrap();
     let manifest: Manifest = serde_json::from_str(&manifest).unwrap();
     assert!(manifest.resumed);
+    let half = |name: &&String| name.contains("writing") || name.contains("tmp") || name.ends_with("part");
+    assert_eq!(manifest.files.keys().find(half), None);
 }
 
 #[test]
