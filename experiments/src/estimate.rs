@@ -117,7 +117,8 @@ impl<'a> Plan<'a> {
         let counts = sweep.harmful_counts.len();
         let first = cell.index.is_multiple_of(counts);
         let first_of_model = cell.index.is_multiple_of(counts * sweep.tasks.len());
-        let injects = sweep.harmful_counts.iter().any(|&count| count > 0);
+        let first_that_injects = sweep.harmful_counts.iter().position(|&count| count > 0);
+        let of_model = cell.index % (counts * sweep.tasks.len());
         let mut kinds = vec!["finetune"];
         let times = |method: Method| if method.follows_recovery() { variants } else { 1 };
         for &method in &sweep.methods {
@@ -127,7 +128,7 @@ impl<'a> Plan<'a> {
                 Method::Recovered => kinds.extend(vec!["recover"; times(method)]),
                 Method::SoftSft => {
                     // The task's reference, which its counts share, and that of the harmful samples.
-                    let references = usize::from(first) + usize::from(first_of_model && injects);
+                    let references = usize::from(first) + usize::from(first_that_injects == Some(of_model));
                     kinds.extend(std::iter::repeat_n("reference", references).chain(["softsft"]));
                 }
                 Method::Resta => {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
 
-use crate::sweep::{Align, Sweep, TaskSpec};
+use crate::sweep::{Align, Method, Sweep, TaskSpec};
 
 /// A part of a task's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,4 +86,47 @@ pub fn task(sweep: &Sweep, task: &TaskSpec, split: Split) -> Result<Vec<Sample>>
     let mut chosen = if split == Split::Train { train.to_vec() } else { validation.to_vec() };
     chosen.sort_unstable();
     Ok(chosen.into_iter().map(|index| samples[index].clone()).collect())
+}
+
+/// Checks that there are as many harmful samples as the largest of the counts asks for and, beside them, RESTA's unaligned
+/// model.
+///
+/// # Errors
+/// When there are fewer, or the file cannot be read.
+pub fn check_harmful(sweep: &Sweep, counts: impl Iterator<Item = usize>) -> Result<()> {
+    let file = sweep.data_file(&sweep.inject);
+    let (largest, found) = (counts.max().unwrap_or(0), prompts::read_training_jsonl(&file)?.len());
+    if largest > found {
+        bail!("harmful_counts: {largest} samples are to be injected, and {} has {found}", file.display());
+    }
+    let samples = sweep.resta.samples;
+    if sweep.methods.contains(&Method::Resta) && largest + samples > found {
+        bail!(
+            "resta.samples: beside the {largest} samples that are injected the unaligned model wants {samples} others, and {} \
+             has {found} in all: ask for fewer, or take a larger file",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sweep::find;
+
+    #[test]
+    fn harmful_samples_must_suffice_for_the_cells_and_for_resta() {
+        let path = find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sweep.yaml")).unwrap();
+        let mut sweep = Sweep::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+        sweep.root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let check = |sweep: &Sweep, largest| check_harmful(sweep, [0, largest].into_iter());
+        check(&sweep, 200).unwrap();
+        let error = check(&sweep, 201).unwrap_err().to_string();
+        assert!(error.contains("resta.samples: beside the 201") && error.contains("has 300 in all"), "{error}");
+        sweep.methods.retain(|method| *method != Method::Resta);
+        check(&sweep, 300).unwrap();
+        assert!(check(&sweep, 301).unwrap_err().to_string().contains("harmful_counts: 301"));
+    }
 }

@@ -162,10 +162,12 @@ impl Pipeline<'_> {
         let name = format!("{model} unaligned");
         let asked = stages::safety(context, &name, unaligned)?;
         let Some(scores) = self.scores("evaluate", &name, &asked)? else { return Ok(()) };
-        let harmful = rate(&scores.harmful, &asked)?.rate;
+        let harmful = scores.harmful.and_then(|scores| scores.rate).map_or(0.0, |rate| rate.rate);
         if asked.fresh && harmful < 0.5 {
             tracing::warn!(
-                "{model}: RESTA's unaligned model answers {:.1} % of the harmful prompts only: resta.epochs or                  resta.learning_rate may be too small",
+                "RESTA's unaligned model of {model}, seed {}, answers {:.1} % of the harmful prompts only: resta.epochs or \
+                 resta.learning_rate may be too small",
+                context.sweep.seed,
                 100.0 * harmful
             );
         }

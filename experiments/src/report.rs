@@ -33,15 +33,14 @@ pub fn write(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results:
 pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results: &Path) -> Result<()> {
     let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
     text("results.md", cells::markdown(rows))?;
-    let (shared, left_out) = means::shared(rows);
-    let means = means::means(&shared)?;
-    text("means.md", means::markdown(&means, left_out))?;
-    means::write(&means, &results.join("means.csv"))?;
+    text("means.md", means::markdown(rows)?)?;
+    means::write(&means::means(&means::shared(rows).0)?, &results.join("means.csv"))?;
     let (differences, missing) = differences::differences(rows, judges.first(), stages)?;
     let of_before = results.join("differences.csv");
     if differences.is_empty() && missing > 0 && of_before.exists() {
         tracing::warn!(
-            "the evaluation stages of all {missing} pairs are gone, so {} and differences.md stay as they were",
+            "the evaluation stages of all {missing} pairs, or the first judge's verdicts on them, are not there: {} and \
+             differences.md stay as they were",
             of_before.display()
         );
     } else {
@@ -76,8 +75,7 @@ pub fn print(rows: &[ResultRow], results: &Path) -> Result<()> {
     if cells.lines().count() <= PRINTED {
         println!("{cells}");
     }
-    let (shared, left_out) = means::shared(rows);
-    println!("{}", means::markdown(&means::means(&shared)?, left_out));
+    println!("{}", means::markdown(rows)?);
     println!("results, tables and figures: {}", results.display());
     Ok(())
 }

@@ -35,7 +35,7 @@ pub struct Options {
 /// Runs the cells of a sweep that are not done; rows, tables and figures go to `results`.
 ///
 /// # Errors
-/// When a prompt that is asked stands among those that are trained on. When a cell failed: its error is recorded and
+/// When a prompt that is asked stands among those that are trained on, or there are too few harmful samples. When a cell failed: its error is recorded and
 /// printed, the others are finished first. When no cell fits a pattern, or nothing can be written. [`Stopped`] when the
 /// user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
@@ -43,6 +43,8 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     unseen::check(sweep)?;
     let survey = Survey::of(sweep, store.roots(), results);
     let selected = survey.select(&options.cells)?;
+    let cells = sweep.cells();
+    inputs::check_harmful(sweep, selected.iter().map(|cell| cells[cell.index].harmful_count))?;
     let left = survey.left(sweep, &selected);
     let judges = SweepJudge::all(sweep);
     if left.iter().any(|stage| stage.kind == "judge") {

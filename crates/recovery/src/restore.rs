@@ -13,7 +13,7 @@ use crate::selection::{Candidates, select};
 use crate::state::{Origin, Progress, State, fingerprint};
 use crate::{Error, GradientMode, Patch, RecoverySettings, Region, Result, Trace, TraceGate, TraceStep};
 
-/// The task's score of a decoder, higher is better, on a split that is not reported.
+/// The task's score of a decoder, 0 or more and higher is better, on a split that is not reported.
 pub type Measure<'a> = dyn FnMut(&Decoder) -> std::result::Result<f64, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// What a recovery works on.
@@ -360,7 +360,10 @@ impl<'a> Recovery<'a> {
 
 fn score_of(measure: &mut Measure<'_>, decoder: &Decoder) -> Result<f64> {
     let score = measure(decoder).map_err(Error::Measure)?;
-    if score.is_finite() { Ok(score) } else { Err(Error::Measure(format!("the score is {score}").into())) }
+    if score.is_finite() && score >= 0.0 {
+        return Ok(score);
+    }
+    Err(Error::Measure(format!("the score is {score}, and must be 0 or more").into()))
 }
 
 /// Whether the gate refuses a score. One on the floor is kept (method.md section 7), also where the floor's product was

@@ -99,7 +99,8 @@ fn a_random_restoration_draws_among_the_candidates_of_the_first_step() {
     let (whole, count) = run(Control::Random { count: all_of_them, seed: 1 });
     assert_eq!(count, Some(all_of_them));
     assert_eq!(all(&whole), all(&step.decoder), "a draw of all candidates is the candidates");
-    let (half, _) = run(Control::Random { count: all_of_them / 2, seed: 1 });
+    let (half, count) = run(Control::Random { count: all_of_them / 2, seed: 1 });
+    assert_eq!((count, changed_and_left(&half).0.len()), (Some(all_of_them / 2), all_of_them / 2));
     for (((_, found), (_, tuned)), (info, step)) in all(&half).into_iter().zip(all(&tuned)).zip(all(&step.decoder)) {
         let drawn = found.iter().zip(&tuned).zip(&step).filter(|((found, tuned), _)| found != tuned);
         assert!(drawn.into_iter().all(|((found, _), step)| found == step), "{}", info.name);

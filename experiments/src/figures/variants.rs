@@ -11,7 +11,7 @@ use super::marks::{LegendBox, Sheet, colour, draw, draw_legend, draw_line, draw_
 use super::use_embedded_font;
 use crate::row::ResultRow;
 use crate::sweep::Method;
-use crate::tables::means::{Mean, means};
+use crate::tables::means::{Mean, means, shared};
 
 const SIZE: (i32, i32) = (300, 220);
 const LEFT: i32 = 54;
@@ -34,7 +34,7 @@ struct Panel {
 /// # Errors
 /// When no recovery has a variant.
 pub fn variants(rows: &[ResultRow]) -> Result<String> {
-    let means = means(rows)?;
+    let means = means(&shared(rows).0)?;
     let recovered: Vec<&Mean> =
         means.iter().filter(|mean| mean.method == Method::Recovered && !mean.variant.is_empty()).collect();
     ensure!(!recovered.is_empty(), "there are no variants of recovery to draw");

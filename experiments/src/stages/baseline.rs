@@ -91,18 +91,21 @@ pub fn soft_sft(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, reference
 
 /// The unaligned model of RESTA: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and
 /// from another start, so that the safety vector knows nothing of the fine-tuning that it repairs. All cells of an
-/// aligned model share it.
+/// aligned model and a seed share it.
 ///
 /// # Errors
 /// When there are fewer harmful samples than asked for, or training fails.
 pub fn unaligned(context: Context<'_>, spec: &ModelSpec, aligned: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
     let Resta { samples, epochs, learning_rate, .. } = sweep.resta;
-    let passed_over = sweep.harmful_counts.iter().copied().max().unwrap_or(0);
+    let file = sweep.data_file(&sweep.inject);
+    let largest = sweep.harmful_counts.iter().copied().max().unwrap_or(0);
+    // Where the file is short the run has checked that the cells that it goes through inject none of these.
+    let passed_over = largest.min(read_training_jsonl(&file)?.len().saturating_sub(samples));
     let key =
         StageKey::new("unaligned", 2, sweep.seed, &(&sweep.finetune, samples, epochs, learning_rate, passed_over))?
             .parent("aligned", aligned)
-            .input("inject", &sweep.data_file(&sweep.inject))?;
+            .input("inject", &file)?;
     let settings = train_settings(sweep);
     let learning_rate = learning_rate.unwrap_or(settings.learning_rate);
     let train = TrainSettings { epochs, learning_rate, seed: !sweep.seed, ..settings };

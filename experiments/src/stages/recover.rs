@@ -55,8 +55,20 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
             },
             checkpoint: Some(checkpoint.clone()),
         };
-        let outputs = (&*out.join("model"), Some(&*out.join("trace.json")));
-        let summary = recover_model(inputs, &settings, outputs, context.compute(), &mut report(&bar))?;
+        let (model, trace) = (out.join("model"), out.join("trace.json"));
+        let recover =
+            || recover_model(inputs.clone(), &settings, (&model, Some(&trace)), context.compute(), &mut report(&bar));
+        let summary = match recover() {
+            // The stage's key fixes all that a checkpoint is of, so this one is damaged or of another version.
+            Err(error)
+                if matches!(error.downcast_ref(), Some(recovery::Error::State { .. })) && checkpoint.exists() =>
+            {
+                tracing::warn!("{error:#}: {cell} starts again");
+                remove(&checkpoint)?;
+                recover()?
+            }
+            outcome => outcome?,
+        };
         remove(&checkpoint)?;
         Output::new(&summary, prompts.len())
     })

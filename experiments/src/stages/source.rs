@@ -42,7 +42,15 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
 }
 
 fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
-    let key = StageKey::new("import", 2, 0, &"dir")?.input("config", &dir.join("config.json"))?.input("dir", dir)?;
+    // All that an import may read; a download leaves notes of its own in the directory, too.
+    let mut key = StageKey::new("import", 2, 0, &"dir")?.input("config.json", &dir.join("config.json"))?;
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry?.path();
+        let read = ["json", "jinja", "model", "safetensors"];
+        if path.extension().is_some_and(|kind| read.iter().any(|name| kind == *name)) && path.is_file() {
+            key = key.input(&path.file_name().unwrap_or_default().to_string_lossy(), &path)?;
+        }
+    }
     context.store.run(&key, |out| {
         import(dir, &out.join("model"), context.compute())?;
         Output::new(&(), 0)

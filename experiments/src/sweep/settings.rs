@@ -380,7 +380,7 @@ pub struct Resta {
     /// Harmful samples that the unaligned model is fine-tuned on: who repairs a model does not have those that are
     /// injected, so they are the ones that follow the largest count in the injection's order.
     pub samples: usize,
-    /// Passes over them; the rest of the training is as in `finetune`.
+    /// Passes over them; batch, length and adapter are as in `finetune`.
     pub epochs: usize,
     /// Its learning rate [default: that of `finetune`].
     pub learning_rate: Option<f64>,

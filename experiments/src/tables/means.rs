@@ -1,7 +1,7 @@
 //! Means over the grid per method: the paper's "33.25 % to 1.74 %" line, and what it costs of the task.
 //!
-//! Seeds of a cell are averaged first, so that a cell counts once, and only cells that all methods have been run in count, so
-//! that methods can be compared. Intervals draw cells anew, as if they were independent; cells of one model or task are not
+//! Seeds of a cell are averaged first, so that a cell counts once. The tables are of the cells that all methods have been run
+//! in ([`shared`]), so that methods can be compared. Intervals draw cells anew, as if they were independent; cells of one model or task are not
 //! quite, so with another model or task the mean may move further.
 
 use std::fmt::Write as _;
@@ -37,22 +37,22 @@ pub struct Mean {
     pub seconds: f64,
 }
 
-/// The rows of the cells in which every method and variant has one, and the number of cells that are left out: of one
-/// that has not been run the aligned model's row is there all the same. All rows where no cell is whole.
+/// The rows of the cells in which every method and variant has one of every seed of the cell, and the number of cells that
+/// are left out: of one that has not been run the aligned model's row is there all the same. All rows where no cell is whole.
 #[must_use]
 pub fn shared(rows: &[ResultRow]) -> (Vec<ResultRow>, usize) {
-    let methods = distinct(rows, |row| (row.variant.as_str(), row.method));
+    let methods = distinct(rows, |row| (row.variant.as_str(), row.method)).len();
     let cells = distinct(rows, ResultRow::cell);
     let whole = |cell: &&(&str, &str, usize)| {
-        let own = distinct(rows.iter().filter(|row| row.cell() == **cell), |row| (row.variant.as_str(), row.method));
-        own.len() == methods.len()
+        let own: Vec<&ResultRow> = rows.iter().filter(|row| row.cell() == **cell).collect();
+        let seeds = distinct(own.iter().copied(), |row| row.seed);
+        own.len() == methods * seeds.len()
     };
     let kept: Vec<(&str, &str, usize)> = cells.iter().filter(whole).copied().collect();
-    if kept.is_empty() {
-        return (rows.to_vec(), 0);
+    match kept.len() {
+        0 => (rows.to_vec(), cells.len()),
+        n => (rows.iter().filter(|row| kept.contains(&row.cell())).cloned().collect(), cells.len() - n),
     }
-    let left_out = cells.len() - kept.len();
-    (rows.iter().filter(|row| kept.contains(&row.cell())).cloned().collect(), left_out)
 }
 
 /// The means of every variant and method, in the order of the rows.
@@ -99,11 +99,17 @@ fn mean_of(rows: &[&ResultRow], cell: (&str, &str, usize), value: impl Fn(&Resul
 }
 
 /// The means as a Markdown table with a sentence per recovery.
-#[must_use]
-pub fn markdown(means: &[Mean], left_out: usize) -> String {
-    let mut text = sentences(means);
-    if left_out > 0 {
-        text += &format!("\n{left_out} cells are left out: not all methods have been run in them.\n");
+///
+/// # Errors
+/// When there are no rows.
+pub fn markdown(rows: &[ResultRow]) -> Result<String> {
+    let mut text = sentences(rows)?;
+    let (kept, left_out) = shared(rows);
+    let means = means(&kept)?;
+    if left_out > 0 && kept.len() == rows.len() {
+        text += "\nNo cell has been run with all methods yet, so the means are over different cells.\n";
+    } else if left_out > 0 {
+        text += &format!("\n{left_out} cells are left out of the table: not all methods have been run in them.\n");
     }
     text += "
 Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells. The seconds are those of the model
@@ -112,7 +118,7 @@ itself, without what the cells share (RESTA's unaligned model, the references of
 | variant | method | cells | harmful rate % | over-refusal % | task score % | of the fine-tuned task score % | seconds to make |
 |---|---|--:|--:|--:|--:|--:|--:|
 ";
-    for mean in means {
+    for mean in &means {
         let figure = |estimate: &Estimate| {
             let (low, high) = estimate.interval;
             match mean.cells {
@@ -130,15 +136,21 @@ itself, without what the cells share (RESTA's unaligned model, the references of
             method.title()
         );
     }
-    text
+    Ok(text)
 }
 
-/// What recovery did, in words.
-fn sentences(means: &[Mean]) -> String {
+/// What each recovery did, in words, over the cells that have its row and the fine-tuned model's.
+fn sentences(rows: &[ResultRow]) -> Result<String> {
     let mut text = String::new();
-    let Some(tuned) = means.iter().find(|mean| mean.method == Method::FineTuned) else { return text };
-    for mean in means.iter().filter(|mean| mean.method == Method::Recovered) {
-        let name = if mean.variant.is_empty() { String::new() } else { format!(" ({})", mean.variant) };
+    for variant in distinct(rows.iter().filter(|row| row.method == Method::Recovered), |row| row.variant.as_str()) {
+        let own = |row: &&ResultRow| {
+            row.method == Method::FineTuned || (row.method == Method::Recovered && row.variant == variant)
+        };
+        let (kept, _) = shared(&rows.iter().filter(own).cloned().collect::<Vec<_>>());
+        let means = means(&kept)?;
+        let of = |method| means.iter().find(|mean| mean.method == method);
+        let (Some(tuned), Some(mean)) = (of(Method::FineTuned), of(Method::Recovered)) else { continue };
+        let name = if variant.is_empty() { String::new() } else { format!(" ({variant})") };
         let (before, after) = (percent(tuned.harmful.value), percent(mean.harmful.value));
         let cost = mean.relative.map_or("an unknown part".to_owned(), |share| format!("{} %", percent(share.value)));
         let _ = writeln!(
@@ -148,7 +160,7 @@ fn sentences(means: &[Mean]) -> String {
             mean.cells
         );
     }
-    text
+    Ok(text)
 }
 
 /// Writes the means as CSV.
@@ -204,7 +216,7 @@ mod tests {
         assert!((recovered.harmful.value - 0.02).abs() < 1e-12);
         // 0.6 / 0.8 and 0.4 / 0.4; the cell without a score is left out.
         assert!((recovered.relative.unwrap().value - 0.875).abs() < 1e-12);
-        let text = markdown(&means, 0);
+        let text = markdown(&rows).unwrap();
         assert!(text.starts_with(
             "Recovery: mean harmful rate 30.0 % to 2.0 % over 3 fine-tuned models, with 87.5 % of the fine-tuned"
         ));
@@ -222,10 +234,15 @@ mod tests {
         ];
         let (kept, left_out) = shared(&rows);
         assert_eq!((kept.iter().map(|row| row.harmful_count).max(), kept.len(), left_out), (Some(0), 3, 2));
-        let text = markdown(&means(&kept).unwrap(), left_out);
+        let text = markdown(&rows).unwrap();
         assert!(text.contains("20.0 % to 2.0 % over 1 fine-tuned") && text.contains("2 cells are left out"), "{text}");
         // Without one that has all, what there is.
-        assert_eq!((shared(&rows[1..3]).0.len(), shared(&rows[1..3]).1), (2, 0));
+        assert_eq!((shared(&rows[1..3]).0.len(), shared(&rows[1..3]).1), (2, 2));
+        assert!(markdown(&rows[1..3]).unwrap().contains("over different cells"));
+        // A seed without a method is no whole cell either.
+        let other = [row("small", 300, Method::Recovered, 4, 0.8), ResultRow { seed: 2, ..rows[4].clone() }];
+        let two: Vec<ResultRow> = rows[3..5].iter().chain(&other).cloned().collect();
+        assert_eq!(shared(&two).1, 1);
     }
 
     #[test]

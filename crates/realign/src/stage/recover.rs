@@ -155,7 +155,10 @@ fn summary(outcome: &Outcome, restored: usize, gate: &Gate<'_>) -> RecoverySumma
             recovered: false,
             steps: 0,
             rollback: true,
-            note: format!("not recovered: {score:.3} of {}, below {floor:.3} (before {base:.3})", gate.name()),
+            note: format!(
+                "not recovered: {} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed",
+                gate.name()
+            ),
         },
     }
 }

@@ -33,7 +33,7 @@ pub fn resta_model(
 ) -> Result<()> {
     let home = home_of_fine_tuned(models.fine_tuned, models.aligned);
     let dtype = compute.dtype_for(home)?;
-    // In f32 whatever is written: a small difference of two rounded models is mostly rounding.
+    // In f32 whatever is written: what an adapter adds is small, and its difference rounded is mostly rounding.
     let tuned = |dir: &Path| Loaded::open_fine_tuned(dir, models.aligned, Dtype::F32, compute.device);
     let (fine_tuned, unaligned) = (tuned(models.fine_tuned)?.decoder, tuned(models.unaligned)?.decoder);
     let aligned = Loaded::open_as(models.aligned, Dtype::F32, compute.device)?.decoder;
