@@ -112,7 +112,7 @@ impl State {
         let header = metadata.metadata().as_ref().and_then(|map| map.get(HEADER));
         let header = header.ok_or_else(|| fail("not the checkpoint of a recovery".into()))?;
         let header: Header = serde_json::from_str(header)
-            .map_err(|error| fail(format!("the checkpoint of another version of this program ({error})")))?;
+            .map_err(|error| fail(format!("a checkpoint of another version of this program ({error})")))?;
         let Header { origin: found, progress } = header;
         if found.settings != origin.settings {
             return Err(fail("the checkpoint is of other settings".into()));
