@@ -35,8 +35,8 @@ pub struct Options {
 /// Runs the cells of a sweep that are not done; rows, tables and figures go to `results`.
 ///
 /// # Errors
-/// When a prompt that is asked stands among those that are trained on, or there are too few harmful samples. When a cell failed: its error is recorded and
-/// printed, the others are finished first. When no cell fits a pattern, or nothing can be written. [`Stopped`] when the
+/// When a prompt that is asked stands among those that are trained on, or there are too few harmful samples. When a cell
+/// failed: its error is recorded and printed, the others are finished first. When no cell fits a pattern, or nothing can be written. [`Stopped`] when the
 /// user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
     inputs::fetch_prompts(sweep)?;

@@ -1,8 +1,8 @@
 //! Means over the grid per method: the paper's "33.25 % to 1.74 %" line, and what it costs of the task.
 //!
 //! Seeds of a cell are averaged first, so that a cell counts once. The tables are of the cells that all methods have been run
-//! in ([`shared`]), so that methods can be compared. Intervals draw cells anew, as if they were independent; cells of one model or task are not
-//! quite, so with another model or task the mean may move further.
+//! in ([`shared`]), so that methods can be compared. Intervals draw cells anew, as if they were independent; cells of one
+//! model or task are not quite, so with another model or task the mean may move further.
 
 use std::fmt::Write as _;
 use std::path::Path;
