@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
 
-use crate::sweep::{Align, Method, Sweep, TaskSpec};
+use crate::sweep::{Align, Gguf, Method, ModelSpec, Source, Sweep, TaskSpec};
 
 /// A part of a task's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,20 @@ pub fn fetch_prompts(sweep: &Sweep) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fetches the GGUF file of a model that has a script for it and is not there. Says whether it was.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_model(sweep: &Sweep, model: &ModelSpec) -> Result<bool> {
+    let Source::Gguf(Gguf { fetch: Some(script), file }) = &model.source else { return Ok(false) };
+    let file = sweep.root_file(file);
+    if file.exists() {
+        return Ok(false);
+    }
+    fetch(sweep, script, &file)?;
+    Ok(true)
 }
 
 /// `count` samples of a file after the first `skip`.
@@ -115,6 +129,23 @@ pub fn check_harmful(sweep: &Sweep, counts: impl Iterator<Item = usize>) -> Resu
 mod tests {
     use super::*;
     use crate::sweep::find;
+
+    #[test]
+    fn a_model_with_a_script_is_fetched_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("smollm2.yaml")).unwrap();
+        let mut sweep = Sweep::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+        sweep.root = dir.path().to_owned();
+        let mut model = sweep.models[0].clone();
+        model.source = Source::Gguf(Gguf { fetch: Some("fetch.sh".into()), file: "kept/model.gguf".into() });
+        let error = fetch_model(&sweep, &model).unwrap_err().to_string();
+        assert!(error.contains("did not make") && error.contains("model.gguf"), "{error}");
+        std::fs::write(dir.path().join("fetch.sh"), "mkdir -p \"$1\" && touch \"$1/model.gguf\"").unwrap();
+        assert!(fetch_model(&sweep, &model).unwrap());
+        assert!(!fetch_model(&sweep, &model).unwrap(), "it is there");
+        model.source = Source::Dir("small".into());
+        assert!(!fetch_model(&sweep, &model).unwrap(), "a directory is not fetched");
+    }
 
     #[test]
     fn harmful_samples_must_suffice_for_the_cells_and_for_resta() {

@@ -41,9 +41,17 @@ pub struct Options {
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
     inputs::fetch_prompts(sweep)?;
     unseen::check(sweep)?;
-    let survey = Survey::of(sweep, store.roots(), results);
-    let selected = survey.select(&options.cells)?;
     let cells = sweep.cells();
+    let mut survey = Survey::of(sweep, store.roots(), results);
+    let mut models: Vec<&ModelSpec> =
+        survey.select(&options.cells)?.iter().map(|cell| cells[cell.index].model).collect();
+    models.dedup_by_key(|model| model.name.as_str());
+    // The stages of a model are known when its file is there. One that cannot be fetched fails its cells, not the run.
+    let fetched = models.into_iter().filter(|model| inputs::fetch_model(sweep, model).unwrap_or(false)).count();
+    if fetched > 0 {
+        survey = Survey::of(sweep, store.roots(), results);
+    }
+    let selected = survey.select(&options.cells)?;
     inputs::check_harmful(sweep, selected.iter().map(|cell| cells[cell.index].harmful_count))?;
     let left = survey.left(sweep, &selected);
     let judges = SweepJudge::all(sweep);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::sweep::Method;
+use crate::sweep::{Method, Profile};
 
 /// A repository with a sweep of two counts and its files, all of them there.
 fn repository() -> (tempfile::TempDir, Sweep) {
@@ -71,8 +71,25 @@ fn the_control_arms_of_recoveries_that_are_not_there_yet_are_each_counted() {
     sweep.methods = vec![Method::Recovered, Method::Random, Method::FullRevert, Method::Interpolation(40)];
     let found = survey(&sweep);
     let of = |kind: &str| found.cells[1].stages.iter().filter(|stage| stage.kind == kind).count();
-    // Two arms follow each of three recoveries, one does not, and each of the ten models is evaluated twice.
-    assert_eq!((of("recover"), of("control"), of("evaluate")), (3, 7, 20));
+    // One arm follows each of three recoveries, two are the same for all, and each of the eight models is evaluated twice.
+    assert_eq!((of("recover"), of("control"), of("evaluate")), (3, 5, 16));
+}
+
+#[test]
+fn the_test_split_makes_a_recovery_anew_only_where_it_decides_it() {
+    let (dir, sound) = repository();
+    let released = Sweep { profile: Profile::Released, ..sound.clone() };
+    let recoveries = || {
+        [&sound, &released].map(|sweep| {
+            let found = survey(sweep);
+            found.cells[0].stages.iter().find(|stage| stage.kind == "recover").unwrap().key.clone()
+        })
+    };
+    let before = recoveries();
+    fs::write(dir.path().join("data/test.jsonl"), "{\"prompt\": \"c\", \"response\": \"d\"}\n").unwrap();
+    let after = recoveries();
+    assert_eq!(before[0], after[0]);
+    assert_ne!(before[1], after[1]);
 }
 
 #[test]

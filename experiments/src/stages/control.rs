@@ -10,8 +10,9 @@ use super::recover::recovery_settings;
 use crate::store::{Output, Stage, StageKey};
 use crate::sweep::{Cell, Method};
 
-/// A control arm of a cell; it restores as many weights as the recovery did, none without one. The summary is the number
-/// that the arm set to the aligned value, none where it moved all weights.
+/// A control arm of a cell. An arm that [needs the recovery](Method::needs_recovery) restores as many weights as the
+/// recovery did, none without one. The summary is the number that the arm set to the aligned value, none where it moved all
+/// weights.
 ///
 /// A recovery that is only looked for has no number yet. Its key stands for it then, so that the arms of several
 /// recoveries are told apart; a run looks again when the recovery is there.
@@ -26,7 +27,7 @@ pub fn control(
     recovered: Option<&Stage>,
 ) -> Result<Stage> {
     let sweep = context.sweep;
-    let (restored, awaited) = match recovered {
+    let (restored, awaited) = match recovered.filter(|_| method.needs_recovery()) {
         None => (0, None),
         Some(stage) if stage.finished => (stage.summary::<RecoverySummary>()?.restored, None),
         Some(stage) => (0, Some(stage)),

@@ -26,18 +26,17 @@ pub fn recover(context: Context<'_>, cell: Cell<'_>, aligned: &Stage, tuned: &St
         .parent("aligned", aligned)
         .parent("fine_tuned", tuned)
         .input("prompts", &prompts_file)?
-        .input("task", &sweep.data_file(&cell.task.train))?
-        .input("test", &sweep.data_file(&cell.task.test))?;
+        .input("task", &sweep.data_file(&cell.task.train))?;
+    // The released code decides on the split that it reports.
+    let (gate_split, key) = match sweep.profile {
+        Profile::Sound => (Split::Validation, key),
+        Profile::Released => (Split::Test, key.input("test", &sweep.data_file(&cell.task.test))?),
+    };
     let bar = context.progress.bar("recover", &cell.to_string());
     context.store.run(&key, |out| {
         let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
         let mut task: Vec<Sample> = inputs::task(sweep, cell.task, Split::Train)?;
         task.truncate(sweep.recovery.task_prompts);
-        // The released code decides on the split that it reports.
-        let gate_split = match sweep.profile {
-            Profile::Sound => Split::Validation,
-            Profile::Released => Split::Test,
-        };
         let samples = inputs::task(sweep, cell.task, gate_split)?;
         let generate = GenerateSettings { max_new_tokens: cell.task.max_new_tokens, batch: sweep.evaluation.batch };
         let checkpoint = out.join("recovery.checkpoint");

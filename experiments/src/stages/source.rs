@@ -28,10 +28,10 @@ pub fn source(context: Context<'_>, spec: &ModelSpec) -> Result<Stage> {
         Source::Hub(hub) => import_dir(context, &sweep.root_file(&hub.dir))
             .with_context(|| format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())),
         Source::Gguf(gguf) => {
-            let file = sweep.root_file(&gguf.file);
-            if let Some(script) = gguf.fetch.as_ref().filter(|_| context.store.works()) {
-                inputs::fetch(sweep, script, &file)?;
+            if context.store.works() {
+                inputs::fetch_model(sweep, spec)?;
             }
+            let file = sweep.root_file(&gguf.file);
             let key = StageKey::new("import", 1, 0, &"gguf")?.input("gguf", &file)?;
             context.store.run(&key, |out| {
                 import(&file, &out.join("model"), context.compute())?;
