@@ -76,6 +76,22 @@ fn the_control_arms_of_recoveries_that_are_not_there_yet_are_each_counted() {
 }
 
 #[test]
+fn a_setting_makes_those_arms_anew_that_read_it() {
+    let (_dir, mut sweep) = repository();
+    sweep.methods = vec![Method::FullRevert, Method::Random, Method::Interpolation(40)];
+    let arms = |variant: &str| {
+        let sweep = Sweep { variants: serde_yaml::from_str(variant).unwrap(), ..sweep.clone() };
+        let stages = survey(&sweep).cells[0].stages.clone();
+        stages.into_iter().filter(|stage| stage.kind == "control").map(|stage| stage.key).collect::<Vec<_>>()
+    };
+    let as_it_is = arms("[{ name: as it is }]");
+    let changed = |variant| -> Vec<bool> { as_it_is.iter().zip(arms(variant)).map(|(old, new)| *old != new).collect() };
+    assert_eq!(changed("[{ name: deeper, layer: 1/2 }]"), [true, true, false]);
+    assert_eq!(changed("[{ name: more prompts, count: 2 }]"), [false, true, false]);
+    assert_eq!(changed("[{ name: no gate, rollback: off }]"), [false, false, false]);
+}
+
+#[test]
 fn the_test_split_makes_a_recovery_anew_only_where_it_decides_it() {
     let (dir, sound) = repository();
     let released = Sweep { profile: Profile::Released, ..sound.clone() };

@@ -40,13 +40,13 @@ pub fn control(
         method => bail!("{method} is not a control arm"),
     };
     let prompts_file = sweep.data_file(&sweep.recovery.prompts);
-    let settings = (method, restored, sweep.recovery.count, sweep.recovery.batch);
-    // Keys of sweeps without a layer are those from before there were layers.
-    let key = match sweep.recovery.layer {
-        None => StageKey::new("control", 1, sweep.seed, &settings)?,
-        Some(layer) => StageKey::new("control", 1, sweep.seed, &(settings, layer))?,
-    };
-    let key = key.parent("aligned", aligned).parent("fine_tuned", tuned).input("prompts", &prompts_file)?;
+    // What an arm does not read makes no other model: an interpolation knows no region, and only one arm asks prompts.
+    let layer = sweep.recovery.layer.filter(|_| !matches!(arm, Control::Interpolation { .. }));
+    let asked = matches!(arm, Control::Random { .. }).then_some((sweep.recovery.count, sweep.recovery.batch));
+    let key = StageKey::new("control", 2, sweep.seed, &(method, restored, layer, asked))?
+        .parent("aligned", aligned)
+        .parent("fine_tuned", tuned);
+    let key = if asked.is_some() { key.input("prompts", &prompts_file)? } else { key };
     let key = match awaited {
         Some(stage) => key.parent("recovered", stage),
         None => key,

@@ -27,7 +27,8 @@ pub fn prompt_sets() -> [Asked; 2] {
 pub fn safety(context: Context<'_>, name: &str, model: &Stage) -> Result<Stage> {
     let sweep = context.sweep;
     let (harmful, harmless) = (&sweep.evaluation.harmful, &sweep.evaluation.harmless);
-    let key = StageKey::new("evaluate", 1, sweep.seed, &(harmful, harmless))?
+    // Changed phrases make other verdicts; the answers are taken over.
+    let key = StageKey::new("evaluate", 1, sweep.seed, &(harmful, harmless, Judge::phrases().identity()))?
         .parent("model", model)
         .input("harmful", &sweep.data_file(&harmful.file))?
         .input("harmless", &sweep.data_file(&harmless.file))?;
