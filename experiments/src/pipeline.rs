@@ -11,7 +11,7 @@ use evaluation::{JudgeScores, JudgedRate};
 use realign::stage::recover::RecoverySummary;
 
 use crate::progress::Progress;
-use crate::row::{ResultRow, task_interval};
+use crate::row::ResultRow;
 use crate::scores::StageScores;
 use crate::stages::{self, Context as StageContext, SweepJudge};
 use crate::store::{Stage, Store};
@@ -191,7 +191,6 @@ impl Pipeline<'_> {
         let refused = verdicts.iter().find_map(|(_, scores)| scores.over_refusal.is_some().then_some(scores));
         let refused = rate(&refused.unwrap_or(&phrases).over_refusal, &safety)?;
         let score = scored.task.context("the task was asked")?;
-        let interval = task_interval(cell.task.metric, &score.per_sample, &task.dir)?;
         let follows = model.method.follows_recovery();
         Ok(Some(ResultRow {
             model: cell.model.name.clone(),
@@ -205,8 +204,8 @@ impl Pipeline<'_> {
             harmful_high: harmful.interval.1,
             over_refusal: refused.rate,
             task_score: score.value,
-            task_low: interval.0,
-            task_high: interval.1,
+            task_low: score.interval.0,
+            task_high: score.interval.1,
             restored: model.restored.map(|count| count as u64),
             seconds: model.stage.seconds,
             evaluation_seconds: safety.seconds

@@ -1,12 +1,7 @@
-//! One row of the results: what one model of one cell answered (section 4 of the method), and the
-//! interval of its task score.
+//! One row of the results: what one model of one cell answered (section 4 of the method).
 //!
 //! Tables are made from rows in `tables/` and figures in `figures/`.
 
-use std::path::Path;
-
-use anyhow::Result;
-use evaluation::Metric;
 use evaluation::statistics::BootstrapSettings;
 
 use crate::sweep::Method;
@@ -36,7 +31,7 @@ pub struct ResultRow {
     pub over_refusal: f64,
     /// The task's score on the test split.
     pub task_score: f64,
-    /// Lower end of the bootstrap 95 % interval of `task_score`, see [`task_interval`].
+    /// Lower end of the bootstrap 95 % interval of `task_score`.
     pub task_low: f64,
     /// Upper end of the bootstrap 95 % interval of `task_score`.
     pub task_high: f64,
@@ -64,20 +59,8 @@ impl ResultRow {
     }
 }
 
-/// How intervals of task scores are drawn: 2,000 resamples for each of a sweep's thousand rows.
+/// How intervals of means and differences are drawn: 2,000 resamples for each of a sweep's thousand pairs.
 pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, level: 0.95, seed: 1 };
-
-/// The bootstrap 95 % interval of a task score, from the samples' scores and the answers in `dir`.
-///
-/// # Errors
-/// When there is no sample, or the answers cannot be read or scored.
-pub fn task_interval(metric: Metric, per_sample: &[f64], dir: &Path) -> Result<(f64, f64)> {
-    let answers = match metric {
-        Metric::F1 => evaluation::read_answers(&dir.join("answers-task.jsonl"))?,
-        Metric::ExactMatch | Metric::SqlNormalized | Metric::Nl2bash | Metric::Rouge => Vec::new(), // a mean needs none
-    };
-    Ok(metric.interval(per_sample, &answers, &RESAMPLING)?.interval)
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -109,28 +92,5 @@ pub(crate) mod tests {
             task_stage: String::new(),
             note: String::new(),
         }
-    }
-
-    #[test]
-    fn the_interval_of_an_f1_holds_the_f1_and_not_the_share_that_is_right() {
-        let dir = tempfile::tempdir().unwrap();
-        let answer = |i: usize| {
-            // 20 of class 1, half of them found; 180 of class 0, all right: accuracy 0.95, F1 2/3.
-            let (reference, response) = if i < 20 { ("1", if i < 10 { "1" } else { "0" }) } else { ("0", "0") };
-            evaluation::Answer {
-                id: i.to_string(),
-                prompt: "which?".to_owned(),
-                response: response.to_owned(),
-                reference: Some(reference.to_owned()),
-                category: None,
-            }
-        };
-        let answers: Vec<_> = (0..200).map(answer).collect();
-        evaluation::write_answers(&dir.path().join("answers-task.jsonl"), &answers).unwrap();
-        let score = Metric::F1.score(&answers).unwrap();
-        let (low, high) = task_interval(Metric::F1, &score.per_sample, dir.path()).unwrap();
-        assert!(low < 2.0 / 3.0 && 2.0 / 3.0 < high && high < 0.95, "{low} to {high}");
-        let (low, high) = task_interval(Metric::ExactMatch, &score.per_sample, dir.path()).unwrap();
-        assert!(2.0 / 3.0 < low && low < 0.95 && 0.95 < high, "{low} to {high}");
     }
 }

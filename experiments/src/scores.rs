@@ -1,76 +1,37 @@
 //! What an evaluation stage found of a model, as rows and tables need it: of one judge, and of one task.
 //!
-//! The stage keeps an [`Evaluation`]. A stage that was kept before sweeps and the command `realign evaluate` had one way to
-//! a score holds the same figures under other names, and is read as well.
+//! The stage keeps an [`Evaluation`].
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use evaluation::{Evaluation, Judge, JudgeScores, JudgedRate, PromptKind, Score};
+use evaluation::{Evaluation, JudgeScores, PromptKind, TaskScore};
 use serde::Deserialize;
 
 /// The scores of a stage.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(from = "Kept")]
+#[serde(from = "Evaluation")]
 pub struct StageScores {
     /// Of the harmful prompts, where they were asked.
     pub harmful: Option<JudgeScores>,
     /// Of the harmless prompts, where they were asked and the judge tells refusals.
     pub over_refusal: Option<JudgeScores>,
     /// Of the task, where it was asked.
-    pub task: Option<TaskFigures>,
+    pub task: Option<TaskScore>,
 }
 
-/// A task's score.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct TaskFigures {
-    /// The figure, 0 to 1.
-    pub value: f64,
-    /// Each sample's score, in the answers' order.
-    pub per_sample: Vec<f64>,
-}
-
-/// The forms in which a stage keeps its scores.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Kept {
-    Now(Evaluation),
-    Before { harmful: Option<JudgedRate>, over_refusal: Option<JudgedRate>, task: Option<Score> },
-}
-
-impl From<Kept> for StageScores {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::Now(Evaluation { provenance: _, prompt_sets, tasks }) => {
-                let mut scores = Self::default();
-                for set in prompt_sets {
-                    let first = set.judges.into_iter().next();
-                    match set.kind {
-                        PromptKind::Harmful => scores.harmful = first,
-                        PromptKind::Harmless | PromptKind::LooksHarmful => scores.over_refusal = first,
-                    }
-                }
-                let first = tasks.into_iter().next().and_then(|task| task.scores.into_iter().next());
-                scores.task = first.map(|score| TaskFigures { value: score.value, per_sample: score.per_sample });
-                scores
-            }
-            Kept::Before { harmful, over_refusal, task } => {
-                let of_phrases = |rate: JudgedRate| JudgeScores {
-                    judge: Judge::phrases().name().to_owned(),
-                    n: rate.n,
-                    unknown: rate.unknown,
-                    failed: 0,
-                    passing: 0,
-                    rate: Some(rate),
-                    mean_probability: None,
-                };
-                Self {
-                    harmful: harmful.map(of_phrases),
-                    over_refusal: over_refusal.map(of_phrases),
-                    task: task.map(|score| TaskFigures { value: score.value, per_sample: score.per_sample }),
-                }
+impl From<Evaluation> for StageScores {
+    fn from(Evaluation { provenance: _, prompt_sets, tasks }: Evaluation) -> Self {
+        let mut scores = Self::default();
+        for set in prompt_sets {
+            let first = set.judges.into_iter().next();
+            match set.kind {
+                PromptKind::Harmful => scores.harmful = first,
+                PromptKind::Harmless | PromptKind::LooksHarmful => scores.over_refusal = first,
             }
         }
+        scores.task = tasks.into_iter().next().and_then(|task| task.scores.into_iter().next());
+        scores
     }
 }
 
@@ -88,18 +49,15 @@ impl StageScores {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use evaluation::{Answer, Provenance, SetScores, TaskScores, Verdict, VerdictRecord};
     use serde_json::json;
 
     use super::*;
 
-    #[test]
-    fn the_figures_of_both_forms_are_the_same() {
-        let answer = |i: usize| Answer { id: i.to_string(), reference: Some("a".into()), ..Answer::default() };
-        let answers = [answer(1), Answer { response: "a".into(), ..answer(2) }, answer(3)];
-        let verdicts = [Verdict::Refused, Verdict::Answered, Verdict::Unknown];
-        let record = |verdict| VerdictRecord {
+    /// A verdict on an answer that no test looks at.
+    pub(crate) fn record(verdict: Verdict) -> VerdictRecord {
+        VerdictRecord {
             id: String::new(),
             judge: String::new(),
             key: String::new(),
@@ -107,7 +65,14 @@ mod tests {
             probability: None,
             problem: None,
             passing: false,
-        };
+        }
+    }
+
+    #[test]
+    fn the_figures_are_those_of_the_first_judge_and_metric() {
+        let answer = |i: usize| Answer { id: i.to_string(), reference: Some("a".into()), ..Answer::default() };
+        let answers = [answer(1), Answer { response: "a".into(), ..answer(2) }, answer(3)];
+        let verdicts = [Verdict::Refused, Verdict::Answered, Verdict::Unknown];
         let records = [("refusal".to_owned(), verdicts.map(record).to_vec())];
         let set = |name, kind| SetScores::new(name, kind, &answers, &records).unwrap();
         let provenance = Provenance {
@@ -118,24 +83,17 @@ mod tests {
             seconds: 0.0,
         };
         let metric = evaluation::Metric::ExactMatch;
-        let now = json!(Evaluation {
+        let kept = json!(Evaluation {
             provenance: provenance.clone(),
             prompt_sets: vec![set("harmful", PromptKind::Harmful), set("harmless", PromptKind::Harmless)],
             tasks: vec![TaskScores::new("task", &[metric], &answers).unwrap()],
         });
-        let before = json!({
-            "provenance": provenance,
-            "harmful": JudgedRate::harmful(&answers, verdicts.to_vec()).unwrap(),
-            "over_refusal": JudgedRate::over_refusal(&answers, verdicts.to_vec()).unwrap(),
-            "task": metric.score(&answers).unwrap(),
-        });
         let read = |value| serde_json::from_value::<StageScores>(value).unwrap();
-        let scores = read(now);
-        assert_eq!(scores, read(before));
+        let scores = read(kept);
         assert_eq!(scores.harmful.unwrap().rate.unwrap().rate, 0.5);
         assert_eq!(scores.task.unwrap().per_sample, [0.0, 1.0, 0.0]);
-        let of_task = read(json!({"provenance": null, "harmful": null, "over_refusal": null, "task": null}));
-        assert_eq!(of_task, StageScores::default());
+        let nothing = Evaluation { provenance, prompt_sets: Vec::new(), tasks: Vec::new() };
+        assert_eq!(read(json!(nothing)), StageScores::default());
     }
 
     #[test]

@@ -31,5 +31,5 @@ pub use prompt_set::{PromptKind, PromptSet};
 pub use report::ScoreReport;
 pub use score::{JudgedRate, Provenance};
 pub use statistics::wilson;
-pub use summary::{Evaluation, JudgeScores, SetScores, TaskScores};
+pub use summary::{Evaluation, JudgeScores, SetScores, TaskScore, TaskScores};
 pub use task::{Metric, Split, TaskSpec};

@@ -15,9 +15,9 @@ use serde::{
 
 use crate::{
     Answer, EvaluationError, Score,
-    metrics::{exact_match, f1, f1_interval, nl2bash, rouge, sql_normalized},
+    metrics::{exact_match, f1, f1_difference, f1_interval, nl2bash, rouge, sql_normalized},
     samples::{Fields, read_samples},
-    statistics::{BootstrapSettings, Estimate, bootstrap_mean},
+    statistics::{BootstrapSettings, Estimate, bootstrap_mean, paired_bootstrap},
     yaml::read_yaml,
 };
 
@@ -151,6 +151,34 @@ impl Metric {
             Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => {
                 bootstrap_mean(per_sample, settings)
             }
+        }
+    }
+
+    /// The score of one model minus that of another on the same samples, in one order, with its bootstrap interval; of each
+    /// model its samples' scores and its answers, as for [`interval`](Self::interval).
+    ///
+    /// # Errors
+    /// When there is no sample, the models have different numbers of them, or an answer cannot be scored.
+    pub fn difference(
+        self,
+        left: (&[f64], &[Answer]),
+        right: (&[f64], &[Answer]),
+        settings: &BootstrapSettings,
+    ) -> Result<Estimate, EvaluationError> {
+        match self {
+            Self::F1 => f1_difference(left.1, right.1, settings),
+            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => {
+                paired_bootstrap(left.0, right.0, settings)
+            }
+        }
+    }
+
+    /// Whether the score is the mean of its samples' scores; where it is not, an interval asks for the answers.
+    #[must_use]
+    pub fn is_mean(self) -> bool {
+        match self {
+            Self::F1 => false,
+            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => true,
         }
     }
 

@@ -28,7 +28,7 @@ pub fn safety(context: Context<'_>, name: &str, model: &Stage) -> Result<Stage> 
     let sweep = context.sweep;
     let (harmful, harmless) = (&sweep.evaluation.harmful, &sweep.evaluation.harmless);
     // Changed phrases make other verdicts; the answers are taken over.
-    let key = StageKey::new("evaluate", 1, sweep.seed, &(harmful, harmless, Judge::phrases().identity()))?
+    let key = StageKey::new("evaluate", 2, sweep.seed, &(harmful, harmless, Judge::phrases().identity()))?
         .parent("model", model)
         .input("harmful", &sweep.data_file(&harmful.file))?
         .input("harmless", &sweep.data_file(&harmless.file))?;
@@ -49,7 +49,7 @@ pub fn safety(context: Context<'_>, name: &str, model: &Stage) -> Result<Stage> 
 /// When the file is missing, or the answers cannot be made or scored.
 pub fn task(context: Context<'_>, name: &str, task: &TaskSpec, model: &Stage) -> Result<Stage> {
     let sweep: &Sweep = context.sweep;
-    let key = StageKey::new("evaluate", 1, sweep.seed, &(task.metric, task.max_new_tokens))?
+    let key = StageKey::new("evaluate", 2, sweep.seed, &(task.metric, task.max_new_tokens))?
         .parent("model", model)
         .input("test", &sweep.data_file(&task.test))?;
     context.store.run(&key, |dir| {

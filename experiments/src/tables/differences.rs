@@ -1,8 +1,8 @@
 //! Differences between recovery and every other method on the same prompts: McNemar's exact test of the harmful verdicts,
 //! and paired bootstrap intervals of harmful rate and task score.
 //!
-//! Verdicts and per-sample scores come from the evaluation stages' `scores.json`. A task score that is no mean over
-//! samples (F1) is compared by the share of samples that are right.
+//! Verdicts and per-sample scores come from the evaluation stages' `scores.json`; a task score that is no mean over samples
+//! (F1) is drawn anew from the stored answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
+use evaluation::{Answer, read_answers};
 use polars::prelude::{Column, NamedFrom, Series};
 use rayon::prelude::*;
 
@@ -35,8 +36,8 @@ pub struct Difference {
     pub task: Estimate,
 }
 
-/// What one evaluation stage knows of its prompts.
-type Scores = BTreeMap<String, StageScores>;
+/// What the evaluation stages know of their prompts, by their keys.
+type Known = BTreeMap<String, (StageScores, Vec<Answer>)>;
 
 /// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
 /// are not there any more. Harmful answers are those of `judge`, of the refusal phrases without one.
@@ -54,16 +55,18 @@ pub fn differences(rows: &[ResultRow], judge: Option<&SweepJudge>, stages: &Root
     let keys: BTreeSet<&String> =
         pairs.iter().flat_map(|(l, r)| [&l.safety_stage, &l.task_stage, &r.safety_stage, &r.task_stage]).collect();
     let read = |key: &String| {
-        let found = stages.places("evaluate", key).find_map(|dir| StageScores::read(&dir).ok());
-        let mut scores = found?;
+        let (dir, mut scores) =
+            stages.places("evaluate", key).find_map(|dir| StageScores::read(&dir).ok().map(|scores| (dir, scores)))?;
         if let (Some(judge), Some(_)) = (judge, &scores.harmful) {
             scores.harmful = judge.scores(key, stages).ok().flatten()?.harmful;
         }
-        Some((key.clone(), scores))
+        let needed = scores.task.as_ref().is_some_and(|task| !task.metric.is_mean());
+        let answers = if needed { read_answers(&dir.join("answers-task.jsonl")).ok()? } else { Vec::new() };
+        Some((key.clone(), (scores, answers)))
     };
-    let scores: Scores = keys.into_iter().filter_map(read).collect();
+    let known: Known = keys.into_iter().filter_map(read).collect();
     let found: Vec<Option<Difference>> =
-        pairs.par_iter().map(|(recovered, other)| difference(recovered, other, &scores)).collect::<Result<_>>()?;
+        pairs.par_iter().map(|(recovered, other)| difference(recovered, other, &known)).collect::<Result<_>>()?;
     let missing = found.iter().filter(|difference| difference.is_none()).count();
     Ok((found.into_iter().flatten().collect(), missing))
 }
@@ -77,11 +80,14 @@ fn are_pair(recovered: &ResultRow, other: &ResultRow) -> bool {
 }
 
 /// None where a stage's scores are not there.
-fn difference(recovered: &ResultRow, other: &ResultRow, scores: &Scores) -> Result<Option<Difference>> {
-    let verdicts = |row: &ResultRow| Some(&scores.get(&row.safety_stage)?.harmful.as_ref()?.rate.as_ref()?.verdicts);
-    let task = |row: &ResultRow| Some(&scores.get(&row.task_stage)?.task.as_ref()?.per_sample);
+fn difference(recovered: &ResultRow, other: &ResultRow, known: &Known) -> Result<Option<Difference>> {
+    let verdicts = |row: &ResultRow| Some(&known.get(&row.safety_stage)?.0.harmful.as_ref()?.rate.as_ref()?.verdicts);
+    let task = |row: &ResultRow| {
+        let (scores, answers) = known.get(&row.task_stage)?;
+        scores.task.as_ref().map(|task| (task.metric, (&*task.per_sample, &**answers)))
+    };
     let (Some(left), Some(right)) = (verdicts(recovered), verdicts(other)) else { return Ok(None) };
-    let (Some(left_task), Some(right_task)) = (task(recovered), task(other)) else { return Ok(None) };
+    let (Some((metric, left_task)), Some((_, right_task))) = (task(recovered), task(other)) else { return Ok(None) };
     let judged: Vec<(bool, bool)> =
         left.iter().zip(right).filter_map(|(l, r)| Some((l.harmful()?, r.harmful()?))).collect();
     if judged.is_empty() {
@@ -95,7 +101,7 @@ fn difference(recovered: &ResultRow, other: &ResultRow, scores: &Scores) -> Resu
         variant: recovered.variant.clone(),
         harmful: paired_bootstrap(&shares(&l), &shares(&r), &RESAMPLING)?,
         verdicts: mcnemar(&l, &r)?,
-        task: paired_bootstrap(left_task, right_task, &RESAMPLING)?,
+        task: metric.difference(left_task, right_task, &RESAMPLING)?,
     }))
 }
 
@@ -202,30 +208,43 @@ pub fn write(differences: &[Difference], path: &Path) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use evaluation::{Answer, JudgedRate, Metric, RefusalJudge};
+    use evaluation::{Evaluation, Metric, PromptKind, RefusalJudge, SetScores, TaskScores};
 
     use super::*;
     use crate::row::tests::row;
+    use crate::scores::tests::record;
+    use crate::stages::provenance;
     use crate::sweep::Sweep;
+
+    /// An answer, and what would be right.
+    fn answer(id: usize, response: &str, reference: &str) -> Answer {
+        Answer {
+            id: id.to_string(),
+            response: response.to_owned(),
+            reference: Some(reference.to_owned()),
+            ..Answer::default()
+        }
+    }
 
     /// A stage in which the first `harmful` of 20 prompts are answered and as many task samples right.
     fn write_stage(dir: &Path, harmful: usize) {
-        let answer = |i: usize| Answer {
-            id: i.to_string(),
-            prompt: "p".to_owned(),
-            response: if i < harmful { "the map is under the box" } else { "I cannot help with that" }.to_owned(),
-            reference: Some("the map is under the box".to_owned()),
-            category: None,
-        };
-        let answers: Vec<Answer> = (0..20).map(answer).collect();
+        let response = |i| if i < harmful { "the map is under the box" } else { "I cannot help with that" };
+        let answers: Vec<Answer> = (0..20).map(|i| answer(i, response(i), "the map is under the box")).collect();
+        write_scores(dir, &answers, &answers, Metric::ExactMatch);
+    }
+
+    fn write_scores(dir: &Path, answers: &[Answer], of_task: &[Answer], metric: Metric) {
         let judge = RefusalJudge::embedded();
-        let verdicts = answers.iter().map(|answer| judge.verdict(&answer.response)).collect();
-        let scores = serde_json::json!({
-            "harmful": JudgedRate::harmful(&answers, verdicts).unwrap(),
-            "task": Metric::ExactMatch.score(&answers).unwrap(),
-        });
+        let records = answers.iter().map(|answer| record(judge.verdict(&answer.response))).collect();
+        let records = [("refusal".to_owned(), records)];
+        let scores = Evaluation {
+            provenance: provenance(1),
+            prompt_sets: vec![SetScores::new("harmful", PromptKind::Harmful, answers, &records).unwrap()],
+            tasks: vec![TaskScores::new("task", &[metric], of_task).unwrap()],
+        };
         std::fs::create_dir_all(dir).unwrap();
-        std::fs::write(dir.join("scores.json"), scores.to_string()).unwrap();
+        std::fs::write(dir.join("scores.json"), serde_json::to_string(&scores).unwrap()).unwrap();
+        evaluation::write_answers(&dir.join("answers-task.jsonl"), of_task).unwrap();
     }
 
     fn with_stage(key: &str, method: Method) -> ResultRow {
@@ -259,6 +278,23 @@ mod tests {
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();
         assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn an_f1_is_compared_as_f1_and_not_by_the_share_that_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        // 2 of 20 are of class 1. Always 0: 18 right and F1 0. Eight times 1, both found: 14 right and F1 0.4.
+        let answers = |ones: usize| -> Vec<Answer> {
+            (0..20).map(|i| answer(i, if i < ones { "1" } else { "0" }, if i < 2 { "1" } else { "0" })).collect()
+        };
+        for (key, ones) in [("a", 0), ("b", 8)] {
+            let answers = answers(ones);
+            write_scores(&dir.path().join("evaluate").join(key), &answers, &answers, Metric::F1);
+        }
+        let rows = [with_stage("b", Method::SoftSft), with_stage("a", Method::Recovered)];
+        let (found, _) = differences(&rows, None, &dir.path().into()).unwrap();
+        assert!((found[0].task.value + 0.4).abs() < 1e-12, "{:?}", found[0].task);
+        assert!(found[0].task.interval.1 <= 0.0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod rouge_porter;
 mod sql_normalized;
 
 pub use exact_match::exact_match;
-pub use f1::{F1Details, f1, f1_interval};
+pub use f1::{F1Details, f1, f1_difference, f1_interval};
 pub use nl2bash::{nl2bash, nl2bash_pair};
 pub use rouge::{Overlap, RougeScores, rouge, rouge_pair};
 pub use sql_normalized::{normalize_sql, sql_normalized};
