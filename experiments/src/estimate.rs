@@ -7,12 +7,12 @@
 mod needs;
 mod shape;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indicatif::{BinaryBytes, HumanDuration};
 
 use crate::store::look::{Seen, State};
-use crate::survey::{CellSurvey, Survey, counts};
+use crate::survey::{CellSurvey, Survey, counts, reasons};
 use crate::sweep::{Method, Sweep};
 use needs::{Memory, Work};
 pub use shape::Shape;
@@ -31,7 +31,11 @@ pub fn plan(sweep: &Sweep, survey: &Survey, cells: &[CellSurvey]) -> String {
     text += &plan.cell_table(cells);
     text += &plan.model_table(cells);
     text += &plan.stage_table(cells);
-    for missing in sweep.missing() {
+    let missing = sweep.missing();
+    if missing.is_empty() {
+        text += &reasons(cells);
+    }
+    for missing in missing {
         text += &format!("before it can be run: {missing}\n");
     }
     text
@@ -106,8 +110,7 @@ impl<'a> Plan<'a> {
         if matches!(kind, "evaluate" | "judge" | "reference") { 0 } else { weights }
     }
 
-    /// The stages of a cell that are left. Those of a cell whose files are missing are not known by key, but
-    /// their kinds are.
+    /// The stages of a cell that are left. Where not all are known by key, as without a file, their kinds are.
     fn left(&self, cell: &CellSurvey) -> Vec<&'static str> {
         if cell.unknown.is_none() {
             return cell.stages.iter().filter(|one| one.state != State::Done).map(|one| one.kind).collect();
@@ -142,15 +145,22 @@ impl<'a> Plan<'a> {
             kinds.extend(vec!["evaluate"; 2 * times(method)]);
             kinds.extend(vec!["judge"; sweep.judged_by.len() * times(method)]);
         }
-        kinds.repeat(sweep.cell_seeds().len())
+        let mut kinds = kinds.repeat(sweep.cell_seeds().len());
+        for done in cell.stages.iter().filter(|one| one.state == State::Done) {
+            if let Some(at) = kinds.iter().position(|kind| *kind == done.kind) {
+                kinds.swap_remove(at);
+            }
+        }
+        kinds
     }
 
-    /// The kinds of a model's stages that are left.
-    fn left_of_model(&self, model: usize) -> Vec<&'static str> {
+    /// The kinds of a model's stages that are left; `counted` are those of the models before, which may have the same source.
+    fn left_of_model(&self, model: usize, counted: &mut BTreeSet<String>) -> Vec<&'static str> {
         let spec = &self.sweep.models[model];
         let expected = 1 + usize::from(spec.align.is_some());
         let known = &self.survey.models[model];
-        let mut kinds: Vec<&str> = known.iter().filter(|one| one.state != State::Done).map(|one| one.kind).collect();
+        let left = known.iter().filter(|one| one.state != State::Done && counted.insert(one.id()));
+        let mut kinds: Vec<&str> = left.map(|one| one.kind).collect();
         kinds.extend(["import", "align"].into_iter().take(expected).skip(known.len()));
         kinds
     }
@@ -195,8 +205,11 @@ impl<'a> Plan<'a> {
 
     fn stage_table(&self, cells: &[CellSurvey]) -> String {
         let models = (0..self.sweep.models.len()).filter(|&model| self.is_used(model, cells));
-        let shared =
-            models.flat_map(|model| self.left_of_model(model).into_iter().map(move |kind| (model, None, kind)));
+        let mut counted = BTreeSet::new();
+        let shared = models.flat_map(|model| {
+            let left = self.left_of_model(model, &mut counted);
+            left.into_iter().map(move |kind| (model, None, kind))
+        });
         let own = cells
             .iter()
             .flat_map(|cell| self.left(cell).into_iter().map(move |kind| (self.model_of(cell), Some(cell), kind)));

@@ -2,7 +2,7 @@
 //!
 //! It goes through the pipeline with a store that only looks, so that it can never differ from what a run does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,8 @@ impl Survey {
         let cells = sweep.cells();
         for model in &sweep.models {
             let aligned = pipeline.aligned(model);
-            survey.models.push(asked().0);
+            let (own, shared) = asked();
+            survey.models.push([shared, own].concat());
             for (index, &cell) in cells.iter().enumerate().filter(|(_, cell)| cell.model.name == model.name) {
                 let mut rows = Vec::new();
                 let mut unknown = aligned.as_ref().err().map(|error| format!("{error:#}"));
@@ -163,7 +164,9 @@ impl Survey {
     pub fn stages<'a>(&'a self, sweep: &Sweep, cells: &'a [CellSurvey]) -> Vec<&'a Seen> {
         let used = |model: &ModelSpec| cells.iter().any(|cell| sweep.cells()[cell.index].model.name == model.name);
         let models = sweep.models.iter().zip(&self.models).filter(|(model, _)| used(model));
-        models.flat_map(|(_, stages)| stages).chain(cells.iter().flat_map(|cell| &cell.stages)).collect()
+        let mut known = BTreeSet::new();
+        let once = models.flat_map(|(_, stages)| stages).filter(|stage| known.insert(stage.id()));
+        once.chain(cells.iter().flat_map(|cell| &cell.stages)).collect()
     }
 
     /// Those of them that are to be run.
@@ -197,10 +200,27 @@ pub fn status(sweep: &Sweep, cells: &[CellSurvey]) -> String {
             CellState::Done | CellState::Missing => {}
         }
     }
+    text += &reasons(cells);
     if cells.iter().any(|cell| cell.state != CellState::Done) {
         text += "`experiments run` does what is left\n";
     }
     text
+}
+
+/// Why the stages of some cells are not all known, each reason once.
+#[must_use]
+pub fn reasons(cells: &[CellSurvey]) -> String {
+    let mut by_reason = BTreeMap::<&str, Vec<&str>>::new();
+    for cell in cells {
+        if let Some(reason) = &cell.unknown {
+            by_reason.entry(reason).or_default().push(&cell.path);
+        }
+    }
+    let line = |(reason, paths): (&str, Vec<&str>)| {
+        let others = if paths.len() > 1 { format!(" and {} others", paths.len() - 1) } else { String::new() };
+        format!("stages not all known of {}{others}: {reason}\n", paths[0])
+    };
+    by_reason.into_iter().map(line).collect()
 }
 
 fn state_of(stages: &[Seen], shared: &[Seen], unknown: bool, failure: Option<String>) -> CellState {

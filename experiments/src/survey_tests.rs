@@ -146,6 +146,26 @@ fn a_missing_file_is_said_and_stops_no_survey() {
     let found = survey(&sweep);
     assert!(found.cells[0].unknown.as_ref().unwrap().contains("config.json"));
     assert_eq!(found.cells[0].state, CellState::Missing);
+    let text = status(&sweep, &found.select(&[]).unwrap());
+    assert!(text.contains("stages not all known of small/sql/0 and 1 others: "), "{text}");
+    assert!(text.contains("config.json"), "{text}");
+}
+
+#[test]
+fn models_of_one_source_share_its_import() {
+    let (_dir, mut sweep) = repository();
+    let mut second = sweep.models[0].clone();
+    second.name = "second".to_owned();
+    sweep.models.push(second);
+    let found = survey(&sweep);
+    let imports = |patterns: &[&str]| {
+        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        let left = found.select(&patterns).unwrap();
+        found.left(&sweep, &left).iter().filter(|stage| stage.kind == "import").count()
+    };
+    assert_eq!((imports(&[]), imports(&["second/*/*"])), (1, 1));
+    let plan = crate::estimate::plan(&sweep, &found, &found.select(&[]).unwrap());
+    assert!(plan.lines().any(|line| line.starts_with("import") && line.contains(" 1 stages")), "{plan}");
 }
 
 #[test]

@@ -46,6 +46,15 @@ fn every_row_has_its_marker() {
 }
 
 #[test]
+fn a_model_that_several_rows_are_about_has_one_mark() {
+    let mut rows = rows(&["small"], &[300]);
+    let before = tradeoff(&rows).unwrap();
+    let aligned = rows[0].clone();
+    rows.extend([2, 3].map(|seed| ResultRow { seed, ..aligned.clone() }));
+    assert_eq!(tradeoff(&rows).unwrap(), before);
+}
+
+#[test]
 fn a_variant_is_a_column_of_the_ablation_and_takes_the_place_of_figure_three() {
     let mut rows = rows(&["small"], &[300]);
     let recovered = rows.pop().unwrap();

@@ -132,7 +132,7 @@ impl Sweep {
                     Some(script) => (key("source.gguf.fetch"), self.root_file(script)),
                     None => (key("source.gguf.file"), self.root_file(&gguf.file)),
                 }),
-                Source::Dir(dir) => files.push((key("source.dir"), self.root_file(dir))),
+                Source::Dir(dir) => files.push((key("source.dir"), self.root_file(dir).join("config.json"))),
                 Source::Hub(_) => {}
             }
             if let Some(align) = &model.align {
@@ -144,6 +144,9 @@ impl Sweep {
         for (i, task) in self.tasks.iter().enumerate() {
             files.push((format!("tasks[{i}].train"), self.data_file(&task.train)));
             files.push((format!("tasks[{i}].test"), self.data_file(&task.test)));
+        }
+        for (i, variant) in self.variants.iter().enumerate() {
+            files.extend(variant.prompts.iter().map(|file| (format!("variants[{i}].prompts"), self.data_file(file))));
         }
         for (i, judge) in self.judged_by.iter().enumerate() {
             if let Judge::Guard(settings, _) = judge {

@@ -207,7 +207,10 @@ fn a_missing_file_is_named_with_its_key_before_anything_is_run() {
     let path = dir.path().join("test.yaml");
     std::fs::write(&path, SWEEP).unwrap();
     let error = Sweep::load(&path).unwrap().check_files(&path).unwrap_err().to_string();
-    assert_says(&error, &["tasks[0].test", "data/lab/test.jsonl is missing", "models[0].source.dir"]);
+    assert_says(&error, &["tasks[0].test", "data/lab/test.jsonl is missing", "models[0].source.dir", "config.json"]);
+    let text = format!("{SWEEP}variants: [{{ name: others, prompts: others.jsonl }}]\n");
+    let missing = parse(&text).unwrap().missing().join("\n");
+    assert_says(&missing, &["variants[0].prompts", "others.jsonl is missing"]);
 }
 
 #[test]
