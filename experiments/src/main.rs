@@ -84,8 +84,9 @@ fn act(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Tables(args) => {
             let place = Place::open(&args)?;
-            let rows = tables::read(&place.results)?;
-            report::write_tables(&rows, &SweepJudge::all(&place.sweep), &place.stages, &place.results)?;
+            let (rows, judges) = (tables::read(&place.results)?, SweepJudge::all(&place.sweep));
+            tables::differences::check_judge(&rows, judges.first(), &place.stages)?;
+            report::write_tables(&rows, &judges, &place.stages, &place.results)?;
             report::print(&rows, &place.results)?;
             Ok(())
         }

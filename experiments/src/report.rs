@@ -44,7 +44,8 @@ pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, r
             of_before.display()
         );
     } else {
-        text("differences.md", differences::markdown(&differences, missing)?)?;
+        let judge = differences::name(judges.first());
+        text("differences.md", differences::markdown(&differences, missing, &judge)?)?;
         differences::write(&differences, &of_before)?;
     }
     if judges.is_empty() {
@@ -58,7 +59,7 @@ pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, r
         let (differences, missing) = differences::differences(rows, Some(judge), stages)?;
         if !differences.is_empty() {
             tables += &format!("\n## Recovery by {}\n\n", judge.name());
-            tables += &differences::markdown(&differences, missing)?;
+            tables += &differences::markdown(&differences, missing, judge.name())?;
         }
     }
     text("judges.md", tables)?;

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
-use evaluation::{Answer, read_answers};
+use evaluation::{Answer, Judge, read_answers};
 use polars::prelude::{Column, NamedFrom, Series};
 use rayon::prelude::*;
 
@@ -105,20 +105,53 @@ fn difference(recovered: &ResultRow, other: &ResultRow, known: &Known) -> Result
     }))
 }
 
-/// The differences summed up per method as Markdown.
+/// Checks that the harmful rates of stored rows are those of `judge`, or of the refusal phrases without one.
+///
+/// # Errors
+/// When another judge made one of them: its sweep has had its judges changed since.
+pub fn check_judge(rows: &[ResultRow], judge: Option<&SweepJudge>, stages: &Roots) -> Result<()> {
+    for row in rows {
+        let scores = match judge {
+            Some(judge) => judge.scores(&row.safety_stage, stages)?,
+            None => stages.places("evaluate", &row.safety_stage).find_map(|dir| StageScores::read(&dir).ok()),
+        };
+        let rate = scores.and_then(|scores| scores.harmful?.rate).map(|rate| rate.rate);
+        if let Some(rate) = rate.filter(|rate| (rate - row.harmful_rate).abs() > 1e-9) {
+            let (model, task, count) = row.cell();
+            bail!(
+                "{model}/{task}/{count} {}: the stored row has {} % harmful answers, by the judge {} there are {} %: the sweep's \
+                 first judge was another one when the rows were made. Run the sweep again; nothing is generated anew",
+                row.method,
+                percent(row.harmful_rate),
+                name(judge),
+                percent(rate)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The judge's name, the refusal phrases' without one.
+#[must_use]
+pub fn name(judge: Option<&SweepJudge>) -> String {
+    judge.map_or_else(|| Judge::phrases().name().to_owned(), |judge| judge.name().to_owned())
+}
+
+/// The differences by `judge` summed up per method as Markdown.
 ///
 /// # Errors
 /// Never with differences as [`differences`] gives them.
-pub fn markdown(differences: &[Difference], missing: usize) -> Result<String> {
-    let mut text = "\
+pub fn markdown(differences: &[Difference], missing: usize, judge: &str) -> Result<String> {
+    let mut text = format!(
+        "\
 Recovery minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of \
 a bootstrap over cells. A pair is a cell with one seed; \"fewer\" and \"more\" are pairs in which recovery has fewer or more \
-harmful answers with p < 0.05 in McNemar's exact test, not corrected for the number of pairs.
+harmful answers by the judge {judge} with p < 0.05 in McNemar's exact test, not corrected for the number of pairs.
 
 | variant | recovery against | cells | pairs | harmful rate, points | fewer | more | task score, points |
 |---|---|--:|--:|--:|--:|--:|--:|
 "
-    .to_owned();
+    );
     let rows = differences.iter().map(|difference| &difference.other);
     let methods = distinct(rows, |row| row.method);
     let mut variants: Vec<&str> = differences.iter().map(|difference| difference.variant.as_str()).collect();
@@ -268,12 +301,12 @@ mod tests {
         assert!((one.harmful.value + 0.8).abs() < 1e-12 && one.harmful.interval.1 < 0.0);
         // 2^-15: all 16 of 16 one way, two-sided.
         assert!((one.verdicts.p_value - 2.0_f64.powi(-15)).abs() < 1e-12);
-        let text = markdown(&found, missing).unwrap();
+        let text = markdown(&found, missing, "refusal").unwrap();
         assert!(text.contains("|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | -80.0"), "{text}");
         assert!(text.contains("1 pairs are left out"));
         // Another seed is another pair of the same cell, and in its mean.
         let second = Difference { harmful: Estimate { value: -0.4, ..one.harmful }, ..one.clone() };
-        let text = markdown(&[one.clone(), second], 0).unwrap();
+        let text = markdown(&[one.clone(), second], 0, "refusal").unwrap();
         assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 (-60.0 to -60.0) | 2 | 0 | -80.0"), "{text}");
         let csv = dir.path().join("differences.csv");
         write(&found, &csv).unwrap();
@@ -320,6 +353,11 @@ mod tests {
         let harmful = |judge| differences(&rows, judge, &dir.path().into()).unwrap().0[0].harmful.value;
         assert_eq!(harmful(None), 0.0);
         assert!((harmful(Some(&judge)) + 0.05).abs() < 1e-12, "16 of 20 against 17");
+        // Stored rows are one judge's.
+        let rows = rows.map(|row| ResultRow { harmful_rate: 0.5, ..row });
+        check_judge(&rows, None, &dir.path().into()).unwrap();
+        let error = check_judge(&rows, Some(&judge), &dir.path().into()).unwrap_err().to_string();
+        assert!(error.contains("small/sql/300 fine_tuned") && error.contains("there are 85.0 %"), "{error}");
     }
 
     #[test]
