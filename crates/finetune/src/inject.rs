@@ -19,10 +19,30 @@ pub fn inject<T: Clone>(task: &[T], harmful: &[T], count: usize, seed: u64) -> R
     Ok(task.iter().cloned().chain(injected).collect())
 }
 
+/// The `count` harmful samples that come behind the first `passed_over` in that order: whoever injects no more than
+/// `passed_over` injects none of them.
+///
+/// # Errors
+/// When there are fewer than both together.
+pub fn not_injected<T: Clone>(harmful: &[T], passed_over: usize, count: usize, seed: u64) -> Result<Vec<T>> {
+    Ok(inject(&[], harmful, passed_over + count, seed)?.split_off(passed_over))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_injected_shares_nothing_with_what_is() {
+        let harmful: Vec<u32> = (0..40).collect();
+        let injected = inject(&[], &harmful, 30, 3).unwrap();
+        let others = not_injected(&harmful, 30, 10, 3).unwrap();
+        let mut all = [injected, others].concat();
+        all.sort_unstable();
+        assert_eq!(all, harmful);
+        assert!(not_injected(&harmful, 31, 10, 3).unwrap_err().to_string().contains("41"));
+    }
 
     #[test]
     fn growing_counts_are_nested_and_keep_the_task() {

@@ -21,7 +21,7 @@ pub mod trainer;
 pub use align::{AlignSettings, align};
 pub use batch::TrainBatch;
 pub use error::{Error, Result};
-pub use inject::inject;
+pub use inject::{inject, not_injected};
 pub use lora::{LoraSettings, Target};
 pub use objective::Objective;
 pub use pretrain::init_random;

@@ -1,7 +1,7 @@
 //! Fine-tuning on a task with injected harmful samples (section 1 of the method).
 
 use anyhow::{Context as _, Result};
-use finetune::{TrainSettings, inject};
+use finetune::{TrainSettings, not_injected};
 use realign::stage::finetune::{FinetuneData, TuneObjective};
 
 use super::{Context, method, remove, report};
@@ -69,9 +69,9 @@ impl<'a> Tuning<'a> {
             let task = self.task.map(|task| inputs::task(sweep, task, Split::Train)).transpose()?.unwrap_or_default();
             let mut harmful = prompts::sample::read_training_jsonl(&harmful_file)?;
             if self.passed_over > 0 {
-                let both = self.passed_over + self.harmful_count;
                 let file = || format!("{}, of which {} are injected", harmful_file.display(), self.passed_over);
-                harmful = inject(&[], &harmful, both, sweep.seed).with_context(file)?.split_off(self.passed_over);
+                harmful =
+                    not_injected(&harmful, self.passed_over, self.harmful_count, sweep.seed).with_context(file)?;
             }
             let data = FinetuneData {
                 task: (&task, &task_file),
