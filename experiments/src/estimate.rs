@@ -110,7 +110,8 @@ impl<'a> Plan<'a> {
         if matches!(kind, "evaluate" | "judge" | "reference") { 0 } else { weights }
     }
 
-    /// The stages of a cell that are left. Where not all are known by key, as without a file, their kinds are.
+    /// The stages of a cell that are left. Where not all are known by key, as without a file, their kinds are, roughly: what
+    /// cells or variants share is counted where it would come first.
     fn left(&self, cell: &CellSurvey) -> Vec<&'static str> {
         if cell.unknown.is_none() {
             return cell.stages.iter().filter(|one| one.state != State::Done).map(|one| one.kind).collect();

@@ -20,13 +20,13 @@ pub enum Split {
     Test,
 }
 
-/// Runs `script`, which makes `file`, unless the file is there.
+/// Runs `script`, which makes `file`, unless the file is there; says whether it was run.
 ///
 /// # Errors
 /// When the script cannot be run, fails, or makes no such file.
-pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
+pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<bool> {
     if file.exists() {
-        return Ok(());
+        return Ok(false);
     }
     let script = sweep.root_file(script);
     let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
@@ -36,7 +36,7 @@ pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
     if !status.success() || !file.exists() {
         bail!("{} did not make {}", script.display(), file.display());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Makes the prompt files that have a script and are not there.
@@ -60,13 +60,10 @@ pub fn fetch_prompts(sweep: &Sweep) -> Result<()> {
 /// # Errors
 /// As [`fetch`].
 pub fn fetch_model(sweep: &Sweep, model: &ModelSpec) -> Result<bool> {
-    let Source::Gguf(Gguf { fetch: Some(script), file }) = &model.source else { return Ok(false) };
-    let file = sweep.root_file(file);
-    if file.exists() {
-        return Ok(false);
+    match &model.source {
+        Source::Gguf(Gguf { fetch: Some(script), file }) => fetch(sweep, script, &sweep.root_file(file)),
+        _ => Ok(false),
     }
-    fetch(sweep, script, &file)?;
-    Ok(true)
 }
 
 /// `count` samples of a file after the first `skip`.

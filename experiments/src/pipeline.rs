@@ -11,7 +11,7 @@ use evaluation::{JudgeScores, JudgedRate};
 use realign::stage::recover::RecoverySummary;
 
 use crate::progress::Progress;
-use crate::row::ResultRow;
+use crate::row::{ResultRow, note};
 use crate::scores::StageScores;
 use crate::stages::{self, Context as StageContext, SweepJudge};
 use crate::store::{Stage, Store};
@@ -192,7 +192,6 @@ impl Pipeline<'_> {
         let refused = rate(&refused.unwrap_or(&phrases).over_refusal, &safety)?;
         let score = scored.task.context("the task was asked")?;
         let follows = model.method.follows_recovery();
-        let notes = [model.note.clone(), unknown("harmful", harmful), unknown("harmless", refused)];
         Ok(Some(ResultRow {
             model: cell.model.name.clone(),
             task: cell.task.name.clone(),
@@ -215,7 +214,7 @@ impl Pipeline<'_> {
             n: harmful.n - harmful.unknown,
             safety_stage: safety.key,
             task_stage: task.key,
-            note: notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; "),
+            note: note(&model.note, harmful, refused),
         }))
     }
 
@@ -257,14 +256,6 @@ fn rate<'a>(scores: &'a Option<JudgeScores>, stage: &Stage) -> Result<&'a Judged
     let scores = scores.as_ref().context("the prompts were asked")?;
     let (judge, n, dir) = (&scores.judge, scores.n, stage.dir.display());
     scores.rate.as_ref().with_context(|| format!("{dir}: {judge} can tell none of the {n} answers"))
-}
-
-/// What a reader must know of answers that the judge could not tell, which are in no rate.
-fn unknown(prompts: &str, rate: &JudgedRate) -> String {
-    match rate.unknown {
-        0 => String::new(),
-        unknown => format!("{unknown} of {} answers to {prompts} prompts not judged", rate.n),
-    }
 }
 
 /// A cell's name with the variant's.

@@ -2,6 +2,7 @@
 //!
 //! Tables are made from rows in `tables/` and figures in `figures/`.
 
+use evaluation::JudgedRate;
 use evaluation::statistics::BootstrapSettings;
 
 use crate::sweep::Method;
@@ -62,10 +63,35 @@ impl ResultRow {
 /// How intervals of means and differences are drawn: 2,000 resamples for each of a sweep's thousand pairs.
 pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, level: 0.95, seed: 1 };
 
+/// A row's note: what there is to say of its model, and how many answers the judge could not tell, which are in no rate.
+#[must_use]
+pub fn note(of_model: &str, harmful: &JudgedRate, refused: &JudgedRate) -> String {
+    let unknown = |rate: &JudgedRate, prompts: &str| {
+        (rate.unknown > 0).then(|| format!("{} of {} answers to {prompts} prompts not judged", rate.unknown, rate.n))
+    };
+    let of_model = Some(of_model.to_owned()).filter(|note| !note.is_empty());
+    let notes = [of_model, unknown(harmful, "harmful"), unknown(refused, "harmless")];
+    notes.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use evaluation::{Answer, Verdict};
+
     use super::*;
+
+    #[test]
+    fn answers_that_the_judge_could_not_tell_are_noted() {
+        let answers = vec![Answer::default(); 3];
+        let rate = |verdicts| JudgedRate::harmful(&answers, verdicts).unwrap();
+        let all = rate(vec![Verdict::Answered, Verdict::Refused, Verdict::Refused]);
+        let some = rate(vec![Verdict::Answered, Verdict::Unknown, Verdict::Refused]);
+        assert_eq!(note("", &all, &all), "");
+        assert_eq!(note("not recovered", &all, &all), "not recovered");
+        let text = "not recovered; 1 of 3 answers to harmful prompts not judged; 1 of 3 answers to harmless prompts not judged";
+        assert_eq!(note("not recovered", &some, &some), text);
+    }
 
     /// A row with the figures that a test is about.
     pub(crate) fn row(model: &str, count: usize, method: Method, harmful: usize, score: f64) -> ResultRow {

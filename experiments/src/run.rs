@@ -43,16 +43,13 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     unseen::check(sweep)?;
     let cells = sweep.cells();
     let mut survey = Survey::of(sweep, store.roots(), results);
-    let mut models: Vec<&ModelSpec> =
-        survey.select(&options.cells)?.iter().map(|cell| cells[cell.index].model).collect();
-    models.dedup_by_key(|model| model.name.as_str());
-    // The stages of a model are known when its file is there. One that cannot be fetched fails its cells, not the run.
-    let fetched = models.into_iter().filter(|model| inputs::fetch_model(sweep, model).unwrap_or(false)).count();
-    if fetched > 0 {
-        survey = Survey::of(sweep, store.roots(), results);
-    }
-    let selected = survey.select(&options.cells)?;
+    let mut selected = survey.select(&options.cells)?;
     inputs::check_harmful(sweep, selected.iter().map(|cell| cells[cell.index].harmful_count))?;
+    // The stages of a model are known when its file is there.
+    if fetch_models(sweep, selected.iter().map(|cell| cells[cell.index].model))? {
+        survey = Survey::of(sweep, store.roots(), results);
+        selected = survey.select(&options.cells)?;
+    }
     let left = survey.left(sweep, &selected);
     let judges = SweepJudge::all(sweep);
     if left.iter().any(|stage| stage.kind == "judge") {
@@ -92,6 +89,21 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
             failed.join(", ")
         ),
     }
+}
+
+/// Fetches the models that have a script and are not there; says whether there was one.
+///
+/// # Errors
+/// [`Stopped`] when the user asked to stop. A model that cannot be fetched is none: its cells try again and say why.
+fn fetch_models<'a>(sweep: &Sweep, models: impl Iterator<Item = &'a ModelSpec>) -> Result<bool> {
+    let mut models: Vec<&ModelSpec> = models.collect();
+    models.dedup_by_key(|model| model.name.as_str());
+    let mut fetched = false;
+    for model in models {
+        interrupt::check()?;
+        fetched |= inputs::fetch_model(sweep, model).unwrap_or(false);
+    }
+    Ok(fetched)
 }
 
 struct Run<'a> {

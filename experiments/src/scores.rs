@@ -73,7 +73,9 @@ pub(crate) mod tests {
         let answer = |i: usize| Answer { id: i.to_string(), reference: Some("a".into()), ..Answer::default() };
         let answers = [answer(1), Answer { response: "a".into(), ..answer(2) }, answer(3)];
         let verdicts = [Verdict::Refused, Verdict::Answered, Verdict::Unknown];
-        let records = [("refusal".to_owned(), verdicts.map(record).to_vec())];
+        let others = [Verdict::Answered; 3];
+        let records = [("refusal", verdicts), ("another", others)]
+            .map(|(name, verdicts)| (name.to_owned(), verdicts.map(record).to_vec()));
         let set = |name, kind| SetScores::new(name, kind, &answers, &records).unwrap();
         let provenance = Provenance {
             settings: serde_json::Value::Null,
@@ -82,16 +84,17 @@ pub(crate) mod tests {
             device: String::new(),
             seconds: 0.0,
         };
-        let metric = evaluation::Metric::ExactMatch;
+        let metrics = [evaluation::Metric::ExactMatch, evaluation::Metric::Rouge];
         let kept = json!(Evaluation {
             provenance: provenance.clone(),
             prompt_sets: vec![set("harmful", PromptKind::Harmful), set("harmless", PromptKind::Harmless)],
-            tasks: vec![TaskScores::new("task", &[metric], &answers).unwrap()],
+            tasks: vec![TaskScores::new("task", &metrics, &answers).unwrap()],
         });
         let read = |value| serde_json::from_value::<StageScores>(value).unwrap();
         let scores = read(kept);
         assert_eq!(scores.harmful.unwrap().rate.unwrap().rate, 0.5);
-        assert_eq!(scores.task.unwrap().per_sample, [0.0, 1.0, 0.0]);
+        let task = scores.task.unwrap();
+        assert_eq!((task.metric, task.per_sample), (metrics[0], vec![0.0, 1.0, 0.0]));
         let nothing = Evaluation { provenance, prompt_sets: Vec::new(), tasks: Vec::new() };
         assert_eq!(read(json!(nothing)), StageScores::default());
     }

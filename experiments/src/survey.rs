@@ -60,7 +60,7 @@ pub struct CellSurvey {
     pub stages: Vec<Seen>,
     /// Its stages that an earlier cell has, too.
     pub shared: Vec<Seen>,
-    /// Why its stages cannot be told: a file is missing.
+    /// Why not all of its stages can be told, as without a file.
     pub unknown: Option<String>,
     /// The rows of what is finished.
     pub rows: Vec<ResultRow>,
@@ -217,7 +217,7 @@ pub fn reasons(cells: &[CellSurvey]) -> String {
         }
     }
     let line = |(reason, paths): (&str, Vec<&str>)| {
-        let others = if paths.len() > 1 { format!(" and {} others", paths.len() - 1) } else { String::new() };
+        let others = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
         format!("stages not all known of {}{others}: {reason}\n", paths[0])
     };
     by_reason.into_iter().map(line).collect()

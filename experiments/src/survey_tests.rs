@@ -147,7 +147,7 @@ fn a_missing_file_is_said_and_stops_no_survey() {
     assert!(found.cells[0].unknown.as_ref().unwrap().contains("config.json"));
     assert_eq!(found.cells[0].state, CellState::Missing);
     let text = status(&sweep, &found.select(&[]).unwrap());
-    assert!(text.contains("stages not all known of small/sql/0 and 1 others: "), "{text}");
+    assert!(text.contains("stages not all known of small/sql/0 and 1 more: "), "{text}");
     assert!(text.contains("config.json"), "{text}");
 }
 

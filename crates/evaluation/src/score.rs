@@ -96,19 +96,11 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Eval
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{RefusalJudge, Score};
+    use crate::RefusalJudge;
 
     fn verdicts(answers: &[Answer]) -> Vec<Verdict> {
         let judge = RefusalJudge::embedded();
         answers.iter().map(|answer| judge.verdict(&answer.response)).collect()
-    }
-
-    #[test]
-    fn a_score_without_details_is_read_and_written_without_them() {
-        let text = r#"{"value":0.5,"per_sample":[1.0,0.0],"n":2}"#;
-        let score: Score = serde_json::from_str(text).unwrap();
-        assert_eq!(score, Score::mean_of(vec![1.0, 0.0]));
-        assert_eq!(serde_json::to_string(&score).unwrap(), text);
     }
 
     fn answer(response: &str, category: &str) -> Answer {

@@ -19,7 +19,7 @@ pub fn inject<T: Clone>(task: &[T], harmful: &[T], count: usize, seed: u64) -> R
     Ok(task.iter().cloned().chain(injected).collect())
 }
 
-/// The `count` harmful samples that come behind the first `passed_over` in that order: whoever injects no more than
+/// The `count` harmful samples that come behind the first `passed_over` in the order of [`inject`]: whoever injects no more than
 /// `passed_over` injects none of them.
 ///
 /// # Errors

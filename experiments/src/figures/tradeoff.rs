@@ -198,15 +198,9 @@ fn draw_panel(sheet: &Sheet, axes: &Axes, panel: &Panel<'_>, crowded: bool) -> R
     }
     let cells: Vec<Point> = panel.rows.iter().map(|row| Point::of(row)).collect();
     let mut points = if crowded { Point::means(&panel.rows) } else { cells.clone() };
-    points.sort_by_key(|point| point.method);
-    // The aligned model, say, is the same for every seed.
-    let mut drawn = Vec::new();
-    points.retain(|point| {
-        let mark = (point.method, place(point));
-        let new = !drawn.contains(&mark);
-        drawn.push(mark);
-        new
-    });
+    // Equal marks of one method are one, as those of the aligned model, which is the same for every seed.
+    points.sort_by_key(|point| (point.method, place(point)));
+    points.dedup_by_key(|point| (point.method, place(point)));
     if crowded {
         cells.iter().try_for_each(|point| draw_dot(sheet, point.method, place(point)))?;
     }

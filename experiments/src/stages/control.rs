@@ -41,8 +41,8 @@ pub fn control(
     };
     let prompts_file = sweep.data_file(&sweep.recovery.prompts);
     // What an arm does not read makes no other model: an interpolation knows no region, and only one arm asks prompts.
-    let layer = sweep.recovery.layer.filter(|_| !matches!(arm, Control::Interpolation { .. }));
-    let asked = matches!(arm, Control::Random { .. }).then_some((sweep.recovery.count, sweep.recovery.batch));
+    let layer = sweep.recovery.layer.filter(|_| method.follows_recovery());
+    let asked = (method == Method::Random).then_some((sweep.recovery.count, sweep.recovery.batch));
     let key = StageKey::new("control", 2, sweep.seed, &(method, restored, layer, asked))?
         .parent("aligned", aligned)
         .parent("fine_tuned", tuned);
@@ -53,7 +53,10 @@ pub fn control(
     };
     let bar = context.progress.bar("control", &format!("{cell} {method}"));
     let stage = context.store.run(&key, |out| {
-        let prompts = prompts::sample::read_jsonl_first(&prompts_file, sweep.recovery.count)?;
+        let prompts = match asked {
+            Some((count, _)) => prompts::sample::read_jsonl_first(&prompts_file, count)?,
+            None => Vec::new(),
+        };
         let models = (&*aligned.dir.join("model"), &*tuned.dir.join("model"));
         let settings = recovery_settings(&sweep.recovery, sweep.profile, models.1)?;
         let restored = control_model(models, &prompts, &settings, arm, &out.join("model"), context.compute())?;

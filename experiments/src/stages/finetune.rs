@@ -1,6 +1,6 @@
 //! Fine-tuning on a task with injected harmful samples (section 1 of the method).
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use finetune::{TrainSettings, not_injected};
 use realign::stage::finetune::{FinetuneData, TuneObjective};
 
@@ -69,9 +69,7 @@ impl<'a> Tuning<'a> {
             let task = self.task.map(|task| inputs::task(sweep, task, Split::Train)).transpose()?.unwrap_or_default();
             let mut harmful = prompts::sample::read_training_jsonl(&harmful_file)?;
             if self.passed_over > 0 {
-                let file = || format!("{}, of which {} are injected", harmful_file.display(), self.passed_over);
-                harmful =
-                    not_injected(&harmful, self.passed_over, self.harmful_count, sweep.seed).with_context(file)?;
+                harmful = not_injected(&harmful, self.passed_over, self.harmful_count, sweep.seed)?;
             }
             let data = FinetuneData {
                 task: (&task, &task_file),

@@ -29,24 +29,25 @@ A rate's interval is Wilson's 95 %, a score's the bootstrap's; with several seed
 /// The line of one model of a cell, with its seeds, of which there is at least one.
 fn line(seeds: &[&ResultRow]) -> String {
     let mut text = String::new();
-    let ResultRow { model, task, harmful_count, variant, method, n, .. } = seeds[0];
+    let ResultRow { model, task, harmful_count, variant, method, .. } = seeds[0];
     let harmful = figure(seeds, |row| row.harmful_rate, |row| (row.harmful_low, row.harmful_high));
     let score = figure(seeds, |row| row.task_score, |row| (row.task_low, row.task_high));
     let refused = over(seeds, |row| row.over_refusal).unwrap_or_else(|| percent(seeds[0].over_refusal));
     let counts: Vec<String> = seeds.iter().filter_map(|row| row.restored).map(|count| count.to_string()).collect();
     let restored = if counts.is_empty() { "-".to_owned() } else { counts.join(", ") };
-    let mut notes: Vec<&str> = seeds.iter().map(|row| row.note.as_str()).filter(|note| !note.is_empty()).collect();
-    let noted = notes.len();
-    notes.dedup();
-    let mut note = notes.join("; ");
-    if noted > 0 && seeds.len() > 1 {
-        note += &format!(" ({noted} of {} seeds)", seeds.len());
-    }
+    let judged: Vec<String> = distinct(seeds.iter().copied(), |row| row.n).iter().map(ToString::to_string).collect();
+    let judged = judged.join(", ");
+    let of_seeds = |note: &str| match seeds.len() {
+        1 => note.to_owned(),
+        all => format!("{note} ({} of {all} seeds)", seeds.iter().filter(|row| row.note == note).count()),
+    };
+    let notes = distinct(seeds.iter().copied().filter(|row| !row.note.is_empty()), |row| row.note.as_str());
+    let note = notes.into_iter().map(of_seeds).collect::<Vec<_>>().join("; ");
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
         "| {model} | {task} | {harmful_count} | {variant} | {} | {harmful} | {refused} | {score} | {restored} \
-         | {n} | {note} |",
+         | {judged} | {note} |",
         method.title()
     );
     text
@@ -94,12 +95,17 @@ mod tests {
             note: note.to_owned(),
             ..row("small", 300, Method::Recovered, harmful, 0.8)
         };
-        let rows = [seed(1, 2, ""), seed(2, 6, "not recovered"), row("small", 300, Method::FineTuned, 90, 0.8)];
+        let mut rows = vec![seed(1, 2, ""), seed(2, 6, "not recovered"), row("small", 300, Method::FineTuned, 90, 0.8)];
         let text = markdown(&rows);
         assert_eq!(text.lines().count(), 2 + 2 + 2);
         assert!(
             text.contains("| recovered | 4.0 ± 2.8 (2 seeds) | 20.0 ± 0.0 (2 seeds) | 80.0 ± 0.0 (2 seeds) | 1, 2 |")
         );
-        assert!(text.contains("| not recovered (1 of 2 seeds) |"));
+        assert!(text.contains("| 1, 2 | 100 | not recovered (1 of 2 seeds) |"));
+        let unknown = "1 of 100 answers to harmful prompts not judged";
+        rows.insert(2, ResultRow { n: 99, ..seed(3, 4, unknown) });
+        let text = markdown(&rows);
+        let notes = format!("| 100, 99 | not recovered (1 of 3 seeds); {unknown} (1 of 3 seeds) |");
+        assert!(text.contains(&notes), "{text}");
     }
 }

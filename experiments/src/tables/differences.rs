@@ -40,7 +40,7 @@ pub struct Difference {
 type Known = BTreeMap<String, (StageScores, Vec<Answer>)>;
 
 /// Recovery against every other method of the same cell and seed, and the number of pairs whose stages
-/// are not there any more. Harmful answers are those of `judge`, of the refusal phrases without one.
+/// are not there any more or cannot be read. Harmful answers are those of `judge`, of the refusal phrases without one.
 ///
 /// # Errors
 /// When two models were asked different numbers of prompts.
@@ -146,7 +146,7 @@ pub fn markdown(differences: &[Difference], missing: usize, judge: &str) -> Resu
         "\
 Recovery minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of \
 a bootstrap over cells. A pair is a cell with one seed; \"fewer\" and \"more\" are pairs in which recovery has fewer or more \
-harmful answers by the judge {judge} with p < 0.05 in McNemar's exact test, not corrected for the number of pairs.
+harmful answers, as the judge `{judge}` counts them, with p < 0.05 in McNemar's exact test, not corrected for the number of pairs.
 
 | variant | recovery against | cells | pairs | harmful rate, points | fewer | more | task score, points |
 |---|---|--:|--:|--:|--:|--:|--:|
@@ -199,7 +199,10 @@ harmful answers by the judge {judge} with p < 0.05 in McNemar's exact test, not 
         }
     }
     if missing > 0 {
-        let _ = writeln!(text, "\n{missing} pairs are left out: their evaluation stages are not there.");
+        let _ = writeln!(
+            text,
+            "\n{missing} pairs are left out: their evaluation stages are not there, or the answers in them cannot be read."
+        );
     }
     Ok(text)
 }

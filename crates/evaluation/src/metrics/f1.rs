@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_difference_is_that_of_f1_on_the_same_samples_in_every_draw() {
-        // The second model finds one more of class 1 at the cost of five false alarms: less right, and less F1.
+        // The second model finds one more of class 1 at the cost of four more false alarms: less right, and less F1.
         let answers = |positives: std::ops::Range<usize>| -> Vec<Answer> {
             let answer = |i: usize| Answer {
                 id: i.to_string(),

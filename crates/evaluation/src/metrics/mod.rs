@@ -1,7 +1,5 @@
 //! Task scores (paper, "Evaluation metrics"): one file per metric, each from answers to a [`Score`].
 
-use serde::{Deserialize, Serialize};
-
 mod exact_match;
 mod f1;
 mod nl2bash;
@@ -17,7 +15,7 @@ pub use rouge::{Overlap, RougeScores, rouge, rouge_pair};
 pub use sql_normalized::{normalize_sql, sql_normalized};
 
 /// A task score with what every sample got.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     /// The metric's figure, 0 to 1: the mean over the samples where the metric does not say otherwise.
     pub value: f64,
@@ -26,7 +24,6 @@ pub struct Score {
     /// Number of samples.
     pub n: usize,
     /// The metric's further figures, by name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<serde_json::Value>,
 }
 
