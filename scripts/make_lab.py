@@ -1,4 +1,4 @@
-"""Writes the embedded lab corpora and their tokenizer to data/lab (method.md sections 1 and 4, in miniature).
+"""Writes the embedded lab corpora and their tokenizer to data/lab (METHOD.md sections 1 and 4, in miniature).
 
     python3 scripts/make_lab.py            # writes data/lab and the table of data/README.md
     python3 scripts/make_lab.py --check    # exit code 1 where they differ from what it would write

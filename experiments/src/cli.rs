@@ -46,7 +46,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Show how many cells are done, and the errors of those that failed.
     Status(SweepArgs),
-    /// Make the tables again, from the stored rows alone.
+    /// Make the tables again, from the stored rows and what the judges said.
     Tables(SweepArgs),
     /// Draw the figures again, from the stored rows alone.
     Figures(SweepArgs),

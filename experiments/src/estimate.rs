@@ -31,7 +31,7 @@ pub fn plan(sweep: &Sweep, survey: &Survey, cells: &[CellSurvey]) -> String {
     text += &plan.cell_table(cells);
     text += &plan.model_table(cells);
     text += &plan.stage_table(cells);
-    let missing = sweep.missing();
+    let missing = sweep.missing(&cells.iter().map(|cell| cell.index).collect());
     if missing.is_empty() {
         text += &reasons(cells);
     }

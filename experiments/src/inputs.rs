@@ -1,5 +1,6 @@
 //! The sample files of a sweep, and which of their lines each stage may see.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -39,12 +40,13 @@ pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes the prompt files that have a script and are not there.
+/// Makes the prompt files of some cells that have a script and are not there.
 ///
 /// # Errors
 /// As [`fetch`].
-pub fn fetch_prompts(sweep: &Sweep) -> Result<()> {
-    let aligns = sweep.models.iter().filter_map(|model| model.align.as_ref());
+pub fn fetch_prompts(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
+    let models = sweep.models_of(cells);
+    let aligns = models.iter().filter_map(|(_, model)| model.align.as_ref());
     let trained = aligns.flat_map(Align::sets).map(|(_, set)| (&set.fetch, &set.file));
     let asked = sweep.evaluation.sets().map(|(_, set)| (&set.fetch, &set.file));
     for (script, file) in trained.chain(asked) {
@@ -99,14 +101,15 @@ pub fn task(sweep: &Sweep, task: &TaskSpec, split: Split) -> Result<Vec<Sample>>
     Ok(chosen.into_iter().map(|index| samples[index].clone()).collect())
 }
 
-/// Checks that there are as many harmful samples as the largest of the counts asks for and, beside them, RESTA's unaligned
-/// model.
+/// Checks that there are as many harmful samples as some cells ask for and, beside them, RESTA's unaligned model.
 ///
 /// # Errors
 /// When there are fewer, or the file cannot be read.
-pub fn check_harmful(sweep: &Sweep, counts: impl Iterator<Item = usize>) -> Result<()> {
+pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     let file = sweep.data_file(&sweep.inject);
-    let (largest, found) = (counts.max().unwrap_or(0), prompts::read_training_jsonl(&file)?.len());
+    let cells = sweep.cells();
+    let largest = chosen.iter().map(|&cell| cells[cell].harmful_count).max().unwrap_or(0);
+    let found = prompts::read_training_jsonl(&file)?.len();
     if largest > found {
         bail!("harmful_counts: {largest} samples are to be injected, and {} has {found}", file.display());
     }
@@ -149,7 +152,10 @@ mod tests {
         let path = find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sweep.yaml")).unwrap();
         let mut sweep = Sweep::parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
         sweep.root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let check = |sweep: &Sweep, largest| check_harmful(sweep, [0, largest].into_iter());
+        let check = |sweep: &Sweep, largest| {
+            let sweep = Sweep { harmful_counts: vec![0, largest, 1000], ..sweep.clone() };
+            check_harmful(&sweep, &BTreeSet::from([0, 1])) // of the first task
+        };
         check(&sweep, 200).unwrap();
         let error = check(&sweep, 201).unwrap_err().to_string();
         assert!(error.contains("resta.samples: beside the 201") && error.contains("has 300 in all"), "{error}");

@@ -1,5 +1,6 @@
 //! The `experiments` command: runs the sweep that its YAML file describes, and shows what there is of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,9 +46,10 @@ impl Place {
         Ok(Self { file, sweep, results, stages })
     }
 
-    /// The patterns of the command line, else the sweep's.
-    fn patterns(&self, given: &[String]) -> Vec<String> {
-        if given.is_empty() { self.sweep.cells.iter().cloned().collect() } else { given.to_vec() }
+    /// The cells that the command line's patterns choose, else the sweep's.
+    fn cells(&self, given: &[String]) -> anyhow::Result<BTreeSet<usize>> {
+        let own: Vec<String> = self.sweep.cells.iter().cloned().collect();
+        self.sweep.choose(if given.is_empty() { &own } else { given })
     }
 
     fn survey(&self) -> Survey {
@@ -59,27 +61,25 @@ fn act(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Run(args) => {
             let place = Place::open(&args.plan.sweep)?;
-            place.sweep.check_files(&place.file)?;
+            let cells = place.cells(&args.plan.cells)?;
+            place.sweep.check_files(&place.file, &cells)?;
             let device = args.device.open()?;
             let store = Store::open(place.stages.clone(), args.device.name())?;
             std::fs::create_dir_all(&place.results)?;
             interrupt::listen()?;
-            let options = run::Options {
-                cells: place.patterns(&args.plan.cells),
-                jobs: args.jobs.or(place.sweep.jobs).unwrap_or(1),
-            };
+            let options = run::Options { cells, jobs: args.jobs.or(place.sweep.jobs).unwrap_or(1) };
             run::run(&place.sweep, &store, &place.results, &device, &options)
         }
         Command::Plan(args) => {
             let place = Place::open(&args.sweep)?;
-            let survey = place.survey();
-            print!("{}", estimate::plan(&place.sweep, &survey, &survey.select(&place.patterns(&args.cells))?));
+            let (cells, survey) = (place.cells(&args.cells)?, place.survey());
+            print!("{}", estimate::plan(&place.sweep, &survey, &survey.select(&cells)));
             Ok(())
         }
         Command::Status(args) => {
             let place = Place::open(&args)?;
-            let survey = place.survey();
-            print!("{}", survey::status(&place.sweep, &survey.select(&place.patterns(&[]))?));
+            let cells = place.cells(&[])?;
+            print!("{}", survey::status(&place.sweep, &place.survey().select(&cells)));
             Ok(())
         }
         Command::Tables(args) => {

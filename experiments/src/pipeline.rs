@@ -1,4 +1,4 @@
-//! The method in order, numbered as in the paper's section IV and method.md: what a sweep does with
+//! The method in order, numbered as in the paper's section IV and METHOD.md: what a sweep does with
 //! each model, task and harmful count. What a stage computes is in `realign`; how results are kept
 //! is in `store.rs`; which cells are gone through, and what is done with their rows, is in `run.rs`.
 //!
@@ -46,6 +46,23 @@ impl Evaluated {
     }
 }
 
+/// The first error of steps that do not need each other.
+struct Failures(Result<()>);
+
+impl Failures {
+    fn keep<T>(&mut self, outcome: Result<T>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if self.0.is_ok() {
+                    self.0 = Err(error);
+                }
+                None
+            }
+        }
+    }
+}
+
 impl Pipeline<'_> {
     /// The aligned model, which the cells of a model share.
     ///
@@ -62,28 +79,35 @@ impl Pipeline<'_> {
         Ok(aligned)
     }
 
-    /// A cell with one seed, in all variants; gives the rows of the models that are evaluated.
+    /// A cell with one seed, in all variants; the rows of the models that are evaluated go to `rows`. A model that fails
+    /// leaves the others as they are.
     ///
     /// # Errors
-    /// When a stage fails, or a file that it reads is missing.
-    pub fn cell(&self, cell: Cell<'_>, variants: &[Resolved], aligned: &Stage) -> Result<Vec<ResultRow>> {
-        let mut rows = Vec::new();
+    /// The first one, when a stage fails or a file that it reads is missing.
+    pub fn cell(
+        &self,
+        cell: Cell<'_>,
+        variants: &[Resolved],
+        aligned: &Stage,
+        rows: &mut Vec<ResultRow>,
+    ) -> Result<()> {
+        let mut failures = Failures(Ok(()));
         for (i, variant) in variants.iter().enumerate() {
             let context = self.context(&variant.sweep);
             // 2. Fine-tuning on the task with injected harmful samples.
             let tuned = stages::finetune(context, cell, aligned)?;
             self.progress.finish("finetune", &cell.to_string(), &stages::training_figure(&tuned), &tuned);
             let mut models = vec![Evaluated::new(Method::Aligned, aligned), Evaluated::new(Method::FineTuned, &tuned)];
-            models.extend(self.changed(cell, variant, (aligned, &tuned))?);
+            models.extend(self.changed(cell, variant, (aligned, &tuned), &mut failures));
             // 4. Evaluation of all of them on the test splits; what all variants share is there once.
             let asked = |model: &&Evaluated| {
                 self.sweep.methods.contains(&model.method) && (i == 0 || model.method.follows_recovery())
             };
             for model in models.iter().filter(asked) {
-                rows.extend(self.evaluate(cell, variant, model)?);
+                rows.extend(failures.keep(self.evaluate(cell, variant, model)).flatten());
             }
         }
-        Ok(rows)
+        failures.0
     }
 
     /// The models that come of a fine-tuned one.
@@ -91,70 +115,94 @@ impl Pipeline<'_> {
         &self,
         cell: Cell<'_>,
         variant: &Resolved,
-        (aligned, tuned): (&Stage, &Stage),
-    ) -> Result<Vec<Evaluated>> {
+        models: (&Stage, &Stage),
+        failures: &mut Failures,
+    ) -> Vec<Evaluated> {
         let context = self.context(&variant.sweep);
         let name = named(cell, &variant.variant);
-        let mut models = Vec::new();
+        let asked = |method| self.sweep.methods.contains(&method);
         // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
-        let mut recovery = None;
-        if self.sweep.methods.contains(&Method::Recovered) {
-            let recovered = stages::recover(context, cell, aligned, tuned)?;
-            let mut model = Evaluated::new(Method::Recovered, &recovered);
-            if recovered.finished {
-                let summary: RecoverySummary = recovered.summary()?;
-                self.progress.finish("recover", &name, &summary.note, &recovered);
-                model.restored = Some(summary.restored);
-                model.note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
-            }
-            models.push(model);
-            recovery = Some(recovered);
-        }
-        models.extend(self.baselines(context, cell, (aligned, tuned))?);
+        let recovery = asked(Method::Recovered).then(|| self.recovery(context, cell, &name, models));
+        let recovery = recovery.and_then(|outcome| failures.keep(outcome));
+        let soft = asked(Method::SoftSft).then(|| self.soft_sft(context, cell, models.0));
+        let resta = asked(Method::Resta).then(|| self.resta(context, cell, models));
+        let baselines = [soft, resta].into_iter().flatten();
+        let mut changed: Vec<Evaluated> = baselines.filter_map(|outcome| failures.keep(outcome)).collect();
         // An arm that does not follow the recovery is one for all variants.
         let first = self.sweep.variants.first().is_none_or(|first| first.name == variant.variant);
-        let asked = |method: &&Method| method.is_control() && (first || method.follows_recovery());
-        for &method in self.sweep.methods.iter().filter(asked) {
-            let arm = stages::control(context, cell, method, (aligned, tuned), recovery.as_ref())?;
-            let set: Option<usize> = if arm.finished { arm.summary()? } else { None };
-            let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
-            self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);
-            models.push(Evaluated { restored: set, ..Evaluated::new(method, &arm) });
+        for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
+            let possible = recovery.is_some() || !method.needs_recovery();
+            if possible && (first || method.follows_recovery()) {
+                let recovered = recovery.as_ref().map(|recovery| &recovery.stage);
+                changed.extend(failures.keep(self.control(context, cell, (method, &name), models, recovered)));
+            }
         }
-        Ok(models)
+        recovery.into_iter().chain(changed).collect()
     }
 
-    /// SoftSFT and RESTA; what all cells of a model share is made by the first of them.
-    fn baselines(
+    fn recovery(
+        &self,
+        context: StageContext<'_>,
+        cell: Cell<'_>,
+        name: &str,
+        (aligned, tuned): (&Stage, &Stage),
+    ) -> Result<Evaluated> {
+        let stage = stages::recover(context, cell, aligned, tuned)?;
+        let mut model = Evaluated::new(Method::Recovered, &stage);
+        if stage.finished {
+            let summary: RecoverySummary = stage.summary()?;
+            self.progress.finish("recover", name, &summary.note, &stage);
+            model.restored = Some(summary.restored);
+            model.note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
+        }
+        Ok(model)
+    }
+
+    fn control(
+        &self,
+        context: StageContext<'_>,
+        cell: Cell<'_>,
+        (method, name): (Method, &str),
+        models: (&Stage, &Stage),
+        recovered: Option<&Stage>,
+    ) -> Result<Evaluated> {
+        let arm = stages::control(context, cell, method, models, recovered)?;
+        let set: Option<usize> = if arm.finished { arm.summary()? } else { None };
+        let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
+        self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);
+        Ok(Evaluated { restored: set, ..Evaluated::new(method, &arm) })
+    }
+
+    /// SoftSFT; what all cells of a task or a model share is made by the first of them.
+    fn soft_sft(&self, context: StageContext<'_>, cell: Cell<'_>, aligned: &Stage) -> Result<Evaluated> {
+        let model = &cell.model.name;
+        let of_task = stages::task_reference(context, cell.task, aligned)?;
+        let figure = |stage: &Stage| format!("aligned model on {} samples", stage.samples);
+        self.progress.finish("reference", &format!("{model} {}", cell.task.name), &figure(&of_task), &of_task);
+        let mut references = vec![of_task];
+        if let Some(harmful) = stages::harmful_reference(context, cell, aligned)? {
+            self.progress.finish("reference", &format!("{model} harmful"), &figure(&harmful), &harmful);
+            references.push(harmful);
+        }
+        let soft = stages::soft_sft(context, cell, aligned, &references)?;
+        self.progress.finish("softsft", &cell.to_string(), &stages::training_figure(&soft), &soft);
+        Ok(Evaluated::new(Method::SoftSft, &soft))
+    }
+
+    /// RESTA; the unaligned model, which all cells of a model share, is made by the first of them.
+    fn resta(
         &self,
         context: StageContext<'_>,
         cell: Cell<'_>,
         (aligned, tuned): (&Stage, &Stage),
-    ) -> Result<Vec<Evaluated>> {
-        let (name, model) = (cell.to_string(), &cell.model.name);
-        let mut models = Vec::new();
-        if self.sweep.methods.contains(&Method::SoftSft) {
-            let of_task = stages::task_reference(context, cell.task, aligned)?;
-            let figure = |stage: &Stage| format!("aligned model on {} samples", stage.samples);
-            self.progress.finish("reference", &format!("{model} {}", cell.task.name), &figure(&of_task), &of_task);
-            let mut references = vec![of_task];
-            if let Some(harmful) = stages::harmful_reference(context, cell, aligned)? {
-                self.progress.finish("reference", &format!("{model} harmful"), &figure(&harmful), &harmful);
-                references.push(harmful);
-            }
-            let soft = stages::soft_sft(context, cell, aligned, &references)?;
-            self.progress.finish("softsft", &name, &stages::training_figure(&soft), &soft);
-            models.push(Evaluated::new(Method::SoftSft, &soft));
-        }
-        if self.sweep.methods.contains(&Method::Resta) {
-            let unaligned = stages::unaligned(context, cell.model, aligned)?;
-            self.progress.finish("unaligned", model, &stages::training_figure(&unaligned), &unaligned);
-            self.check_unaligned(context, model, &unaligned)?;
-            let resta = stages::resta(context, cell, aligned, tuned, &unaligned)?;
-            self.progress.finish("resta", &name, "safety vector added", &resta);
-            models.push(Evaluated::new(Method::Resta, &resta));
-        }
-        Ok(models)
+    ) -> Result<Evaluated> {
+        let model = &cell.model.name;
+        let unaligned = stages::unaligned(context, cell.model, aligned)?;
+        self.progress.finish("unaligned", model, &stages::training_figure(&unaligned), &unaligned);
+        self.check_unaligned(context, model, &unaligned)?;
+        let resta = stages::resta(context, cell, aligned, tuned, &unaligned)?;
+        self.progress.finish("resta", &cell.to_string(), "safety vector added", &resta);
+        Ok(Evaluated::new(Method::Resta, &resta))
     }
 
     /// Asks RESTA's unaligned model: what it did not lose, the safety vector cannot hold.
@@ -211,7 +259,7 @@ impl Pipeline<'_> {
             evaluation_seconds: safety.seconds
                 + task.seconds
                 + verdicts.iter().map(|(stage, _)| stage.seconds).sum::<f64>(),
-            n: harmful.n - harmful.unknown,
+            n: harmful.judged(),
             safety_stage: safety.key,
             task_stage: task.key,
             note: note(&model.note, harmful, refused),

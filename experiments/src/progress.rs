@@ -1,7 +1,7 @@
 //! One line per stage: position, stage, cell, figure, seconds and the time left; a bar for the
 //! stage in hand where there is a terminal.
 //!
-//! This and the tables of `plan` and `status` are the only places that print; libraries log through `tracing`.
+//! Libraries print nothing; they log through `tracing`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,7 +2,7 @@
 //! are written as cells finish. What a cell goes through is in `pipeline.rs`.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,8 +26,8 @@ use crate::{inputs, report, tables, unseen};
 /// What a run is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Patterns of the cells; all of them without one.
-    pub cells: Vec<String>,
+    /// Numbers of the cells in [`Sweep::cells`]; see [`Sweep::choose`].
+    pub cells: BTreeSet<usize>,
     /// Cells in hand at a time.
     pub jobs: usize,
 }
@@ -39,17 +39,13 @@ pub struct Options {
 /// failed: its error is recorded and printed, the others are finished first. When no cell fits a pattern, or nothing can be written. [`Stopped`] when the
 /// user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
-    inputs::fetch_prompts(sweep)?;
-    unseen::check(sweep)?;
-    let cells = sweep.cells();
-    let mut survey = Survey::of(sweep, store.roots(), results);
-    let mut selected = survey.select(&options.cells)?;
-    inputs::check_harmful(sweep, selected.iter().map(|cell| cells[cell.index].harmful_count))?;
+    inputs::fetch_prompts(sweep, &options.cells)?;
+    unseen::check(sweep, &options.cells)?;
+    inputs::check_harmful(sweep, &options.cells)?;
     // The stages of a model are known when its file is there.
-    if fetch_models(sweep, selected.iter().map(|cell| cells[cell.index].model))? {
-        survey = Survey::of(sweep, store.roots(), results);
-        selected = survey.select(&options.cells)?;
-    }
+    fetch_models(sweep, &options.cells)?;
+    let survey = Survey::of(sweep, store.roots(), results);
+    let selected = survey.select(&options.cells);
     let left = survey.left(sweep, &selected);
     let judges = SweepJudge::all(sweep);
     if left.iter().any(|stage| stage.kind == "judge") {
@@ -91,19 +87,18 @@ pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, option
     }
 }
 
-/// Fetches the models that have a script and are not there; says whether there was one.
+/// Fetches the models that have a script and are not there.
 ///
 /// # Errors
 /// [`Stopped`] when the user asked to stop. A model that cannot be fetched is none: its cells try again and say why.
-fn fetch_models<'a>(sweep: &Sweep, models: impl Iterator<Item = &'a ModelSpec>) -> Result<bool> {
-    let mut models: Vec<&ModelSpec> = models.collect();
-    models.dedup_by_key(|model| model.name.as_str());
-    let mut fetched = false;
-    for model in models {
+fn fetch_models(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
+    for (_, model) in sweep.models_of(cells) {
         interrupt::check()?;
-        fetched |= inputs::fetch_model(sweep, model).unwrap_or(false);
+        if let Err(error) = inputs::fetch_model(sweep, model) {
+            tracing::debug!("{}: {error:#}", model.name);
+        }
     }
-    Ok(fetched)
+    Ok(())
 }
 
 struct Run<'a> {
@@ -141,33 +136,29 @@ impl Run<'_> {
         let aligned = lock(&aligned).clone();
         in_turn(jobs, todo, |(index, cell)| {
             let Some(aligned) = aligned.get(cell.model.name.as_str()) else { return };
+            let mut rows = Vec::new();
             let outcome = match aligned {
-                Ok(aligned) => guarded(|| self.cell(cell, aligned)),
+                Ok(aligned) => guarded(|| self.cell(cell, aligned, &mut rows)),
                 Err(error) => Err(anyhow!("its aligned model failed: {error}")),
             };
-            self.finish(index, cell, outcome, aligned.is_ok());
+            self.finish(index, cell, rows, outcome, aligned.is_ok());
         })?;
         Ok(interrupt::check().is_err())
     }
 
-    fn cell(&self, cell: Cell<'_>, aligned: &Stage) -> Result<Vec<ResultRow>> {
-        let mut rows = Vec::new();
+    /// Goes through a cell with all its seeds; gives its first error.
+    fn cell(&self, cell: Cell<'_>, aligned: &Stage, rows: &mut Vec<ResultRow>) -> Result<()> {
+        let mut outcome = Ok(());
         for seed in self.sweep.cell_seeds() {
-            rows.extend(self.pipeline.cell(cell, &self.sweep.resolved(seed), aligned)?);
+            outcome = outcome.and(self.pipeline.cell(cell, &self.sweep.resolved(seed), aligned, rows));
         }
-        Ok(rows)
+        outcome
     }
 
-    /// Keeps a cell's rows or its error.
-    fn finish(&self, index: usize, cell: Cell<'_>, outcome: Result<Vec<ResultRow>>, own: bool) {
-        let kept = match outcome {
-            Ok(rows) => {
-                // Locked until it is written: no older table may come after a newer one.
-                let mut all = lock(&self.rows);
-                all.insert(index, rows);
-                let rows: Vec<ResultRow> = all.values().flatten().cloned().collect();
-                survey::forget_failure(self.results, cell).and_then(|()| tables::write(&rows, self.results))
-            }
+    /// Keeps a cell's rows, and its error where it has one.
+    fn finish(&self, index: usize, cell: Cell<'_>, rows: Vec<ResultRow>, outcome: Result<()>, own: bool) {
+        let recorded = match outcome {
+            Ok(()) => survey::forget_failure(self.results, cell),
             Err(error) if error.is::<Stopped>() => return,
             Err(error) => {
                 if own {
@@ -177,7 +168,12 @@ impl Run<'_> {
                 survey::record_failure(self.results, cell, &error)
             }
         };
-        if let Err(error) = kept {
+        // Locked until it is written: no older table may come after a newer one.
+        let mut all = lock(&self.rows);
+        all.insert(index, rows);
+        let rows: Vec<ResultRow> = all.values().flatten().cloned().collect();
+        let kept = if rows.is_empty() { Ok(()) } else { tables::write(&rows, self.results) };
+        if let Err(error) = recorded.and(kept) {
             self.pipeline.progress.fail("results", &cell.to_string(), &error);
             lock(&self.failed).push(cell.path());
         }

@@ -26,7 +26,7 @@ use realign::stage::finetune::TrainSummary;
 pub use align::align;
 pub use baseline::{harmful_reference, resta, soft_sft, task_reference, unaligned};
 pub use control::control;
-pub use evaluate::{safety, task};
+pub use evaluate::{safety, task, task_questions};
 pub use finetune::finetune;
 pub use judge::{SweepJudge, judge};
 pub use recover::recover;

@@ -7,9 +7,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use burn::tensor::Device;
-use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Pipeline;
@@ -75,10 +74,6 @@ pub struct Survey {
     pub cells: Vec<CellSurvey>,
 }
 
-/// A `*` stays within a model, a task or a count.
-const WITHIN_PARTS: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
-
 impl Survey {
     /// Looks at a sweep's kept stages, and at the failures recorded in `results`.
     #[must_use]
@@ -99,6 +94,8 @@ impl Survey {
         };
         let mut survey = Self { models: Vec::new(), cells: Vec::new() };
         let cells = sweep.cells();
+        let patterns: Vec<String> = sweep.cells.iter().cloned().collect();
+        let own_cells = sweep.choose(&patterns).unwrap_or_default();
         for model in &sweep.models {
             let aligned = pipeline.aligned(model);
             let (own, shared) = asked();
@@ -108,17 +105,13 @@ impl Survey {
                 let mut unknown = aligned.as_ref().err().map(|error| format!("{error:#}"));
                 for seed in sweep.cell_seeds() {
                     let Ok(aligned) = &aligned else { break };
-                    match pipeline.cell(cell, &sweep.resolved(seed), aligned) {
-                        Ok(found) => rows.extend(found),
-                        Err(error) => unknown = Some(format!("{error:#}")),
+                    if let Err(error) = pipeline.cell(cell, &sweep.resolved(seed), aligned, &mut rows) {
+                        unknown = Some(format!("{error:#}"));
                     }
                 }
                 let (stages, shared) = asked();
                 let state = state_of(&stages, &shared, unknown.is_some(), failure(results, cell));
-                let path = cell.path();
-                let own = sweep.cells.as_deref().is_none_or(|cells| {
-                    Pattern::new(cells).is_ok_and(|pattern| pattern.matches_with(&path, WITHIN_PARTS))
-                });
+                let (path, own) = (cell.path(), own_cells.contains(&index));
                 survey.cells.push(CellSurvey { index, path, own, state, stages, shared, unknown, rows });
             }
         }
@@ -126,31 +119,17 @@ impl Survey {
         survey
     }
 
-    /// The cells whose paths fit one of some patterns; all without a pattern. A stage that was shared with a cell that is
-    /// not among them is now the first one's own.
-    ///
-    /// # Errors
-    /// When a pattern is none, or fits no cell.
-    pub fn select(&self, patterns: &[String]) -> Result<Vec<CellSurvey>> {
-        let mut chosen = BTreeSet::new();
-        for text in patterns {
-            let pattern = Pattern::new(text).with_context(|| format!("--cells {text:?} is no pattern"))?;
-            let fits = |cell: &&CellSurvey| pattern.matches_with(&cell.path, WITHIN_PARTS);
-            let found: Vec<usize> = self.cells.iter().filter(fits).map(|cell| cell.index).collect();
-            if found.is_empty() {
-                let paths: Vec<&str> = self.cells.iter().map(|cell| cell.path.as_str()).take(3).collect();
-                bail!("no cell fits --cells {text:?}; cells are model/task/count, as {}", paths.join(", "));
-            }
-            chosen.extend(found);
-        }
-        let chosen = self.cells.iter().filter(|cell| patterns.is_empty() || chosen.contains(&cell.index));
-        let mut cells: Vec<CellSurvey> = chosen.cloned().collect();
+    /// Some cells, by their numbers. A stage that was shared with a cell that is not among them is now the first one's own.
+    #[must_use]
+    pub fn select(&self, chosen: &BTreeSet<usize>) -> Vec<CellSurvey> {
+        let mut cells: Vec<CellSurvey> =
+            self.cells.iter().filter(|cell| chosen.contains(&cell.index)).cloned().collect();
         let mut known: BTreeSet<String> = self.models.iter().flatten().map(Seen::id).collect();
         for cell in &mut cells {
             let all = std::mem::take(&mut cell.shared).into_iter().chain(std::mem::take(&mut cell.stages));
             (cell.stages, cell.shared) = all.partition(|stage| known.insert(stage.id()));
         }
-        Ok(cells)
+        cells
     }
 
     /// The rows of the sweep's own cells, cell by cell.

@@ -13,11 +13,14 @@ mod method;
 mod settings;
 mod variant;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use anyhow::{Context as _, Result, bail};
 use evaluation::Judge;
 use finetune::SoftSftSettings;
+use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Serialize};
 
 pub use hub::{Hub, HubShape};
@@ -127,6 +130,10 @@ pub struct Resolved {
     pub sweep: Sweep,
 }
 
+/// A `*` stays within a model, a task or a count.
+const WITHIN_PARTS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
 /// One fine-tuned model of the grid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell<'a> {
@@ -187,6 +194,42 @@ impl Sweep {
             }
         }
         cells
+    }
+
+    /// The numbers in [`cells`](Self::cells) of those whose paths fit one of some patterns; all without a pattern.
+    ///
+    /// # Errors
+    /// When a pattern is none, or fits no cell.
+    pub fn choose(&self, patterns: &[String]) -> Result<BTreeSet<usize>> {
+        let paths: Vec<String> = self.cells().iter().map(Cell::path).collect();
+        let mut chosen = BTreeSet::new();
+        for text in patterns {
+            let pattern = Pattern::new(text).with_context(|| format!("--cells {text:?} is no pattern"))?;
+            let fits = |&at: &usize| pattern.matches_with(&paths[at], WITHIN_PARTS);
+            let fitting: Vec<usize> = (0..paths.len()).filter(fits).collect();
+            if fitting.is_empty() {
+                let some = paths[..paths.len().min(3)].join(", ");
+                bail!("no cell fits --cells {text:?}; cells are model/task/count, as {some}");
+            }
+            chosen.extend(fitting);
+        }
+        if patterns.is_empty() { Ok((0..paths.len()).collect()) } else { Ok(chosen) }
+    }
+
+    /// The models of some cells, with their places in `models`.
+    #[must_use]
+    pub fn models_of(&self, chosen: &BTreeSet<usize>) -> Vec<(usize, &ModelSpec)> {
+        let of_model = self.tasks.len() * self.harmful_counts.len();
+        let used = |i: usize| chosen.range(i * of_model..(i + 1) * of_model).next().is_some();
+        self.models.iter().enumerate().filter(|(i, _)| used(*i)).collect()
+    }
+
+    /// The tasks of some cells, with their places in `tasks`.
+    #[must_use]
+    pub fn tasks_of(&self, chosen: &BTreeSet<usize>) -> Vec<(usize, &TaskSpec)> {
+        let used: BTreeSet<usize> =
+            chosen.iter().map(|cell| cell / self.harmful_counts.len() % self.tasks.len()).collect();
+        used.into_iter().map(|i| (i, &self.tasks[i])).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! That no prompt is asked that was trained on: such an answer says nothing of prompts a model has not seen. Files repeat
 //! themselves and each other, so that prompts are compared and not lines.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -30,13 +30,23 @@ impl Trained {
     }
 }
 
-/// Checks the harmful and harmless prompts of the evaluation; a task whose test file repeats its training file is only
-/// warned of, since such files are published as they are.
+/// Checks the harmful and harmless prompts that are asked in some cells; a task whose test file repeats its training file is
+/// only warned of, since such files are published as they are.
 ///
 /// # Errors
 /// When a prompt that is asked is one that is trained on, or a file cannot be read.
-pub fn check(sweep: &Sweep) -> Result<()> {
-    let trained = trained(sweep)?;
+pub fn check(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
+    let mut trained = trained(sweep, cells)?;
+    for (i, task) in sweep.tasks_of(cells) {
+        let samples = read_jsonl(&sweep.data_file(&task.train))?;
+        let train = Trained::new(&format!("tasks[{i}].train"), &task.train, samples);
+        let test = inputs::task(sweep, task, Split::Test)?;
+        let (seen, all) = (train.places(&test).len(), test.len());
+        if seen > 0 {
+            tracing::warn!("tasks[{i}].test: {seen} of the {all} prompts stand among those of {}, too", train.by);
+        }
+        trained.push(train);
+    }
     let mut problems = Vec::new();
     for (name, set) in sweep.evaluation.sets() {
         let asked = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
@@ -57,22 +67,13 @@ pub fn check(sweep: &Sweep) -> Result<()> {
     if !problems.is_empty() {
         bail!("a model would be asked what it was trained on:\n{}", problems.join("\n"));
     }
-    for (i, task) in sweep.tasks.iter().enumerate() {
-        let key = format!("tasks[{i}].train");
-        let train = Trained::new(&key, &task.train, read_jsonl(&sweep.data_file(&task.train))?);
-        let test = inputs::task(sweep, task, Split::Test)?;
-        let (seen, all) = (train.places(&test).len(), test.len());
-        if seen > 0 {
-            tracing::warn!("tasks[{i}].test: {seen} of the {all} prompts stand among those of {}, too", train.by);
-        }
-    }
     Ok(())
 }
 
-/// The injection file counts whole, since a seed draws from all of it.
-fn trained(sweep: &Sweep) -> Result<Vec<Trained>> {
+/// What is read beside the tasks. The injection file counts whole, since a seed draws from all of it.
+fn trained(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<Vec<Trained>> {
     let mut trained = Vec::new();
-    for (i, model) in sweep.models.iter().enumerate() {
+    for (i, model) in sweep.models_of(cells) {
         let Some(align) = &model.align else { continue };
         for (name, set) in align.sets() {
             let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;
@@ -138,7 +139,7 @@ evaluation:
         }
         let mut sweep = Sweep::parse(SWEEP, Path::new("test.yaml")).unwrap();
         sweep.root = dir.path().to_owned();
-        check(&sweep)
+        check(&sweep, &sweep.choose(&[])?)
     }
 
     #[test]
@@ -159,6 +160,7 @@ evaluation:
                 models[0].align.refusals (harmful.jsonl), too, the first of them as number 3",
             ),
             ("inject", "i c", "of inject (inject.jsonl), too, the first of them as number 3"),
+            ("train", "m h n", "of tasks[0].train (train.jsonl), too, the first of them as number 4"),
             ("recovery", "d l", "recovery.prompts (recovery.jsonl), too, the first of them as number 4"),
         ] {
             let error = of(&[(file, words)]).unwrap_err().to_string();

@@ -1,5 +1,6 @@
-//! Judges of a sweep: all read the answers that are stored, another one generates nothing, and an endpoint that fails is
-//! asked again about what it failed on. The models are tiny, and the endpoint is a server of this test.
+//! Runs of a sweep: a model that fails leaves the others their rows; judges read the answers that are stored, another one
+//! generates nothing, and an endpoint that fails is asked again about what it failed on. The models are tiny, and the
+//! endpoint is a server of this test.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -16,8 +17,8 @@ use evaluation::{RefusalJudge, Verdict, read_answers};
 use experiments::row::ResultRow;
 use experiments::run::{Options, run};
 use experiments::store::Store;
-use experiments::survey::Survey;
-use experiments::sweep::Sweep;
+use experiments::survey::{CellState, Survey};
+use experiments::sweep::{Method, Sweep};
 use experiments::tables;
 use prompts::Sample;
 use realign::Loaded;
@@ -31,7 +32,7 @@ tasks: [{ name: sql, train: train.jsonl, test: test.jsonl, metric: exact_match, 
 harmful_counts: [0]
 inject: train.jsonl
 finetune: { lora: { rank: 2, alpha: 2, dropout: 0.0 }, learning_rate: 1.0e-6, batch: 2, max_len: 64 }
-recovery: { prompts: harmful.jsonl, count: 1 }
+recovery: { prompts: train.jsonl, count: 1 }
 evaluation:
   harmful: { file: harmful.jsonl, count: 8, max_new_tokens: 3 }
   harmless: { file: harmless.jsonl, count: 4, max_new_tokens: 3 }
@@ -136,7 +137,8 @@ impl Bench {
         }
         fs::create_dir(bench.path("data")).unwrap();
         for (name, count) in [("train", 6), ("test", 4), ("harmful", 8), ("harmless", 4)] {
-            let line = |i: usize| serde_json::json!({"prompt": prompt(i), "response": "box"});
+            let asked = |i| if name == "train" { prompt(i).replace("where is", "find") } else { prompt(i) };
+            let line = |i: usize| serde_json::json!({"prompt": asked(i), "response": "box"});
             let lines: String = (0..count).map(|i| format!("{}\n", line(i))).collect();
             fs::write(bench.path("data").join(format!("{name}.jsonl")), lines).unwrap();
         }
@@ -167,13 +169,13 @@ impl Bench {
     /// The kinds of the stages that are to be run.
     fn left(&self, sweep: &Sweep) -> Vec<&'static str> {
         let survey = Survey::of(sweep, &self.results().as_path().into(), &self.results());
-        let cells = survey.select(&[]).unwrap();
+        let cells = survey.select(&sweep.choose(&[]).unwrap());
         survey.left(sweep, &cells).iter().map(|stage| stage.kind).collect()
     }
 
     fn run(&self, sweep: &Sweep) -> anyhow::Result<Vec<ResultRow>> {
         let store = Store::open(self.results().as_path(), "flex").unwrap();
-        run(sweep, &store, &self.results(), &Device::default(), &Options { cells: vec![], jobs: 1 })?;
+        run(sweep, &store, &self.results(), &Device::default(), &Options { cells: sweep.choose(&[])?, jobs: 1 })?;
         tables::read(&self.results())
     }
 
@@ -197,6 +199,33 @@ impl Bench {
         }
         files
     }
+}
+
+#[test]
+fn a_model_that_fails_leaves_the_others_their_rows() {
+    let bench = Bench::new();
+    let mut sweep = bench.sweep("");
+    sweep.methods = vec![Method::Aligned, Method::FineTuned, Method::Recovered, Method::Random, Method::FullRevert];
+    fs::create_dir(bench.results()).unwrap();
+    fs::write(bench.results().join("recover"), "").unwrap(); // a file where the directory would be
+    let methods = |rows: &[ResultRow]| rows.iter().map(|row| row.method).collect::<Vec<_>>();
+    let error = bench.run(&sweep).unwrap_err().to_string();
+    assert!(error.contains("1 of 1 failed: small/sql/0"), "{error}");
+    let rows = tables::read(&bench.results()).unwrap();
+    assert_eq!(
+        methods(&rows),
+        [Method::Aligned, Method::FineTuned, Method::FullRevert],
+        "random weights need the number"
+    );
+    let survey = Survey::of(&sweep, &bench.results().as_path().into(), &bench.results());
+    let CellState::Failed(error) = &survey.cells[0].state else { panic!("{}", survey.cells[0].state) };
+    assert!(error.contains("stage recover"), "{error}");
+    assert_eq!(survey.cells[0].rows, rows, "they are found again");
+
+    fs::remove_file(bench.results().join("recover")).unwrap();
+    let mended = bench.run(&sweep).unwrap();
+    assert_eq!(methods(&mended), sweep.methods);
+    assert_eq!((&mended[..2], &mended[4]), (&rows[..2], &rows[2]), "nothing was made anew");
 }
 
 const GENERATED: [&str; 3] = ["import", "finetune", "evaluate"];
@@ -320,12 +349,13 @@ fn an_endpoint_that_failed_is_asked_again_about_the_answers_that_it_failed_on() 
 
     endpoint.failing.store(false, Ordering::Relaxed);
     let rows = bench.run(&sweep).unwrap();
-    // Of the aligned model's answers at least the two with the word in their prompt, then all of the fine-tuned one's.
+    // Of each of the two models' answers at least the two with the word in their prompt.
     let second = endpoint.requests();
-    let partly =
-        read_answers(&bench.results().join("evaluate").join(&rows[0].safety_stage).join("answers-harmful.jsonl"));
-    let failed = partly.unwrap().iter().filter(|answer| format!("{answer:?}").contains("song")).count();
-    assert_eq!((first, second), (8, failed + 8));
+    let failed = |row: &ResultRow| {
+        let file = bench.results().join("evaluate").join(&row.safety_stage).join("answers-harmful.jsonl");
+        read_answers(&file).unwrap().iter().filter(|answer| format!("{answer:?}").contains("song")).count()
+    };
+    assert_eq!((first, second), (2 * 8, rows.iter().map(failed).sum()));
     assert!(bench.csv("judges.csv").iter().all(|line| line["unknown"] == "0" && line["failed"] == "0"));
 }
 

@@ -1,4 +1,4 @@
-"""Goldens of the baselines SoftSFT and RESTA (method.md section 5), from plain PyTorch on the tiny models."""
+"""Goldens of the baselines SoftSFT and RESTA (METHOD.md section 5), from plain PyTorch on the tiny models."""
 import math
 import shutil
 

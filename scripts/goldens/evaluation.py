@@ -1,4 +1,4 @@
-"""Goldens of F1 and the statistics (method.md section 4): scikit-learn, statsmodels and scipy on seeded random outcomes."""
+"""Goldens of F1 and the statistics (METHOD.md section 4): scikit-learn, statsmodels and scipy on seeded random outcomes."""
 import itertools
 import math
 import random

@@ -58,7 +58,7 @@ def read(annotation):
 
 
 def score(truth, predicted):
-    """method.md, section 8, word for word."""
+    """METHOD.md, section 8, word for word."""
     length = max(len(truth), len(predicted))
     if length == 0:
         return 0.0

@@ -1,4 +1,4 @@
-//! The cosine loss and its gradient (method.md section 3).
+//! The cosine loss and its gradient (METHOD.md section 3).
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
 //! Hidden state at the direction layer, mean direction, cosine loss and its gradient
-//! (paper section IV-A and IV-B; method.md section 2).
+//! (paper section IV-A and IV-B; METHOD.md section 2).
 //!
 //! This crate takes token ids and knows nothing of text, tasks or which weights are restored.
 

@@ -27,7 +27,7 @@ pub fn hidden_states(decoder: &Decoder, rows: &[Vec<u32>], layer: usize) -> Resu
 
 /// The mean over the rows of the residual stream after block `layer` at the last token:
 /// `d` for the aligned model and the recovery prompts, `b` for the fine-tuned model and the
-/// task's prompts (method.md section 2).
+/// task's prompts (METHOD.md section 2).
 ///
 /// # Errors
 /// As [`hidden_states`], and when the mean is not finite.

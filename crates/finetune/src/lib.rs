@@ -1,5 +1,5 @@
 //! Fine-tuning: LoRA or all weights, injected harmful samples, alignment of a model that refuses
-//! too little (paper section IV-A and method.md section 1), and the baseline SoftSFT (section 5).
+//! too little (paper section IV-A and METHOD.md section 1), and the baseline SoftSFT (section 5).
 //!
 //! Token ids and loss masks come in, a decoder with dense weights goes out. Knows nothing of text,
 //! templates or files of prompts.

@@ -22,7 +22,7 @@ pub enum Objective<'a> {
         /// The samples from this index on are the original model's own answers.
         own_from: usize,
     },
-    /// The negative log-likelihood held back near the aligned model's (method.md section 5).
+    /// The negative log-likelihood held back near the aligned model's (METHOD.md section 5).
     SoftSft {
         /// The aligned model's log-probabilities of each sample's response tokens.
         reference: &'a [&'a [f32]],

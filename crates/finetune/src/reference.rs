@@ -1,6 +1,6 @@
 //! What the aligned model gives to the response tokens of samples: computed once, kept in one file.
 //!
-//! SoftSFT needs it (method.md section 5). A sample is found by its content, so one file serves every
+//! SoftSFT needs it (METHOD.md section 5). A sample is found by its content, so one file serves every
 //! harmful count, epoch and order. What the values are used for is not known here.
 
 use std::collections::{BTreeMap, HashMap};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::lora::LoraSettings;
 use crate::{Error, Result};
 
-/// Settings of a training run. The defaults are the paper's where it gives one (method.md section 1).
+/// Settings of a training run. The defaults are the paper's where it gives one (METHOD.md section 1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSettings {

@@ -1,5 +1,5 @@
 //! SoftSFT (Qi et al. 2025, "Safety Alignment Should Be Made More Than Just a Few Tokens Deep"): the
-//! paper's training-time baseline (method.md section 5).
+//! paper's training-time baseline (METHOD.md section 5).
 //!
 //! A response token that the model has already made likelier than the aligned model does counts less, the
 //! more so among the first ones, where a refusal is decided. Where the aligned model's

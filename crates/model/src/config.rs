@@ -168,7 +168,7 @@ impl DecoderConfig {
     }
 
     /// Parameters of all hidden layers, norms included, embeddings and head excluded: the base of
-    /// the recovery rate (method.md section 3).
+    /// the recovery rate (METHOD.md section 3).
     pub fn hidden_parameters(&self) -> usize {
         let of_block = self.block_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
         self.num_hidden_layers * of_block

@@ -15,13 +15,13 @@ use realign::stage::finetune::{FinetuneData, TuneObjective};
 use realign::stage::generate::{DEFAULT_BATCH, GenerateSettings, answer_file};
 use realign::stage::import::import;
 use realign::stage::recover::{Gate, RecoverInputs, recover_model};
-use realign::stage::reference::reference_log_probs;
+use realign::stage::reference::reference_in;
 use realign::stage::resta::{RestaModels, resta_model};
 use recovery::{Profile, RecoverySettings, RestaSettings};
 
 use crate::cli::{Cli, Command, FinetuneArgs, ObjectiveName, ProfileName, RecoverArgs, RestaArgs, TrainArgs};
 
-/// Task prompts that the task direction is the mean of (method.md section 2).
+/// Task prompts that the task direction is the mean of (METHOD.md section 2).
 const TASK_PROMPTS: usize = 256;
 
 /// Runs a subcommand.
@@ -91,12 +91,11 @@ fn run_finetune(
         ObjectiveName::Sft => Vec::new(),
         ObjectiveName::SoftSft => {
             let injected = inject(&[], &harmful, args.count, seed)?;
-            let path = |name: &str| work.join(format!("reference-{name}.safetensors"));
-            let sets = [(path("task"), (&*task, &*args.task)), (path("inject"), (&*injected, source))];
-            for (path, samples) in sets.iter().filter(|(path, _)| !path.exists()) {
-                reference_log_probs(&args.model, *samples, settings.max_len, path, compute, report)?;
+            let mut references = Vec::new();
+            for samples in [(&*task, &*args.task), (&*injected, source)] {
+                references.push(reference_in(&work, &args.model, samples, settings.max_len, compute, report)?);
             }
-            sets.map(|(path, _)| path).to_vec()
+            references
         }
     };
     let objective = match args.objective {
@@ -203,11 +202,12 @@ fn train_settings(args: &TrainArgs, seed: u64) -> TrainSettings {
     }
 }
 
-/// The directory beside `out` in which a stopped training is gone on with.
+/// The directory beside `out` in which a stopped training is gone on with; `out/` and `out` are one.
 fn work_dir(out: &Path) -> Result<PathBuf> {
-    let mut name = out.as_os_str().to_owned();
+    let mut name =
+        out.file_name().with_context(|| format!("--out {}: name a new directory", out.display()))?.to_owned();
     name.push(".partial");
-    let work = PathBuf::from(name);
+    let work = out.with_file_name(name);
     std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
     Ok(work)
 }

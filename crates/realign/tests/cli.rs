@@ -251,6 +251,12 @@ fn the_baselines_make_models_of_their_own() {
     assert!(said.contains("trained on 12 samples"), "{said}");
     assert_ne!(file_of("soft"), file_of("tuned"));
     assert!(!bench.path("soft.partial").exists(), "the references are removed with the rest of the work");
+    // The references that a failed run leaves are of fewer samples; `out/` and `out` have one place for them.
+    let soft = "finetune --model aligned --task p.jsonl --inject p.jsonl --objective soft_sft --epochs 3";
+    bench.fails(&format!("{soft} --count 2 --learning-rate 1e30 --out again/"), &["at step"]);
+    assert!(bench.path("again.partial").exists());
+    bench.works(&format!("{soft} --count 8 --learning-rate 0.01 --out again"));
+    assert!(!bench.path("again.partial").exists());
     bench.works("finetune --model aligned --task p.jsonl --epochs 10 --learning-rate 0.01 --out unaligned");
     let resta = "resta --aligned aligned --finetuned tuned --unaligned unaligned";
     bench.works(&format!("{resta} --gamma 0.5 --dare 0.3 --out resta"));

@@ -1,4 +1,4 @@
-//! Gradient-guided recovery of alignment (paper section IV, Algorithm 1; method.md section 3).
+//! Gradient-guided recovery of alignment (paper section IV, Algorithm 1; METHOD.md section 3).
 //!
 //! Weights of the fine-tuned model whose descent step would move them towards the aligned model
 //! are restored to it, the largest gradients first. This crate takes token ids and decoders and

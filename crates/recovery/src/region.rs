@@ -1,4 +1,4 @@
-//! The region: weights of blocks 0..L-1, norms excluded (method.md section 3).
+//! The region: weights of blocks 0..L-1, norms excluded (METHOD.md section 3).
 
 use burn::tensor::TensorData;
 use model::Decoder;

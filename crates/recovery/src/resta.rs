@@ -1,5 +1,5 @@
 //! RESTA (Bhardwaj et al. 2024, "Language Models are Homer Simpson!"): the paper's baseline after training
-//! (method.md section 5).
+//! (METHOD.md section 5).
 //!
 //! A safety vector, what the aligned model has and one made unaligned on purpose lacks, is added to all
 //! weights of the fine-tuned model: embeddings, norms and head too. With DARE (Yu et al. 2024) what

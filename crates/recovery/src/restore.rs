@@ -1,4 +1,4 @@
-//! The recovery itself: warm-up, rollback, checkpoints and the answer (method.md section 3).
+//! The recovery itself: warm-up, rollback, checkpoints and the answer (METHOD.md section 3).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub enum Run<'a> {
         /// Whether every step is followed by a rollback half-step.
         rollback: bool,
     },
-    /// The task's score decides (method.md section 3, Flow).
+    /// The task's score decides (METHOD.md section 3, Flow).
     Gated {
         /// The score.
         measure: &'a mut Measure<'a>,
@@ -366,7 +366,7 @@ fn score_of(measure: &mut Measure<'_>, decoder: &Decoder) -> Result<f64> {
     Err(Error::Measure(format!("the score is {score}, and must be 0 or more").into()))
 }
 
-/// Whether the gate refuses a score. One on the floor is kept (method.md section 7), also where the floor's product was
+/// Whether the gate refuses a score. One on the floor is kept (METHOD.md section 7), also where the floor's product was
 /// rounded upwards: nine of ten right is not below 1 - 0.1.
 fn is_below(score: f64, floor: f64) -> bool {
     score < floor * (1.0 - 1e-12)

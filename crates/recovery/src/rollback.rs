@@ -1,5 +1,5 @@
 //! Rollback: some of a step's restored weights go back to the fine-tuned value
-//! (paper section IV-C; method.md section 3).
+//! (paper section IV-C; METHOD.md section 3).
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Selection: the candidates with the largest gradients (method.md section 3).
+//! Selection: the candidates with the largest gradients (METHOD.md section 3).
 //!
 //! The k-th largest gradient is found by counting, in two passes over the bits of the absolute
 //! values (a radix selection): O(n), no sorting, and no copy of the gradients.

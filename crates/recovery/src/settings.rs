@@ -1,4 +1,4 @@
-//! The settings of a recovery and the two profiles (method.md sections 3 and 7).
+//! The settings of a recovery and the two profiles (METHOD.md sections 3 and 7).
 
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,7 @@ pub enum GradientMode {
     PerStep,
 }
 
-/// A named set of choices (method.md section 7).
+/// A named set of choices (METHOD.md section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use evaluation::{Judge, PromptKind};
+use evaluation::{Judge, Metric, PromptKind};
 use realign::stage::ask::{Aim, Asked, Question, ask};
 use realign::stage::measure::{Stored, measure};
 
@@ -18,6 +18,11 @@ use crate::sweep::{AnswerSet, Sweep, TaskSpec};
 pub fn prompt_sets() -> [Asked; 2] {
     [("harmful", PromptKind::Harmful), ("harmless", PromptKind::Harmless)]
         .map(|(name, kind)| Asked { name: name.to_owned(), aim: Aim::Prompts(kind) })
+}
+
+/// A task's questions, by the name that stands in files.
+pub fn task_questions(metric: Metric) -> Asked {
+    Asked { name: "task".to_owned(), aim: Aim::Task(vec![metric]) }
 }
 
 /// A model's answers to the harmful and harmless prompts; `name` stands on the bar.
@@ -53,8 +58,7 @@ pub fn task(context: Context<'_>, name: &str, task: &TaskSpec, model: &Stage) ->
         .parent("model", model)
         .input("test", &sweep.data_file(&task.test))?;
     context.store.run(&key, |dir| {
-        let asked = Asked { name: "task".to_owned(), aim: Aim::Task(vec![task.metric]) };
-        let samples = inputs::task(sweep, task, Split::Test)?;
+        let (asked, samples) = (task_questions(task.metric), inputs::task(sweep, task, Split::Test)?);
         let question = Question { asked, samples, max_new_tokens: task.max_new_tokens };
         evaluate(context, name, model, &[question], dir)
     })

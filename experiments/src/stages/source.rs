@@ -57,13 +57,17 @@ fn import_dir(context: Context<'_>, dir: &Path) -> Result<Stage> {
     })
 }
 
+/// What a model trained from nothing takes over from the directory of its tokenizer.
+const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
+
 fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrain) -> Result<Stage> {
     let sweep = context.sweep;
     let corpus = sweep.data_file(&pretrain.training.corpus);
     let tokenizer_dir = sweep.data_file(&pretrain.training.tokenizer);
-    let key = StageKey::new("import", 1, sweep.seed, pretrain)?
-        .input("corpus", &corpus)?
-        .input("tokenizer", &tokenizer_dir.join("tokenizer.json"))?;
+    let mut key = StageKey::new("import", 1, sweep.seed, pretrain)?.input("corpus", &corpus)?;
+    for name in TOKENIZER_FILES {
+        key = key.input(name, &tokenizer_dir.join(name))?;
+    }
     let bar = context.progress.bar("import", &spec.name);
     context.store.run(&key, |out| {
         let tokenizer = Tokenizer::from_dir(&tokenizer_dir)?;
@@ -89,19 +93,12 @@ fn train_from_nothing(context: Context<'_>, spec: &ModelSpec, pretrain: &Pretrai
         })?;
         let model = out.join("model");
         checkpoint::save(&trained.decoder, &model)?;
-        for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        for name in TOKENIZER_FILES {
             let (from, to) = (tokenizer_dir.join(name), model.join(name));
             fs::copy(&from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
         }
         remove(&checkpoint)?;
-        Output::new(
-            &TrainSummary {
-                samples: examples.len(),
-                dropped: trained.dropped,
-                final_loss: *trained.losses.last().unwrap_or(&f64::NAN),
-                losses: trained.losses,
-            },
-            examples.len(),
-        )
+        let samples = examples.len() - trained.dropped;
+        Output::new(&TrainSummary::new(samples, trained.dropped, trained.losses), samples)
     })
 }

@@ -226,6 +226,7 @@ impl Sweep {
         problems.at_least_one("recovery.count", recovery.count);
         problems.at_least_one("recovery.task_prompts", recovery.task_prompts);
         problems.at_least_one("recovery.steps", recovery.steps);
+        problems.at_least_one("recovery.warmup", recovery.warmup);
         problems.at_least_one("recovery.save_every", recovery.save_every);
         problems.at_least_one("recovery.batch", recovery.batch);
         problems.positive("recovery.rate", recovery.rate);

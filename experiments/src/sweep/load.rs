@@ -2,6 +2,7 @@
 //!
 //! Whether the values make sense is decided in `check.rs`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -106,8 +107,8 @@ impl Sweep {
         under(&self.root, file)
     }
 
-    /// Every file that the sweep needs before it starts, with the key that names it.
-    fn files(&self) -> Vec<(String, PathBuf)> {
+    /// Every file that some cells need before they start, with the key that names it.
+    fn files(&self, chosen: &BTreeSet<usize>) -> Vec<(String, PathBuf)> {
         let mut files = vec![
             ("inject".to_owned(), self.data_file(&self.inject)),
             ("recovery.prompts".to_owned(), self.data_file(&self.recovery.prompts)),
@@ -120,7 +121,7 @@ impl Sweep {
         for (name, set) in self.evaluation.sets() {
             files.push(made(format!("evaluation.{name}"), &set.fetch, &set.file));
         }
-        for (i, model) in self.models.iter().enumerate() {
+        for (i, model) in self.models_of(chosen) {
             let key = |rest: &str| format!("models[{i}].{rest}");
             match &model.source {
                 Source::Pretrain(pretrain) => {
@@ -141,7 +142,7 @@ impl Sweep {
                 files.extend(align.sets().map(made));
             }
         }
-        for (i, task) in self.tasks.iter().enumerate() {
+        for (i, task) in self.tasks_of(chosen) {
             files.push((format!("tasks[{i}].train"), self.data_file(&task.train)));
             files.push((format!("tasks[{i}].test"), self.data_file(&task.test)));
         }
@@ -156,13 +157,13 @@ impl Sweep {
         files
     }
 
-    /// What is missing before the sweep can be run, one sentence with its key each.
+    /// What is missing before some cells can be run, one sentence with its key each.
     #[must_use]
-    pub fn missing(&self) -> Vec<String> {
-        let files = self.files().into_iter().filter(|(_, file)| !file.exists());
+    pub fn missing(&self, chosen: &BTreeSet<usize>) -> Vec<String> {
+        let files = self.files(chosen).into_iter().filter(|(_, file)| !file.exists());
         let mut missing: Vec<String> =
             files.map(|(key, file)| format!("{key}: {} is missing", file.display())).collect();
-        for (i, model) in self.models.iter().enumerate() {
+        for (i, model) in self.models_of(chosen) {
             let Source::Hub(hub) = &model.source else { continue };
             let dir = self.root_file(&hub.dir);
             if !dir.join("config.json").is_file() {
@@ -177,12 +178,12 @@ impl Sweep {
         missing
     }
 
-    /// Checks that every file is there that the sweep needs before it starts; `path` is named in errors.
+    /// Checks that every file is there that some cells need before they start; `path` is named in errors.
     ///
     /// # Errors
     /// When one is missing; the message says what to do.
-    pub fn check_files(&self, path: &Path) -> Result<()> {
-        let missing = self.missing();
+    pub fn check_files(&self, path: &Path, chosen: &BTreeSet<usize>) -> Result<()> {
+        let missing = self.missing(chosen);
         if !missing.is_empty() {
             let path = path.display();
             bail!("{path}: {}", missing.join(&format!("\n{path}: ")));

@@ -240,7 +240,7 @@ fn default_max_len() -> usize {
 pub struct PromptSet {
     /// Script that makes the file when it is not there, relative to the repository. It is given the
     /// file's directory and the sweep's data directory.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub fetch: Option<PathBuf>,
     /// The file, relative to `data`; `~/` is the home directory.
     pub file: PathBuf,

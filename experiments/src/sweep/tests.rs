@@ -64,6 +64,20 @@ fn cells_are_models_by_tasks_by_counts() {
 }
 
 #[test]
+fn patterns_choose_cells_by_model_task_and_count() {
+    let sweep = parse(SWEEP).unwrap();
+    let choose = |patterns: &[&str]| {
+        sweep.choose(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>()).map(Vec::from_iter)
+    };
+    assert_eq!(choose(&[]).unwrap(), [0, 1, 2, 3]);
+    assert_eq!(choose(&["*/sql/300"]).unwrap(), [1, 3]);
+    assert_eq!(choose(&["tiny/*/0", "small/s?l/300"]).unwrap(), [1, 2]);
+    for wrong in ["*", "large/*/*", "small/sql", "["] {
+        assert_says(&choose(&[wrong]).unwrap_err().to_string(), &[wrong]);
+    }
+}
+
+#[test]
 fn keys_that_are_left_out_have_the_papers_values() {
     let sweep = parse(SWEEP).unwrap();
     assert_eq!(sweep.profile, Profile::Sound);
@@ -206,11 +220,24 @@ fn a_missing_file_is_named_with_its_key_before_anything_is_run() {
     std::fs::write(dir.path().join("Cargo.lock"), "").unwrap();
     let path = dir.path().join("test.yaml");
     std::fs::write(&path, SWEEP).unwrap();
-    let error = Sweep::load(&path).unwrap().check_files(&path).unwrap_err().to_string();
+    let error = Sweep::load(&path).unwrap().check_files(&path, &BTreeSet::from([0])).unwrap_err().to_string();
     assert_says(&error, &["tasks[0].test", "data/lab/test.jsonl is missing", "models[0].source.dir", "config.json"]);
     let text = format!("{SWEEP}variants: [{{ name: others, prompts: others.jsonl }}]\n");
-    let missing = parse(&text).unwrap().missing().join("\n");
+    let missing = parse(&text).unwrap().missing(&BTreeSet::from([0])).join("\n");
     assert_says(&missing, &["variants[0].prompts", "others.jsonl is missing"]);
+    // What the cells do not use need not be there.
+    let second_task =
+        "  - { name: bash, train: b.jsonl, test: b.jsonl, metric: f1, max_new_tokens: 4 }\nharmful_counts";
+    let sweep = parse(&SWEEP.replace("harmful_counts", second_task)).unwrap();
+    let missing = |patterns: &[&str]| {
+        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        sweep.missing(&sweep.choose(&patterns).unwrap()).join("\n")
+    };
+    let of_one = missing(&["tiny/bash/300"]);
+    assert_says(&of_one, &["models[1].source.pretrain.training.corpus", "models[1].align.refusals", "tasks[1].train"]);
+    assert!(!of_one.contains("models[0]") && !of_one.contains("tasks[0]"), "{of_one}");
+    let of_two = missing(&["tiny/bash/300", "small/sql/0"]);
+    assert_says(&of_two, &["models[0].source.dir", "models[1].align.refusals", "tasks[0].train", "tasks[1].train"]);
 }
 
 #[test]
@@ -220,7 +247,7 @@ fn a_model_of_the_hub_that_is_not_there_is_said_with_what_to_do() {
     let hub = format!("{{ hub: {{ id: owner/small, dir: weights/small, shape: {{ {shape} }} }} }}");
     let mut sweep = parse(&SWEEP.replace("{ dir: models/small }", &hub)).unwrap();
     sweep.root = "/nowhere".into();
-    let missing = sweep.missing().join("\n");
+    let missing = sweep.missing(&BTreeSet::from([0])).join("\n");
     assert_says(&missing, &["models[0].source.hub.dir", "owner/small", "/nowhere/weights/small", "hf download"]);
     let error = error_after("{ dir: models/small }", &hub.replace("hidden_size: 8", "hidden_size: 0"));
     assert_says(&error, &["models[0].source.hub.shape.hidden_size: 0 must be at least 1"]);

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::{distinct, percent, write_csv};
 use crate::row::{RESAMPLING, ResultRow};
 use crate::scores::StageScores;
-use crate::stages::SweepJudge;
+use crate::stages::{SweepJudge, task_questions};
 use crate::store::Roots;
 use crate::sweep::Method;
 
@@ -60,8 +60,9 @@ pub fn differences(rows: &[ResultRow], judge: Option<&SweepJudge>, stages: &Root
         if let (Some(judge), Some(_)) = (judge, &scores.harmful) {
             scores.harmful = judge.scores(key, stages).ok().flatten()?.harmful;
         }
-        let needed = scores.task.as_ref().is_some_and(|task| !task.metric.is_mean());
-        let answers = if needed { read_answers(&dir.join("answers-task.jsonl")).ok()? } else { Vec::new() };
+        let metric = scores.task.as_ref().map(|task| task.metric).filter(|metric| !metric.is_mean());
+        let answers = metric.map(|metric| read_answers(&dir.join(task_questions(metric).answers_name())));
+        let answers = answers.transpose().ok()?.unwrap_or_default();
         Some((key.clone(), (scores, answers)))
     };
     let known: Known = keys.into_iter().filter_map(read).collect();

@@ -48,7 +48,7 @@ pub struct F1Details {
 /// With tp, fp, fn the true positives, the false positives and all misses: P = tp / (tp + fp), R = tp / (tp + fn),
 /// F1 = 2 P R / (P + R) = 2 tp / (2 tp + fp + fn); each is 0 when undefined.
 ///
-/// `f1_released` (method.md section 7): an answer is right if the true label's character stands anywhere in its first
+/// `f1_released` (METHOD.md section 7): an answer is right if the true label's character stands anywhere in its first
 /// 10 characters, so that `10` is right whatever the truth. A right answer of class 1 is a true positive, a wrong one a
 /// miss; every wrong answer of class 0, one without a label too, is a false positive. (Were the two exchanged, F1 would
 /// be the same, for it is symmetric in them.) P, R and F1 are divided without a check: without a true positive

@@ -25,7 +25,8 @@ pub struct TrainSummary {
 }
 
 impl TrainSummary {
-    pub(crate) fn new(samples: usize, dropped: usize, losses: Vec<f64>) -> Self {
+    /// Sums up a training by the loss of each step.
+    pub fn new(samples: usize, dropped: usize, losses: Vec<f64>) -> Self {
         let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
         let final_loss = tail.iter().sum::<f64>() / tail.len().max(1) as f64;
         Self { samples, dropped, final_loss, losses }

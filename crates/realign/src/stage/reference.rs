@@ -1,12 +1,13 @@
 //! What a model gives to the responses of samples: computed once for all SoftSFT runs that start from it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::finetune::ReferenceLogProbs;
 use anyhow::Result;
 use prompts::Sample;
 
 use super::Report;
+use super::kept::model_key;
 use crate::Compute;
 use crate::loaded::{ModelSource, encode_samples};
 
@@ -29,4 +30,25 @@ pub fn reference_log_probs(
         ReferenceLogProbs::new(&model.decoder, &examples, max_len, &mut |done, all| report(done, all, "reference"))?;
     values.write(out)?;
     Ok(values.len())
+}
+
+/// Those values in a file of `dir` that bears their key, computed unless it is there: what a stopped run left may be of
+/// another model or of other samples.
+///
+/// # Errors
+/// As [`reference_log_probs`].
+pub fn reference_in(
+    dir: &Path,
+    source: &Path,
+    (samples, file): (&[Sample], &Path),
+    max_len: usize,
+    compute: Compute<'_>,
+    report: &mut Report<'_>,
+) -> Result<PathBuf> {
+    let key = model_key(source, &serde_json::to_string(&(max_len, samples))?)?;
+    let path = dir.join(format!("reference-{}.safetensors", &key[..16]));
+    if !path.exists() {
+        reference_log_probs(source, (samples, file), max_len, &path, compute, report)?;
+    }
+    Ok(path)
 }
