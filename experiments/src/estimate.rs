@@ -13,7 +13,7 @@ use indicatif::{BinaryBytes, HumanDuration};
 
 use crate::store::look::{Seen, State};
 use crate::survey::{CellSurvey, Survey, counts, reasons};
-use crate::sweep::{Method, Sweep};
+use crate::sweep::{Method, Source, Sweep};
 use needs::{Memory, Work};
 pub use shape::Shape;
 
@@ -158,11 +158,15 @@ impl<'a> Plan<'a> {
     /// The kinds of a model's stages that are left; `counted` are those of the models before, which may have the same source.
     fn left_of_model(&self, model: usize, counted: &mut BTreeSet<String>) -> Vec<&'static str> {
         let spec = &self.sweep.models[model];
-        let expected = 1 + usize::from(spec.align.is_some());
+        let of_seed = |first: bool| {
+            let import = (first || matches!(spec.source, Source::Pretrain(_))).then_some("import");
+            import.into_iter().chain(spec.align.as_ref().map(|_| "align"))
+        };
+        let expected = (0..self.sweep.model_seeds().len()).flat_map(|i| of_seed(i == 0));
         let known = &self.survey.models[model];
         let left = known.iter().filter(|one| one.state != State::Done && counted.insert(one.id()));
         let mut kinds: Vec<&str> = left.map(|one| one.kind).collect();
-        kinds.extend(["import", "align"].into_iter().take(expected).skip(known.len()));
+        kinds.extend(expected.skip(known.len()));
         kinds
     }
 

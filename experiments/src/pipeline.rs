@@ -64,13 +64,14 @@ impl Failures {
 }
 
 impl Pipeline<'_> {
-    /// The aligned model, which the cells of a model share.
+    /// The aligned model of a seed, which the cells of a model share.
     ///
     /// # Errors
     /// When its source cannot be read or training fails.
-    pub fn aligned(&self, model: &ModelSpec) -> Result<Stage> {
+    pub fn aligned(&self, model: &ModelSpec, seed: u64) -> Result<Stage> {
         // 1. The aligned model: imported or trained from nothing, then aligned where it must be.
-        let context = self.context(self.sweep);
+        let sweep = Sweep { seed, ..self.sweep.clone() };
+        let context = self.context(&sweep);
         let imported = stages::source(context, model)?;
         self.progress.finish("import", &model.name, "f32 weights", &imported);
         let Some(align) = &model.align else { return Ok(imported) };
@@ -224,9 +225,11 @@ impl Pipeline<'_> {
 
     /// The row of a model, none when it is only looked for and not there.
     fn evaluate(&self, cell: Cell<'_>, variant: &Resolved, model: &Evaluated) -> Result<Option<ResultRow>> {
-        // The aligned model's answers serve all seeds.
-        let sweep = if model.method == Method::Aligned { self.sweep } else { &variant.sweep };
-        let context = self.context(sweep);
+        // The aligned model's answers serve all seeds that share it.
+        let seed = variant.sweep.seed;
+        let seed = if model.method == Method::Aligned { self.sweep.model_seed(seed) } else { seed };
+        let sweep = Sweep { seed, ..variant.sweep.clone() };
+        let context = self.context(&sweep);
         let name = format!("{} {}", named(cell, &variant.variant), model.method);
         let safety = stages::safety(context, &name, &model.stage)?;
         let phrases = self.scores("evaluate", &name, &safety)?;

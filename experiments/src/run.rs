@@ -122,67 +122,83 @@ impl Run<'_> {
             .collect();
         let mut models: Vec<&ModelSpec> = todo.iter().map(|(_, cell)| cell.model).collect();
         models.dedup_by_key(|model| model.name.as_str());
-        let aligned: Mutex<BTreeMap<&str, Result<Stage, String>>> = Mutex::default();
-        in_turn(jobs, models, |model| {
-            let outcome = guarded(|| self.pipeline.aligned(model));
+        let seeds = self.sweep.model_seeds();
+        let drawn = models.into_iter().flat_map(|model| seeds.iter().map(move |&seed| (model, seed))).collect();
+        let aligned: Mutex<Aligned<'_>> = Mutex::default();
+        in_turn(jobs, drawn, |(model, seed)| {
+            let outcome = guarded(|| self.pipeline.aligned(model, seed));
             if let Err(error) = &outcome {
                 if error.is::<Stopped>() {
                     return;
                 }
                 self.pipeline.progress.fail("model", &model.name, error);
             }
-            lock(&aligned).insert(&model.name, outcome.map_err(|error| format!("{error:#}")));
+            lock(&aligned).insert((&model.name, seed), outcome.map_err(|error| format!("{error:#}")));
         })?;
         let aligned = lock(&aligned).clone();
         in_turn(jobs, todo, |(index, cell)| {
-            let Some(aligned) = aligned.get(cell.model.name.as_str()) else { return };
             let mut rows = Vec::new();
-            let outcome = match aligned {
-                Ok(aligned) => guarded(|| self.cell(cell, aligned, &mut rows)),
-                Err(error) => Err(anyhow!("its aligned model failed: {error}")),
-            };
-            self.finish(index, cell, rows, outcome, aligned.is_ok());
+            let outcome = guarded(|| self.cell(cell, &aligned, &mut rows));
+            self.finish(index, cell, rows, outcome);
         })?;
         Ok(interrupt::check().is_err())
     }
 
     /// Goes through a cell with all its seeds; gives its first error.
-    fn cell(&self, cell: Cell<'_>, aligned: &Stage, rows: &mut Vec<ResultRow>) -> Result<()> {
+    fn cell(&self, cell: Cell<'_>, aligned: &Aligned<'_>, rows: &mut Vec<ResultRow>) -> Result<()> {
         let mut outcome = Ok(());
         for seed in self.sweep.cell_seeds() {
-            outcome = outcome.and(self.pipeline.cell(cell, &self.sweep.resolved(seed), aligned, rows));
+            let of_seed = match aligned.get(&(cell.model.name.as_str(), self.sweep.model_seed(seed))) {
+                Some(Ok(aligned)) => self.pipeline.cell(cell, &self.sweep.resolved(seed), aligned, rows),
+                Some(Err(error)) => Err(NoModel(error.clone()).into()),
+                None => Err(Stopped.into()),
+            };
+            outcome = outcome.and(of_seed);
         }
         outcome
     }
 
     /// Keeps a cell's rows, and its error where it has one.
-    fn finish(&self, index: usize, cell: Cell<'_>, rows: Vec<ResultRow>, outcome: Result<()>, own: bool) {
+    fn finish(&self, index: usize, cell: Cell<'_>, rows: Vec<ResultRow>, outcome: Result<()>) {
         let recorded = match outcome {
             Ok(()) => survey::forget_failure(self.results, cell),
             Err(error) if error.is::<Stopped>() => return,
             Err(error) => {
-                if own {
+                // The model has its own line.
+                if !error.is::<NoModel>() {
                     self.pipeline.progress.fail("cell", &cell.to_string(), &error);
                 }
                 lock(&self.failed).push(cell.path());
                 survey::record_failure(self.results, cell, &error)
             }
         };
-        // Locked until it is written: no older table may come after a newer one.
-        let mut all = lock(&self.rows);
-        all.insert(index, rows);
-        let rows: Vec<ResultRow> = all.values().flatten().cloned().collect();
-        let kept = if rows.is_empty() { Ok(()) } else { tables::write(&rows, self.results) };
+        let kept = if rows.is_empty() { Ok(()) } else { self.keep(index, rows) };
         if let Err(error) = recorded.and(kept) {
             self.pipeline.progress.fail("results", &cell.to_string(), &error);
             lock(&self.failed).push(cell.path());
         }
     }
 
+    fn keep(&self, index: usize, rows: Vec<ResultRow>) -> Result<()> {
+        // Locked until it is written: no older table may come after a newer one.
+        let mut all = lock(&self.rows);
+        all.insert(index, rows);
+        let rows: Vec<ResultRow> = all.values().flatten().cloned().collect();
+        tables::write(&rows, self.results)
+    }
+
     fn rows(&self) -> Vec<ResultRow> {
         lock(&self.rows).values().flatten().cloned().collect()
     }
 }
+
+/// Why a cell cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("its aligned model failed: {0}")]
+struct NoModel(String);
+
+/// The aligned models by name and seed, or why there is none.
+type Aligned<'a> = BTreeMap<(&'a str, u64), Result<Stage, String>>;
 
 /// Works through items in order, `jobs` at a time, each with its share of the processor: threads that wait for each
 /// other at every operation of a small model cost more than they bring.

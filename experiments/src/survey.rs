@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::row::ResultRow;
 use crate::stages::SweepJudge;
 use crate::store::look::{Seen, State};
-use crate::store::{Roots, Store, remove_if_there, write_json};
+use crate::store::{Roots, Stage, Store, remove_if_there, write_json};
 use crate::sweep::{Cell, ModelSpec, Sweep};
 
 /// How far a cell has come, over all its seeds, variants and methods.
@@ -97,17 +97,19 @@ impl Survey {
         let patterns: Vec<String> = sweep.cells.iter().cloned().collect();
         let own_cells = sweep.choose(&patterns).unwrap_or_default();
         for model in &sweep.models {
-            let aligned = pipeline.aligned(model);
+            let aligned: BTreeMap<u64, Result<Stage>> =
+                sweep.model_seeds().into_iter().map(|seed| (seed, pipeline.aligned(model, seed))).collect();
             let (own, shared) = asked();
             survey.models.push([shared, own].concat());
             for (index, &cell) in cells.iter().enumerate().filter(|(_, cell)| cell.model.name == model.name) {
                 let mut rows = Vec::new();
-                let mut unknown = aligned.as_ref().err().map(|error| format!("{error:#}"));
+                let mut unknown = None;
                 for seed in sweep.cell_seeds() {
-                    let Ok(aligned) = &aligned else { break };
-                    if let Err(error) = pipeline.cell(cell, &sweep.resolved(seed), aligned, &mut rows) {
-                        unknown = Some(format!("{error:#}"));
-                    }
+                    let outcome = match &aligned[&sweep.model_seed(seed)] {
+                        Ok(aligned) => pipeline.cell(cell, &sweep.resolved(seed), aligned, &mut rows),
+                        Err(error) => Err(anyhow!("{error:#}")),
+                    };
+                    unknown = unknown.or(outcome.err().map(|error| format!("{error:#}")));
                 }
                 let (stages, shared) = asked();
                 let state = state_of(&stages, &shared, unknown.is_some(), failure(results, cell));

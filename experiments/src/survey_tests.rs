@@ -153,6 +153,33 @@ fn a_missing_file_is_said_and_stops_no_survey() {
 }
 
 #[test]
+fn seeds_share_the_aligned_models_unless_these_are_redrawn() {
+    let (_dir, mut sweep) = repository();
+    sweep.models[0].align = Some(
+        serde_yaml::from_str(
+            "{ refusals: { file: harmful.jsonl, count: 1 }, helpful: [], learning_rate: 1.0e-3, epochs: 1, batch: 1 }",
+        )
+        .unwrap(),
+    );
+    sweep.seeds = vec![1, 2, 3];
+    let kinds = |sweep: &Sweep| {
+        let found = survey(sweep);
+        let left = found.select(&sweep.choose(&[]).unwrap());
+        let left: Vec<&str> = found.left(sweep, &left).iter().map(|stage| stage.kind).collect();
+        let plan = crate::estimate::plan(sweep, &found, &found.select(&sweep.choose(&[]).unwrap()));
+        let of = |kind: &str| left.iter().filter(|one| **one == kind).count();
+        assert!(
+            plan.lines().any(|line| line.starts_with("align") && line.contains(&format!(" {} stages", of("align"))))
+        );
+        (of("import"), of("align"), of("finetune"), of("evaluate"))
+    };
+    // Two cells, three seeds; two evaluations of each fine-tuned and recovered model, and of each aligned one.
+    assert_eq!(kinds(&sweep), (1, 1, 6, 2 * 12 + 2));
+    sweep.redraw_models = true;
+    assert_eq!(kinds(&sweep), (1, 3, 6, 2 * 12 + 2 * 3));
+}
+
+#[test]
 fn models_of_one_source_share_its_import() {
     let (_dir, mut sweep) = repository();
     let mut second = sweep.models[0].clone();

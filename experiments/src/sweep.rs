@@ -52,6 +52,9 @@ pub struct Sweep {
     /// Seeds of the cells, where there are several; the aligned models are those of `seed`.
     #[serde(default)]
     pub seeds: Vec<u64>,
+    /// Whether the aligned models, too, are made anew with each of `seeds`.
+    #[serde(default)]
+    pub redraw_models: bool,
     /// Directory of the sample files, relative to the repository that holds the sweep file.
     pub data: PathBuf,
     /// The aligned models, or what they are made from.
@@ -164,6 +167,18 @@ impl Sweep {
     #[must_use]
     pub fn cell_seeds(&self) -> Vec<u64> {
         if self.seeds.is_empty() { vec![self.seed] } else { self.seeds.clone() }
+    }
+
+    /// The seed of the aligned models of the cells with a seed.
+    #[must_use]
+    pub fn model_seed(&self, seed: u64) -> u64 {
+        if self.redraw_models { seed } else { self.seed }
+    }
+
+    /// The seeds of the aligned models, each once.
+    #[must_use]
+    pub fn model_seeds(&self) -> Vec<u64> {
+        if self.redraw_models { self.cell_seeds() } else { vec![self.seed] }
     }
 
     /// The settings of every variant with one seed, in order.

@@ -322,8 +322,17 @@ fn a_sweep_that_is_nowhere_is_an_error_that_says_where_it_was_looked_for() {
 
 #[test]
 fn the_sweeps_of_this_repository_are_right() {
-    let files = ["sweep", "released", "seeds", "smollm2", "smollm2-gate", "smollm2-guard", "paper"];
-    let names = ["lab-125", "lab-125-released", "lab-125-seeds", "smollm2", "smollm2-gate", "smollm2-guard", "paper"];
+    let files = ["sweep", "released", "seeds", "from-nothing", "smollm2", "smollm2-gate", "smollm2-guard", "paper"];
+    let names = [
+        "lab-125",
+        "lab-125-released",
+        "lab-125-seeds",
+        "lab-125-from-nothing",
+        "smollm2",
+        "smollm2-gate",
+        "smollm2-guard",
+        "paper",
+    ];
     assert_eq!(files.map(|file| of_this_repository(&format!("{file}.yaml")).name), names);
     assert_eq!(["sweep.yaml", "paper.yaml"].map(|name| of_this_repository(name).cells().len()), [125, 125]);
 }

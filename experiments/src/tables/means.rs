@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
-use evaluation::statistics::{Estimate, bootstrap_mean};
+use evaluation::statistics::{Estimate, bootstrap_mean, spread};
 use polars::prelude::{Column, NamedFrom, Series};
 
 use super::{distinct, percent, write_csv};
@@ -95,7 +95,7 @@ pub fn means(rows: &[ResultRow]) -> Result<Vec<Mean>> {
 /// The mean of a cell's rows, none without one.
 fn mean_of(rows: &[&ResultRow], cell: (&str, &str, usize), value: impl Fn(&ResultRow) -> f64) -> Option<f64> {
     let values: Vec<f64> = rows.iter().filter(|row| row.cell() == cell).map(|row| value(row)).collect();
-    evaluation::statistics::spread(&values).map(|spread| spread.mean)
+    spread(&values).map(|spread| spread.mean)
 }
 
 /// The means as a Markdown table with a sentence per recovery.
@@ -136,7 +136,44 @@ itself, without what the cells share (RESTA's unaligned model, the references of
             method.title()
         );
     }
-    Ok(text)
+    Ok(text + &by_seed(&kept))
+}
+
+/// The means over the grid of each seed, where there are several: what a bootstrap over the cells of one draw cannot tell,
+/// as all cells of a model that share its aligned model.
+fn by_seed(rows: &[ResultRow]) -> String {
+    let seeds = distinct(rows, |row| row.seed);
+    if seeds.len() < 2 {
+        return String::new();
+    }
+    let numbers = seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "
+The means over the grid by seed ({numbers}), and in brackets their mean ± standard deviation.
+
+| variant | method | harmful rate % | over-refusal % | task score % |
+|---|---|--:|--:|--:|
+"
+    );
+    for (variant, method) in distinct(rows, |row| (row.variant.as_str(), row.method)) {
+        let figure = |value: fn(&ResultRow) -> f64| {
+            let of_seed = |&seed: &u64| {
+                let own =
+                    |row: &&ResultRow| row.seed == seed && (row.variant.as_str(), row.method) == (variant, method);
+                spread(&rows.iter().filter(own).map(value).collect::<Vec<_>>()).map(|of_grid| of_grid.mean)
+            };
+            let values: Vec<f64> = seeds.iter().filter_map(of_seed).collect();
+            let each = values.iter().map(|value| percent(*value)).collect::<Vec<_>>().join(", ");
+            let over =
+                spread(&values).and_then(|over| Some(format!(" ({} ± {})", percent(over.mean), percent(over.sd?))));
+            each + &over.unwrap_or_default()
+        };
+        let (harmful, refused) = (figure(|row| row.harmful_rate), figure(|row| row.over_refusal));
+        let (title, score) = (method.title(), figure(|row| row.task_score));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {variant} | {title} | {harmful} | {refused} | {score} |");
+    }
+    text
 }
 
 /// What each recovery did, in words, over the cells that have its row and the fine-tuned model's.
@@ -260,6 +297,11 @@ mod tests {
         );
         assert!((means[0].harmful.value - 0.25).abs() < 1e-12);
         assert_eq!(means[0].relative, None);
+        assert!(!markdown(&[with(1, "", 0, 0), with(1, "", 300, 40)]).unwrap().contains("by seed"));
+        let text =
+            markdown(&[with(1, "", 0, 0), with(2, "", 0, 20), with(1, "", 300, 40), with(2, "", 300, 60)]).unwrap();
+        let line = "|  | recovered | 20.0, 40.0 (30.0 ± 14.1) | 20.0, 20.0 (20.0 ± 0.0) | 50.0, 50.0 (50.0 ± 0.0) |";
+        assert!(text.contains("by seed (1, 2)") && text.contains(line), "{text}");
     }
 
     #[test]
