@@ -8,6 +8,7 @@ mod needs;
 mod shape;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat_n;
 
 use indicatif::{BinaryBytes, HumanDuration};
 
@@ -133,7 +134,7 @@ impl<'a> Plan<'a> {
                 Method::SoftSft => {
                     // The task's reference, which its counts share, and that of the harmful samples.
                     let references = usize::from(first) + usize::from(first_that_injects == Some(of_model));
-                    kinds.extend(std::iter::repeat_n("reference", references).chain(["softsft"]));
+                    kinds.extend(repeat_n("reference", references).chain(["softsft"]));
                 }
                 Method::Resta => {
                     let shared = ["unaligned", "evaluate"].into_iter().filter(|_| first_of_model);
@@ -158,11 +159,11 @@ impl<'a> Plan<'a> {
     /// The kinds of a model's stages that are left; `counted` are those of the models before, which may have the same source.
     fn left_of_model(&self, model: usize, counted: &mut BTreeSet<String>) -> Vec<&'static str> {
         let spec = &self.sweep.models[model];
-        let of_seed = |first: bool| {
-            let import = (first || matches!(spec.source, Source::Pretrain(_))).then_some("import");
-            import.into_iter().chain(spec.align.as_ref().map(|_| "align"))
-        };
-        let expected = (0..self.sweep.model_seeds().len()).flat_map(|i| of_seed(i == 0));
+        let seeds = self.sweep.model_seeds().len();
+        // Only what is trained from nothing is another model with another seed before it is aligned.
+        let imports = if matches!(spec.source, Source::Pretrain(_)) { seeds } else { 1 };
+        let aligns = if spec.align.is_some() { seeds } else { 0 };
+        let expected = repeat_n("import", imports).chain(repeat_n("align", aligns));
         let known = &self.survey.models[model];
         let left = known.iter().filter(|one| one.state != State::Done && counted.insert(one.id()));
         let mut kinds: Vec<&str> = left.map(|one| one.kind).collect();

@@ -8,12 +8,12 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -59,10 +59,22 @@ pub fn check() -> Result<(), Stopped> {
     if ASKED.get().is_some() { Err(Stopped) } else { Ok(()) }
 }
 
-/// Whether what was caught from an unwinding thread is a stop rather than a panic.
-#[must_use]
-pub fn is_stop(caught: &(dyn Any + Send)) -> bool {
-    caught.is::<Stopped>()
+/// Does work that may panic: a panic is an error of this work alone.
+///
+/// # Errors
+/// That of the work, its panic, or [`Stopped`] where it [left](leave_after_checkpoint).
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome,
+        Err(caught) if caught.is::<Stopped>() => Err(Stopped.into()),
+        Err(caught) => Err(anyhow!("panicked: {}", words(caught.as_ref()))),
+    }
+}
+
+/// What a panic says.
+fn words(caught: &(dyn Any + Send)) -> &str {
+    let text = caught.downcast_ref::<&str>().copied();
+    text.or_else(|| caught.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason was given")
 }
 
 /// Tells this thread that it works in a stage's directory, until the value is dropped.
@@ -108,6 +120,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_its_own_work() {
+        let error = guarded(|| -> Result<()> { panic!("no {}", "space") }).unwrap_err();
+        assert_eq!(error.to_string(), "panicked: no space");
+        let stopped = guarded(|| -> Result<()> { resume_unwind(Box::new(Stopped)) }).unwrap_err();
+        assert!(stopped.is::<Stopped>());
+    }
 
     #[test]
     fn a_checkpoint_written_since_is_told_from_an_older_one_and_from_other_files() {

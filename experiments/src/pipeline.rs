@@ -20,7 +20,7 @@ use crate::sweep::{Cell, Method, ModelSpec, Resolved, Sweep};
 /// What the stages of a sweep need.
 #[derive(Clone, Copy)]
 pub struct Pipeline<'a> {
-    /// The sweep; its seed is that of the aligned models.
+    /// The sweep; its seed is that of the aligned models, unless they are redrawn.
     pub sweep: &'a Sweep,
     /// Where results are kept, or looked for.
     pub store: &'a Store,

@@ -1,18 +1,16 @@
 //! A run: the cells that are not done yet, some at a time; a cell that fails is recorded and the others go on; the rows
 //! are written as cells finish. What a cell goes through is in `pipeline.rs`.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use burn::tensor::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::interrupt::{self, Stopped};
+use crate::interrupt::{self, Stopped, guarded};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::row::ResultRow;
@@ -36,7 +34,7 @@ pub struct Options {
 ///
 /// # Errors
 /// When a prompt that is asked stands among those that are trained on, or there are too few harmful samples. When a cell
-/// failed: its error is recorded and printed, the others are finished first. When no cell fits a pattern, or nothing can be written. [`Stopped`] when the
+/// failed: its error is recorded and printed, the others are finished first. When nothing can be written. [`Stopped`] when the
 /// user asked to stop.
 pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
     inputs::fetch_prompts(sweep, &options.cells)?;
@@ -224,21 +222,6 @@ fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) -> Resu
     Ok(())
 }
 
-/// Does work that may panic: a panic is an error of this work alone.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome,
-        Err(caught) if interrupt::is_stop(caught.as_ref()) => Err(Stopped.into()),
-        Err(caught) => Err(anyhow!("panicked: {}", words(caught.as_ref()))),
-    }
-}
-
-/// What a panic says.
-fn words(caught: &(dyn Any + Send)) -> &str {
-    let text = caught.downcast_ref::<&str>().copied();
-    text.or_else(|| caught.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason was given")
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -276,14 +259,6 @@ const ALL_KINDS: &str = "in all";
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_panic_is_an_error_of_its_own_work() {
-        let error = guarded(|| -> Result<()> { panic!("no {}", "space") }).unwrap_err();
-        assert_eq!(error.to_string(), "panicked: no space");
-        let stopped = guarded(|| -> Result<()> { std::panic::resume_unwind(Box::new(Stopped)) }).unwrap_err();
-        assert!(stopped.is::<Stopped>());
-    }
 
     #[test]
     fn all_items_are_worked_on_once_by_any_number_of_jobs() {

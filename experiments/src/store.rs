@@ -34,7 +34,7 @@ use look::Seen;
 use readers::Readers;
 pub use roots::Roots;
 
-use crate::interrupt::{self, Working};
+use crate::interrupt::{self, Stopped, Working, guarded};
 
 const MANIFEST: &str = "stage.json";
 
@@ -257,8 +257,8 @@ impl Store {
     /// off left there is still there, so a stage that keeps checkpoints goes on from the last one.
     ///
     /// # Errors
-    /// When the work fails: its error is also kept beside the directory, and the next run tries
-    /// again. When the result cannot be written.
+    /// When the work fails or panics: its error is also kept beside the directory, and the next run tries
+    /// again. When the result cannot be written. [`Stopped`] when the user asked to stop.
     pub fn run(&self, key: &StageKey, work: impl FnOnce(&Path) -> Result<Output>) -> Result<Stage> {
         let digest = key.digest()?;
         let turn = Arc::clone(lock(&self.turns).entry(digest.clone()).or_default());
@@ -293,6 +293,7 @@ impl Store {
                 self.note(key, &stage);
                 Ok(stage)
             }
+            Err(error) if error.is::<Stopped>() => Err(error),
             Err(error) => {
                 record_error(&error_file, key, &error);
                 Err(error.context(format!("stage {} ({digest})", key.stage)))
@@ -317,7 +318,7 @@ impl Store {
         let start = Instant::now();
         let output = {
             let _working = Working::on(&partial);
-            work(&partial)?
+            guarded(|| work(&partial))?
         };
         let mut files = BTreeMap::new();
         list_files(&partial, &partial, &mut files).with_context(|| format!("cannot list {}", partial.display()))?;

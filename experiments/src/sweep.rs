@@ -49,7 +49,7 @@ pub struct Sweep {
     /// Seed of everything random.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Seeds of the cells, where there are several; the aligned models are those of `seed`.
+    /// Seeds of the cells, where there are several; the aligned models are those of `seed`, unless they are redrawn.
     #[serde(default)]
     pub seeds: Vec<u64>,
     /// Whether the aligned models, too, are made anew with each of `seeds`.

@@ -9,7 +9,7 @@ use prompts::Sample;
 use prompts::sample::{read_jsonl, read_jsonl_first};
 
 use crate::inputs::{self, Split};
-use crate::sweep::{Method, Sweep};
+use crate::sweep::{Method, Source, Sweep};
 
 /// Prompts that a model is trained on, or that its recovery reads, with the key and the file that they come from.
 struct Trained {
@@ -74,6 +74,11 @@ pub fn check(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
 fn trained(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<Vec<Trained>> {
     let mut trained = Vec::new();
     for (i, model) in sweep.models_of(cells) {
+        if let Source::Pretrain(pretrain) = &model.source {
+            let corpus = &pretrain.training.corpus;
+            let key = format!("models[{i}].source.pretrain.training.corpus");
+            trained.push(Trained::new(&key, corpus, read_jsonl(&sweep.data_file(corpus))?));
+        }
         let Some(align) = &model.align else { continue };
         for (name, set) in align.sets() {
             let samples = inputs::read(&sweep.data_file(&set.file), set.skip, set.count)?;

@@ -111,19 +111,22 @@ fn a_failed_stage_is_recorded_not_finished_and_tried_again_where_it_stopped() {
 }
 
 #[test]
-fn a_stage_that_panics_leaves_nothing_finished() {
+fn a_panic_is_an_error_that_is_recorded_and_a_stop_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir);
     let key = key(json!({}));
-    let attempt = std::panic::AssertUnwindSafe(|| {
-        store.run(&key, |work| {
-            write_model(work)?;
-            panic!("killed here")
-        })
+    let record = dir.path().join("train").join(format!("{}.error.json", key.digest().unwrap()));
+    let stopped = store.run(&key, |_| std::panic::resume_unwind(Box::new(Stopped))).unwrap_err();
+    assert!(stopped.is::<Stopped>() && !record.exists());
+    let error = store.run(&key, |work| {
+        write_model(work)?;
+        panic!("killed here")
     });
-    assert!(std::panic::catch_unwind(attempt).is_err());
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(error.contains("panicked: killed here"), "{error}");
+    assert!(fs::read_to_string(&record).unwrap().contains("panicked: killed here"));
     assert_eq!(store.find(&key).unwrap(), None);
-    assert!(store.run(&key, write_model).unwrap().fresh);
+    assert!(store.run(&key, write_model).unwrap().fresh && !record.exists());
 }
 
 #[test]

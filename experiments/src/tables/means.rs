@@ -37,17 +37,14 @@ pub struct Mean {
     pub seconds: f64,
 }
 
-/// The rows of the cells in which every method and variant has one of every seed of the cell, and the number of cells that
-/// are left out: of one that has not been run the aligned model's row is there all the same. All rows where no cell is whole.
+/// The rows of the cells in which every method and variant has one of every seed, and the number of cells that are left out:
+/// of one that has not been run the aligned model's row is there all the same. All rows where no cell is whole.
 #[must_use]
 pub fn shared(rows: &[ResultRow]) -> (Vec<ResultRow>, usize) {
     let methods = distinct(rows, |row| (row.variant.as_str(), row.method)).len();
+    let seeds = distinct(rows, |row| row.seed).len();
     let cells = distinct(rows, ResultRow::cell);
-    let whole = |cell: &&(&str, &str, usize)| {
-        let own: Vec<&ResultRow> = rows.iter().filter(|row| row.cell() == **cell).collect();
-        let seeds = distinct(own.iter().copied(), |row| row.seed);
-        own.len() == methods * seeds.len()
-    };
+    let whole = |cell: &&(&str, &str, usize)| rows.iter().filter(|row| row.cell() == **cell).count() == methods * seeds;
     let kept: Vec<(&str, &str, usize)> = cells.iter().filter(whole).copied().collect();
     match kept.len() {
         0 => (rows.to_vec(), cells.len()),
@@ -162,8 +159,9 @@ The means over the grid by seed ({numbers}), and in brackets their mean ± stand
                     |row: &&ResultRow| row.seed == seed && (row.variant.as_str(), row.method) == (variant, method);
                 spread(&rows.iter().filter(own).map(value).collect::<Vec<_>>()).map(|of_grid| of_grid.mean)
             };
-            let values: Vec<f64> = seeds.iter().filter_map(of_seed).collect();
-            let each = values.iter().map(|value| percent(*value)).collect::<Vec<_>>().join(", ");
+            let values: Vec<Option<f64>> = seeds.iter().map(of_seed).collect();
+            let each = values.iter().map(|value| value.map_or("-".to_owned(), percent)).collect::<Vec<_>>().join(", ");
+            let values: Vec<f64> = values.into_iter().flatten().collect();
             let over =
                 spread(&values).and_then(|over| Some(format!(" ({} ± {})", percent(over.mean), percent(over.sd?))));
             each + &over.unwrap_or_default()
@@ -302,6 +300,11 @@ mod tests {
             markdown(&[with(1, "", 0, 0), with(2, "", 0, 20), with(1, "", 300, 40), with(2, "", 300, 60)]).unwrap();
         let line = "|  | recovered | 20.0, 40.0 (30.0 ± 14.1) | 20.0, 20.0 (20.0 ± 0.0) | 50.0, 50.0 (50.0 ± 0.0) |";
         assert!(text.contains("by seed (1, 2)") && text.contains(line), "{text}");
+        // A cell without one of the seeds would set a mean over other cells beside the rest.
+        let text = markdown(&[with(1, "", 0, 0), with(2, "", 0, 20), with(1, "", 300, 40)]).unwrap();
+        assert!(text.contains("1 cells are left out") && text.contains("| 0.0, 20.0 (10.0 ± 14.1) |"), "{text}");
+        let text = markdown(&[with(1, "", 0, 0), with(2, "2/6", 300, 40)]).unwrap();
+        assert!(text.contains("|  | recovered | 0.0, - |") && text.contains("| 2/6 | recovered | -, 40.0 |"), "{text}");
     }
 
     #[test]

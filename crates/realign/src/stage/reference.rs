@@ -45,7 +45,8 @@ pub fn reference_in(
     compute: Compute<'_>,
     report: &mut Report<'_>,
 ) -> Result<PathBuf> {
-    let key = model_key(source, &serde_json::to_string(&(max_len, samples))?)?;
+    let computed = ModelSource::new(source, compute).compute_in_words();
+    let key = model_key(source, &serde_json::to_string(&(max_len, computed, samples))?)?;
     let path = dir.join(format!("reference-{}.safetensors", &key[..16]));
     if !path.exists() {
         reference_log_probs(source, (samples, file), max_len, &path, compute, report)?;
