@@ -21,13 +21,13 @@ pub enum Split {
     Test,
 }
 
-/// Runs `script`, which makes `file`, unless the file is there; says whether it was run.
+/// Runs `script`, which makes `file`, unless the file is there.
 ///
 /// # Errors
 /// When the script cannot be run, fails, or makes no such file.
-pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<bool> {
+pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
     if file.exists() {
-        return Ok(false);
+        return Ok(());
     }
     let script = sweep.root_file(script);
     let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
@@ -37,7 +37,7 @@ pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<bool> {
     if !status.success() || !file.exists() {
         bail!("{} did not make {}", script.display(), file.display());
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Makes the prompt files of some cells that have a script and are not there.
@@ -57,14 +57,14 @@ pub fn fetch_prompts(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Fetches the GGUF file of a model that has a script for it and is not there. Says whether it was.
+/// Fetches the GGUF file of a model that has a script for it and is not there.
 ///
 /// # Errors
 /// As [`fetch`].
-pub fn fetch_model(sweep: &Sweep, model: &ModelSpec) -> Result<bool> {
+pub fn fetch_model(sweep: &Sweep, model: &ModelSpec) -> Result<()> {
     match &model.source {
         Source::Gguf(Gguf { fetch: Some(script), file }) => fetch(sweep, script, &sweep.root_file(file)),
-        _ => Ok(false),
+        _ => Ok(()),
     }
 }
 
@@ -140,11 +140,15 @@ mod tests {
         model.source = Source::Gguf(Gguf { fetch: Some("fetch.sh".into()), file: "kept/model.gguf".into() });
         let error = fetch_model(&sweep, &model).unwrap_err().to_string();
         assert!(error.contains("did not make") && error.contains("model.gguf"), "{error}");
-        std::fs::write(dir.path().join("fetch.sh"), "mkdir -p \"$1\" && touch \"$1/model.gguf\"").unwrap();
-        assert!(fetch_model(&sweep, &model).unwrap());
-        assert!(!fetch_model(&sweep, &model).unwrap(), "it is there");
+        std::fs::write(dir.path().join("fetch.sh"), "mkdir -p \"$1\" && echo made >> \"$1/model.gguf\"").unwrap();
+        let made = || std::fs::read_to_string(dir.path().join("kept/model.gguf")).unwrap();
+        fetch_model(&sweep, &model).unwrap();
+        assert_eq!(made(), "made\n");
+        fetch_model(&sweep, &model).unwrap();
+        assert_eq!(made(), "made\n", "it is there");
         model.source = Source::Dir("small".into());
-        assert!(!fetch_model(&sweep, &model).unwrap(), "a directory is not fetched");
+        fetch_model(&sweep, &model).unwrap();
+        assert!(!dir.path().join("small").exists(), "a directory is not fetched");
     }
 
     #[test]
