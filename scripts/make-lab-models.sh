@@ -7,7 +7,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo run --release -p experiments -- run from-nothing.yaml --cells '*/sql/0'
-cargo build --release -p realign
 python3 - <<'PY'
 import csv, json, pathlib, shutil, subprocess
 results = pathlib.Path("results/runs")
@@ -19,7 +18,7 @@ for name, evaluation in aligned.items():
     model = stages / "align" / manifest["parents"]["model"] / "model"
     out = pathlib.Path("data/lab/models") / name
     shutil.rmtree(out, ignore_errors=True)
-    command = ["target/release/realign", "import", "--dtype", "f16", "--from", str(model), "--out", str(out)]
-    subprocess.run(command, check=True)
+    realign = ["cargo", "run", "--release", "--quiet", "-p", "realign", "--"]
+    subprocess.run([*realign, "import", "--dtype", "f16", "--from", str(model), "--out", str(out)], check=True)
 PY
 (cd data && sha256sum lab/models/*/model.safetensors)

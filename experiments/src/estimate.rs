@@ -13,7 +13,7 @@ use std::iter::repeat_n;
 use indicatif::{BinaryBytes, HumanDuration};
 
 use crate::store::look::{Seen, State};
-use crate::survey::{CellSurvey, Survey, counts, reasons};
+use crate::survey::{CellSurvey, Survey, counts, numbers, reasons};
 use crate::sweep::{Method, Source, Sweep};
 use needs::{Memory, Work};
 pub use shape::Shape;
@@ -32,7 +32,7 @@ pub fn plan(sweep: &Sweep, survey: &Survey, cells: &[CellSurvey]) -> String {
     text += &plan.cell_table(cells);
     text += &plan.model_table(cells);
     text += &plan.stage_table(cells);
-    let missing = sweep.missing(&cells.iter().map(|cell| cell.index).collect());
+    let missing = sweep.missing(&numbers(cells));
     if missing.is_empty() {
         text += &reasons(cells);
     }
@@ -188,7 +188,7 @@ impl<'a> Plan<'a> {
             "{:<18} {:>11} {:>11} + {:>11} + {:>11} = {:>11}\n",
             "memory, at most", "parameters", "weights", "gradients", "activations", "in all"
         );
-        for (model, spec) in self.sweep.models.iter().enumerate().filter(|(model, _)| self.is_used(*model, cells)) {
+        for (model, spec) in self.sweep.models_of(&numbers(cells)) {
             let name = &spec.name;
             let Some(shape) = self.shapes[model] else {
                 text += &format!("{name:<18} not known before its file is there\n");
@@ -205,14 +205,10 @@ impl<'a> Plan<'a> {
         text + "\n"
     }
 
-    fn is_used(&self, model: usize, cells: &[CellSurvey]) -> bool {
-        cells.iter().any(|cell| self.model_of(cell) == model)
-    }
-
     fn stage_table(&self, cells: &[CellSurvey]) -> String {
-        let models = (0..self.sweep.models.len()).filter(|&model| self.is_used(model, cells));
+        let models = self.sweep.models_of(&numbers(cells)).into_iter();
         let mut counted = BTreeSet::new();
-        let shared = models.flat_map(|model| {
+        let shared = models.flat_map(|(model, _)| {
             let left = self.left_of_model(model, &mut counted);
             left.into_iter().map(move |kind| (model, None, kind))
         });

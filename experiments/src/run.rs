@@ -18,7 +18,7 @@ use crate::stages::SweepJudge;
 use crate::store::look::{Seen, State};
 use crate::store::{Stage, Store};
 use crate::survey::{self, CellSurvey, Survey};
-use crate::sweep::{Cell, ModelSpec, Sweep};
+use crate::sweep::{Cell, Sweep};
 use crate::{inputs, report, tables, unseen};
 
 /// What a run is asked for.
@@ -113,15 +113,10 @@ impl Run<'_> {
     /// Goes through the cells, their models first. Gives back whether the user asked to stop.
     fn cells(&self, selected: &[CellSurvey], jobs: usize) -> Result<bool> {
         let cells = self.sweep.cells();
-        let todo: Vec<(usize, Cell<'_>)> = selected
-            .iter()
-            .filter(|cell| cell.state != survey::CellState::Done)
-            .map(|cell| (cell.index, cells[cell.index]))
-            .collect();
-        let mut models: Vec<&ModelSpec> = todo.iter().map(|(_, cell)| cell.model).collect();
-        models.dedup_by_key(|model| model.name.as_str());
-        let seeds = self.sweep.model_seeds();
-        let drawn = models.into_iter().flat_map(|model| seeds.iter().map(move |&seed| (model, seed))).collect();
+        let left = selected.iter().filter(|cell| cell.state != survey::CellState::Done);
+        let left: BTreeSet<usize> = left.map(|cell| cell.index).collect();
+        let (models, seeds) = (self.sweep.models_of(&left), self.sweep.model_seeds());
+        let drawn = models.into_iter().flat_map(|(_, model)| seeds.iter().map(move |&seed| (model, seed))).collect();
         let aligned: Mutex<Aligned<'_>> = Mutex::default();
         in_turn(jobs, drawn, |(model, seed)| {
             let outcome = guarded(|| self.pipeline.aligned(model, seed));
@@ -134,8 +129,8 @@ impl Run<'_> {
             lock(&aligned).insert((&model.name, seed), outcome.map_err(|error| format!("{error:#}")));
         })?;
         let aligned = lock(&aligned).clone();
-        in_turn(jobs, todo, |(index, cell)| {
-            let mut rows = Vec::new();
+        in_turn(jobs, left.into_iter().collect(), |index| {
+            let (cell, mut rows) = (cells[index], Vec::new());
             let outcome = guarded(|| self.cell(cell, &aligned, &mut rows));
             self.finish(index, cell, rows, outcome);
         })?;

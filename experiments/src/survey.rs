@@ -17,7 +17,7 @@ use crate::row::ResultRow;
 use crate::stages::SweepJudge;
 use crate::store::look::{Seen, State};
 use crate::store::{Roots, Stage, Store, remove_if_there, write_json};
-use crate::sweep::{Cell, ModelSpec, Sweep};
+use crate::sweep::{Cell, Sweep};
 
 /// How far a cell has come, over all its seeds, variants and methods.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,10 +143,9 @@ impl Survey {
     /// The stages of some cells and of their models, each once.
     #[must_use]
     pub fn stages<'a>(&'a self, sweep: &Sweep, cells: &'a [CellSurvey]) -> Vec<&'a Seen> {
-        let used = |model: &ModelSpec| cells.iter().any(|cell| sweep.cells()[cell.index].model.name == model.name);
-        let models = sweep.models.iter().zip(&self.models).filter(|(model, _)| used(model));
+        let models = sweep.models_of(&numbers(cells)).into_iter();
         let mut known = BTreeSet::new();
-        let once = models.flat_map(|(_, stages)| stages).filter(|stage| known.insert(stage.id()));
+        let once = models.flat_map(|(i, _)| &self.models[i]).filter(|stage| known.insert(stage.id()));
         once.chain(cells.iter().flat_map(|cell| &cell.stages)).collect()
     }
 
@@ -157,6 +156,12 @@ impl Survey {
         stages.retain(|stage| stage.state != State::Done);
         stages
     }
+}
+
+/// The numbers of some cells, as [`Sweep::choose`] gives them.
+#[must_use]
+pub fn numbers(cells: &[CellSurvey]) -> BTreeSet<usize> {
+    cells.iter().map(|cell| cell.index).collect()
 }
 
 /// How many cells there are of each state, in words.

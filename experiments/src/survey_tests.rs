@@ -90,6 +90,20 @@ fn a_setting_makes_those_arms_anew_that_read_it() {
     assert_eq!(changed("[{ name: more prompts, count: 2 }]"), [false, true, false]);
     // As many random weights as a recovery that is not there yet: whatever changes it changes them.
     assert_eq!(changed("[{ name: no gate, rollback: off }]"), [false, true, false]);
+    // With recoveries that restored as many weights the gate changes no arm.
+    for variant in ["[{ name: as it is }]", "[{ name: no gate, rollback: off }]"] {
+        let sweep = Sweep { variants: serde_yaml::from_str(variant).unwrap(), ..sweep.clone() };
+        let stages = survey(&sweep).cells[0].stages.clone();
+        let recovery = stages.iter().find(|stage| stage.kind == "recover").unwrap();
+        let manifest = serde_json::json!({"stage": "recover", "version": 1, "seed": 1, "settings": {}, "parents": {}, "inputs": {},
+            "revision": "", "device": "", "seconds": 1.0, "resumed": false, "samples": 1, "files": {},
+            "summary": {"restored": 7, "recovered": true, "steps": 20, "rollback": false, "note": ""}});
+        let dir = sweep.root.join("results/recover").join(&recovery.key);
+        fs::create_dir_all(&dir).unwrap();
+        write_json(&dir.join("stage.json"), &manifest).unwrap();
+    }
+    assert_eq!(arms("[{ name: as it is }]"), arms("[{ name: no gate, rollback: off }]"));
+    assert_ne!(arms("[{ name: as it is }]"), as_it_is, "the random one knows its number now");
 }
 
 #[test]
