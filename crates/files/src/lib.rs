@@ -1,0 +1,18 @@
+//! Files that are complete or absent: atomic writes, append-only journals, content hashes and derived seeds.
+//!
+//! A leaf crate that every other crate may use. It knows nothing of models, prompts or stages.
+
+mod error;
+mod hash;
+mod journal;
+mod seed;
+mod write;
+
+pub use error::{Error, Result};
+pub use hash::{Hashes, Sha, hash_bytes, hash_json, hash_path};
+pub use journal::{Journal, Keyed};
+pub use seed::derived_seed;
+pub use write::{
+    create_dir, list, read_json, read_sealed, remove, rename, sync_dir, write_json, write_jsonl, write_sealed,
+    write_whole, write_with,
+};

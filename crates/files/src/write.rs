@@ -1,0 +1,224 @@
+//! Writing: a file appears under its name when all of it is on the disk, or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, Result};
+
+/// Name prefix of files that are being written.
+pub(crate) const UNFINISHED: &str = ".writing-";
+
+/// Writes a file, its directory created if need be: to a temporary file beside it, which is synced and renamed.
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_whole`], for a writer that is handed the file.
+///
+/// # Errors
+/// When the directory cannot be written to, or `write` fails.
+pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let dir = parent(path);
+    create_dir(dir)?;
+    let failed = |source| Error::io("write", path)(source);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
+    #[cfg(unix)] // the usual rights of a new file, not the private ones of a temporary one
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(dir).map_err(failed)?;
+    write(file.as_file_mut()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync_dir(dir)
+}
+
+/// Writes a value as indented JSON.
+///
+/// # Errors
+/// When the value is not JSON, or as [`write_whole`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(value).map_err(|source| json(path, None, source))?;
+    write_whole(path, &[text, b"\n".to_vec()].concat())
+}
+
+/// Writes values as JSON, one a line.
+///
+/// # Errors
+/// As [`write_json`].
+pub fn write_jsonl<T: Serialize>(path: &Path, items: impl IntoIterator<Item = T>) -> Result<()> {
+    let mut bytes = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        serde_json::to_writer(&mut bytes, &item).map_err(|source| json(path, Some(index + 1), source))?;
+        bytes.push(b'\n');
+    }
+    write_whole(path, &bytes)
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// When it cannot be read or is not of this form.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|source| json(path, None, source))
+}
+
+/// Writes bytes with their SHA-256 behind them, for [`read_sealed`]: a flipped bit is found.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_sealed(path: &Path, bytes: &[u8]) -> Result<()> {
+    let seal = Sha256::digest(bytes);
+    write_with(path, |file| {
+        file.write_all(bytes)?;
+        file.write_all(&seal)
+    })
+}
+
+/// Reads what [`write_sealed`] wrote; nothing when there is no file.
+///
+/// # Errors
+/// When the file cannot be read, or is not as it was written.
+pub fn read_sealed(path: &Path) -> Result<Option<Vec<u8>>> {
+    let mut bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let damaged = || Error::Damaged { path: path.to_owned(), reason: "its checksum does not fit its content".into() };
+    let content = bytes.len().checked_sub(32).ok_or_else(damaged)?;
+    if Sha256::digest(&bytes[..content])[..] != bytes[content..] {
+        return Err(damaged());
+    }
+    bytes.truncate(content);
+    Ok(Some(bytes))
+}
+
+/// Creates a directory and those above it.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create_dir(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))
+}
+
+/// Renames a file or directory, and syncs the directory that holds it.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io("rename", from))?;
+    sync_dir(parent(to))
+}
+
+/// Makes sure that the names in a directory survive a power cut.
+///
+/// # Errors
+/// When the system refuses.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", dir))
+}
+
+/// Removes a file or directory, if it is there.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    match if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) } {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Every file below a directory by its path from there, with its size; files that were still being written when their
+/// process ended are removed.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn list(dir: &Path) -> Result<std::collections::BTreeMap<String, u64>> {
+    let (mut files, mut open) = (std::collections::BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(current) = open.pop() {
+        for entry in fs::read_dir(&current).map_err(Error::io("list", &current))? {
+            let path = entry.map_err(Error::io("list", &current))?.path();
+            let data = fs::metadata(&path).map_err(Error::io("read", &path))?;
+            let is_unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+            if data.is_dir() {
+                open.push(path);
+            } else if is_unfinished {
+                remove(&path)?;
+            } else {
+                let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
+                files.insert(name, data.len());
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(crate) fn json(path: &Path, line: Option<usize>, source: serde_json::Error) -> Error {
+    Error::Json { path: path.to_owned(), line, source }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/a.json");
+        write_whole(&path, b"old").unwrap();
+        let failed = write_with(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("a.json: disk full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_sealed_file_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        assert_eq!(read_sealed(&path).unwrap(), None);
+        write_sealed(&path, b"state").unwrap();
+        assert_eq!(read_sealed(&path).unwrap().unwrap(), b"state");
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(read_sealed(&path), Err(Error::Damaged { .. })), "byte {at}");
+        }
+        fs::write(&path, &whole[..20]).unwrap();
+        assert!(read_sealed(&path).is_err());
+    }
+
+    #[test]
+    fn a_list_has_all_files_and_drops_what_a_kill_left() {
+        let dir = tempfile::tempdir().unwrap();
+        write_whole(&dir.path().join("a/b"), b"123").unwrap();
+        fs::write(dir.path().join(".writing-x"), "half").unwrap();
+        let files: Vec<_> = list(dir.path()).unwrap().into_iter().collect();
+        assert_eq!(files, [("a/b".to_owned(), 3)]);
+        assert!(!dir.path().join(".writing-x").exists());
+        remove(&dir.path().join("a")).unwrap();
+        remove(&dir.path().join("a")).unwrap();
+        assert!(list(dir.path()).unwrap().is_empty());
+    }
+}
