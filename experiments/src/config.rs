@@ -25,7 +25,7 @@ pub use files::{Places, find};
 pub use judges::JudgeList;
 use layers::Layers;
 pub use methods::{Compared, What};
-pub use models::{Align, DecoderShape, FromNothing, Gguf, Hub, HubShape, ModelSpec, Pretrain, PromptSet, Source};
+pub use models::{Align, DecoderShape, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
