@@ -243,7 +243,7 @@ const FIXED_KEYS: [&str; 10] =
     ["base", "name", "seed", "seeds", "redraw_models", "models", "harmful_counts", "cells", "jobs", "variants"];
 
 impl Sweep {
-    /// Reads a sweep and checks its values. [`check_files`](Self::check_files) tells whether its files are there.
+    /// Reads a sweep and checks its values. [`check_files`](crate::data::check_files) tells whether its files are there.
     ///
     /// # Errors
     /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong
@@ -334,6 +334,12 @@ impl Sweep {
         keys.insert("variants".into(), Value::Sequence(Vec::new()));
         let sweep = Self::of(layers.with(own, Value::Mapping(keys)), root)?;
         Ok(Resolved { variant: name, sweep })
+    }
+
+    /// What is wrong with a key, with the file and the line that it comes from.
+    #[must_use]
+    pub fn problem(&self, key: &str, what: &str) -> String {
+        self.layers.problem(key, what)
     }
 
     /// The settings of every variant with one seed, in order.

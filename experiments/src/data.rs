@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use evaluation::{Fields, TaskSpec, read_samples};
+use evaluation::{Fields, Judge, TaskSpec, read_samples};
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
 use serde::Serialize;
 
-use crate::config::{Align, AnswerSet, DecideOn, Gguf, ModelSpec, PromptSet, Source, Sweep};
+use crate::config::{Align, DecideOn, Source, Sweep};
 
 /// Some samples of a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -116,18 +116,6 @@ impl Sweep {
         (self.data_file(&self.recovery.prompts), Pick::lines(0, self.recovery.count))
     }
 
-    /// The prompts of an alignment's set.
-    #[must_use]
-    pub fn prompts_of(&self, set: &PromptSet) -> (PathBuf, Pick) {
-        (self.data_file(&set.file), Pick::lines(set.skip, set.count))
-    }
-
-    /// The prompts of a set that is asked.
-    #[must_use]
-    pub fn asked(&self, set: &AnswerSet) -> (PathBuf, Pick) {
-        (self.data_file(&set.file), Pick::lines(set.skip, set.count))
-    }
-
     fn part_of(&self, task: &TaskSpec, held_out: bool) -> (PathBuf, Pick) {
         let split = Some(Split { held_out, share: task.validation, seed: self.seed });
         (self.data_file(&task.train), Pick { fields: own_fields(task), split, ..Pick::default() })
@@ -154,49 +142,128 @@ fn own_fields(task: &TaskSpec) -> Option<Fields> {
     (task.fields != usual).then(|| task.fields.clone())
 }
 
-/// Runs `script`, which makes `file`, unless the file is there.
-///
-/// # Errors
-/// When the script cannot be run, fails, or makes no such file.
-pub fn fetch(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
-    if file.exists() {
-        return Ok(());
-    }
-    let script = sweep.root_file(script);
-    let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
-    let data = sweep.root.join(&sweep.data);
-    let status = Command::new("bash").arg(&script).arg(dir).arg(data).status();
-    let status = status.with_context(|| format!("cannot run {}", script.display()))?;
-    ensure!(status.success() && file.exists(), "{} did not make {}", script.display(), file.display());
-    Ok(())
+/// A file that some cells read.
+struct Input {
+    /// The key that names it.
+    key: String,
+    file: PathBuf,
+    /// The script that makes it.
+    fetch: Option<PathBuf>,
+    /// The samples that are trained on, or otherwise seen before the evaluation.
+    seen: Option<Pick>,
+    /// How the user gets it.
+    how: Option<String>,
 }
 
-/// Makes the prompt files of some cells that have a script and are not there.
-///
-/// # Errors
-/// As [`fetch`].
-pub fn fetch_prompts(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
-    let models = sweep.models_of(cells);
-    let aligns = models.iter().filter_map(|(_, model)| model.align.as_ref());
-    let trained = aligns.flat_map(Align::sets).map(|(_, set)| (&set.fetch, &set.file));
-    let asked = sweep.evaluation.sets().map(|(_, set)| (&set.fetch, &set.file));
-    for (script, file) in trained.chain(asked) {
-        if let Some(script) = script {
-            fetch(sweep, script, &sweep.data_file(file))?;
+impl Input {
+    fn new(key: impl Into<String>, file: PathBuf) -> Self {
+        Self { key: key.into(), file, fetch: None, seen: None, how: None }
+    }
+
+    fn made_by(self, script: Option<&PathBuf>) -> Self {
+        Self { fetch: script.cloned(), ..self }
+    }
+
+    fn seen(self, pick: Pick) -> Self {
+        Self { seen: Some(pick), ..self }
+    }
+}
+
+/// Every file that some cells read. The injection file is seen whole, since a seed draws from all of it.
+fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
+    let injected = sweep.harmful_counts.iter().any(|&count| count > 0) || sweep.needs_unaligned();
+    let inject = Input::new("inject", sweep.data_file(&sweep.inject));
+    let mut inputs = vec![if injected { inject.seen(Pick::default()) } else { inject }];
+    for (i, variant) in sweep.resolved(sweep.seed).iter().enumerate() {
+        let (file, pick) = variant.sweep.recovery_prompts();
+        let key = if sweep.variants.is_empty() { "recovery.prompts".into() } else { format!("variants[{i}].recovery.prompts") };
+        let read = variant.sweep.methods.iter().any(|one| one.what.needs().is_some_and(|needs| needs.prompts));
+        let prompts = Input::new(key, file);
+        inputs.push(if read { prompts.seen(pick) } else { prompts });
+    }
+    for (name, set) in sweep.evaluation.sets() {
+        inputs.push(Input::new(format!("evaluation.{name}"), sweep.data_file(&set.file)).made_by(set.fetch.as_ref()));
+    }
+    for (i, model) in sweep.models_of(chosen) {
+        let key = |rest: &str| format!("models[{i}].{rest}");
+        match &model.source {
+            Source::Pretrain(pretrain) => {
+                let at = |rest: &str| key(&format!("source.pretrain.training.{rest}"));
+                let training = &pretrain.training;
+                inputs.push(Input::new(at("tokenizer"), sweep.data_file(&training.tokenizer)));
+                inputs.push(Input::new(at("corpus"), sweep.data_file(&training.corpus)).seen(Pick::default()));
+            }
+            Source::Gguf(gguf) => inputs
+                .push(Input::new(key("source.gguf"), sweep.root_file(&gguf.file)).made_by(gguf.fetch.as_ref())),
+            Source::Dir(dir) => inputs.push(Input::new(key("source.dir"), sweep.root_file(dir).join("config.json"))),
+            Source::Hub(hub) => {
+                let (id, dir) = (&hub.id, sweep.root_file(&hub.dir));
+                let how = format!(
+                    "get the weights with `hf download {id} --local-dir {}`, after its licence is accepted on the hub, or set \
+                     `dir` to where they are",
+                    dir.display()
+                );
+                let config = Input::new(key("source.hub.dir"), dir.join("config.json"));
+                inputs.push(Input { how: Some(how), ..config });
+            }
+        }
+        for (name, set) in model.align.iter().flat_map(Align::sets) {
+            let input = Input::new(key(&format!("align.{name}")), sweep.data_file(&set.file));
+            inputs.push(input.made_by(set.fetch.as_ref()).seen(Pick::lines(set.skip, set.count)));
         }
     }
-    Ok(())
+    for (i, task) in sweep.tasks_of(chosen) {
+        let pick = Pick { fields: own_fields(task), ..Pick::default() };
+        inputs.push(Input::new(format!("tasks[{i}].train"), sweep.data_file(&task.train)).seen(pick));
+        inputs.push(Input::new(format!("tasks[{i}].test"), sweep.data_file(&task.test)));
+    }
+    for (i, judge) in sweep.judges.iter().enumerate() {
+        if let Judge::Guard(settings, _) = judge {
+            inputs.push(Input::new(format!("judges[{i}].model"), settings.model.clone()));
+        }
+    }
+    inputs
 }
 
-/// Fetches the GGUF file of a model that has a script for it and is not there.
+/// What is missing before some cells can be run, one sentence each. A file that a script makes need not be there; the
+/// script must be.
+#[must_use]
+pub fn missing(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<String> {
+    let missing = |input: Input| {
+        let (key, file) = match &input.fetch {
+            Some(script) => (format!("{}.fetch", input.key), sweep.root_file(script)),
+            None => (input.key, input.file),
+        };
+        let how = input.how.map(|how| format!("; {how}")).unwrap_or_default();
+        (!file.exists()).then(|| sweep.problem(&key, &format!("{} is missing{how}", file.display())))
+    };
+    inputs(sweep, chosen).into_iter().filter_map(missing).collect()
+}
+
+/// Checks that every file is there that some cells need before they start.
 ///
 /// # Errors
-/// As [`fetch`].
-pub fn fetch_model(sweep: &Sweep, model: &ModelSpec) -> Result<()> {
-    match &model.source {
-        Source::Gguf(Gguf { fetch: Some(script), file }) => fetch(sweep, script, &sweep.root_file(file)),
-        _ => Ok(()),
+/// When one is missing; the message says what to do.
+pub fn check_files(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
+    let missing = missing(sweep, chosen);
+    if missing.is_empty() { Ok(()) } else { bail!(missing.join("\n")) }
+}
+
+/// Makes the files of some cells that have a script and are not there.
+///
+/// # Errors
+/// When a script cannot be run, fails, or makes no such file.
+pub fn fetch(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
+    for Input { file, fetch, .. } in inputs(sweep, chosen) {
+        let Some(script) = fetch.filter(|_| !file.exists()) else { continue };
+        let script = sweep.root_file(&script);
+        let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
+        let data = sweep.root.join(&sweep.data);
+        let status = Command::new("bash").arg(&script).arg(dir).arg(data).status();
+        let status = status.with_context(|| format!("cannot run {}", script.display()))?;
+        ensure!(status.success() && file.exists(), "{} did not make {}", script.display(), file.display());
     }
+    Ok(())
 }
 
 /// Checks that there are as many harmful samples as some cells inject and, beside them, an unaligned model needs.
@@ -220,97 +287,51 @@ pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Prompts that a model is trained on, or that its repair reads, with the key and the file that they come from.
-struct Trained {
-    by: String,
-    prompts: HashSet<String>,
-}
-
-impl Trained {
-    fn new(key: &str, file: &Path, samples: &[Sample]) -> Self {
-        let prompts = samples.iter().map(|sample| plain(&sample.prompt)).collect();
-        Self { by: format!("{key} ({})", file.display()), prompts }
-    }
-
-    /// The places of the samples whose prompts are among these.
-    fn places(&self, asked: &[Sample]) -> Vec<usize> {
-        (0..asked.len()).filter(|&at| self.prompts.contains(&plain(&asked[at].prompt))).collect()
-    }
-}
-
-fn plain(prompt: &str) -> String {
-    prompt.trim().to_lowercase()
-}
-
 /// Checks that no harmful or harmless prompt that is asked in some cells is one that is trained on: its answer would say
 /// nothing of prompts a model has not seen. A task whose test file repeats its training file is only warned of, since such
 /// files are published as they are.
 ///
 /// # Errors
 /// When a prompt is in both, or a file cannot be read.
-pub fn check_contamination(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
-    let mut trained = trained(sweep, cells)?;
-    for (i, task) in sweep.tasks_of(cells) {
-        let pick = Pick { fields: own_fields(task), ..Pick::default() };
-        let samples = pick.read(&sweep.data_file(&task.train), false)?;
-        let train = Trained::new(&format!("tasks[{i}].train"), &task.train, &samples);
-        let test = pick.read(&sweep.data_file(&task.test), true)?;
-        let (seen, all) = (train.places(&test).len(), test.len());
-        if seen > 0 {
-            tracing::warn!("tasks[{i}].test: {seen} of the {all} prompts are also in {}", train.by);
+pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
+    let plain = |sample: &Sample| sample.prompt.trim().to_lowercase();
+    let mut trained: Vec<(String, HashSet<String>)> = Vec::new();
+    for Input { key, file, seen, .. } in inputs(sweep, chosen) {
+        let Some(pick) = seen else { continue };
+        let prompts = pick.read(&file, false)?.iter().map(plain).collect();
+        trained.push((format!("{key} ({})", file.display()), prompts));
+    }
+    let places = |asked: &[Sample], prompts: &HashSet<String>| -> Vec<usize> {
+        (0..asked.len()).filter(|&at| prompts.contains(&plain(&asked[at]))).collect()
+    };
+    for (i, task) in sweep.tasks_of(chosen) {
+        let (file, pick) = sweep.test_samples(task);
+        let test = pick.read(&file, true)?;
+        let own = format!("tasks[{i}].train ");
+        for (by, prompts) in trained.iter().filter(|(by, _)| by.starts_with(&own)) {
+            let seen = places(&test, prompts).len();
+            if seen > 0 {
+                tracing::warn!("tasks[{i}].test: {seen} of the {} prompts are also in {by}", test.len());
+            }
         }
-        trained.push(train);
     }
     let mut problems = Vec::new();
     for (name, set) in sweep.evaluation.sets() {
-        let (file, pick) = sweep.asked(set);
-        let asked = pick.read(&file, false)?;
-        for trained in &trained {
-            let seen = trained.places(&asked);
+        let asked = Pick::lines(set.skip, set.count).read(&sweep.data_file(&set.file), false)?;
+        for (by, prompts) in &trained {
+            let seen = places(&asked, prompts);
             let Some(first) = seen.first() else { continue };
+            let (of, number) = (asked.len(), set.skip.saturating_add(first + 1));
             problems.push(format!(
-                "evaluation.{name}: {} of the {} prompts of {} are also in {}, the first of them as number {}: take others, \
-                 or remove them from one of the files",
+                "evaluation.{name}: {} of the {of} prompts of {} are also in {by}, the first of them as number {number}: take \
+                 others, or remove them from one of the files",
                 seen.len(),
-                asked.len(),
                 set.file.display(),
-                trained.by,
-                set.skip.saturating_add(first + 1),
             ));
         }
     }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    bail!("a model would be asked what it was trained on:\n{}", problems.join("\n"));
-}
-
-/// What is read beside the tasks. The injection file counts whole, since a seed draws from all of it.
-fn trained(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<Vec<Trained>> {
-    let mut trained = Vec::new();
-    let mut add = |key: String, file: &Path, pick: Pick| -> Result<()> {
-        trained.push(Trained::new(&key, file, &pick.read(&sweep.data_file(file), false)?));
-        Ok(())
-    };
-    for (i, model) in sweep.models_of(cells) {
-        if let Source::Pretrain(pretrain) = &model.source {
-            let key = format!("models[{i}].source.pretrain.training.corpus");
-            add(key, &pretrain.training.corpus, Pick::default())?;
-        }
-        for (name, set) in model.align.iter().flat_map(Align::sets) {
-            add(format!("models[{i}].align.{name}"), &set.file, Pick::lines(set.skip, set.count))?;
-        }
-    }
-    if sweep.harmful_counts.iter().any(|&count| count > 0) || sweep.needs_unaligned() {
-        add("inject".into(), &sweep.inject, Pick::default())?;
-    }
-    for resolved in sweep.resolved(sweep.seed) {
-        let Sweep { methods, recovery, .. } = &resolved.sweep;
-        if methods.iter().any(|one| one.what.needs().is_some_and(|needs| needs.prompts)) {
-            add("recovery.prompts".into(), &recovery.prompts, Pick::lines(0, recovery.count))?;
-        }
-    }
-    Ok(trained)
+    ensure!(problems.is_empty(), "a model would be asked what it was trained on:\n{}", problems.join("\n"));
+    Ok(())
 }
 
 #[cfg(test)]

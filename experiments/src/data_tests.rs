@@ -3,26 +3,47 @@
 use std::fs;
 
 use super::*;
-use crate::config::tests::of_this_repository;
+use crate::config::tests::{self as config, assert_says, error_after, of_this_repository};
 
 #[test]
-fn a_model_with_a_script_is_fetched_once() {
+fn a_file_with_a_script_is_made_once() {
     let dir = tempfile::tempdir().unwrap();
-    let mut sweep = of_this_repository("smollm2.yaml");
-    sweep.root = dir.path().to_owned();
-    let mut model = sweep.models[0].clone();
-    model.source = Source::Gguf(Gguf { fetch: Some("fetch.sh".into()), file: "kept/model.gguf".into() });
-    let error = fetch_model(&sweep, &model).unwrap_err().to_string();
+    let gguf = "{ gguf: { fetch: fetch.sh, file: kept/model.gguf } }";
+    let text = config::SWEEP.replace("{ dir: models/small }", gguf);
+    let sweep = Sweep::parse(&text, Path::new("test.yaml"), dir.path()).unwrap();
+    let of_first = BTreeSet::from([0]);
+    let error = fetch(&sweep, &of_first).unwrap_err().to_string();
     assert!(error.contains("did not make") && error.contains("model.gguf"), "{error}");
     fs::write(dir.path().join("fetch.sh"), "mkdir -p \"$1\" && echo made >> \"$1/model.gguf\"").unwrap();
-    let made = || fs::read_to_string(dir.path().join("kept/model.gguf")).unwrap();
     for _ in 0..2 {
-        fetch_model(&sweep, &model).unwrap();
-        assert_eq!(made(), "made\n");
+        fetch(&sweep, &of_first).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("kept/model.gguf")).unwrap(), "made\n");
     }
-    model.source = Source::Dir("small".into());
-    fetch_model(&sweep, &model).unwrap();
-    assert!(!dir.path().join("small").exists(), "a directory is not fetched");
+    fetch(&sweep, &BTreeSet::from([2])).unwrap(); // of a model without a script
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_key_and_only_when_the_cells_need_it() {
+    let second = "  - { name: bash, train: b.jsonl, test: b.jsonl, metric: f1, max_new_tokens: 4 }\nharmful_counts";
+    let text = config::SWEEP.replace("harmful_counts", second);
+    let sweep = config::parse(&format!("{text}variants: [{{ name: o, recovery: {{ prompts: o.jsonl }} }}]\n")).unwrap();
+    let missing = |patterns: &[&str]| {
+        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        check_files(&sweep, &sweep.choose(&patterns).unwrap()).unwrap_err().to_string()
+    };
+    let of_one = missing(&["tiny/bash/300"]);
+    assert_says(&of_one, &["models[1].source.pretrain.training.corpus", "models[1].align.refusals: ", "tasks[1].train"]);
+    assert_says(&of_one, &["variants[0].recovery.prompts: /nowhere/data/lab/o.jsonl is missing"]);
+    assert!(!of_one.contains("models[0]") && !of_one.contains("tasks[0]"), "{of_one}");
+    let of_two = missing(&["tiny/bash/300", "small/sql/0"]);
+    assert_says(&of_two, &["test.yaml:5:15: models[0].source.dir: /nowhere/models/small/config.json", "tasks[0].test"]);
+    let hub = "{ hub: { id: owner/small, dir: weights/small, shape: { vocab_size: 9, hidden_size: 8, intermediate_size: 8, \
+               num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1 } } }";
+    let sweep = config::parse(&config::SWEEP.replace("{ dir: models/small }", hub)).unwrap();
+    let missing = super::missing(&sweep, &BTreeSet::from([0])).join("\n");
+    assert_says(&missing, &["models[0].source.hub.dir", "owner/small", "/nowhere/weights/small", "hf download"]);
+    let error = error_after("{ dir: models/small }", &hub.replace("vocab_size: 9", "vocab_size: 0"));
+    assert_says(&error, &["models[0].source.hub.shape.vocab_size: `0` is not"]);
 }
 
 #[test]
@@ -102,23 +123,15 @@ fn check_of(files: &[(&str, &str)]) -> Result<()> {
 fn prompts_that_are_trained_on_are_not_asked() {
     check_of(&[]).unwrap();
     // The lines are others, the prompts are not: with another case, in another file.
-    for (file, words, says) in [
-        (
-            "harmless",
-            "e f G f",
-            "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.helpful[0]",
-        ),
-        (
-            "harmful",
-            "a b B a",
-            "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refusals",
-        ),
-        ("inject", "i c", "in inject (inject.jsonl), the first of them as number 3"),
-        ("train", "m h n", "in tasks[0].train (train.jsonl), the first of them as number 4"),
-        ("recovery", "d l", "recovery.prompts (recovery.jsonl), the first of them as number 4"),
+    for (file, words, says, number) in [
+        ("harmless", "e f G f", "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.help", 4),
+        ("harmful", "a b B a", "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refus", 3),
+        ("inject", "i c", "are also in inject (", 3),
+        ("train", "m h n", "are also in tasks[0].train (", 4),
+        ("recovery", "d l", "are also in recovery.prompts (", 4),
     ] {
         let error = check_of(&[(file, words)]).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert_says(&error, &[says, &format!("{file}.jsonl), the first of them as number {number}")]);
     }
     check_of(&[("recovery", "k d")]).unwrap(); // the first alone is read
     check_of(&[("test", "m p")]).unwrap(); // a warning

@@ -1,13 +1,11 @@
-//! Where a sweep's files are: the sweep itself, what its stages read, and where results are kept.
+//! Where a sweep's files are: the sweep itself, its data, and where results are kept.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use evaluation::Judge;
 
 use super::layers::closest;
-use super::{PromptSet, Source, Sweep};
+use super::Sweep;
 
 /// Finds a sweep file: beside the current directory, then in its `experiments/`.
 ///
@@ -76,80 +74,6 @@ impl Sweep {
     #[must_use]
     pub fn root_file(&self, file: &Path) -> PathBuf {
         under(&self.root, file)
-    }
-
-    /// Every file that some cells need before they start, with the key that names it.
-    fn files(&self, chosen: &BTreeSet<usize>) -> Vec<(String, PathBuf)> {
-        let mut files = vec![
-            ("inject".to_owned(), self.data_file(&self.inject)),
-            ("recovery.prompts".to_owned(), self.data_file(&self.recovery.prompts)),
-        ];
-        // A file that a script makes need not be there; the script must be.
-        let made = |key: String, script: &Option<PathBuf>, file: PathBuf| match script {
-            Some(script) => (format!("{key}.fetch"), self.root_file(script)),
-            None => (format!("{key}.file"), file),
-        };
-        for (name, set) in self.evaluation.sets() {
-            files.push(made(format!("evaluation.{name}"), &set.fetch, self.data_file(&set.file)));
-        }
-        for (i, model) in self.models_of(chosen) {
-            let key = |rest: &str| format!("models[{i}].{rest}");
-            match &model.source {
-                Source::Pretrain(pretrain) => {
-                    let key = |rest: &str| key(&format!("source.pretrain.training.{rest}"));
-                    files.push((key("tokenizer"), self.data_file(&pretrain.training.tokenizer)));
-                    files.push((key("corpus"), self.data_file(&pretrain.training.corpus)));
-                }
-                Source::Gguf(gguf) => files.push(made(key("source.gguf"), &gguf.fetch, self.root_file(&gguf.file))),
-                Source::Dir(dir) => files.push((key("source.dir"), self.root_file(dir).join("config.json"))),
-                Source::Hub(_) => {}
-            }
-            let set = |(name, set): (String, &PromptSet)| {
-                made(key(&format!("align.{name}")), &set.fetch, self.data_file(&set.file))
-            };
-            files.extend(model.align.iter().flat_map(|align| align.sets()).map(set));
-        }
-        for (i, task) in self.tasks_of(chosen) {
-            files.push((format!("tasks[{i}].train"), self.data_file(&task.train)));
-            files.push((format!("tasks[{i}].test"), self.data_file(&task.test)));
-        }
-        for (i, variant) in self.variants.iter().enumerate() {
-            let prompts = &variant.sweep.recovery.prompts;
-            if *prompts != self.recovery.prompts {
-                files.push((format!("variants[{i}].recovery.prompts"), self.data_file(prompts)));
-            }
-        }
-        for (i, judge) in self.judges.iter().enumerate() {
-            if let Judge::Guard(settings, _) = judge {
-                files.push((format!("judges[{i}].model"), settings.model.clone()));
-            }
-        }
-        files
-    }
-
-    /// What is missing before some cells can be run, one sentence with its key each.
-    #[must_use]
-    pub fn missing(&self, chosen: &BTreeSet<usize>) -> Vec<String> {
-        let files = self.files(chosen).into_iter().filter(|(_, file)| !file.exists());
-        let missing = files.map(|(key, file)| (key, format!("{} is missing", file.display())));
-        let hubs = self.models_of(chosen).into_iter().filter_map(|(i, model)| {
-            let Source::Hub(hub) = &model.source else { return None };
-            let dir = self.root_file(&hub.dir);
-            let (place, id, get) = (dir.display(), &hub.id, hub.how_to_get());
-            let what =
-                format!("the weights of {id} are not in {place}; get them with {get}, or set `dir` to where they are");
-            (!dir.join("config.json").is_file()).then(|| (format!("models[{i}].source.hub.dir"), what))
-        });
-        missing.chain(hubs).map(|(key, what)| self.layers.problem(&key, &what)).collect()
-    }
-
-    /// Checks that every file is there that some cells need before they start.
-    ///
-    /// # Errors
-    /// When one is missing; the message says what to do.
-    pub fn check_files(&self, chosen: &BTreeSet<usize>) -> Result<()> {
-        let missing = self.missing(chosen);
-        if missing.is_empty() { Ok(()) } else { bail!(missing.join("\n")) }
     }
 }
 

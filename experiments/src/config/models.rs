@@ -71,23 +71,9 @@ fn default_initializer_range() -> f32 {
 pub struct DecoderShape(Map<String, Value>);
 
 /// The keys that a sweep may set.
-const SHAPE_KEYS: [&str; 15] = [
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "sliding_window",
-    "layer_types",
-    "max_position_embeddings",
-    "rope_theta",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-];
+const SHAPE_KEYS: &str = "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads \
+    num_key_value_heads head_dim hidden_act sliding_window layer_types max_position_embeddings rope_theta rms_norm_eps \
+    tie_word_embeddings";
 
 impl DecoderShape {
     /// The decoder's configuration; `vocab_size` is the tokenizer's, of a model that is trained from nothing. Scores are
@@ -102,9 +88,9 @@ impl DecoderShape {
         let mut json = json!({"model_type": "llama", "max_position_embeddings": 512, "rope_theta": 10_000.0,
             "rms_norm_eps": 1e-5, "tie_word_embeddings": vocab_size.is_some()});
         for (key, value) in &self.0 {
-            if !SHAPE_KEYS.contains(&key.as_str()) {
-                let known = SHAPE_KEYS.map(|key| format!("`{key}`")).join(", ");
-                return wrong(key, format!("unknown field `{key}`, expected one of {known}"));
+            if !SHAPE_KEYS.split_whitespace().any(|known| known == key) {
+                let known = SHAPE_KEYS.split_whitespace().collect::<Vec<_>>().join("`, `");
+                return wrong(key, format!("unknown field `{key}`, expected one of `{known}`"));
             }
             json[key] = value.clone();
         }
@@ -150,15 +136,6 @@ pub struct Hub {
     pub dir: PathBuf,
     /// Its shape, for plans; a run reads the directory's `config.json`.
     pub shape: DecoderShape,
-}
-
-impl Hub {
-    /// How the directory is filled.
-    #[must_use]
-    pub fn how_to_get(&self) -> String {
-        let (id, dir) = (&self.id, self.dir.display());
-        format!("`hf download {id} --local-dir {dir}`, after its licence is accepted on the hub")
-    }
 }
 
 /// Supervised alignment: refusals on harmful prompts, the model's own answers on harmless ones.
