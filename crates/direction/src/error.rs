@@ -20,6 +20,12 @@ pub enum Error {
         /// Number of blocks.
         blocks: usize,
     },
+    /// A text that is no direction layer.
+    #[error("{text:?} is no direction layer; write a share of the blocks such as 4/6, or a block's number from 1")]
+    NoLayer {
+        /// The text.
+        text: String,
+    },
     /// The direction was computed for a model of another width.
     #[error("the direction has {found} values, the model's hidden size is {expected}")]
     Width {

@@ -5,17 +5,13 @@
 
 mod error;
 mod gradient;
+mod layer;
 mod mean;
 
 pub use error::{Error, Result};
 pub use gradient::{Objective, accumulate};
-pub use mean::{cosine, hidden_states, mean_direction};
-
-/// The direction layer of a model with `blocks` blocks: floor(4/6 of them), at least 1
-/// (paper section V-A).
-pub fn default_layer(blocks: usize) -> usize {
-    (blocks * 4 / 6).max(1)
-}
+pub use layer::Layer;
+pub use mean::{check_layer, cosine, hidden_states, mean_direction};
 
 /// Positions that go through the decoder at once; it bounds memory and never changes a result
 /// beyond rounding.
@@ -43,11 +39,6 @@ pub(crate) fn runs<'a>(groups: &[&'a [Vec<u32>]]) -> Vec<Vec<&'a [Vec<u32>]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_default_layer_is_two_thirds_down() {
-        assert_eq!([1, 4, 6, 30, 32].map(default_layer), [1, 2, 4, 20, 21]);
-    }
 
     #[test]
     fn runs_keep_groups_whole_and_in_order() {

@@ -53,7 +53,11 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if norms == 0.0 { 0.0 } else { dot(a, b) / norms }
 }
 
-pub(crate) fn check_layer(decoder: &Decoder, layer: usize) -> Result<()> {
+/// An error unless `layer` is one of the model's.
+///
+/// # Errors
+/// When it is 0 or above the number of blocks.
+pub fn check_layer(decoder: &Decoder, layer: usize) -> Result<()> {
     let blocks = decoder.config().num_hidden_layers;
     if (1..=blocks).contains(&layer) { Ok(()) } else { Err(Error::Layer { layer, blocks }) }
 }

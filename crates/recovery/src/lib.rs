@@ -1,27 +1,34 @@
-//! Gradient-guided recovery of alignment (paper section IV, Algorithm 1; METHOD.md section 3).
+//! Methods that repair the alignment of a fine-tuned model after training: gradient-guided recovery
+//! (paper section IV, Algorithm 1; METHOD.md section 3), RESTA, and control arms.
 //!
-//! Weights of the fine-tuned model whose descent step would move them towards the aligned model
-//! are restored to it, the largest gradients first. This crate takes token ids and decoders and
-//! knows nothing of text or tasks: a task's score reaches [`recover`] as a closure.
+//! A method is one file: a settings struct that implements [`Repair`] and is listed in [`Method`].
+//! This crate takes token ids and decoders and knows nothing of text or tasks: a task's score
+//! reaches it as a closure.
 
-mod control;
 mod error;
+mod full_revert;
+mod interpolation;
+mod largest_difference;
+mod method;
 mod patch;
+mod random;
+mod recover;
 mod region;
+mod repair;
 mod resta;
-mod restore;
-mod rollback;
 mod selection;
-mod settings;
-mod state;
-mod trace;
+mod tensors;
 
-pub use control::{Control, control};
+pub use direction::Layer;
 pub use error::{Error, Result};
+pub use full_revert::FullRevert;
+pub use interpolation::Interpolation;
+pub use largest_difference::LargestDifference;
+pub use method::Method;
 pub use patch::Patch;
+pub use random::Random;
+pub use recover::{GradientMode, Recover, Rollback, Trace, TraceGate, TraceStep};
 pub use region::{Region, is_in_region};
-pub use resta::{RestaSettings, resta};
-pub use restore::{Inputs, Measure, Outcome, Recovered, Run, recover};
-pub use selection::{Selected, select};
-pub use settings::{GradientMode, Profile, RecoverySettings, Ties};
-pub use trace::{Trace, TraceGate, TraceStep};
+pub use repair::{Gate, Inputs, Measure, Needs, Outcome, Repair, Repaired, Report};
+pub use resta::Resta;
+pub use selection::{Candidates, Selected, Ties, select};

@@ -1,11 +1,15 @@
 //! The region: weights of blocks 0..L-1, norms excluded (METHOD.md section 3).
 
+use std::collections::HashMap;
+
 use burn::tensor::TensorData;
+use direction::{Layer, check_layer};
 use model::Decoder;
 use model::weights::{self, WeightInfo};
 use rayon::prelude::*;
 
-use crate::{Error, Patch, Result};
+use crate::selection::{Candidates, Ties, select};
+use crate::{Error, Outcome, Patch, Repaired, Result};
 
 /// Whether a parameter is in the region of direction layer `layer`.
 pub fn is_in_region(info: &WeightInfo, layer: usize) -> bool {
@@ -15,6 +19,8 @@ pub fn is_in_region(info: &WeightInfo, layer: usize) -> bool {
 /// The region's values on the host: each is the fine-tuned or the aligned one.
 #[derive(Debug)]
 pub struct Region {
+    /// The direction layer, counted from 1.
+    pub layer: usize,
     /// Name and place of each tensor, in the checkpoint's order.
     pub infos: Vec<WeightInfo>,
     /// Current values.
@@ -29,13 +35,15 @@ impl Region {
     /// Reads the region of both models.
     ///
     /// # Errors
-    /// When the models are not of one shape, or the device fails.
-    pub fn new(aligned: &Decoder, fine_tuned: &Decoder, layer: usize) -> Result<Self> {
+    /// When the models are not of one shape, they have no such layer, or the device fails.
+    pub fn new(aligned: &Decoder, fine_tuned: &Decoder, layer: Layer) -> Result<Self> {
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned))?;
+        let layer = layer.of_blocks(fine_tuned.config().num_hidden_layers);
+        check_layer(fine_tuned, layer)?;
         let read = |decoder| weights::read(decoder, |info| is_in_region(info, layer));
         let (infos, aligned): (Vec<_>, Vec<_>) = read(aligned)?.into_iter().unzip();
         let fine_tuned: Vec<Vec<f32>> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
-        Ok(Self { infos, values: fine_tuned.clone(), aligned, fine_tuned })
+        Ok(Self { layer, infos, values: fine_tuned.clone(), aligned, fine_tuned })
     }
 
     /// Number of weights.
@@ -70,12 +78,65 @@ impl Region {
     }
 
     /// The fine-tuned model with the patch's weights restored.
-    pub fn apply(&mut self, patch: &Patch) {
+    ///
+    /// # Errors
+    /// When the patch is not of this region.
+    pub fn apply(&mut self, patch: &Patch) -> Result<()> {
+        patch.check(&self.infos)?;
         self.reset();
-        for (tensor, info) in self.infos.iter().enumerate() {
-            for &index in patch.indices(&info.name) {
-                self.values[tensor][index as usize] = self.aligned[tensor][index as usize];
-            }
+        let indices: Vec<_> = self.infos.iter().map(|info| patch.indices(&info.name)).collect();
+        set(&mut self.values, &self.aligned, &indices);
+        Ok(())
+    }
+
+    /// Sets the weights at these indices, by tensor, to the aligned model's values.
+    pub(crate) fn restore(&mut self, indices: &[Vec<u32>]) {
+        set(&mut self.values, &self.aligned, indices);
+    }
+
+    /// Sets the weights at these indices, by tensor, to the fine-tuned model's values.
+    pub(crate) fn roll_back(&mut self, indices: &[Vec<u32>]) {
+        set(&mut self.values, &self.fine_tuned, indices);
+    }
+
+    /// The tensors as candidates for the aligned model's values; one without a gradient has no candidate.
+    pub(crate) fn candidates<'a>(&'a self, gradients: &'a HashMap<String, Vec<f32>>) -> Vec<Candidates<'a>> {
+        let tensors = self.infos.iter().zip(self.values.iter().zip(&self.aligned));
+        let candidates = |(info, (values, target)): (&WeightInfo, (&'a Vec<f32>, &'a Vec<f32>))| {
+            gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates {
+                values,
+                target,
+                gradient,
+            })
+        };
+        tensors.map(candidates).collect()
+    }
+
+    /// Fine-tuned minus aligned, to be used as gradients: every weight that differs is a candidate, ranked by its difference.
+    pub(crate) fn differences(&self) -> HashMap<String, Vec<f32>> {
+        let tensors = self.infos.iter().zip(self.fine_tuned.iter().zip(&self.aligned));
+        let difference = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        tensors.map(|(info, pair)| (info.name.clone(), difference(pair))).collect()
+    }
+
+    /// The fine-tuned model with up to `count` candidates restored, those of the largest gradients.
+    pub(crate) fn restore_largest(
+        mut self,
+        fine_tuned: &Decoder,
+        gradients: &HashMap<String, Vec<f32>>,
+        count: usize,
+    ) -> Repaired {
+        let selected = select(&self.candidates(gradients), count, Ties::Exact);
+        if count != usize::MAX && selected.len() < count {
+            tracing::warn!("only {} of {count} weights can be restored", selected.len());
+        }
+        self.restore(&selected.indices);
+        Repaired {
+            decoder: self.write(fine_tuned.clone()),
+            restored: Some(selected.len()),
+            patch: Some(Patch::new(self.infos.into_iter().map(|info| info.name).zip(selected.indices))),
+            outcome: Outcome::Changed,
+            trace: None,
         }
     }
 
@@ -86,6 +147,15 @@ impl Region {
             let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
             Some(TensorData::new(values.clone(), info.shape.clone()))
         })
+    }
+}
+
+/// Sets the values at `indices` to those in `source`.
+fn set(values: &mut [Vec<f32>], source: &[Vec<f32>], indices: &[impl AsRef<[u32]>]) {
+    for ((values, source), indices) in values.iter_mut().zip(source).zip(indices) {
+        for &index in indices.as_ref() {
+            values[index as usize] = source[index as usize];
+        }
     }
 }
 

@@ -7,36 +7,43 @@
 //! thinned. How the unaligned model is made is not done here.
 
 use burn::tensor::TensorData;
-use model::{Decoder, weights};
+use model::weights;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::region::check_same_shape;
-use crate::{Error, Result};
+use crate::{Error, Inputs, Needs, Outcome, Repair, Repaired, Result};
 
-/// Settings of RESTA.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// The fine-tuned model with the safety vector added.
+///
+/// # Mathematical Definition
+/// `theta + gamma (aligned - unaligned)`. With DARE, `theta` is first replaced by
+/// `aligned + m (theta - aligned) / (1 - dare)`, where each element of `m` is 0 with probability `dare`
+/// and else 1, so that the expectation is `theta`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
-pub struct RestaSettings {
-    /// How much of the safety vector is added. Paper: 1.0.
+pub struct Resta {
+    /// How much of the safety vector, aligned - unaligned, is added. Paper: 1.
+    #[arg(long, allow_negative_numbers = true, default_value_t = Self::default().gamma)]
     pub gamma: f64,
     /// Probability with which DARE drops an element of what fine-tuning changed; 0 is off. Paper: off.
+    #[arg(long, default_value_t = Self::default().dare)]
     pub dare: f64,
 }
 
-impl Default for RestaSettings {
+impl Default for Resta {
     fn default() -> Self {
         Self { gamma: 1.0, dare: 0.0 }
     }
 }
 
-impl RestaSettings {
-    /// Checks all ranges.
-    ///
-    /// # Errors
-    /// Names the first setting that is out of its range.
-    pub fn check(&self) -> Result<()> {
+impl Repair for Resta {
+    fn needs(&self) -> Needs {
+        Needs { unaligned: true, ..Needs::default() }
+    }
+
+    fn check(&self) -> Result<()> {
         let error = |key, reason: String| Err(Error::Setting { key, reason });
         if !self.gamma.is_finite() {
             return error("gamma", format!("{} is not a finite number", self.gamma));
@@ -46,55 +53,28 @@ impl RestaSettings {
         }
         Ok(())
     }
-}
 
-/// The fine-tuned model with the safety vector added; `seed` decides what DARE drops.
-///
-/// # Mathematical Definition
-/// `theta + gamma (aligned - unaligned)`. With DARE, `theta` is first replaced by
-/// `aligned + m (theta - aligned) / (1 - dare)`, where each element of `m` is 0 with probability `dare`
-/// and else 1, so that the expectation is `theta`.
-///
-/// # Errors
-/// When a setting is out of its range, the models differ in shape, or the device fails.
-pub fn resta(
-    fine_tuned: &Decoder,
-    aligned: &Decoder,
-    unaligned: &Decoder,
-    settings: &RestaSettings,
-    seed: u64,
-) -> Result<Decoder> {
-    settings.check()?;
-    check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned))?;
-    check_same_shape(("aligned", aligned), ("unaligned", unaligned))?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut thinned = |aligned: f64, theta: f64| match settings.dare {
-        0.0 => theta,
-        dare if rng.random_bool(dare) => aligned,
-        dare => aligned + (theta - aligned) / (1.0 - dare),
-    };
-    let read = |decoder| weights::read(decoder, |_| true);
-    let mut models = read(fine_tuned)?.into_iter().zip(read(aligned)?).zip(read(unaligned)?);
-    Ok(weights::replace(fine_tuned.clone(), |info| {
-        let (((_, theta), (_, aligned)), (_, unaligned)) = models.next()?;
-        let values = theta.into_iter().zip(aligned).zip(unaligned).map(|((theta, aligned), unaligned)| {
-            let [theta, aligned, unaligned] = [theta, aligned, unaligned].map(f64::from);
-            (thinned(aligned, theta) + settings.gamma * (aligned - unaligned)) as f32
+    fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
+        self.check()?;
+        let (aligned, fine_tuned, unaligned) = (inputs.aligned, inputs.fine_tuned, inputs.unaligned(Self::WORD)?);
+        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned))?;
+        check_same_shape(("aligned", aligned), ("unaligned", unaligned))?;
+        let mut rng = ChaCha8Rng::seed_from_u64(inputs.seed);
+        let mut thinned = |aligned: f64, theta: f64| match self.dare {
+            0.0 => theta,
+            dare if rng.random_bool(dare) => aligned,
+            dare => aligned + (theta - aligned) / (1.0 - dare),
+        };
+        let read = |decoder| weights::read(decoder, |_| true);
+        let mut models = read(fine_tuned)?.into_iter().zip(read(aligned)?).zip(read(unaligned)?);
+        let decoder = weights::replace(fine_tuned.clone(), |info| {
+            let (((_, theta), (_, aligned)), (_, unaligned)) = models.next()?;
+            let values = theta.into_iter().zip(aligned).zip(unaligned).map(|((theta, aligned), unaligned)| {
+                let [theta, aligned, unaligned] = [theta, aligned, unaligned].map(f64::from);
+                (thinned(aligned, theta) + self.gamma * (aligned - unaligned)) as f32
+            });
+            Some(TensorData::new(values.collect::<Vec<f32>>(), info.shape.clone()))
         });
-        Some(TensorData::new(values.collect::<Vec<f32>>(), info.shape.clone()))
-    }))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn senseless_settings_are_named() {
-        let message = |settings: RestaSettings| settings.check().unwrap_err().to_string();
-        assert!(message(RestaSettings { dare: 1.0, ..Default::default() }).contains("`dare`: 1 is not"));
-        assert!(message(RestaSettings { gamma: f64::NAN, ..Default::default() }).contains("`gamma`: NaN"));
-        assert!(RestaSettings::default().check().is_ok());
+        Ok(Repaired { decoder, patch: None, restored: None, outcome: Outcome::Changed, trace: None })
     }
 }

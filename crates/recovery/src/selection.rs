@@ -4,16 +4,26 @@
 //! values (a radix selection): O(n), no sorting, and no copy of the gradients.
 
 use rayon::prelude::*;
-
-use crate::Ties;
+use serde::{Deserialize, Serialize};
 
 /// Values per parallel piece of work.
 const CHUNK: usize = 1 << 16;
 /// Bins of one pass: one per value of half the bits of an f32.
 const BINS: usize = 1 << 16;
 
+/// What happens to equal gradients at the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Ties {
+    /// Exactly k are restored; ties go by flat index.
+    Exact,
+    /// Those strictly above the k-th largest are restored: k - 1, and no tie (released code).
+    Strict,
+}
+
 /// One tensor as the selection sees it; all slices have one length.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Candidates<'a> {
     /// Current values.
     pub values: &'a [f32],

@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::selection::{Candidates, Selected, select};
-use crate::{Region, Ties};
+use crate::{Candidates, Region, Selected, Ties, select};
 
 /// Selects, among the weights `restored` in this step, those that a descent step on the task's
 /// loss would move towards the fine-tuned value, and takes the top

@@ -1,0 +1,47 @@
+//! The control arm between the two models. Not in the paper.
+
+use burn::tensor::TensorData;
+use model::weights;
+use serde::{Deserialize, Serialize};
+
+use crate::error::check_share;
+use crate::region::check_same_shape;
+use crate::{Inputs, Needs, Outcome, Repair, Repaired, Result};
+
+/// All weights, norms included, are set to `aligned + lambda (fine_tuned - aligned)`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Interpolation {
+    /// Where between the models: 0 is the aligned one, 1 the fine-tuned one.
+    #[arg(long, default_value_t = Self::default().lambda)]
+    pub lambda: f64,
+}
+
+impl Default for Interpolation {
+    fn default() -> Self {
+        Self { lambda: 0.5 }
+    }
+}
+
+impl Repair for Interpolation {
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn check(&self) -> Result<()> {
+        check_share("lambda", self.lambda)
+    }
+
+    fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
+        self.check()?;
+        check_same_shape(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned))?;
+        let mut aligned = weights::read(inputs.aligned, |_| true)?.into_iter();
+        let mut tuned = weights::read(inputs.fine_tuned, |_| true)?.into_iter();
+        let between = |(a, b): (f32, f32)| (f64::from(a) + self.lambda * (f64::from(b) - f64::from(a))) as f32;
+        let decoder = weights::replace(inputs.fine_tuned.clone(), |info| {
+            let ((_, a), (_, b)) = (aligned.next()?, tuned.next()?);
+            Some(TensorData::new(a.into_iter().zip(b).map(between).collect::<Vec<f32>>(), info.shape.clone()))
+        });
+        Ok(Repaired { decoder, patch: None, restored: None, outcome: Outcome::Changed, trace: None })
+    }
+}

@@ -1,0 +1,82 @@
+//! The registry: every method, its word and its label. A new method is one line here and one file.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result};
+
+macro_rules! methods {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {
+        /// A method with its settings. Its word names it in YAML and JSON, and as a subcommand.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Subcommand)]
+        pub enum Method {
+            $($(#[doc = $doc])* #[serde(rename = $word)] #[command(name = $word)] $name($name),)*
+        }
+
+        impl Method {
+            /// The words of all methods.
+            pub const WORDS: &'static [&'static str] = &[$($word),*];
+
+            /// The method's word.
+            #[must_use]
+            pub fn word(&self) -> &'static str {
+                match self { $(Self::$name(_) => $word),* }
+            }
+
+            /// The method's name for people.
+            #[must_use]
+            pub fn label(&self) -> &'static str {
+                match self { $(Self::$name(_) => $label),* }
+            }
+
+            /// The settings as what they do.
+            #[must_use]
+            pub fn repair(&self) -> &dyn Repair {
+                match self { $(Self::$name(settings) => settings),* }
+            }
+        }
+
+        $(impl $name {
+            /// The method's word, for messages.
+            pub(crate) const WORD: &'static str = $word;
+        }
+
+        impl From<$name> for Method {
+            fn from(settings: $name) -> Self {
+                Self::$name(settings)
+            }
+        })*
+    };
+}
+
+methods! {
+    /// Restore the weights that carry alignment, found by gradients (the paper's method).
+    Recover = "recover", "recovery";
+    /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
+    Resta = "resta", "RESTA";
+    /// Restore weights drawn at random among those that a recovery could choose (a control arm).
+    Random = "random", "random";
+    /// Restore the weights that differ most from the aligned model's (a control arm).
+    LargestDifference = "largest_difference", "largest difference";
+    /// Restore every weight below the direction layer (a control arm).
+    FullRevert = "full_revert", "full revert";
+    /// Move all weights towards the aligned model's (a control arm).
+    Interpolation = "interpolation", "interpolation";
+}
+
+impl Method {
+    /// The method of a word with these settings, checked; those left out have their defaults, as all have for null.
+    ///
+    /// # Errors
+    /// When the word is unknown, or a setting is unknown, of another type or out of its range.
+    pub fn from_settings(word: &str, settings: Value) -> Result<Self> {
+        let Some(&word) = Self::WORDS.iter().find(|known| **known == word) else {
+            return Err(Error::UnknownMethod { word: word.to_owned() });
+        };
+        let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
+        let method = Value::Object(Map::from_iter([(word.to_owned(), settings)]));
+        let method: Self = serde_json::from_value(method).map_err(|source| Error::Settings { method: word, source })?;
+        method.repair().check()?;
+        Ok(method)
+    }
+}

@@ -1,0 +1,159 @@
+//! The checkpoint of a running recovery, from which an interrupted one goes on as if it had not been interrupted: a
+//! safetensors file with a checksum behind it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use direction::Objective;
+use model::weights::WeightInfo;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::{Recover, TraceStep};
+use crate::tensors::{Numbers, floats, indices};
+use crate::{Error, Patch, Region, Result};
+
+/// How far a recovery is; what a checkpoint holds besides tensors.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The next step.
+    pub step: usize,
+    /// Whether this is the second start, with rollback in every step.
+    pub rollback: bool,
+    /// Score of the fine-tuned model.
+    pub base_score: Option<f64>,
+    /// Score after the warm-up of the first start.
+    pub warmup_score: Option<f64>,
+    /// The step after which the last checkpoint at or above the floor was taken.
+    pub kept_step: Option<usize>,
+    /// The steps so far.
+    pub steps: Vec<TraceStep>,
+}
+
+/// What a recovery goes on from.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct State {
+    pub progress: Progress,
+    /// The weights restored now.
+    pub current: Patch,
+    /// The weights restored in the last checkpoint at or above the floor.
+    pub kept: Patch,
+    /// Accumulated gradients by tensor.
+    pub gradients: HashMap<String, Vec<f32>>,
+}
+
+/// What a checkpoint is of: a run goes on from one of the same origin alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    pub settings: Recover,
+    /// Hash of what is recovered and with which prompts.
+    pub inputs: String,
+    /// What decides rollback and the answer.
+    pub decided_by: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    origin: Origin,
+    progress: Progress,
+}
+
+/// Hash of the region's aligned and fine-tuned values and of the objectives (prompts and directions).
+pub(super) fn fingerprint(region: &Region, objectives: &[&Objective]) -> String {
+    let mut hash = files::Sha::default();
+    let values = region.aligned.iter().chain(&region.fine_tuned);
+    for values in values.chain(objectives.iter().map(|objective| &objective.direction)) {
+        hash.numbers(values.iter().map(|value| value.to_le_bytes()));
+    }
+    for row in objectives.iter().flat_map(|objective| &objective.rows) {
+        hash.numbers(row.iter().map(|id| id.to_le_bytes()));
+    }
+    hash.finish()
+}
+
+const HEADER: &str = "realign";
+
+/// A checkpoint's file, and what it is of.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    pub path: PathBuf,
+    pub origin: Origin,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint. The gradients are only read, since they are as large as the region.
+    pub fn save(
+        &self,
+        progress: &Progress,
+        (current, kept): (&Patch, &Patch),
+        gradients: &HashMap<String, Vec<f32>>,
+    ) -> Result<()> {
+        let header = Header { origin: self.origin.clone(), progress: progress.clone() };
+        let header = serde_json::to_string(&header).map_err(|error| self.error(error))?;
+        let mut tensors = Vec::new();
+        for (kind, patch) in [("current", current), ("kept", kept)] {
+            tensors.extend(patch.tensors().map(|(name, indices)| (format!("{kind}/{name}"), Numbers::from(indices))));
+        }
+        tensors.extend(gradients.iter().map(|(name, values)| (format!("gradient/{name}"), values.as_slice().into())));
+        let metadata = HashMap::from([(HEADER.to_owned(), header)]);
+        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| self.error(error))?;
+        Ok(files::write_sealed(&self.path, &bytes)?)
+    }
+
+    /// Reads the checkpoint, if there is one; it must be of the same origin and of these tensors.
+    pub fn load(&self, infos: &[WeightInfo]) -> Result<Option<State>> {
+        match files::read_sealed(&self.path) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => self.read(&bytes, infos).map(Some),
+            Err(files::Error::Damaged { reason, .. }) => Err(self.error(reason)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self, bytes: &[u8], infos: &[WeightInfo]) -> Result<State> {
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| self.error(error))?;
+        let header = metadata.metadata().as_ref().and_then(|map| map.get(HEADER));
+        let header = header.ok_or_else(|| self.error("not the checkpoint of a recovery"))?;
+        let Header { origin, progress } = serde_json::from_str(header)
+            .map_err(|error| self.error(format!("a checkpoint of another version of this program ({error})")))?;
+        self.check_origin(&origin)?;
+        let (mut current, mut kept, mut gradients) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
+        for (name, view) in SafeTensors::deserialize(bytes).map_err(|error| self.error(error))?.tensors() {
+            let wrong = || self.error(format!("tensor `{name}` has no place in the checkpoint of this recovery"));
+            let (kind, own) = name.split_once('/').ok_or_else(wrong)?;
+            let info = infos.iter().find(|info| info.name == own).ok_or_else(wrong)?;
+            match kind {
+                "current" => drop(current.insert(own.to_owned(), indices(&view).ok_or_else(wrong)?)),
+                "kept" => drop(kept.insert(own.to_owned(), indices(&view).ok_or_else(wrong)?)),
+                "gradient" => {
+                    let values = floats(&view).filter(|values| values.len() == info.len()).ok_or_else(wrong)?;
+                    gradients.insert(own.to_owned(), values);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        let [current, kept] = [current, kept].map(Patch::new);
+        for patch in [&current, &kept] {
+            patch.check(infos).map_err(|error| self.error(error))?;
+        }
+        Ok(State { progress, current, kept, gradients })
+    }
+
+    fn check_origin(&self, found: &Origin) -> Result<()> {
+        if found.settings != self.origin.settings {
+            return Err(self.error("the checkpoint is of other settings"));
+        }
+        if found.decided_by != self.origin.decided_by {
+            let (then, now) = (&found.decided_by, &self.origin.decided_by);
+            return Err(self.error(format!("the checkpoint was decided by {then}, and this run is by {now}")));
+        }
+        if found.inputs != self.origin.inputs {
+            return Err(self.error("the checkpoint is of other models or prompts"));
+        }
+        Ok(())
+    }
+
+    fn error(&self, reason: impl std::fmt::Display) -> Error {
+        Error::Checkpoint { path: self.path.clone(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,314 @@
+//! The recovery itself: warm-up, rollback, checkpoints and the answer (METHOD.md section 3).
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use burn::module::Module as _;
+use direction::{Objective, accumulate, mean_direction};
+use model::{Decoder, weights};
+
+use super::checkpoint::{Checkpoint, Origin, Progress, fingerprint};
+use super::rollback::select_rollback;
+use super::{GradientMode, Recover, Rollback, Trace, TraceGate, TraceStep};
+use crate::{
+    Error, Gate, Inputs, Measure, Needs, Outcome, Patch, Region, Repair as _, Repaired, Report, Result, is_in_region,
+    select,
+};
+
+/// Recovers the fine-tuned model.
+pub(super) fn recover(settings: &Recover, mut inputs: Inputs<'_>) -> Result<Repaired> {
+    let start = Instant::now();
+    let gate = inputs.gate.take().filter(|_| settings.rollback == Rollback::Auto);
+    let always = settings.rollback == Rollback::On;
+    let needs = Needs { task_prompts: always || gate.is_some(), ..settings.needs() };
+    inputs.check_prompts(Recover::WORD, needs)?;
+    let decided_by = match &gate {
+        Some(gate) => gate.by.clone(),
+        None if always => "nothing, with rollback in every step".to_owned(),
+        None => "nothing, without rollback".to_owned(),
+    };
+    let mut recovery = Recovery::new(settings.clone(), inputs, needs, decided_by)?;
+    let direction_s = start.elapsed().as_secs_f64();
+    let outcome = match gate {
+        Some(Gate { measure, by }) => recovery.run_gated(measure, &by)?,
+        None => recovery.run_all(always)?,
+    };
+    Ok(recovery.finish(outcome, direction_s, start))
+}
+
+/// The moving parts of a recovery.
+struct Recovery<'a> {
+    settings: Recover,
+    region: Region,
+    /// Weights restored per step.
+    k: usize,
+    harm: Objective,
+    task: Option<Objective>,
+    decoder: Decoder,
+    fine_tuned: &'a Decoder,
+    gradients: HashMap<String, Vec<f32>>,
+    progress: Progress,
+    kept: Patch,
+    checkpoint: Option<Checkpoint>,
+    report: &'a mut Report<'a>,
+}
+
+impl<'a> Recovery<'a> {
+    fn new(settings: Recover, inputs: Inputs<'a>, needs: Needs, decided_by: String) -> Result<Self> {
+        let Inputs { aligned, fine_tuned, prompts, task_prompts, checkpoint, report, .. } = inputs;
+        let region = Region::new(aligned, fine_tuned, settings.layer)?;
+        let layer = region.layer;
+        let objective = |decoder, rows: Vec<Vec<u32>>| -> Result<Objective> {
+            let direction = mean_direction(decoder, &rows, layer)?;
+            Ok(Objective { rows, direction, layer, batch: settings.batch })
+        };
+        let harm = objective(aligned, prompts)?;
+        let task = needs.task_prompts.then(|| objective(fine_tuned, task_prompts)).transpose()?;
+        let checkpoint = checkpoint.map(|path| {
+            let objectives: Vec<&Objective> = [&harm].into_iter().chain(&task).collect();
+            let inputs = fingerprint(&region, &objectives);
+            Checkpoint { path, origin: Origin { settings: settings.clone(), inputs, decided_by } }
+        });
+        let mut recovery = Self {
+            k: (fine_tuned.config().hidden_parameters() as f64 * settings.rate).ceil() as usize,
+            settings,
+            harm,
+            task,
+            decoder: weights::track(fine_tuned.clone(), |info| is_in_region(info, layer)),
+            fine_tuned,
+            region,
+            gradients: HashMap::new(),
+            progress: Progress::default(),
+            kept: Patch::default(),
+            checkpoint,
+            report,
+        };
+        recovery.resume()?;
+        Ok(recovery)
+    }
+
+    /// All steps; the last one is the answer.
+    fn run_all(&mut self, rollback: bool) -> Result<Outcome> {
+        self.progress.rollback = rollback;
+        while self.progress.step < self.settings.steps {
+            self.step()?;
+            if self.is_checkpoint() {
+                self.save()?;
+            }
+        }
+        Ok(Outcome::Recovered { steps: self.settings.steps, rollback })
+    }
+
+    /// The task's score decides (METHOD.md section 3, Flow).
+    fn run_gated(&mut self, measure: &mut Measure<'_>, by: &str) -> Result<Outcome> {
+        let base = match self.progress.base_score {
+            Some(score) => score,
+            None => score_of(measure, self.fine_tuned)?,
+        };
+        self.progress.base_score = Some(base);
+        if base <= 0.0 {
+            tracing::warn!(
+                "the fine-tuned model scores 0 by {by}: no loss of the task can be seen, and all steps will be done; \
+                 another metric or other samples may tell more"
+            );
+        }
+        let floor = self.floor(base);
+        if self.progress.warmup_score.is_none() {
+            let warmup = self.settings.warmup.min(self.settings.steps);
+            while self.progress.step < warmup {
+                self.step()?;
+            }
+            let score = self.measure(measure)?;
+            self.progress.warmup_score = Some(score);
+            if is_below(score, floor) {
+                self.start_again_with_rollback()?;
+            } else {
+                self.keep()?;
+            }
+        }
+        loop {
+            if self.is_checkpoint() && self.is_unscored() {
+                let score = self.measure(measure)?;
+                if !is_below(score, floor) {
+                    self.keep()?;
+                } else if self.progress.kept_step.is_some() {
+                    break;
+                } else {
+                    self.region.reset();
+                    return Ok(Outcome::NotRecovered { base, score, floor });
+                }
+            }
+            if self.progress.step >= self.settings.steps {
+                break;
+            }
+            self.step()?;
+        }
+        self.region.apply(&self.kept)?;
+        Ok(Outcome::Recovered { steps: self.progress.kept_step.unwrap_or(0), rollback: self.progress.rollback })
+    }
+
+    /// The lowest score that the gate allows, of the fine-tuned model's.
+    fn floor(&self, base: f64) -> f64 {
+        base * (1.0 - self.settings.metric_drop)
+    }
+
+    /// One step: gradient, selection, restoration and, when it is on, the rollback half-step.
+    fn step(&mut self) -> Result<()> {
+        let rollback = self.progress.rollback;
+        if rollback || self.settings.gradient == GradientMode::PerStep {
+            self.gradients.clear();
+        }
+        let start = Instant::now();
+        let loss = accumulate(&self.decoder, &self.harm, &mut self.gradients)?;
+        let grad_s = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let selected = select(&self.region.candidates(&self.gradients), self.k, self.settings.ties);
+        self.region.restore(&selected.indices);
+        self.upload();
+        let mut row = TraceStep {
+            step: self.progress.step,
+            loss,
+            threshold: selected.threshold.map(f64::from),
+            restored: selected.len(),
+            grad_s,
+            select_s: start.elapsed().as_secs_f64(),
+            rolled_back: None,
+            rollback_threshold: None,
+            equal: 0,
+            score: None,
+        };
+        if rollback {
+            self.roll_back(&selected.indices, &mut row)?;
+        }
+        row.equal = self.region.equal();
+        self.progress.step += 1;
+        let stop = (self.report)(&row, self.settings.steps).is_break();
+        self.progress.steps.push(row);
+        if stop {
+            self.save()?;
+            return Err(Error::Stopped);
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self, restored: &[Vec<u32>], row: &mut TraceStep) -> Result<()> {
+        let missing = Error::Missing { method: Recover::WORD, what: "the task's training prompts" };
+        let task = self.task.as_ref().ok_or(missing)?;
+        self.gradients.clear();
+        accumulate(&self.decoder, task, &mut self.gradients)?;
+        let (rate, ties) = (self.settings.rollback_rate, self.settings.ties);
+        let back = select_rollback(&self.region, restored, &self.gradients, rate, ties);
+        self.region.roll_back(&back.indices);
+        self.gradients.clear();
+        self.upload();
+        row.rolled_back = Some(back.len());
+        row.rollback_threshold = back.threshold.map(f64::from);
+        Ok(())
+    }
+
+    fn upload(&mut self) {
+        self.decoder = self.region.write(self.decoder.clone());
+    }
+
+    /// Whether a checkpoint is taken after the step just done.
+    fn is_checkpoint(&self) -> bool {
+        let step = self.progress.step;
+        step.is_multiple_of(self.settings.save_every) || step == self.settings.steps
+    }
+
+    /// Whether the last step has no score yet.
+    fn is_unscored(&self) -> bool {
+        self.progress.steps.last().is_some_and(|row| row.score.is_none())
+    }
+
+    /// Scores the last step; when that fails, the steps before it are kept in the checkpoint.
+    fn measure(&mut self, measure: &mut Measure<'_>) -> Result<f64> {
+        let score = match score_of(measure, &self.decoder.valid()) {
+            Ok(score) => score,
+            Err(error) => {
+                self.save()?;
+                return Err(error);
+            }
+        };
+        if let Some(row) = self.progress.steps.last_mut() {
+            row.score = Some(score);
+        }
+        Ok(score)
+    }
+
+    fn start_again_with_rollback(&mut self) -> Result<()> {
+        self.region.reset();
+        self.upload();
+        self.gradients.clear();
+        self.progress.rollback = true;
+        self.progress.step = 0;
+        self.save()
+    }
+
+    /// Keeps the weights restored now as the answer so far.
+    fn keep(&mut self) -> Result<()> {
+        self.kept = self.region.patch();
+        self.progress.kept_step = Some(self.progress.step);
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let fresh = HashMap::new();
+        let adds_up = !self.progress.rollback && self.settings.gradient == GradientMode::Cumulative;
+        let gradients = if adds_up { &self.gradients } else { &fresh };
+        checkpoint.save(&self.progress, (&self.region.patch(), &self.kept), gradients)
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let Some(state) = checkpoint.load(&self.region.infos)? else { return Ok(()) };
+        tracing::info!(step = state.progress.step, "recovery goes on from {}", checkpoint.path.display());
+        self.region.apply(&state.current)?;
+        self.progress = state.progress;
+        self.kept = state.kept;
+        self.gradients = state.gradients;
+        self.upload();
+        Ok(())
+    }
+
+    fn finish(self, outcome: Outcome, direction_s: f64, start: Instant) -> Repaired {
+        let patch = self.region.patch();
+        let trace = Trace {
+            params: self.fine_tuned.config().hidden_parameters(),
+            region: self.region.len(),
+            layer: self.region.layer,
+            direction_s,
+            direction_norm: self.harm.direction.iter().map(|&d| f64::from(d).powi(2)).sum::<f64>().sqrt(),
+            total_s: start.elapsed().as_secs_f64(),
+            gate: self.progress.base_score.map(|base| TraceGate { base_score: base, floor: self.floor(base) }),
+            steps: self.progress.steps,
+        };
+        Repaired {
+            decoder: self.region.write(self.fine_tuned.clone()),
+            restored: Some(patch.len()),
+            patch: Some(patch),
+            outcome,
+            trace: Some(trace),
+        }
+    }
+}
+
+fn score_of(measure: &mut Measure<'_>, decoder: &Decoder) -> Result<f64> {
+    let error = |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast() {
+        Ok(stopped) if matches!(*stopped, Error::Stopped) => Error::Stopped,
+        Ok(other) => Error::Measure(other),
+        Err(error) => Error::Measure(error),
+    };
+    let score = measure(decoder).map_err(error)?;
+    if score.is_finite() && score >= 0.0 {
+        return Ok(score);
+    }
+    Err(Error::Measure(format!("the score is {score}, and must be 0 or more").into()))
+}
+
+/// Whether the gate refuses a score. One on the floor is kept (METHOD.md section 7), also where the floor's product was
+/// rounded upwards: nine of ten right is not below 1 - 0.1.
+fn is_below(score: f64, floor: f64) -> bool {
+    score < floor * (1.0 - 1e-12)
+}

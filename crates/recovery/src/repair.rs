@@ -1,0 +1,161 @@
+//! What a method is: settings that say what they need and make a repaired model of it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use model::Decoder;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Patch, Result, Trace, TraceStep};
+
+/// A method's settings, which can be applied to a fine-tuned model.
+pub trait Repair {
+    /// What [`apply`](Self::apply) reads of its inputs besides the aligned and the fine-tuned model.
+    fn needs(&self) -> Needs;
+
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its range.
+    fn check(&self) -> Result<()>;
+
+    /// Repairs the fine-tuned model.
+    ///
+    /// # Errors
+    /// When a setting is out of its range, an input is missing, the models differ in shape, a loss is not finite, the task
+    /// cannot be scored, the checkpoint cannot be used, or the report stops the work ([`Error::Stopped`]).
+    fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
+}
+
+/// What a method reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The recovery prompts.
+    pub prompts: bool,
+    /// The task's training prompts.
+    pub task_prompts: bool,
+    /// The unaligned model.
+    pub unaligned: bool,
+    /// The number of weights that a recovery restored.
+    pub recovery: bool,
+}
+
+/// The task's score of a decoder, 0 or more and higher is better, on a split that is not reported. It may stop the work
+/// with [`Error::Stopped`].
+pub type Measure<'a> = dyn FnMut(&Decoder) -> std::result::Result<f64, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+/// Called after each step with the number of steps in all; on a break the checkpoint is written and the work stops.
+pub type Report<'a> = dyn FnMut(&TraceStep, usize) -> ControlFlow<()> + 'a;
+
+/// What a method works on. A method reads what it [needs](Needs) and leaves the rest.
+pub struct Inputs<'a> {
+    /// The aligned model.
+    pub aligned: &'a Decoder,
+    /// The fine-tuned model.
+    pub fine_tuned: &'a Decoder,
+    /// The aligned model after fine-tuning on harmful samples alone.
+    pub unaligned: Option<&'a Decoder>,
+    /// Token ids of the recovery prompts.
+    pub prompts: Vec<Vec<u32>>,
+    /// Token ids of the task's training prompts; empty when there are none.
+    pub task_prompts: Vec<Vec<u32>>,
+    /// The number of weights that a recovery of this model restored.
+    pub recovered: Option<usize>,
+    /// Decides what is drawn at random.
+    pub seed: u64,
+    /// The task's score, which decides rollback and the answer of a recovery.
+    pub gate: Option<Gate<'a>>,
+    /// Where a checkpoint is kept and looked for.
+    pub checkpoint: Option<PathBuf>,
+    /// Called after each step.
+    pub report: &'a mut Report<'a>,
+}
+
+/// The score that decides.
+pub struct Gate<'a> {
+    /// The score.
+    pub measure: &'a mut Measure<'a>,
+    /// What it is of, for people, and different for different scores: a recovery goes on from a checkpoint of the same alone.
+    pub by: String,
+}
+
+impl<'a> Inputs<'a> {
+    /// Two models and a report, and nothing else.
+    pub fn new(aligned: &'a Decoder, fine_tuned: &'a Decoder, report: &'a mut Report<'a>) -> Self {
+        Self {
+            aligned,
+            fine_tuned,
+            unaligned: None,
+            prompts: Vec::new(),
+            task_prompts: Vec::new(),
+            recovered: None,
+            seed: 0,
+            gate: None,
+            checkpoint: None,
+            report,
+        }
+    }
+
+    /// An error unless there are the prompts that a method needs.
+    pub(crate) fn check_prompts(&self, method: &'static str, needs: Needs) -> Result<()> {
+        let missing = |what| Err(Error::Missing { method, what });
+        if needs.prompts && self.prompts.is_empty() {
+            return missing("recovery prompts");
+        }
+        if needs.task_prompts && self.task_prompts.is_empty() {
+            return missing("the task's training prompts, because rollback can be on");
+        }
+        Ok(())
+    }
+
+    /// The unaligned model, for a method that needs it.
+    pub(crate) fn unaligned(&self, method: &'static str) -> Result<&'a Decoder> {
+        self.unaligned.ok_or(Error::Missing { method, what: "an unaligned model" })
+    }
+
+    /// How many weights to restore: as many as set, or as a recovery restored.
+    pub(crate) fn count(&self, method: &'static str, set: Option<usize>) -> Result<usize> {
+        let what = "a number of weights: set `count`, or give the number that a recovery restored";
+        set.or(self.recovered).ok_or(Error::Missing { method, what })
+    }
+}
+
+/// A method's answer.
+#[derive(Debug)]
+pub struct Repaired {
+    /// The repaired model.
+    pub decoder: Decoder,
+    /// The restored weights, of a method that sets weights to the aligned value and leaves the others.
+    pub patch: Option<Patch>,
+    /// Their number.
+    pub restored: Option<usize>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What each step did, of a recovery.
+    pub trace: Option<Trace>,
+}
+
+/// What came of a method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The model was changed; there was nothing to decide.
+    Changed,
+    /// The answer was taken after this many steps.
+    Recovered {
+        /// Number of steps.
+        steps: usize,
+        /// Whether rollback was on.
+        rollback: bool,
+    },
+    /// The first checkpoint lost more of the task than allowed, with rollback, too; the answer is
+    /// the fine-tuned model.
+    NotRecovered {
+        /// The fine-tuned model's score.
+        base: f64,
+        /// The score of the first checkpoint with rollback.
+        score: f64,
+        /// The lowest score allowed.
+        floor: f64,
+    },
+}
