@@ -1,0 +1,346 @@
+//! The settings of a sweep: which models, tasks and harmful counts, and how each stage is run.
+//!
+//! A sweep is a YAML file, over the file that it names as `base` and under each of its variants; `config/layers.rs` merges
+//! them. Settings of a stage are the types of the crate that runs it. `config/models.rs` holds the models, `methods.rs` what
+//! is compared, `judges.rs` who judges, `files.rs` where files are, `check.rs` which values make no sense. The grid is in
+//! `grid.rs`. Nothing here runs a stage.
+
+mod check;
+mod files;
+mod judges;
+mod layers;
+mod methods;
+mod models;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use evaluation::{Judge, TaskEntry, TaskSpec};
+use finetune::TrainSettings;
+use serde::{Deserialize, Serialize};
+use serde_yaml::{Mapping, Value};
+
+pub use files::{Places, find};
+pub use judges::JudgeList;
+use layers::Layers;
+pub use methods::{Compared, What};
+pub use models::{Align, DecoderShape, FromNothing, Gguf, Hub, HubShape, ModelSpec, Pretrain, PromptSet, Source};
+
+/// A sweep: every model x task x harmful count, and the settings of the stages they go through.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// A sweep file whose keys hold where this one has none, relative to this one, and whose kept stages are shared.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
+    /// Name of the sweep, and of its directory under `results/runs/`.
+    pub name: String,
+    /// Which of the paper's ambiguous choices are made, and how: an overlay below the keys of the file that names it.
+    #[serde(default)]
+    pub profile: Profile,
+    /// Seed of everything random.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Seeds of the cells, where there are several; the aligned models are those of `seed`, unless they are redrawn.
+    #[serde(default)]
+    pub seeds: Vec<u64>,
+    /// Whether the aligned models, too, are made with each of `seeds`.
+    #[serde(default)]
+    pub redraw_models: bool,
+    /// Directory of the sample files, relative to the repository that holds the sweep file.
+    pub data: PathBuf,
+    /// The aligned models, or what they are made from.
+    pub models: Vec<ModelSpec>,
+    #[serde(rename = "tasks")]
+    task_entries: Vec<TaskEntry>,
+    /// The tasks that the models are fine-tuned on: the names of files in `data/tasks`, or written out.
+    #[serde(skip)]
+    pub tasks: Vec<TaskSpec>,
+    /// How many harmful samples are injected into the task's training set, smallest first.
+    pub harmful_counts: Vec<usize>,
+    /// The cells that are run where the command line names none: a glob over `model/task/count`.
+    #[serde(default)]
+    pub cells: Option<String>,
+    /// Cells in progress at a time, where the command line does not say; more than one pays for small models.
+    #[serde(default)]
+    pub jobs: Option<usize>,
+    /// Harmful samples (`prompt`, `response`) to inject from, relative to `data`.
+    pub inject: PathBuf,
+    /// Fine-tuning on a task.
+    #[serde(default)]
+    pub finetune: TrainSettings,
+    /// What the repairs read.
+    pub recovery: Recovery,
+    /// The unaligned model of RESTA.
+    #[serde(default)]
+    pub unaligned: Unaligned,
+    /// The methods' settings, by their words; defaults where there are none.
+    #[serde(default)]
+    settings: BTreeMap<String, Value>,
+    #[serde(rename = "methods", default = "usual_methods")]
+    method_entries: Vec<Value>,
+    /// The models of a cell that are evaluated, `methods` in the file: a word, or `{name: fast, recover: {steps: 5}}`.
+    #[serde(skip)]
+    pub methods: Vec<Compared>,
+    /// The prompts that every model answers, and how many of each.
+    pub evaluation: Evaluation,
+    #[serde(rename = "judges", default)]
+    judge_list: Option<JudgeList>,
+    /// Who judges the answers: the first judge's verdicts are the rates of the results. Empty: refusal phrases alone.
+    #[serde(skip)]
+    pub judges: Vec<Judge>,
+    #[serde(rename = "variants", default)]
+    overlays: Vec<Mapping>,
+    /// Sweeps that differ in some keys, each with a name (ablations).
+    #[serde(skip)]
+    pub variants: Vec<Resolved>,
+    /// Name of the sweep whose kept stages are shared: the lowest base.
+    #[serde(skip)]
+    pub store: Option<String>,
+    /// Directory that `data` and scripts are relative to.
+    #[serde(skip)]
+    pub root: PathBuf,
+    #[serde(skip)]
+    layers: Layers,
+}
+
+fn default_seed() -> u64 {
+    1
+}
+
+fn usual_methods() -> Vec<Value> {
+    ["aligned", "fine_tuned", "recover"].map(Value::from).to_vec()
+}
+
+/// Whose choices are followed where paper and released code differ (METHOD.md section 7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// A validation split decides, and exactly k weights are restored.
+    #[default]
+    Sound,
+    /// The released code's choices, for comparison with its tables.
+    Released,
+}
+
+impl Profile {
+    /// The keys that a profile stands for.
+    fn overlay(word: &str) -> Option<Value> {
+        let keys = match word {
+            "sound" => "{recovery: {decide_on: validation}, settings: {recover: {ties: exact}}}",
+            "released" => "{recovery: {decide_on: test}, settings: {recover: {ties: strict}}}",
+            _ => return None,
+        };
+        serde_yaml::from_str(keys).ok()
+    }
+}
+
+/// What the repairs read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// Recovery prompts, relative to `data`.
+    pub prompts: PathBuf,
+    /// How many of them; fewer in the file is an error.
+    #[serde(default = "paper_prompts")]
+    pub count: usize,
+    /// Training prompts of the task for its direction and for rollback, at most; a rollback's time grows with them.
+    #[serde(default = "paper_prompts")]
+    pub task_prompts: usize,
+    /// The part of the task's samples whose score decides about rollback and the answer.
+    #[serde(default)]
+    pub decide_on: DecideOn,
+}
+
+fn paper_prompts() -> usize {
+    256
+}
+
+/// The part of a task's samples that decides a recovery.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecideOn {
+    /// What is held out of the training file.
+    #[default]
+    Validation,
+    /// What is reported, as in the released code.
+    Test,
+}
+
+/// The unaligned model: the aligned one, fine-tuned on harmful samples alone. Who repairs a model does not have those that
+/// are injected, so these are the ones that follow the largest count in the injection's order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Unaligned {
+    /// Harmful samples that it is fine-tuned on.
+    pub samples: usize,
+    /// Passes over them; all else is as in `finetune`.
+    pub epochs: usize,
+    /// Learning rate [default: that of `finetune`].
+    pub learning_rate: Option<f64>,
+}
+
+impl Default for Unaligned {
+    fn default() -> Self {
+        Self { samples: 100, epochs: 10, learning_rate: None }
+    }
+}
+
+/// What every model is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Harmful prompts, for the harmful rate.
+    pub harmful: AnswerSet,
+    /// Harmless prompts, for over-refusal.
+    pub harmless: AnswerSet,
+    /// Prompts answered at a time; it changes the speed only.
+    #[serde(default = "default_answer_batch")]
+    pub batch: usize,
+}
+
+impl Evaluation {
+    /// The sets that are asked, by their keys.
+    #[must_use]
+    pub fn sets(&self) -> [(&'static str, &AnswerSet); 2] {
+        [("harmful", &self.harmful), ("harmless", &self.harmless)]
+    }
+}
+
+fn default_answer_batch() -> usize {
+    32
+}
+
+/// Some lines of a JSONL file, and the length of the answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerSet {
+    /// As [`PromptSet::fetch`].
+    #[serde(default)]
+    pub fetch: Option<PathBuf>,
+    /// The file, relative to `data`; `~/` is the home directory.
+    pub file: PathBuf,
+    /// Lines that are left out at the start.
+    #[serde(default)]
+    pub skip: usize,
+    /// Lines that are taken.
+    pub count: usize,
+    /// Length of an answer.
+    pub max_new_tokens: usize,
+}
+
+/// The settings of one variant with one seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Name of the variant, empty when there is none.
+    pub variant: String,
+    /// The sweep with the seed and the variant's keys in it.
+    pub sweep: Sweep,
+}
+
+/// What a variant cannot change: the grid and the sweep's name.
+const FIXED_KEYS: [&str; 10] =
+    ["base", "name", "seed", "seeds", "redraw_models", "models", "harmful_counts", "cells", "jobs", "variants"];
+
+impl Sweep {
+    /// Reads a sweep and checks its values. [`check_files`](Self::check_files) tells whether its files are there.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong
+    /// type, a value makes no sense, or a file of the tasks or judges cannot be read.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the sweep {}", path.display()))?;
+        Self::parse(&text, path, &files::root_of(path)?)
+    }
+
+    /// Reads a sweep from text, in a repository at `root`; `path` is named in errors and has the `base` beside it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, path: &Path, root: &Path) -> Result<Self> {
+        let layers = Layers::read(path, text.to_owned())?;
+        let bases = layers.base_names();
+        let mut sweep = Self::of(layers, root)?;
+        if bases.contains(&sweep.name) {
+            let what = "is the base's; give it one of its own, or its results replace those";
+            bail!(sweep.layers.problem("name", &format!("{:?} {what}", sweep.name)));
+        }
+        sweep.store = bases.into_iter().next();
+        for variant in &mut sweep.variants {
+            variant.sweep.store.clone_from(&sweep.store);
+        }
+        Ok(sweep)
+    }
+
+    /// The sweep of merged layers, with its tasks, judges, methods and variants.
+    fn of(layers: Layers, root: &Path) -> Result<Self> {
+        let mut sweep: Self = layers.parse()?;
+        root.clone_into(&mut sweep.root);
+        let mut problems = Vec::new();
+        for (i, entry) in sweep.task_entries.iter().enumerate() {
+            match entry.resolve(&root.join("data/tasks")) {
+                Ok(task) => sweep.tasks.push(task),
+                Err(error) => problems.push((format!("tasks[{i}]"), error.to_string())),
+            }
+        }
+        if let Some(judges) = &sweep.judge_list {
+            match judges.read(&|file| sweep.root_file(file)) {
+                Ok(judges) => sweep.judges = judges,
+                Err(error) => problems.push(("judges".into(), error.to_string())),
+            }
+        }
+        let (methods, wrong) = methods::compared(&sweep.method_entries, &sweep.settings);
+        sweep.methods = methods;
+        problems.extend(wrong);
+        problems.extend(sweep.problems());
+        let mut problems: Vec<String> = problems.iter().map(|(key, what)| layers.problem(key, what)).collect();
+        for (i, overlay) in sweep.overlays.iter().enumerate() {
+            match Self::variant(&layers, root, i, overlay.clone(), &sweep.variants) {
+                Ok(variant) => sweep.variants.push(variant),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if !problems.is_empty() {
+            bail!(problems.join("\n"));
+        }
+        sweep.layers = layers;
+        Ok(sweep)
+    }
+
+    /// The variant with the place `i`; those before it have other names.
+    fn variant(layers: &Layers, root: &Path, i: usize, mut keys: Mapping, before: &[Resolved]) -> Result<Resolved> {
+        let own = format!("variants[{i}]");
+        let wrong = |key: &str, what: &str| anyhow!(layers.problem(&format!("{own}.{key}"), what));
+        let name = match keys.remove("name") {
+            Some(Value::String(name)) if !name.trim().is_empty() => name,
+            _ => return Err(wrong("name", "must be a text")),
+        };
+        if before.iter().any(|other| other.variant == name) {
+            return Err(wrong("name", &format!("{name:?} is there twice")));
+        }
+        if let Some(key) = FIXED_KEYS.into_iter().find(|key| keys.contains_key(*key)) {
+            return Err(wrong(key, "a variant cannot change the grid; make a sweep with this one as its `base`"));
+        }
+        keys.insert("variants".into(), Value::Sequence(Vec::new()));
+        let sweep = Self::of(layers.with(own, Value::Mapping(keys)), root)?;
+        Ok(Resolved { variant: name, sweep })
+    }
+
+    /// The settings of every variant with one seed, in order.
+    #[must_use]
+    pub fn resolved(&self, seed: u64) -> Vec<Resolved> {
+        let with = |variant: &str, sweep: &Self| Resolved {
+            variant: variant.to_owned(),
+            sweep: Self { seed, seeds: Vec::new(), overlays: Vec::new(), variants: Vec::new(), ..sweep.clone() },
+        };
+        if self.variants.is_empty() {
+            return vec![with("", self)];
+        }
+        self.variants.iter().map(|variant| with(&variant.variant, &variant.sweep)).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

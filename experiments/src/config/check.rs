@@ -1,0 +1,157 @@
+//! Which values of a sweep make no sense. Every problem is reported at once, with its key.
+//!
+//! The settings of a stage check themselves; here is what a sweep adds.
+
+use std::fmt::Display;
+
+use recovery::Method;
+
+use super::{Align, Source, Sweep, Unaligned, What};
+
+/// Keys and what is wrong with them.
+#[derive(Default)]
+struct Problems(Vec<(String, String)>);
+
+impl Problems {
+    fn unless(&mut self, fine: bool, key: impl Into<String>, what: impl Display) {
+        if !fine {
+            self.0.push((key.into(), what.to_string()));
+        }
+    }
+
+    fn settings<E: Display>(&mut self, key: impl Into<String>, checked: Result<(), E>) {
+        if let Err(error) = checked {
+            self.0.push((key.into(), error.to_string()));
+        }
+    }
+
+    fn at_least_one(&mut self, key: &str, values: &[(&str, usize)]) {
+        for (name, value) in values {
+            self.unless(*value > 0, format!("{key}.{name}"), "0 must be at least 1");
+        }
+    }
+
+    fn positive(&mut self, key: &str, value: f64) {
+        self.unless(value.is_finite() && value > 0.0, key, format!("{value} must be above 0"));
+    }
+
+    /// Names are parts of paths and of table rows.
+    fn names<'a>(&mut self, key: &str, below: &str, names: impl Iterator<Item = &'a str>) {
+        let mut seen: Vec<&str> = Vec::new();
+        for (i, name) in names.enumerate() {
+            let key = format!("{key}[{i}]{below}");
+            self.name(&key, name);
+            self.unless(!seen.contains(&name), key, format!("{name:?} is there twice"));
+            seen.push(name);
+        }
+        self.unless(!seen.is_empty(), key, "must not be empty");
+    }
+
+    fn name(&mut self, key: &str, name: &str) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let fine = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
+        let what = "must be letters, digits, '-', '_' or '.', and not start with '.'";
+        self.unless(fine, key, format!("{name:?} {what}"));
+    }
+}
+
+impl Sweep {
+    /// What makes no sense, as keys and sentences; empty when all is well.
+    pub(super) fn problems(&self) -> Vec<(String, String)> {
+        let mut problems = Problems::default();
+        problems.name("name", &self.name);
+        problems.names("models", ".name", self.models.iter().map(|model| model.name.as_str()));
+        self.check_grid(&mut problems);
+        self.check_models(&mut problems);
+        if self.tasks.len() == self.task_entries.len() {
+            problems.names("tasks", "", self.tasks.iter().map(|task| task.name.as_str()));
+        }
+        problems.settings("finetune", self.finetune.check());
+        let Unaligned { samples, epochs, learning_rate } = self.unaligned;
+        problems.at_least_one("unaligned", &[("samples", samples), ("epochs", epochs)]);
+        learning_rate.iter().for_each(|&rate| problems.positive("unaligned.learning_rate", rate));
+        let recovery = &self.recovery;
+        problems.unless(!recovery.prompts.as_os_str().is_empty(), "recovery.prompts", "must name a file");
+        problems.at_least_one("recovery", &[("count", recovery.count), ("task_prompts", recovery.task_prompts)]);
+        problems.at_least_one("evaluation", &[("batch", self.evaluation.batch)]);
+        for (name, set) in self.evaluation.sets() {
+            let key = format!("evaluation.{name}");
+            problems.at_least_one(&key, &[("count", set.count), ("max_new_tokens", set.max_new_tokens)]);
+        }
+        problems.0
+    }
+
+    fn check_grid(&self, problems: &mut Problems) {
+        let counts = &self.harmful_counts;
+        problems.unless(self.jobs != Some(0), "jobs", "must be at least 1");
+        problems.unless(!counts.is_empty(), "harmful_counts", "must not be empty");
+        let rising = counts.is_sorted_by(|a, b| a < b);
+        problems.unless(rising, "harmful_counts", format!("{counts:?} must rise, each count once"));
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        seeds.dedup();
+        problems.unless(seeds.len() == self.seeds.len(), "seeds", format!("{:?} has one twice", self.seeds));
+        if let Some(cells) = &self.cells {
+            let checked = glob::Pattern::new(cells).map(drop);
+            problems.settings("cells", checked.map_err(|error| format!("{cells:?} is not a pattern: {error}")));
+        }
+        problems.unless(!self.method_entries.is_empty(), "methods", "must not be empty");
+        let recovers = self.methods.iter().any(|one| matches!(one.what, What::Repair(Method::Recover(_))));
+        for (i, one) in self.methods.iter().enumerate() {
+            problems.name(&format!("methods[{i}]"), &one.name);
+            let fine = recovers || !one.what.needs().is_some_and(|needs| needs.recovery);
+            let what = format!("{} restores as many weights as a recovery: add recover, or give a `count`", one.name);
+            problems.unless(fine, format!("methods[{i}]"), what);
+        }
+    }
+
+    fn check_models(&self, problems: &mut Problems) {
+        for (i, model) in self.models.iter().enumerate() {
+            let key = |rest: &str| format!("models[{i}].{rest}");
+            match &model.source {
+                Source::Pretrain(pretrain) => {
+                    let training = &pretrain.training;
+                    let at = |rest: &str| key(&format!("source.pretrain.training.{rest}"));
+                    problems.settings(at("train"), training.train.check());
+                    let whole = training.train.lora.rank == 0;
+                    problems.unless(whole, at("train.lora.rank"), "must be 0: a random model is trained whole");
+                    problems.positive(&at("initializer_range"), training.initializer_range.into());
+                    // The first thing that the decoder's own reader finds wrong; the vocabulary is not known yet.
+                    match pretrain.config.decoder(1) {
+                        Err(model::Error::Config { key: inner, reason, .. }) => {
+                            problems.unless(false, key(&format!("source.pretrain.config.{inner}")), reason);
+                        }
+                        other => problems.settings(key("source.pretrain.config"), other.map(drop)),
+                    }
+                }
+                Source::Hub(hub) => {
+                    let shape = &hub.shape;
+                    let sizes = [
+                        ("vocab_size", shape.vocab_size),
+                        ("hidden_size", shape.hidden_size),
+                        ("intermediate_size", shape.intermediate_size),
+                        ("num_hidden_layers", shape.num_hidden_layers),
+                        ("num_attention_heads", shape.num_attention_heads),
+                        ("num_key_value_heads", shape.num_key_value_heads),
+                    ];
+                    problems.at_least_one(&key("source.hub.shape"), &sizes);
+                }
+                Source::Gguf(_) | Source::Dir(_) => {}
+            }
+            if let Some(align) = &model.align {
+                check_align(problems, &key("align"), align);
+            }
+        }
+    }
+}
+
+fn check_align(problems: &mut Problems, key: &str, align: &Align) {
+    problems.settings(format!("{key}.train"), align.settings.check());
+    problems.at_least_one(key, &[("helpful_max_new_tokens", align.helpful_max_new_tokens)]);
+    let empty = align.refusal_texts.iter().any(|text| text.trim().is_empty());
+    problems.unless(!empty, format!("{key}.refusal_texts"), "holds an empty text");
+    problems.unless(!align.helpful.is_empty(), format!("{key}.helpful"), "must not be empty");
+    for (name, set) in align.sets() {
+        problems.at_least_one(&format!("{key}.{name}"), &[("count", set.count)]);
+    }
+}

@@ -1,0 +1,140 @@
+//! What is compared in every cell: the aligned and the fine-tuned model, a model trained with SoftSFT, and the repairs of
+//! the crate `recovery`, each by its word there.
+
+use std::collections::BTreeMap;
+
+use finetune::SoftSftSettings;
+use recovery::{Method, Needs};
+use serde_yaml::{Mapping, Value};
+
+use super::layers::merge;
+
+/// One of the models of a cell that are compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// Name in files and tables: its word, unless the sweep gives another.
+    pub name: String,
+    /// Name for people.
+    pub label: String,
+    /// How it is made.
+    pub what: What,
+}
+
+/// How a compared model is made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// The original chat model.
+    Aligned,
+    /// The aligned model, fine-tuned on the task and the injected samples.
+    FineTuned,
+    /// The same with SoftSFT in place of the usual loss.
+    SoftSft(SoftSftSettings),
+    /// The fine-tuned model, repaired.
+    Repair(Method),
+}
+
+impl What {
+    /// What a repair needs beside the two models; nothing for the others.
+    #[must_use]
+    pub fn needs(&self) -> Option<Needs> {
+        match self {
+            Self::Repair(method) => Some(method.repair().needs()),
+            Self::Aligned | Self::FineTuned | Self::SoftSft(_) => None,
+        }
+    }
+
+    /// The word's settings, checked; an unknown word is answered with all there are.
+    fn from_settings(word: &str, settings: Value) -> Result<Self, String> {
+        let json = serde_json::to_value(settings).map_err(|error| error.to_string())?;
+        let without = |what: Self| match json.as_object().is_some_and(serde_json::Map::is_empty) {
+            true => Ok(what),
+            false => Err(format!("{word} has no settings")),
+        };
+        match word {
+            "aligned" => without(Self::Aligned),
+            "fine_tuned" => without(Self::FineTuned),
+            "soft_sft" => {
+                let settings: SoftSftSettings = serde_json::from_value(json).map_err(|error| error.to_string())?;
+                settings.check().map_err(|error| error.to_string())?;
+                Ok(Self::SoftSft(settings))
+            }
+            word if Method::WORDS.contains(&word) => {
+                Ok(Self::Repair(Method::from_settings(word, json).map_err(|error| error.to_string())?))
+            }
+            _ => {
+                let known = ["aligned", "fine_tuned", "soft_sft"].iter().chain(Method::WORDS);
+                let known: Vec<String> = known.map(|word| format!("`{word}`")).collect();
+                Err(format!("unknown variant `{word}`, expected one of {}", known.join(", ")))
+            }
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Aligned => "aligned",
+            Self::FineTuned => "fine-tuned",
+            Self::SoftSft(_) => "SoftSFT",
+            Self::Repair(method) => method.label(),
+        }
+    }
+}
+
+/// The words of older sweeps have today's meaning.
+fn canonical(word: &str) -> &str {
+    match word {
+        "recovered" => "recover",
+        "softsft" => "soft_sft",
+        word => word,
+    }
+}
+
+/// The entries of `methods` over the settings of `settings`. A mistake is a key and a sentence.
+pub(super) fn compared(
+    entries: &[Value],
+    settings: &BTreeMap<String, Value>,
+) -> (Vec<Compared>, Vec<(String, String)>) {
+    let mut problems = Vec::new();
+    for (word, settings) in settings {
+        if let Err(what) = What::from_settings(word, settings.clone()) {
+            let unknown = what.contains(&format!("unknown variant `{word}`"));
+            problems.push((if unknown { "settings".to_owned() } else { format!("settings.{word}") }, what));
+        }
+    }
+    let mut compared: Vec<Compared> = Vec::new();
+    for (i, entry) in entries.iter().enumerate() {
+        match resolve(entry, settings) {
+            Ok(one) if compared.iter().any(|other| other.name == one.name) => {
+                problems.push((format!("methods[{i}]"), format!("{:?} is there twice; give one a `name`", one.name)));
+            }
+            Ok(one) => compared.push(one),
+            Err(_) if entry.is_string() && entry.as_str().is_some_and(|word| settings.contains_key(canonical(word))) => {}
+            Err(what) => problems.push((format!("methods[{i}]"), what)),
+        }
+    }
+    (compared, problems)
+}
+
+/// An entry: a word, or a mapping of one word to settings of its own, with a name and a label where it has them.
+fn resolve(entry: &Value, settings: &BTreeMap<String, Value>) -> Result<Compared, String> {
+    let mut keys = match entry {
+        Value::String(word) => Mapping::from_iter([(Value::from(word.as_str()), Value::Null)]),
+        Value::Mapping(keys) => keys.clone(),
+        _ => return Err("must be a word, or a mapping such as {name: fast, recover: {steps: 5}}".into()),
+    };
+    let mut text = |key: &str| match keys.remove(key) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
+        Some(_) => Err(format!("`{key}` must be a text")),
+    };
+    let (name, label) = (text("name")?, text("label")?);
+    let mut words = keys.into_iter();
+    let (Some((Value::String(word), own)), None) = (words.next(), words.next()) else {
+        return Err("must have one method beside `name` and `label`, such as {name: fast, recover: {steps: 5}}".into());
+    };
+    let word = canonical(&word);
+    let below = settings.get(word).cloned().unwrap_or_else(|| Value::Mapping(Mapping::new()));
+    let what = What::from_settings(word, if own.is_null() { below } else { merge(below, own) })?;
+    let label = label.or_else(|| Some(name.as_ref()?.replace('_', " ")));
+    let label = label.unwrap_or_else(|| what.label().to_owned());
+    Ok(Compared { name: name.unwrap_or_else(|| word.to_owned()), label, what })
+}

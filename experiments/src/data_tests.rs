@@ -1,0 +1,116 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use super::*;
+use crate::config::tests::of_this_repository;
+
+#[test]
+fn a_model_with_a_script_is_fetched_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sweep = of_this_repository("smollm2.yaml");
+    sweep.root = dir.path().to_owned();
+    let mut model = sweep.models[0].clone();
+    model.source = Source::Gguf(Gguf { fetch: Some("fetch.sh".into()), file: "kept/model.gguf".into() });
+    let error = fetch_model(&sweep, &model).unwrap_err().to_string();
+    assert!(error.contains("did not make") && error.contains("model.gguf"), "{error}");
+    fs::write(dir.path().join("fetch.sh"), "mkdir -p \"$1\" && echo made >> \"$1/model.gguf\"").unwrap();
+    let made = || fs::read_to_string(dir.path().join("kept/model.gguf")).unwrap();
+    for _ in 0..2 {
+        fetch_model(&sweep, &model).unwrap();
+        assert_eq!(made(), "made\n");
+    }
+    model.source = Source::Dir("small".into());
+    fetch_model(&sweep, &model).unwrap();
+    assert!(!dir.path().join("small").exists(), "a directory is not fetched");
+}
+
+#[test]
+fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
+    let mut sweep = of_this_repository("sweep.yaml");
+    let check = |sweep: &Sweep, largest| {
+        let sweep = Sweep { harmful_counts: vec![0, largest, 1000], ..sweep.clone() };
+        check_harmful(&sweep, &BTreeSet::from([0, 1])) // of the first task
+    };
+    assert_eq!(sweep.passed_over().unwrap(), 8);
+    check(&sweep, 200).unwrap();
+    let error = check(&sweep, 201).unwrap_err().to_string();
+    assert!(error.contains("unaligned.samples: beside the 201") && error.contains("has 300 in all"), "{error}");
+    sweep.unaligned.samples = usize::MAX;
+    assert!(check(&sweep, 1).is_err(), "the sum is too large for a number");
+    sweep.methods.retain(|method| method.name != "resta");
+    check(&sweep, 300).unwrap();
+    assert!(check(&sweep, 301).unwrap_err().to_string().contains("harmful_counts: 301"));
+}
+
+#[test]
+fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
+    let sweep = of_this_repository("sweep.yaml");
+    let read = |(file, pick): (PathBuf, Pick)| pick.read(&file, true).unwrap();
+    let task = &sweep.tasks[0];
+    let (train, held_out) = (read(sweep.train_samples(task)), read(sweep.deciding_samples(task)));
+    assert_eq!((train.len(), held_out.len(), read(sweep.test_samples(task)).len()), (416, 104, 100));
+    assert!(held_out.iter().all(|sample| !train.contains(sample)));
+    assert_eq!(read(sweep.task_prompts(task)), train[..128]);
+    let released = of_this_repository("released.yaml");
+    assert_eq!(released.deciding_samples(task), sweep.test_samples(task));
+    let (file, pick) = sweep.asked(&sweep.evaluation.harmful);
+    assert_eq!(pick.read(&file, false).unwrap().len(), 140);
+    let error = Pick::lines(100, usize::MAX).read(&file, false).unwrap_err().to_string();
+    assert!(error.contains("harmful_eval.jsonl") && error.contains("after the first 100"), "{error}");
+    assert!(Pick::lines(1000, 1).read(&file, false).is_err());
+}
+
+const SWEEP: &str = "\
+name: test
+data: .
+models:
+  - name: small
+    source: { dir: small }
+    align: { refusals: { file: harmful.jsonl, count: 2 }, helpful: [{ file: harmless.jsonl, count: 2 }] }
+tasks: [{ name: sql, train: train.jsonl, test: test.jsonl, metric: exact_match, max_new_tokens: 4 }]
+harmful_counts: [0, 1]
+inject: inject.jsonl
+recovery: { prompts: recovery.jsonl, count: 1 }
+evaluation:
+  harmful: { file: harmful.jsonl, skip: 2, count: 2, max_new_tokens: 4 }
+  harmless: { file: harmless.jsonl, skip: 2, count: 2, max_new_tokens: 4 }
+";
+
+/// What the check says of these prompts, a word each.
+fn check_of(files: &[(&str, &str)]) -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let defaults = [
+        ("harmful", "a b c d"),
+        ("harmless", "e f g h"),
+        ("inject", "i j"),
+        ("recovery", "k l"),
+        ("train", "m n"),
+        ("test", "o p"),
+    ];
+    for (name, words) in defaults.iter().chain(files) {
+        let line = |word| format!("{}\n", serde_json::json!({"prompt": word, "response": "yes"}));
+        let lines: String = words.split(' ').map(line).collect();
+        fs::write(dir.path().join(format!("{name}.jsonl")), lines).unwrap();
+    }
+    let sweep = Sweep::parse(SWEEP, Path::new("test.yaml"), dir.path()).unwrap();
+    check_contamination(&sweep, &sweep.choose(&[])?)
+}
+
+#[test]
+fn prompts_that_are_trained_on_are_not_asked() {
+    check_of(&[]).unwrap();
+    // The lines are others, the prompts are not: with another case, in another file.
+    for (file, words, says) in [
+        ("harmless", "e f G f", "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.helpful[0]"),
+        ("harmful", "a b B a", "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refusals"),
+        ("inject", "i c", "in inject (inject.jsonl), the first of them as number 3"),
+        ("train", "m h n", "in tasks[0].train (train.jsonl), the first of them as number 4"),
+        ("recovery", "d l", "recovery.prompts (recovery.jsonl), the first of them as number 4"),
+    ] {
+        let error = check_of(&[(file, words)]).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    check_of(&[("recovery", "k d")]).unwrap(); // the first alone is read
+    check_of(&[("test", "m p")]).unwrap(); // a warning
+}
