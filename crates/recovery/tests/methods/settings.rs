@@ -15,7 +15,8 @@ struct Cli {
     method: Method,
 }
 
-/// Every field of every method's settings has another value than by default. A new field does not compile without one here.
+/// Every field of every method's settings has another value than by default. A new field does not compile without one
+/// here.
 fn changed() -> Vec<Method> {
     let layer = "2/6".parse().unwrap();
     let recover = Recover {
