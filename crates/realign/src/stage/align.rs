@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use ::finetune::AlignSettings;
-use ::finetune::align::AlignData;
+use ::finetune::{AlignData, AlignSettings, Run, StepReport};
 use model::Dtype;
 use prompts::{Encoded, Sample};
 use serde::Serialize;
@@ -57,9 +56,9 @@ impl Stage for Align {
         }
         let data = AlignData { refusals: &refusals, own_answers: &helpful };
         let checkpoint = out.join("align.checkpoint");
-        let trained = ::finetune::align(model.decoder, data, &self.settings, self.seed, Some(&checkpoint), &mut |step| {
-            job.report(step.step, step.steps, &format!("loss {:.3}", step.loss))
-        })?;
+        let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
+        let trained = ::finetune::align(model.decoder, data, &self.settings, run)?;
         save(&trained.decoder, dtype, source, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(refusals.len() + helpful.len(), trained))

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ::finetune::{ReferenceLogProbs, SoftSftSettings, TrainSettings, inject, not_injected};
+use ::finetune::{
+    ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, inject, not_injected, soft_sft, train,
+};
 use model::Dtype;
 use prompts::{Encoded, Sample};
 use serde::{Deserialize, Serialize};
@@ -131,14 +133,14 @@ impl Stage for Finetune {
         let model = Model::open(source, Some(dtype), job.device)?;
         let examples = self.data.encode(&model, self.seed)?;
         let checkpoint = out.join("train.checkpoint");
-        let run = ::finetune::Run { settings: &self.settings, seed: self.seed, checkpoint: Some(&checkpoint) };
-        let mut report = |step: &::finetune::StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
         let trained = match &self.objective {
-            Objective::Sft => ::finetune::train(model.decoder, &examples, run, &mut report)?,
+            Objective::Sft => train(model.decoder, &examples, &self.settings, run)?,
             Objective::SoftSft { settings, references } => {
                 let files: Vec<PathBuf> = references.iter().map(|reference| reference.path.clone()).collect();
-                let references = ReferenceLogProbs::read(&files, &model.decoder)?;
-                ::finetune::soft_sft(model.decoder, &examples, settings, &references, run, &mut report)?
+                let soft = SoftSft { settings, references: &ReferenceLogProbs::read(&files, &model.decoder)? };
+                soft_sft(model.decoder, &examples, &self.settings, soft, run)?
             }
         };
         save(&trained.decoder, dtype, source, &out.join(MODEL))?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ::finetune::TrainSettings;
+use ::finetune::{Run, StepReport, TrainSettings};
 use model::config::{Activation, LayerType, ModelType};
 use model::{DecoderConfig, checkpoint};
 use prompts::Tokenizer;
@@ -136,10 +136,9 @@ impl Stage for Pretrain {
         let config = self.config.decoder(tokenizer.vocab_size())?;
         let decoder = ::finetune::init_random(&config, self.initializer_range, self.seed, job.device);
         let checkpoint = out.join("train.checkpoint");
-        let run = ::finetune::Run { settings: &self.settings, seed: self.seed, checkpoint: Some(&checkpoint) };
-        let trained = ::finetune::train(decoder, &examples, run, &mut |step| {
-            job.report(step.step, step.steps, &format!("loss {:.3}", step.loss))
-        })?;
+        let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
+        let trained = ::finetune::train(decoder, &examples, &self.settings, run)?;
         let model = out.join(MODEL);
         checkpoint::save(&trained.decoder, &model)?;
         for name in TOKENIZER_FILES {
