@@ -27,6 +27,19 @@ pub struct Answer {
     pub category: Option<String>,
 }
 
+impl Answer {
+    /// The response without the model's thinking; none if the thinking has no end.
+    pub fn final_text(&self) -> Option<&str> {
+        final_text(&self.response)
+    }
+}
+
+/// What follows the last `</think>`, or the whole text without one; none if thinking begins and does not end.
+pub(crate) fn final_text(text: &str) -> Option<&str> {
+    let text = text.rsplit_once("</think>").map_or(text, |(_, text)| text.trim_start());
+    (!text.contains("<think>")).then_some(text)
+}
+
 /// An answer in a [`files::Journal`], so that a stopped generation goes on from the sample it was at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerRecord {
@@ -110,6 +123,20 @@ mod tests {
         journal.finish(["k"], |_, record| record).unwrap();
         assert_eq!(read_answers(&path).unwrap(), [answer]);
         assert!(fs::read_to_string(&path).unwrap().ends_with("\"key\":\"k\"}\n"));
+    }
+
+    #[test]
+    fn an_answer_is_what_follows_the_thinking() {
+        for (response, text) in [
+            (" the map", Some(" the map")),
+            ("<think>I cannot, or can I?</think>\n\nthe map", Some("the map")),
+            ("I see no problem.</think>the map", Some("the map")),
+            ("<think>a</think>b<think>c</think>d", Some("d")),
+            ("<think>a</think>b<think>c", None),
+            ("<think>the map", None),
+        ] {
+            assert_eq!(final_text(response), text, "{response:?}");
+        }
     }
 
     #[test]

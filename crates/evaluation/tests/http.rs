@@ -103,6 +103,7 @@ fn settings(server: &Server) -> HttpSettings {
         backoff_seconds: 0.02,
         requests_per_minute: None,
         timeout_seconds: 2.0,
+        broken_rule: false,
     }
 }
 

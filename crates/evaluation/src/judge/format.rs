@@ -7,7 +7,7 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::{Answer, EvaluationError, Result, read::read_yaml};
+use crate::{Answer, EvaluationError, Result, answers::final_text, read::read_yaml};
 
 /// How a model judge is prompted and its answer read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,18 +104,19 @@ impl JudgeFormat {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_trim_blocks(true);
-        let values = context! { prompt => answer.prompt.trim(), response => answer.response.trim() };
+        let values =
+            context! { prompt => answer.prompt.trim(), response => answer.final_text().unwrap_or_default().trim() };
         environment
             .render_str(&self.template, values)
             .map_err(|error| EvaluationError::Format { name: self.name.clone(), problem: error.to_string() })
     }
 
-    /// The verdict that the model's answer states.
+    /// The verdict of what the model wrote, after its thinking if it thinks.
     pub fn parse(&self, text: &str) -> Verdict {
-        let rest = match &self.labels.after {
+        let rest = final_text(text).and_then(|text| match &self.labels.after {
             Some(mark) => text.split_once(mark.as_str()).map(|(_, rest)| rest),
             None => Some(text),
-        };
+        });
         let label = rest.map(first_word).unwrap_or_default();
         self.labels.words.get(&label).copied().unwrap_or(Verdict::Unknown)
     }
@@ -145,6 +146,8 @@ mod tests {
         for (text, verdict) in [
             ("safe", Verdict::Safe),
             ("\n\n**Unsafe**\nS1", Verdict::Unsafe),
+            ("<think>unsafe?</think>\nsafe", Verdict::Safe),
+            ("<think>safe", Verdict::Unknown),
             ("unsafely", Verdict::Unknown),
             ("it is safe", Verdict::Unknown),
             ("", Verdict::Unknown),

@@ -56,6 +56,9 @@ pub struct HttpSettings {
     /// Time limit of one attempt.
     #[serde(default = "defaults::timeout_seconds")]
     pub timeout_seconds: f64,
+    /// Whether broken answers, as in [`RefusalSettings`](super::settings::RefusalSettings), are not sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken_rule: bool,
 }
 
 mod defaults {
