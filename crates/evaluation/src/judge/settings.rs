@@ -179,7 +179,8 @@ impl Judge {
             Self::Lab(_) => serde_json::json!({"lab": lab::VERSION, "refusal": refusal::PHRASES}),
             Self::Guard(_, format) => serde_json::json!({"guard": deciding(format)}),
             Self::Http(settings, format) => serde_json::json!({
-                "http": deciding(format), "base_url": settings.base_url, "model": settings.model}),
+                "http": deciding(format), "base_url": settings.base_url, "model": settings.model,
+                "temperature": settings.temperature}),
         };
         if self.broken_rule() {
             identity["broken_rule"] = broken::VERSION.into();
@@ -253,6 +254,9 @@ mod tests {
 
     #[test]
     fn a_list_that_cannot_be_run_says_what_is_wrong() {
+        let http = |base_url: &str, more: &str| {
+            format!("judges: [{{kind: http, name: a, base_url: '{base_url}', model: m, format: f, {more}}}]")
+        };
         for (yaml, part) in [
             ("judges: []", "empty"),
             ("judges: [{kind: refusal, name: a}, {kind: refusal, name: a}]", "\"a\""),
@@ -260,10 +264,25 @@ mod tests {
             ("judges: [{kind: refusal, name: a, phrases: x}]", "phrases"),
             ("judges: [{kind: oracle, name: a}]", "oracle"),
             ("judges: [{kind: guard, name: a, model: m, format: none.yaml}]", "none.yaml"),
+            (&http("http://user:pass-1@host/v1", ""), "@"),
+            (&http("user:pass-1@host/v1", ""), "@"),
+            (&http("http://host/v1?key=pass-1", ""), "api_key_env"),
+            (&http("host/v1", ""), "host/v1"),
+            (&http("http:///v1", ""), "a host"),
+            (
+                &http("http://host", "requests_per_minute: 1e-17"),
+                "requests_per_minute is 0.00000000000000001, expected 0.01",
+            ),
+            (&http("http://host", "requests_per_minute: .nan"), "NaN"),
+            (&http("http://host", "concurrency: 1000000"), "concurrency is 1000000, expected 1 to 256"),
+            (&http("http://host", "concurrency: 0"), "concurrency is 0"),
+            (&http("http://host", "retries: 16777217"), "retries"),
+            (&http("http://host", "timeout_seconds: 1e300"), "timeout_seconds"),
+            (&http("http://host", "limit_key: tokens"), "max_completion_tokens"),
             ("judges: [{kind: http, name: a, base_url: x, model: m, format: f, api_key: k}]", "api_key"),
         ] {
             let error = list(yaml).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
+            assert!(error.contains(part) && !error.contains("pass-1"), "{error}");
         }
     }
 }
