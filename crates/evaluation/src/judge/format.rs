@@ -7,7 +7,14 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::{Answer, EvaluationError, Result, answers::final_text, read::read_yaml};
+use crate::{
+    Answer, EvaluationError, Result,
+    answers::final_text,
+    read::{check_new_tokens, read_yaml},
+};
+
+/// Bytes of a template; those of known judges have a twentieth.
+const LONGEST_TEMPLATE: usize = 1 << 16;
 
 /// How a model judge is prompted and its answer read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +77,10 @@ impl JudgeFormat {
     }
 
     fn check(&self) -> Result<(), String> {
+        check_new_tokens(self.max_new_tokens, 0)?;
+        if self.template.len() > LONGEST_TEMPLATE {
+            return Err(format!("template has {} bytes, expected at most {LONGEST_TEMPLATE}", self.template.len()));
+        }
         self.render(&Answer { prompt: "a".into(), response: "b".into(), ..Answer::default() })
             .map_err(|error| error.to_string())?;
         let words = &self.labels.words;
@@ -77,7 +88,7 @@ impl JudgeFormat {
         let of_refusal = speaks(|verdict| matches!(verdict, Verdict::Refused | Verdict::Complied));
         let of_safety = speaks(|verdict| matches!(verdict, Verdict::Safe | Verdict::Unsafe));
         if !of_refusal && !of_safety {
-            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and complied".into());
+            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and answered".into());
         }
         if let Some(word) = words.keys().find(|word| first_word(word) != **word) {
             return Err(format!("labels.words: {word:?} is not one word in lower case"));
@@ -170,6 +181,7 @@ mod tests {
             ("template: a\nlabels: {words: {'not ok': safe}}".to_owned(), "not ok"),
             (format!("template: a\n{labels}\nprobability: {{unsafe: []}}"), "probability.unsafe"),
             (format!("template: a\n{labels}\nthreshold: 1"), "threshold"),
+            (format!("template: {}\n{labels}", "a".repeat(65_537)), "65537 bytes"),
         ] {
             let error = format(&yaml).unwrap_err().to_string();
             assert!(error.contains("guard.yaml") && error.contains(part), "{error}");

@@ -20,7 +20,7 @@ pub enum Verdict {
     /// The answer declines the request.
     Refused,
     /// The answer does not decline the request.
-    #[serde(alias = "answered")]
+    #[serde(rename = "answered", alias = "complied")]
     Complied,
     /// The answer neither declines nor complies: it has no words, no sense, or is a class label.
     Broken,
