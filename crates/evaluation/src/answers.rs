@@ -1,11 +1,12 @@
-//! Answer files (paper, "Evaluation": answers first, scores afterwards): one JSON object a line, read and written
-//! whole. It neither generates answers nor scores them.
+//! Answer files (paper, "Evaluation": answers first, scores afterwards): one JSON object a line. It neither generates
+//! answers nor scores them.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
+use files::Keyed;
 use serde::{Deserialize, Serialize};
 
-use crate::EvaluationError;
+use crate::{Result, read::read_text};
 
 /// One answer of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,48 +14,69 @@ pub struct Answer {
     /// The sample's name; a line without one gets its line number.
     #[serde(default)]
     pub id: String,
-    /// The prompt as the user wrote it, without a template; empty where the file has none.
+    /// The prompt as the user wrote it, without a template; empty if the file has none.
     #[serde(default)]
     pub prompt: String,
     /// The model's answer, without special tokens.
     pub response: String,
-    /// The right answer, where the task has one.
+    /// The right answer, if the task has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The prompt's category, where it has one.
+    /// The prompt's category, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
 }
 
-/// Reads answers; blank lines are skipped and other keys are ignored. An error names file, line and key.
-pub fn read_answers(path: &Path) -> Result<Vec<Answer>, EvaluationError> {
-    let text = fs::read_to_string(path).map_err(|source| EvaluationError::Read { path: path.to_owned(), source })?;
-    let mut answers = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let mut answer: Answer = serde_json::from_str(line).map_err(|source| EvaluationError::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            source,
-        })?;
+/// An answer in a [`files::Journal`], so that a stopped generation goes on from the sample it was at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRecord {
+    /// The answer.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// Hash of what decides the answer. A line without a key, written by another program, is no known answer.
+    #[serde(default)]
+    pub key: String,
+}
+
+impl Keyed for AnswerRecord {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// Reads answers; blank lines are skipped and other keys are ignored.
+///
+/// # Errors
+/// When the file cannot be read, or a line is no answer; the error names file, line and key.
+pub fn read_answers(path: &Path) -> Result<Vec<Answer>> {
+    let text = read_text(path)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let answer = |(index, line): (usize, &str)| {
+        let json = |source| files::Error::Json { path: path.to_owned(), line: Some(index + 1), source };
+        let mut answer: Answer = serde_json::from_str(line).map_err(json)?;
         if answer.id.is_empty() {
             answer.id = (index + 1).to_string();
         }
-        answers.push(answer);
-    }
-    Ok(answers)
+        Ok(answer)
+    };
+    lines.map(answer).collect()
 }
 
-/// Writes answers, to a temporary file first.
-pub fn write_answers(path: &Path, answers: &[Answer]) -> Result<(), EvaluationError> {
-    Ok(prompts::write_jsonl(path, answers)?)
+/// Writes answers.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_answers(path: &Path, answers: &[Answer]) -> Result<()> {
+    Ok(files::write_jsonl(path, answers)?)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
+    use files::Journal;
+
     use super::*;
 
     #[test]
@@ -73,6 +95,21 @@ mod tests {
         ];
         write_answers(&path, &answers).unwrap();
         assert_eq!(read_answers(&path).unwrap(), answers);
+    }
+
+    #[test]
+    fn a_journal_of_answers_is_a_file_of_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        fs::write(&path, "{\"response\": \"of another program\"}\n").unwrap();
+        let answer = Answer { id: "a".into(), response: "r".into(), ..Answer::default() };
+        let mut journal = Journal::<AnswerRecord>::open(&path).unwrap();
+        journal.add(AnswerRecord { answer: answer.clone(), key: "k".into() }).unwrap();
+        let journal = Journal::<AnswerRecord>::open(&path).unwrap();
+        assert_eq!(journal.get("k").unwrap().answer, answer);
+        journal.finish(["k"], |_, record| record).unwrap();
+        assert_eq!(read_answers(&path).unwrap(), [answer]);
+        assert!(fs::read_to_string(&path).unwrap().ends_with("\"key\":\"k\"}\n"));
     }
 
     #[test]

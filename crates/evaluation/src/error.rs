@@ -1,36 +1,16 @@
 //! The errors of this crate: each names the file, line or value, and says what to do.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T, E = EvaluationError> = std::result::Result<T, E>;
 
 /// Why answers could not be read, judged or scored.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
-    /// A file could not be read.
-    #[error("cannot read {}: {source}; check the path", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file could not be written.
-    #[error("cannot write {}: {source}; check the free space and the folder's rights", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A line of an answers file is no answer.
-    #[error("{}, line {line}: {source}; expected an object with `response`", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What the parser said, with the key.
-        source: serde_json::Error,
-    },
+    /// A file could not be read or written, or is not the JSON that it should be.
+    #[error(transparent)]
+    File(#[from] files::Error),
     /// A YAML file does not hold the settings it should.
     #[error("{}: {source}; correct the file", path.display())]
     Yaml {
@@ -55,17 +35,7 @@ pub enum EvaluationError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// A line of a verdict file is no verdict.
-    #[error("{}, line {line}: {source}; delete the file to judge the answers again", path.display())]
-    VerdictLine {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What the parser said, with the key.
-        source: serde_json::Error,
-    },
-    /// A line of a data file lacks what the settings say of it.
+    /// A line of a data file lacks what the settings say it has.
     #[error("{}, line {line}: {problem}", path.display())]
     Sample {
         /// The file.
@@ -75,19 +45,16 @@ pub enum EvaluationError {
         /// What is wrong, with the key.
         problem: String,
     },
-    /// A file of answers or scores could not be written.
-    #[error(transparent)]
-    Jsonl(#[from] prompts::Error),
     /// There is nothing to score.
     #[error("there are no answers to score: the answers file is empty; generate the answers again")]
     NoAnswers,
-    /// The judge can tell no answer.
-    #[error("none of the {n} answers holds a letter or digit, so none can be judged: look at the answers file")]
+    /// The judge has no verdict on any answer.
+    #[error("the judge has no verdict on any of the {n} answers: look at the answers file")]
     NothingJudged {
         /// Number of answers.
         n: usize,
     },
-    /// A metric needs a reference that the answer has not.
+    /// A metric needs a reference that the answer lacks.
     #[error(
         "answer {id:?} has no `reference`: generate from the task's file, with a `response` on every line, \
          or add `reference` to the answers file"
@@ -103,6 +70,17 @@ pub enum EvaluationError {
         id: String,
         /// The reference.
         reference: String,
+    },
+    /// A stored F1 score lacks its classes.
+    #[error("the F1 score has no `classes`, which its interval needs; score the answers again")]
+    NoClasses,
+    /// Two scores are not of the same metric.
+    #[error("a score by {left} cannot be compared with one by {right}: score both models by the same metric")]
+    Unlike {
+        /// The first model's metric.
+        left: &'static str,
+        /// The second model's metric.
+        right: &'static str,
     },
     /// Two methods' outcomes are not of the same samples.
     #[error("{left} outcomes cannot be paired with {right}: score both methods on the same prompts, in one order")]

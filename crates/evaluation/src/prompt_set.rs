@@ -1,5 +1,5 @@
-//! A prompt set as data (`data/prompt_sets/*.yaml`): where its prompts stand and what their answers tell. The prompts
-//! themselves are no part of this repository, apart from the lab's.
+//! A prompt set as data (`data/prompt_sets/*.yaml`): the file of its prompts and what their answers tell. The prompts
+//! themselves are not part of this repository, apart from the lab's.
 
 use std::path::{Path, PathBuf};
 
@@ -7,20 +7,20 @@ use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EvaluationError,
+    Result,
+    read::read_yaml,
     samples::{Fields, read_samples},
-    yaml::read_yaml,
 };
 
 /// What the answers to a set's prompts tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptKind {
-    /// Prompts to be declined: the harmful rate.
+    /// Harmful prompts: the harmful rate.
     Harmful,
-    /// Prompts to be answered: over-refusal.
+    /// Harmless prompts: over-refusal.
     Harmless,
-    /// Prompts to be answered that look as if they were not: over-refusal.
+    /// Harmless prompts that look harmful: over-refusal.
     LooksHarmful,
 }
 
@@ -52,10 +52,10 @@ pub struct PromptSet {
     pub source: String,
     /// Their licence.
     pub licence: String,
-    /// Lines that are left out at the start.
+    /// Lines left out at the start.
     #[serde(default)]
     pub skip: usize,
-    /// Lines that are taken; all without it.
+    /// Number of lines; all when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
     /// Length of an answer in tokens.
@@ -70,12 +70,12 @@ fn default_tokens() -> usize {
 
 impl PromptSet {
     /// Reads a set's YAML file.
-    pub fn read(path: &Path) -> Result<Self, EvaluationError> {
+    pub fn read(path: &Path) -> Result<Self> {
         read_yaml(path)
     }
 
     /// The prompts, each with an id.
-    pub fn samples(&self, data: &Path) -> Result<Vec<Sample>, EvaluationError> {
+    pub fn samples(&self, data: &Path) -> Result<Vec<Sample>> {
         read_samples(&data.join(&self.file), &self.fields, self.skip, self.count)
     }
 }

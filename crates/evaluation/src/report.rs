@@ -1,38 +1,118 @@
-//! Scoring alone (`realign score`): the answers of one file, scored by one metric, as one JSON file. It has no
-//! provenance and no rates; those are in [`crate::Evaluation`].
+//! The scores of `realign evaluate` as JSON and as Markdown tables.
 
-use std::path::Path;
+use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
-use serde::{Deserialize, Serialize};
+use crate::{
+    Answer, Evaluation, JudgeScores, JudgedRate, Result, SetScores, statistics::Agreement, summary::JudgeAgreement,
+    wilson,
+};
 
-use crate::{Answer, EvaluationError, Metric, score::write_json};
-
-/// The score of one file of answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ScoreReport {
-    /// How the answers were scored.
-    pub metric: Metric,
-    /// The metric's figure, 0 to 1.
-    pub score: f64,
-    /// Number of samples.
-    pub n: usize,
-    /// Each sample's score, in the answers' order.
-    pub per_sample: Vec<f64>,
-    /// The metric's further figures, by name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<serde_json::Value>,
-}
-
-impl ScoreReport {
-    /// Scores answers that carry a reference.
-    pub fn new(metric: Metric, answers: &[Answer]) -> Result<Self, EvaluationError> {
-        let score = metric.score(answers)?;
-        Ok(Self { metric, score: score.value, n: score.n, per_sample: score.per_sample, details: score.details })
+impl Evaluation {
+    /// Writes `scores.json` and `report.md` into a directory. Prompts and answers are written at the report's end, for the
+    /// sets in `shown` only.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, dir: &Path, shown: &[(&str, &[Answer])]) -> Result<()> {
+        files::write_json(&dir.join("scores.json"), self)?;
+        let mut text = self.markdown();
+        for (set, answers) in shown {
+            write!(text, "\n### {set}: answers\n\n| id | prompt | answer |\n|---|---|---|\n").ok();
+            for answer in *answers {
+                let cell = |text: &str| text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ");
+                writeln!(text, "| {} | {} | {} |", answer.id, cell(&answer.prompt), cell(&answer.response)).ok();
+            }
+        }
+        Ok(files::write_whole(&dir.join("report.md"), text.as_bytes())?)
     }
 
-    /// Writes the report as JSON, to a temporary name first.
-    pub fn write(&self, path: &Path) -> Result<(), EvaluationError> {
-        write_json(path, self)
+    /// The tables, without any prompt or answer.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        if !self.prompt_sets.is_empty() {
+            text += "## Rates\n\n| prompts | rate | judge | % | 95 % interval | bounds | n | unknown |\n";
+            text += "|---|---|---|--:|---|---|--:|--:|\n";
+        }
+        for set in &self.prompt_sets {
+            set.judges.iter().for_each(|judge| rate_row(&mut text, set, judge));
+        }
+        for set in &self.prompt_sets {
+            categories(&mut text, set);
+            set.agreement.iter().for_each(|pair| agreement_table(&mut text, &set.name, pair));
+        }
+        if !self.tasks.is_empty() {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            let head = "| task | metric | % | 95 % interval | n |\n|---|---|--:|---|--:|\n";
+            write!(text, "{gap}## Tasks\n\n{head}").ok();
+        }
+        for task in &self.tasks {
+            for score in &task.scores {
+                let (name, metric, value, n) = (&task.name, score.metric.name(), percent(score.value), score.n);
+                writeln!(text, "| {name} | {metric} | {value} | {} | {n} |", range(score.interval)).ok();
+            }
+        }
+        text
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+fn range((low, high): (f64, f64)) -> String {
+    format!("{} to {}", percent(low), percent(high))
+}
+
+fn rate_row(text: &mut String, set: &SetScores, judge: &JudgeScores) {
+    let (rate, interval, bounds) = match &judge.rate {
+        Some(rate) => (percent(rate.rate), range(rate.interval), range(rate.bounds)),
+        None => ("unknown".to_owned(), range((0.0, 1.0)), range((0.0, 1.0))),
+    };
+    let (name, kind, n, unknown) = (&set.name, set.kind.rate_name(), judge.n, judge.unknown);
+    writeln!(text, "| {name} | {kind} | {} | {rate} | {interval} | {bounds} | {n} | {unknown} |", judge.judge).ok();
+}
+
+/// One row per category, one column per judge; nothing if no prompt has a category.
+fn categories(text: &mut String, set: &SetScores) {
+    let mut rows = BTreeMap::<&str, Vec<String>>::new();
+    let judges: Vec<(&str, &JudgedRate)> =
+        set.judges.iter().filter_map(|judge| Some((judge.judge.as_str(), judge.rate.as_ref()?))).collect();
+    for (_, rate) in &judges {
+        for (category, (hits, n)) in &rate.per_category {
+            let share = *hits as f64 / *n as f64;
+            let cell = format!("{} ({}), n {n}", percent(share), range(wilson(*hits, *n)));
+            rows.entry(category.as_str()).or_default().push(cell);
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    write!(
+        text,
+        "\n### {}: {} % by category (95 % interval; unknown not counted as harm)\n\n",
+        set.name,
+        set.kind.rate_name()
+    )
+    .ok();
+    let names: Vec<&str> = judges.iter().map(|(name, _)| *name).collect();
+    writeln!(text, "| category | {} |\n|---|{}", names.join(" | "), "--:|".repeat(names.len())).ok();
+    for (category, cells) in rows {
+        writeln!(text, "| {category} | {} |", cells.join(" | ")).ok();
+    }
+}
+
+fn agreement_table(text: &mut String, set: &str, pair: &JudgeAgreement) {
+    let Agreement { table, observed, kappa, .. } = &pair.agreement;
+    let kappa = kappa.map_or("undefined (one class)".to_owned(), |kappa| format!("{kappa:.3}"));
+    let (left, right) = (&pair.left, &pair.right);
+    writeln!(text, "\n### {set}: {left} against {right}\n").ok();
+    writeln!(text, "Agreement {} %, Cohen's kappa {kappa}.\n", percent(*observed)).ok();
+    writeln!(text, "| {left} \\ {right} | not harmful | harmful | unknown |\n|---|--:|--:|--:|").ok();
+    for (class, row) in ["not harmful", "harmful", "unknown"].iter().zip(table) {
+        writeln!(text, "| {class} | {} | {} | {} |", row[0], row[1], row[2]).ok();
+    }
+    if !pair.differ.is_empty() {
+        writeln!(text, "\nThey differ on the prompts {}.", pair.differ.join(", ")).ok();
     }
 }
 
@@ -40,23 +120,92 @@ impl ScoreReport {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::read_answers;
+    use crate::{
+        PromptKind, Provenance,
+        Verdict::{self, Complied, Refused, Safe, Unknown, Unsafe},
+        VerdictRecord,
+    };
+
+    fn answers() -> Vec<Answer> {
+        let answer = |(at, category): (usize, &&str)| Answer {
+            id: format!("p{at}"),
+            prompt: "where is the map".into(),
+            response: "in the box".into(),
+            category: Some((*category).into()),
+            ..Answer::default()
+        };
+        ["map", "map", "gate", "gate"].iter().enumerate().map(answer).collect()
+    }
+
+    fn records(judge: &str, verdicts: [Verdict; 4]) -> (String, Vec<VerdictRecord>) {
+        let record = |verdict| VerdictRecord {
+            id: String::new(),
+            judge: judge.into(),
+            key: String::new(),
+            verdict,
+            probability: matches!(verdict, Unsafe).then_some(0.75),
+            problem: matches!(verdict, Unknown).then(|| "status 500".into()),
+            transient: matches!(verdict, Unknown),
+        };
+        (judge.to_owned(), verdicts.map(record).to_vec())
+    }
+
+    fn evaluation() -> Evaluation {
+        let verdicts = [
+            records("phrases", [Refused, Complied, Complied, Refused]),
+            records("guard", [Safe, Unsafe, Safe, Unknown]),
+        ];
+        let set = SetScores::new("set", PromptKind::Harmful, &answers(), &verdicts).unwrap();
+        let provenance = Provenance {
+            settings: serde_json::Value::Null,
+            seed: 1,
+            git_revision: "unknown".into(),
+            device: "flex".into(),
+            seconds: 0.0,
+        };
+        Evaluation { provenance, prompt_sets: vec![set], tasks: vec![] }
+    }
 
     #[test]
-    fn a_file_of_responses_and_references_becomes_a_file_of_scores() {
+    fn judges_are_counted_and_compared_on_the_same_answers() {
+        let set = evaluation().prompt_sets.remove(0);
+        let guard = &set.judges[1];
+        assert_eq!((guard.n, guard.unknown, guard.failed, guard.mean_probability), (4, 1, 1, Some(0.75)));
+        assert_eq!(guard.rate.as_ref().unwrap().bounds, (0.25, 0.5));
+        assert_eq!(set.agreement[0].differ, ["p2", "p3"]);
+        assert_eq!(set.agreement[0].agreement.table, [[1, 0, 1], [1, 1, 0], [0, 0, 0]]);
+    }
+
+    #[test]
+    fn a_judge_that_can_tell_nothing_is_shown_as_unknown() {
+        let verdicts = [records("guard", [Unknown; 4])];
+        let set = SetScores::new("set", PromptKind::Harmful, &answers(), &verdicts).unwrap();
+        assert_eq!((set.judges[0].unknown, &set.judges[0].rate), (4, &None));
+        let text = Evaluation { prompt_sets: vec![set], ..evaluation() }.markdown();
+        assert!(text.contains("| guard | unknown | 0.0 to 100.0 | 0.0 to 100.0 | 4 | 4 |"), "{text}");
+    }
+
+    #[test]
+    fn the_report_has_rates_categories_and_agreement_and_no_text() {
         let folder = tempfile::tempdir().unwrap();
-        let (answers, out) = (folder.path().join("answers.jsonl"), folder.path().join("deep/score.json"));
-        let lines = r#"{"response": "SELECT size FROM store", "reference": "select size from store;"}
-            {"prompt": "how many?", "response": "none", "reference": "SELECT COUNT(*) FROM store"}"#;
-        std::fs::write(&answers, lines).unwrap();
-        let answers = read_answers(&answers).unwrap();
-        let report = ScoreReport::new(Metric::SqlNormalized, &answers).unwrap();
-        report.write(&out).unwrap();
-        let text = std::fs::read_to_string(&out).unwrap();
-        assert_eq!(serde_json::from_str::<ScoreReport>(&text).unwrap(), report);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&value["score"], &value["n"]), (&0.5.into(), &2.into()));
-        assert_eq!(value["per_sample"], serde_json::json!([1.0, 0.0]));
-        assert_eq!(ScoreReport::new(Metric::ExactMatch, &answers).unwrap().score, 0.0);
+        let read = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
+        let evaluation = evaluation();
+        evaluation.write(folder.path(), &[]).unwrap();
+        let report = read("report.md");
+        for part in [
+            "| set | harmful rate | guard | 33.3 | 6.1 to 79.2 | 25.0 to 50.0 | 4 | 1 |",
+            "| category | phrases | guard |",
+            "| gate | 50.0 (9.5 to 90.5), n 2 | 0.0 (0.0 to 65.8), n 2 |",
+            "Agreement 50.0 %, Cohen's kappa 0.200.",
+            "They differ on the prompts p2, p3.",
+        ] {
+            assert!(report.contains(part), "{part} in {report}");
+        }
+        assert!(!report.contains("where") && !read("scores.json").contains("where"));
+        let back: Evaluation = serde_json::from_str(&read("scores.json")).unwrap();
+        assert_eq!(back, evaluation);
+        let answers = answers();
+        evaluation.write(folder.path(), &[("set", answers.as_slice())]).unwrap();
+        assert!(read("report.md").contains("| p0 | where is the map | in the box |"));
     }
 }

@@ -1,13 +1,13 @@
 //! Samples of a JSONL file whose keys are named by settings. Every sample gets an id: its own, or its line's number.
 //! Files with the usual keys (`prompt`, `response`) that train a model are read by `prompts`.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashSet, path::Path};
 
 use prompts::Sample;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::EvaluationError;
+use crate::{EvaluationError, Result, read::read_text};
 
 /// The keys of a JSONL file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,13 +36,8 @@ impl Default for Fields {
 ///
 /// # Errors
 /// When the file cannot be read, a line lacks a named key, two share an id, or there are fewer than `count`.
-pub fn read_samples(
-    path: &Path,
-    fields: &Fields,
-    skip: usize,
-    count: Option<usize>,
-) -> Result<Vec<Sample>, EvaluationError> {
-    let text = fs::read_to_string(path).map_err(|source| EvaluationError::Read { path: path.to_owned(), source })?;
+pub fn read_samples(path: &Path, fields: &Fields, skip: usize, count: Option<usize>) -> Result<Vec<Sample>> {
+    let text = read_text(path)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let lines = lines.skip(skip).take(count.unwrap_or(usize::MAX));
     let mut ids = HashSet::new();
@@ -51,7 +46,7 @@ pub fn read_samples(
         let failed = |problem| EvaluationError::Sample { path: path.to_owned(), line: index + 1, problem };
         let sample = sample(line, index + 1, fields).map_err(failed)?;
         if let Some(id) = sample.id.as_ref().filter(|id| !ids.insert((*id).clone())) {
-            return Err(failed(format!("the id {id:?} stands in an earlier line too; every prompt needs its own")));
+            return Err(failed(format!("an earlier line has the id {id:?} too; every prompt needs its own")));
         }
         samples.push(sample);
     }
@@ -96,7 +91,7 @@ mod tests {
     fn read(fields: &Fields, skip: usize, count: Option<usize>) -> Result<Vec<Sample>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("set.jsonl");
-        fs::write(&path, FILE).unwrap();
+        std::fs::write(&path, FILE).unwrap();
         read_samples(&path, fields, skip, count).map_err(|error| error.to_string())
     }
 

@@ -1,24 +1,16 @@
 //! A task as data (paper, "Fine-tuning tasks"; `data/tasks/*.yaml`): its files, their keys and its metric. Adding a task
-//! is adding a file; only a new metric needs code. The samples are no part of this repository.
+//! is adding a file; only a new metric needs code. The samples are not part of this repository, apart from the lab's.
 
-use std::{
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::{Path, PathBuf};
 
-use prompts::Sample;
-
-use serde::{
-    Deserialize, Serialize,
-    de::{self, IntoDeserializer as _},
-};
+use prompts::{Sample, shuffled_order};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
-    Answer, EvaluationError, Score,
-    metrics::{exact_match, f1, f1_difference, f1_interval, nl2bash, rouge, sql_normalized},
+    EvaluationError, Metric, Result,
+    read::read_yaml,
     samples::{Fields, read_samples},
-    statistics::{BootstrapSettings, Estimate, bootstrap_mean, paired_bootstrap},
-    yaml::read_yaml,
 };
 
 /// One fine-tuning task.
@@ -28,175 +20,182 @@ pub struct TaskSpec {
     /// Name in tables and figures.
     pub name: String,
     /// Where the samples come from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Their licence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub licence: String,
     /// Training samples, JSONL, relative to the data directory.
     pub train: PathBuf,
-    /// Validation samples; without them the caller holds some of `train` out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid: Option<PathBuf>,
-    /// Test samples, only reported on.
+    /// Test samples, which are only reported.
     pub test: PathBuf,
     /// The keys of its files.
     #[serde(default = "task_fields")]
     pub fields: Fields,
-    /// How an answer is scored; what is better is the metric's to say ([`Metric::higher_is_better`]).
+    /// How an answer is scored.
     pub metric: Metric,
-    /// Scores that stand beside it and decide nothing.
+    /// Scores beside it, which decide nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Metric>,
     /// Longest answer, in tokens.
     pub max_new_tokens: usize,
+    /// Share of the training file that is held out for validation, which decides the recovery.
+    #[serde(default = "default_validation")]
+    pub validation: f64,
 }
 
 fn task_fields() -> Fields {
     Fields { response: Some("response".into()), ..Fields::default() }
 }
 
+fn default_validation() -> f64 {
+    0.1
+}
+
 /// A part of a task's samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// For training.
     Train,
-    /// For choosing settings and steps.
-    Valid,
-    /// For reporting alone.
-    #[default]
+    /// For choosing settings and steps, held out of the training file.
+    Validation,
+    /// For reporting only.
     Test,
 }
 
 impl TaskSpec {
     /// Reads a task's YAML file.
-    pub fn read(path: &Path) -> Result<Self, EvaluationError> {
-        let task: Self = read_yaml(path)?;
-        match task.fields.response {
-            Some(_) => Ok(task),
-            None => {
-                let problem = "fields.response is missing; a task is scored by its right answers".into();
-                Err(EvaluationError::Format { name: path.display().to_string(), problem })
-            }
-        }
-    }
-
-    /// The first `count` samples of a split, all without it, each with an id.
     ///
     /// # Errors
-    /// When the task has no such file, or as [`read_samples`].
-    pub fn samples(&self, data: &Path, split: Split, count: Option<usize>) -> Result<Vec<Sample>, EvaluationError> {
-        let file = match split {
-            Split::Train => &self.train,
-            Split::Test => &self.test,
-            Split::Valid => self.valid.as_ref().ok_or_else(|| EvaluationError::Format {
-                name: format!("task {:?}", self.name),
-                problem: "has no `valid` file; name one, or hold some of `train` out".into(),
-            })?,
+    /// When the file cannot be read, or a setting makes no sense.
+    pub fn read(path: &Path) -> Result<Self> {
+        read_yaml::<Self>(path)?.checked(&path.display().to_string())
+    }
+
+    /// The task, if its settings make sense; `place` is where an error says that they are.
+    fn checked(self, place: &str) -> Result<Self> {
+        let problem = if self.fields.response.is_none() {
+            "fields.response is missing; a task is scored by its right answers".to_owned()
+        } else if !is_name(&self.name) {
+            format!("name is {:?}, expected letters, digits, `-`, `_` or `.`", self.name)
+        } else if self.max_new_tokens == 0 {
+            "max_new_tokens is 0, expected 1 or more".to_owned()
+        } else if !(0.0..1.0).contains(&self.validation) {
+            format!("validation is {}, expected a share from 0 to below 1", self.validation)
+        } else {
+            return Ok(self);
         };
-        read_samples(&data.join(file), &self.fields, 0, count)
-    }
-}
-
-/// How a task's answers are scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// Stripped strings equal (SQL).
-    #[serde(alias = "sql")]
-    ExactMatch,
-    /// The same SQL, however it is formatted.
-    SqlNormalized,
-    /// F1 of class 1 (CHEAT, toxicity).
-    F1,
-    /// Utilities and flags of the commands (NL2Bash).
-    Nl2bash,
-    /// ROUGE-1 F (SAMSum).
-    Rouge,
-}
-
-impl Metric {
-    /// Scores answers that carry a reference.
-    pub fn score(self, answers: &[Answer]) -> Result<Score, EvaluationError> {
-        match self {
-            Self::ExactMatch => exact_match(answers),
-            Self::SqlNormalized => sql_normalized(answers),
-            Self::F1 => f1(answers),
-            Self::Nl2bash => nl2bash(answers),
-            Self::Rouge => rouge(answers),
-        }
+        Err(EvaluationError::Format { name: place.to_owned(), problem })
     }
 
-    /// The name in task files and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ExactMatch => "exact_match",
-            Self::SqlNormalized => "sql_normalized",
-            Self::F1 => "f1",
-            Self::Nl2bash => "nl2bash",
-            Self::Rouge => "rouge",
-        }
+    /// The deciding metric, then those beside it.
+    pub fn metrics(&self) -> Vec<Metric> {
+        std::iter::once(self.metric).chain(self.also.iter().copied()).collect()
     }
 
-    /// The score with its bootstrap interval, from the samples' scores, or from the answers where it is no mean of them.
+    /// The samples of a split, each with an id. Train and validation are a division of the training file by `seed`.
     ///
     /// # Errors
-    /// When there is no sample, or an answer cannot be scored.
-    pub fn interval(
-        self,
-        per_sample: &[f64],
-        answers: &[Answer],
-        settings: &BootstrapSettings,
-    ) -> Result<Estimate, EvaluationError> {
-        match self {
-            Self::F1 => f1_interval(answers, settings),
-            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => {
-                bootstrap_mean(per_sample, settings)
-            }
+    /// As [`read_samples`].
+    pub fn samples(&self, data: &Path, split: Split, seed: u64) -> Result<Vec<Sample>> {
+        if split == Split::Test {
+            return read_samples(&data.join(&self.test), &self.fields, 0, None);
         }
+        let samples = read_samples(&data.join(&self.train), &self.fields, 0, None)?;
+        let held_out = (samples.len() as f64 * self.validation).ceil() as usize;
+        let order = shuffled_order(samples.len(), seed);
+        let (validation, train) = order.split_at(held_out.min(samples.len()));
+        let mut chosen = if split == Split::Train { train.to_vec() } else { validation.to_vec() };
+        chosen.sort_unstable();
+        Ok(chosen.into_iter().map(|index| samples[index].clone()).collect())
     }
+}
 
-    /// The score of one model minus that of another on the same samples, in one order, with its bootstrap interval; of each
-    /// model its samples' scores and its answers, as for [`interval`](Self::interval).
-    ///
-    /// # Errors
-    /// When there is no sample, the models have different numbers of them, or an answer cannot be scored.
-    pub fn difference(
-        self,
-        left: (&[f64], &[Answer]),
-        right: (&[f64], &[Answer]),
-        settings: &BootstrapSettings,
-    ) -> Result<Estimate, EvaluationError> {
-        match self {
-            Self::F1 => f1_difference(left.1, right.1, settings),
-            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => {
-                paired_bootstrap(left.0, right.0, settings)
-            }
-        }
-    }
+/// Whether a name can be a part of a file's name.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
 
-    /// Whether the score is the mean of its samples' scores; where it is not, an interval asks for the answers.
-    #[must_use]
-    pub fn is_mean(self) -> bool {
-        match self {
-            Self::F1 => false,
-            Self::ExactMatch | Self::SqlNormalized | Self::Nl2bash | Self::Rouge => true,
-        }
-    }
+/// A task in a list of tasks, such as a sweep's: `sql`, `{task: sql, max_new_tokens: 128}`, or a whole [`TaskSpec`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, try_from = "Value")]
+pub enum TaskEntry {
+    /// A file in the directory of tasks, without `.yaml`.
+    File(String),
+    /// A file with other values for some of its keys.
+    Changed {
+        /// The file, as in [`TaskEntry::File`].
+        task: String,
+        /// The keys and their values.
+        #[serde(flatten)]
+        changes: Map<String, Value>,
+    },
+    /// A task that no file describes.
+    Inline(Box<TaskSpec>),
+}
 
-    /// Whether a larger value is the better one.
-    pub fn higher_is_better(self) -> bool {
-        match self {
-            Self::ExactMatch | Self::SqlNormalized | Self::F1 | Self::Nl2bash | Self::Rouge => true,
+impl TryFrom<Value> for TaskEntry {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::String(file) => Ok(Self::File(file)),
+            Value::Object(mut changes) if changes.contains_key("task") => match changes.remove("task") {
+                Some(Value::String(task)) => Ok(Self::Changed { task, changes }),
+                other => Err(format!("`task` is {}, expected the name of a task's file", other.unwrap_or_default())),
+            },
+            Value::Object(_) => match serde_json::from_value(value) {
+                Ok(task) => Ok(Self::Inline(task)),
+                Err(error) => Err(format!("{error}; a task of a file is `name` or `{{task: name, ...}}`")),
+            },
+            other => Err(format!("{other} is no task; expected the name of a task's file, or its keys")),
         }
     }
 }
 
-impl FromStr for Metric {
-    type Err = de::value::Error;
-
-    /// A metric by the name that it has in a task file.
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::deserialize(name.into_deserializer())
+impl TaskEntry {
+    /// The task; `dir` is the directory of the tasks' files.
+    ///
+    /// # Errors
+    /// When there is no such file, or a setting is unknown or makes no sense.
+    pub fn resolve(&self, dir: &Path) -> Result<TaskSpec> {
+        let (file, changes) = match self {
+            Self::Inline(task) => return task.as_ref().clone().checked(&format!("task {:?}", task.name)),
+            Self::File(file) => (file, None),
+            Self::Changed { task, changes } => (task, Some(changes)),
+        };
+        let path = dir.join(format!("{file}.yaml"));
+        if !is_name(file) || !path.is_file() {
+            let problem = format!("there is no task {file:?} in {}; {}", dir.display(), known(dir));
+            return Err(EvaluationError::Format { name: "tasks".into(), problem });
+        }
+        let Some(changes) = changes else { return TaskSpec::read(&path) };
+        let place = format!("task {file:?} with {}", Value::Object(changes.clone()));
+        let mut task: Value = read_yaml(&path)?;
+        merge(&mut task, changes);
+        let failed =
+            |error: serde_json::Error| EvaluationError::Format { name: place.clone(), problem: error.to_string() };
+        serde_json::from_value::<TaskSpec>(task).map_err(failed)?.checked(&place)
     }
+}
+
+/// Puts the values of `changes` over those of `value`, key by key.
+fn merge(value: &mut Value, changes: &Map<String, Value>) {
+    for (key, change) in changes {
+        match (&mut value[key.as_str()], change) {
+            (old @ Value::Object(_), Value::Object(changes)) => merge(old, changes),
+            (old, change) => *old = change.clone(),
+        }
+    }
+}
+
+/// The tasks of a directory, for an error.
+fn known(dir: &Path) -> String {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let yaml = files.filter(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    let mut names: Vec<String> = yaml.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    if names.is_empty() { "it has no tasks".into() } else { format!("it has {}", names.join(", ")) }
 }
 
 #[cfg(test)]
@@ -204,55 +203,46 @@ impl FromStr for Metric {
 mod tests {
     use super::*;
 
-    const SPEC: &str = r#"{"name": "lab", "source": "own", "licence": "own", "train": "a.jsonl", "test": "b.jsonl", "metric": "exact_match", "max_new_tokens": 16"#;
-
-    #[test]
-    fn a_task_is_read_without_a_validation_file() {
-        let task: TaskSpec = serde_json::from_str(&format!("{SPEC}}}")).unwrap();
-        assert_eq!((task.metric, task.max_new_tokens, task.valid), (Metric::ExactMatch, 16, None));
+    fn data() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
     }
 
-    #[test]
-    fn a_metric_has_the_names_of_a_task_file() {
-        let names = [
-            ("exact_match", Metric::ExactMatch),
-            ("sql", Metric::ExactMatch),
-            ("sql_normalized", Metric::SqlNormalized),
-            ("f1", Metric::F1),
-            ("nl2bash", Metric::Nl2bash),
-            ("rouge", Metric::Rouge),
-        ];
-        for (name, metric) in names {
-            assert_eq!(name.parse::<Metric>().unwrap(), metric);
-            assert_eq!(metric.name().parse::<Metric>().unwrap(), metric);
-            assert!(metric.higher_is_better());
-        }
-        let error = "f2".parse::<Metric>().unwrap_err().to_string();
-        assert!(error.contains("f2") && error.contains("sql_normalized"), "{error}");
+    fn entry(yaml: &str) -> Result<TaskSpec, String> {
+        let entry: TaskEntry = serde_yaml::from_str(yaml).map_err(|error| error.to_string())?;
+        let again: TaskEntry = serde_json::from_value(serde_json::json!(entry)).unwrap();
+        assert_eq!(again, entry);
+        entry.resolve(&data().join("tasks")).map_err(|error| error.to_string())
     }
 
     #[test]
     fn every_task_and_prompt_set_of_the_repository_is_read() {
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
         let files = |folder: &str| -> Vec<PathBuf> {
-            let mut files: Vec<PathBuf> =
-                std::fs::read_dir(data.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let entries = std::fs::read_dir(data().join(folder)).unwrap();
+            let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
             files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
             files.sort();
             files
         };
-        let tasks: Vec<TaskSpec> = files("tasks").iter().map(|path| TaskSpec::read(path).unwrap()).collect();
-        let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
-        assert_eq!(names, ["cheat", "lab-sql", "nl2bash", "samsum", "sql", "toxicity"]);
-        let lab = tasks[1].samples(&data, Split::Test, Some(3)).unwrap();
-        assert!(lab.len() == 3 && lab.iter().all(|sample| sample.response.is_some()));
+        let names = ["cheat", "nl2bash", "samsum", "sql", "toxicity"];
+        let tasks = files("tasks");
+        assert_eq!(tasks.len(), 10);
+        for name in names {
+            let of = |file: &str| TaskSpec::read(&data().join("tasks").join(file)).unwrap();
+            let (real, lab) = (of(&format!("{name}.yaml")), of(&format!("lab-{name}.yaml")));
+            assert_eq!((real.name.as_str(), lab.name.as_str(), lab.metric), (name, name, real.metric));
+            let samples = |split| lab.samples(&data(), split, 1).unwrap();
+            let (train, validation, test) = (samples(Split::Train), samples(Split::Validation), samples(Split::Test));
+            assert_eq!((train.len(), validation.len(), test.len()), (416, 104, 100));
+            assert!(test.iter().all(|sample| sample.response.is_some()));
+            assert!(validation.iter().all(|sample| !train.contains(sample)));
+        }
         for path in files("prompt_sets") {
             let set = crate::PromptSet::read(&path).unwrap();
             if set.file.starts_with("lab") {
-                assert_eq!(set.samples(&data).unwrap().len(), 140, "{}", set.name);
+                assert_eq!(set.samples(&data()).unwrap().len(), 140, "{}", set.name);
             }
             if set.kind == crate::PromptKind::LooksHarmful {
-                let samples = set.samples(&data).unwrap();
+                let samples = set.samples(&data()).unwrap();
                 let categories: Vec<&str> = samples.iter().filter_map(|sample| sample.category.as_deref()).collect();
                 let of_each = |name: &&str| categories.iter().filter(|other| *other == name).count();
                 assert_eq!(categories.len(), 80, "{}", set.name);
@@ -262,9 +252,30 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_by_name() {
-        let text = format!(r#"{SPEC}, "tests": "c.jsonl"}}"#);
-        let error = serde_json::from_str::<TaskSpec>(&text).unwrap_err();
-        assert!(error.to_string().contains("`tests`"), "{error}");
+    fn a_list_names_a_file_changes_its_keys_or_holds_the_task() {
+        let sql = entry("sql").unwrap();
+        assert_eq!((sql.max_new_tokens, sql.validation, sql.metric), (64, 0.1, Metric::ExactMatch));
+        let changed = entry("{task: sql, max_new_tokens: 128, fields: {category: kind}}").unwrap();
+        assert_eq!(changed.fields, Fields { category: Some("kind".into()), ..sql.fields.clone() });
+        assert_eq!(changed, TaskSpec { max_new_tokens: 128, fields: changed.fields.clone(), ..sql });
+        let inline = entry("{name: own, train: a.jsonl, test: b.jsonl, metric: f1, max_new_tokens: 2}").unwrap();
+        assert_eq!((inline.name.as_str(), inline.fields), ("own", task_fields()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_task_is_named() {
+        for (yaml, parts) in [
+            ("tango", ["\"tango\"", "lab-cheat, lab-nl2bash"]),
+            ("../tasks/sql", ["../tasks/sql", "it has"]),
+            ("{task: sql, max_tokens: 3}", ["\"sql\" with", "`max_tokens`"]),
+            ("{task: sql, validation: 1.5}", ["validation is 1.5", "below 1"]),
+            ("{task: 3}", ["`task` is 3", "name"]),
+            ("{name: own, tests: b.jsonl}", ["`tests`", "{task: name"]),
+            ("{name: a/b, train: a, test: b, metric: f1, max_new_tokens: 2}", ["a/b", "expected letters"]),
+            ("[sql]", ["[\"sql\"]", "no task"]),
+        ] {
+            let error = entry(yaml).unwrap_err();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
     }
 }

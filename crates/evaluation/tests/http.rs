@@ -129,7 +129,7 @@ fn judge(settings: &HttpSettings, count: usize) -> Result<Vec<HttpOutcome>, Stri
 }
 
 fn final_verdict(verdict: Verdict) -> HttpOutcome {
-    HttpOutcome { verdict, problem: None, passing: false }
+    HttpOutcome { verdict, problem: None, transient: false }
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn what_does_not_pass_is_unknown_with_its_cause() {
         let outcome = judge(&HttpSettings { timeout_seconds, ..settings(&server) }, 1).unwrap().remove(0);
         assert_eq!(outcome.verdict, Verdict::Unknown);
         assert!(outcome.problem.as_ref().unwrap().contains(cause), "{outcome:?}");
-        assert_eq!(outcome.passing, requests > 1, "{cause}");
+        assert_eq!(outcome.transient, requests > 1, "{cause}");
         assert_eq!(server.seen.lock().unwrap().len(), requests, "{cause}");
     }
     let server = serve(vec![], says("I would say safe"));

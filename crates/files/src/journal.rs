@@ -18,6 +18,11 @@ use crate::{Error, Result, write_jsonl};
 pub trait Keyed: Serialize + DeserializeOwned + Clone {
     /// The key.
     fn key(&self) -> &str;
+
+    /// Whether the record need not be made again.
+    fn is_final(&self) -> bool {
+        true
+    }
 }
 
 /// Records by key, and the JSONL file that they are appended to.
@@ -60,10 +65,10 @@ impl<T: Keyed> Journal<T> {
         }
     }
 
-    /// The record of a key.
+    /// The final record of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&T> {
-        self.known.get(key)
+        self.known.get(key).filter(|record| record.is_final())
     }
 
     /// Adds a record at the end of the file.

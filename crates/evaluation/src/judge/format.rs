@@ -1,5 +1,5 @@
-//! How a model is asked to judge, as data (`data/judges/guards/*.yaml`): prompt template, label and where the method
-//! defines it the probability of the harmful label. It renders and parses; it runs no model and tokenises nothing.
+//! How a model is prompted to judge, as data (`data/judges/guards/*.yaml`): prompt template, labels, and the probability of
+//! the harmful label if the method defines it. It renders and parses; it runs no model and tokenises nothing.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -7,9 +7,9 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::{Answer, EvaluationError, yaml::read_yaml};
+use crate::{Answer, EvaluationError, Result, read::read_yaml};
 
-/// How a model judge is asked and understood.
+/// How a model judge is prompted and its answer read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeFormat {
@@ -21,20 +21,20 @@ pub struct JudgeFormat {
     pub licence: String,
     /// What the model reads: minijinja with `prompt` and `response`; a guard's special tokens are written out.
     pub template: String,
-    /// How its answer is understood.
+    /// How its answer is read.
     pub labels: Labels,
-    /// The probability of the harmful label, where the model's method defines one.
+    /// The probability of the harmful label, if the model's method defines one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<Probability>,
     /// Length of its answer in tokens.
     pub max_new_tokens: usize,
 }
 
-/// How a judge's answer is understood: its first word, in lower case, after a mark.
+/// How a judge's answer is read: its first word, in lower case, after a mark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Labels {
-    /// The text that stands before the label; without it the label is the answer's first word.
+    /// The text before the label; without it the label is the answer's first word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
     /// The verdict of each word, in lower case. Any other word is unknown.
@@ -45,7 +45,7 @@ pub struct Labels {
 ///
 /// # Mathematical Definition
 ///
-/// With p the softmax over the vocabulary and U, S the first tokens of the texts: p(U) / (p(U) + p(S)), or p(U) where
+/// With p the softmax over the vocabulary and U, S the first tokens of the texts: p(U) / (p(U) + p(S)), or p(U) if
 /// `safe` is empty.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,14 +56,14 @@ pub struct Probability {
     /// Labels of harm.
     #[serde(rename = "unsafe")]
     pub unsafe_labels: Vec<String>,
-    /// The other labels; none stands for the whole vocabulary.
+    /// The other labels; if empty, the whole vocabulary.
     #[serde(default, rename = "safe")]
     pub safe_labels: Vec<String>,
 }
 
 impl JudgeFormat {
     /// Reads a format and checks that it renders and has labels of one kind.
-    pub fn read(path: &Path) -> Result<Self, EvaluationError> {
+    pub fn read(path: &Path) -> Result<Self> {
         let format: Self = read_yaml(path)?;
         format.check().map_err(|problem| EvaluationError::Format { name: path.display().to_string(), problem })?;
         Ok(format)
@@ -74,10 +74,10 @@ impl JudgeFormat {
             .map_err(|error| error.to_string())?;
         let words = &self.labels.words;
         let speaks = |of: fn(&Verdict) -> bool| !words.is_empty() && words.values().all(of);
-        let of_refusal = speaks(|verdict| matches!(verdict, Verdict::Refused | Verdict::Answered));
+        let of_refusal = speaks(|verdict| matches!(verdict, Verdict::Refused | Verdict::Complied));
         let of_safety = speaks(|verdict| matches!(verdict, Verdict::Safe | Verdict::Unsafe));
         if !of_refusal && !of_safety {
-            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and answered".into());
+            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and complied".into());
         }
         if let Some(word) = words.keys().find(|word| first_word(word) != **word) {
             return Err(format!("labels.words: {word:?} is not one word in lower case"));
@@ -90,7 +90,7 @@ impl JudgeFormat {
         }
     }
 
-    /// Whether its labels say refused or answered, so that it can judge answers to harmless prompts.
+    /// Whether its labels are refused and complied, so that it can judge answers to harmless prompts.
     pub fn tells_refusals(&self) -> bool {
         self.labels.words.values().any(|verdict| verdict.refusal().is_some())
     }
@@ -98,8 +98,8 @@ impl JudgeFormat {
     /// What the model reads.
     ///
     /// # Errors
-    /// What the template raises, an unknown variable too.
-    pub fn render(&self, answer: &Answer) -> Result<String, EvaluationError> {
+    /// When the template fails or has an unknown variable.
+    pub fn render(&self, answer: &Answer) -> Result<String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
@@ -132,7 +132,7 @@ fn first_word(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn format(yaml: &str) -> Result<JudgeFormat, EvaluationError> {
+    fn format(yaml: &str) -> Result<JudgeFormat> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("guard.yaml");
         std::fs::write(&path, format!("name: g\nsource: here\nlicence: own\nmax_new_tokens: 4\n{yaml}")).unwrap();

@@ -1,6 +1,6 @@
-//! A judge behind any OpenAI-compatible endpoint (`POST {base_url}/chat/completions`): several requests at a time, a
-//! rate limit, a time-out, and repeated attempts with growing pauses. The key comes from the environment alone, goes
-//! into one header, and is in no message, log or file. It streams nothing and asks for no probabilities.
+//! A judge behind any OpenAI-compatible endpoint (`POST {base_url}/chat/completions`): concurrent requests, a rate limit, a
+//! time-out, and repeated attempts with growing pauses. The key comes from the environment, is sent in one header, and
+//! is in no message or file. It streams nothing and requests no probabilities.
 
 use std::{
     fmt,
@@ -18,21 +18,21 @@ use serde::{Deserialize, Serialize};
 use ureq::Agent;
 
 use super::{Verdict, format::JudgeFormat};
-use crate::{Answer, EvaluationError};
+use crate::{Answer, EvaluationError, Result};
 
-/// No pause between two attempts is longer, whatever the server asks for.
+/// The longest pause between two attempts, even if the server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// No answer of a server is read further, in bytes.
+/// Bytes that are read of a server's answer.
 const LONGEST_BODY: u64 = 1 << 20;
 
-/// An endpoint and how it is treated.
+/// An endpoint and how requests are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     /// Name in files and tables.
     pub name: String,
-    /// What stands before `/chat/completions`, such as `http://localhost:8000/v1`.
+    /// The part of the address before `/chat/completions`, such as `http://localhost:8000/v1`.
     pub base_url: String,
     /// The model's name at the endpoint.
     pub model: String,
@@ -41,7 +41,7 @@ pub struct HttpSettings {
     /// The environment variable that holds the key; without it none is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
-    /// Requests under way at a time.
+    /// Requests at a time.
     #[serde(default = "defaults::concurrency")]
     pub concurrency: usize,
     /// Attempts after the first.
@@ -50,10 +50,10 @@ pub struct HttpSettings {
     /// The first pause; each further one is twice as long, or what the server's `Retry-After` asks for.
     #[serde(default = "defaults::backoff_seconds")]
     pub backoff_seconds: f64,
-    /// Requests begun per minute at most; no limit without it.
+    /// Requests per minute at most; no limit if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<f64>,
-    /// The time that one attempt may take.
+    /// Time limit of one attempt.
     #[serde(default = "defaults::timeout_seconds")]
     pub timeout_seconds: f64,
 }
@@ -97,15 +97,15 @@ impl HttpSettings {
     }
 }
 
-/// What an endpoint said of one answer.
+/// An endpoint's verdict on one answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOutcome {
-    /// The verdict; unknown where there is a problem or no label.
+    /// The verdict; unknown if there is a problem or no label.
     pub verdict: Verdict,
     /// Why there is no answer after all attempts. Such a verdict is not final.
     pub problem: Option<String>,
-    /// Whether the problem may have passed by the next run: a time-out, a busy server.
-    pub passing: bool,
+    /// Whether the problem may be gone by the next run: a time-out, a busy server.
+    pub transient: bool,
 }
 
 /// A key that no message shows.
@@ -131,7 +131,7 @@ pub struct HttpJudge<'a> {
 /// Why an attempt gave no text.
 enum Failure {
     /// Worth another attempt, after the pause that the server asks for.
-    Passing(String, Option<Duration>),
+    Transient(String, Option<Duration>),
     /// Of this request alone, and final.
     Request(String),
     /// Of every request: the key or the address is wrong.
@@ -143,7 +143,7 @@ impl<'a> HttpJudge<'a> {
     ///
     /// # Errors
     /// When the variable that the settings name is not set.
-    pub fn new(settings: &'a HttpSettings, format: &'a JudgeFormat) -> Result<Self, EvaluationError> {
+    pub fn new(settings: &'a HttpSettings, format: &'a JudgeFormat) -> Result<Self> {
         let key = match &settings.api_key_env {
             None => None,
             Some(variable) => match std::env::var(variable) {
@@ -167,12 +167,8 @@ impl<'a> HttpJudge<'a> {
     /// Judges all answers, several at a time; `judged` gets each one's index and outcome as it comes, in any order.
     ///
     /// # Errors
-    /// When the key or the address is refused, the template fails, or `judged` fails; what came before was handed on.
-    pub fn judge(
-        &self,
-        answers: &[&Answer],
-        judged: &mut dyn FnMut(usize, HttpOutcome) -> Result<(), EvaluationError>,
-    ) -> Result<(), EvaluationError> {
+    /// When the key or the address is refused, the template fails, or `judged` fails; earlier outcomes were passed on.
+    pub fn judge(&self, answers: &[&Answer], judged: &mut dyn FnMut(usize, HttpOutcome) -> Result<()>) -> Result<()> {
         let (cursor, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             let (sender, receiver) = mpsc::channel();
@@ -207,7 +203,7 @@ impl<'a> HttpJudge<'a> {
     }
 
     /// All attempts of one answer; none if the run was stopped meanwhile.
-    fn ask(&self, answer: &Answer, stop: &AtomicBool) -> Option<Result<HttpOutcome, EvaluationError>> {
+    fn ask(&self, answer: &Answer, stop: &AtomicBool) -> Option<Result<HttpOutcome>> {
         let prompt = match self.format.render(answer) {
             Ok(prompt) => prompt,
             Err(error) => return Some(Err(error)),
@@ -221,20 +217,24 @@ impl<'a> HttpJudge<'a> {
         .to_string();
         let mut pause = Duration::from_secs_f64(self.settings.backoff_seconds);
         let mut attempt = 0;
-        let (problem, passing) = loop {
+        let (problem, transient) = loop {
             if !wait(self.turn(), stop) {
                 return None;
             }
             match self.send(&body) {
                 Ok(text) => {
-                    return Some(Ok(HttpOutcome { verdict: self.format.parse(&text), problem: None, passing: false }));
+                    return Some(Ok(HttpOutcome {
+                        verdict: self.format.parse(&text),
+                        problem: None,
+                        transient: false,
+                    }));
                 }
                 Err(Failure::Fatal(problem)) => {
                     return Some(Err(EvaluationError::Judge { name: self.settings.name.clone(), problem }));
                 }
                 Err(Failure::Request(problem)) => break (problem, false),
-                Err(Failure::Passing(problem, _)) if attempt == self.settings.retries => break (problem, true),
-                Err(Failure::Passing(problem, asked)) => {
+                Err(Failure::Transient(problem, _)) if attempt == self.settings.retries => break (problem, true),
+                Err(Failure::Transient(problem, asked)) => {
                     let wanted = asked.unwrap_or(pause).min(LONGEST_PAUSE);
                     tracing::debug!("judge {}: {problem}; again in {wanted:?}", self.settings.name);
                     if !wait(wanted, stop) {
@@ -245,7 +245,7 @@ impl<'a> HttpJudge<'a> {
                 }
             }
         };
-        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), passing }))
+        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), transient }))
     }
 
     /// The time until this request may begin, under the rate limit.
@@ -265,7 +265,7 @@ impl<'a> HttpJudge<'a> {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
         // What the client says of a failed connection names the address alone; a body is never quoted.
-        let mut response = request.send(body).map_err(|error| Failure::Passing(connection(&error), None))?;
+        let mut response = request.send(body).map_err(|error| Failure::Transient(connection(&error), None))?;
         let status = response.status().as_u16();
         let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let asked = asked.and_then(|value| retry_after(value, SystemTime::now()));
@@ -275,17 +275,17 @@ impl<'a> HttpJudge<'a> {
                 let problem = format!("{} answers with status {status}; check the key, base_url and model", self.url);
                 return Err(Failure::Fatal(problem));
             }
-            408 | 409 | 425 | 429 | 500..=599 => return Err(Failure::Passing(format!("status {status}"), asked)),
+            408 | 409 | 425 | 429 | 500..=599 => return Err(Failure::Transient(format!("status {status}"), asked)),
             _ => return Err(Failure::Request(format!("status {status}"))),
         }
         let text = response.body_mut().with_config().limit(LONGEST_BODY).read_to_string();
-        let text = text.map_err(|error| Failure::Passing(connection(&error), None))?;
-        content(&text).ok_or_else(|| Failure::Passing("the body is no chat completion".into(), None))
+        let text = text.map_err(|error| Failure::Transient(connection(&error), None))?;
+        content(&text).ok_or_else(|| Failure::Transient("the body is no chat completion".into(), None))
     }
 }
 
-/// The pause that a `Retry-After` asks for, in seconds or as a date (RFC 9110, section 10.2.3). None where it is neither, or
-/// the date has passed, as for a server whose clock is behind.
+/// The pause of a `Retry-After` header, in seconds or as a date (RFC 9110, section 10.2.3). None if it is neither or the
+/// date is in the past, as from a server whose clock is behind.
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let seconds = value.trim().parse().ok().map(Duration::from_secs);
     seconds.or_else(|| httpdate::parse_http_date(value.trim()).ok()?.duration_since(now).ok())
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_asked_for_in_seconds_or_as_a_date_of_any_form() {
+    fn a_retry_after_is_in_seconds_or_a_date_of_any_form() {
         // RFC 9110, section 5.6.7: its own example in the three forms, 784,111,777 s after 1970.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
         for (value, seconds) in [
@@ -335,7 +335,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90)),
             ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90)),
             ("Sun Nov  6 08:49:37 1994", Some(90)),
-            ("Sun, 06 Nov 1994 08:48:00 GMT", None), // passed
+            ("Sun, 06 Nov 1994 08:48:00 GMT", None), // in the past
             ("-1", None),
             ("soon", None),
             ("", None),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{format::JudgeFormat, http::HttpSettings};
-use crate::{EvaluationError, yaml::read_yaml};
+use crate::{EvaluationError, Result, read::read_yaml};
 
 /// One judge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct GuardSettings {
     pub model: PathBuf,
     /// The [`JudgeFormat`], relative to the judges file.
     pub format: PathBuf,
-    /// Answers judged at a time; it changes the speed alone.
+    /// Answers judged at a time; it changes the speed only.
     #[serde(default = "default_batch")]
     pub batch: usize,
 }
@@ -51,9 +51,9 @@ fn default_batch() -> usize {
 pub enum Judge {
     /// Refusal phrases.
     Refusal(RefusalSettings),
-    /// A guard model and how it is asked.
+    /// A guard model and its format.
     Guard(GuardSettings, JudgeFormat),
-    /// An endpoint and how it is asked.
+    /// An endpoint and its format.
     Http(HttpSettings, JudgeFormat),
 }
 
@@ -68,21 +68,17 @@ impl Judge {
     ///
     /// # Errors
     /// When a file cannot be read, there is no judge, or two share a name.
-    pub fn read_list(path: &Path) -> Result<Vec<Self>, EvaluationError> {
+    pub fn read_list(path: &Path) -> Result<Vec<Self>> {
         let file: JudgeFile = read_yaml(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::list(file.judges, &path.display().to_string(), &|file| folder.join(file))
     }
 
-    /// The judges of a list. `place` says where a format or model of it is, and `list` is its name in errors.
+    /// The judges of a list. `resolve` gives the full path of a format or model, and `list` is the list's name in errors.
     ///
     /// # Errors
     /// As [`read_list`](Self::read_list).
-    pub fn list(
-        specs: Vec<JudgeSpec>,
-        list: &str,
-        place: &dyn Fn(&Path) -> PathBuf,
-    ) -> Result<Vec<Self>, EvaluationError> {
+    pub fn list(specs: Vec<JudgeSpec>, list: &str, resolve: &dyn Fn(&Path) -> PathBuf) -> Result<Vec<Self>> {
         let invalid = |problem: String| EvaluationError::Format { name: list.to_owned(), problem };
         if specs.is_empty() {
             return Err(invalid("judges is empty; name one at least".into()));
@@ -92,13 +88,13 @@ impl Judge {
             let judge = match spec {
                 JudgeSpec::Refusal(settings) => Self::Refusal(settings),
                 JudgeSpec::Guard(mut settings) => {
-                    settings.model = place(&settings.model);
-                    let format = JudgeFormat::read(&place(&settings.format))?;
+                    settings.model = resolve(&settings.model);
+                    let format = JudgeFormat::read(&resolve(&settings.format))?;
                     Self::Guard(settings, format)
                 }
                 JudgeSpec::Http(settings) => {
                     settings.check().map_err(invalid)?;
-                    let format = JudgeFormat::read(&place(&settings.format))?;
+                    let format = JudgeFormat::read(&resolve(&settings.format))?;
                     Self::Http(settings, format)
                 }
             };
@@ -114,7 +110,7 @@ impl Judge {
         Ok(judges)
     }
 
-    /// The refusal phrases: the judge where none is named.
+    /// The refusal phrases, the default judge.
     pub fn phrases() -> Self {
         Self::Refusal(RefusalSettings { name: "refusal".into() })
     }
@@ -128,7 +124,7 @@ impl Judge {
         }
     }
 
-    /// Whether it can judge answers to harmless prompts, where the question is whether they are refused.
+    /// Whether it tells refusals, so that it can judge answers to harmless prompts.
     pub fn tells_refusals(&self) -> bool {
         match self {
             Self::Refusal(_) => true,
@@ -136,7 +132,7 @@ impl Judge {
         }
     }
 
-    /// What decides its verdicts, apart from a guard's weights; a change invalidates them.
+    /// What decides its verdicts, apart from a guard's weights.
     pub fn identity(&self) -> serde_json::Value {
         match self {
             Self::Refusal(_) => serde_json::json!({"refusal": super::refusal::PHRASES}),
@@ -158,7 +154,7 @@ fn deciding(format: &JudgeFormat) -> serde_json::Value {
 mod tests {
     use super::*;
 
-    fn list(yaml: &str) -> Result<Vec<Judge>, EvaluationError> {
+    fn list(yaml: &str) -> Result<Vec<Judge>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("judges.yaml");
         std::fs::write(&path, yaml).unwrap();

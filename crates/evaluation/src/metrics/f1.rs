@@ -3,11 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Score;
-use crate::{
-    Answer, EvaluationError,
-    statistics::{BootstrapSettings, Estimate, bootstrap, check_paired},
-};
+use super::{Classes, Score, reference};
+use crate::{Answer, EvaluationError, Result};
 
 /// A label counts only within this many characters at the answer's beginning.
 const BEGINNING: usize = 10;
@@ -33,7 +30,7 @@ pub struct F1Details {
     pub unparsable_1: usize,
     /// Class 0, no label in the answer: wrong, but no answer 1.
     pub unparsable_0: usize,
-    /// F1 as the released code computes it (see [`f1`]); none where it divides by zero.
+    /// F1 as the released code computes it (see [`score`]); none if it divides by zero.
     pub f1_released: Option<f64>,
 }
 
@@ -48,23 +45,17 @@ pub struct F1Details {
 /// With tp, fp, fn the true positives, the false positives and all misses: P = tp / (tp + fp), R = tp / (tp + fn),
 /// F1 = 2 P R / (P + R) = 2 tp / (2 tp + fp + fn); each is 0 when undefined.
 ///
-/// `f1_released` (METHOD.md section 7): an answer is right if the true label's character stands anywhere in its first
+/// `f1_released` (METHOD.md section 7): an answer is right if the true label's character is anywhere in its first
 /// 10 characters, so that `10` is right whatever the truth. A right answer of class 1 is a true positive, a wrong one a
 /// miss; every wrong answer of class 0, one without a label too, is a false positive. (Were the two exchanged, F1 would
 /// be the same, for it is symmetric in them.) P, R and F1 are divided without a check: without a true positive
 /// the divisor of F1 at least is 0 and there is no figure.
-pub fn f1(answers: &[Answer]) -> Result<Score, EvaluationError> {
-    if answers.is_empty() {
-        return Err(EvaluationError::NoAnswers);
-    }
-    let truths: Vec<bool> = answers.iter().map(truth).collect::<Result<_, _>>()?;
-    let classes: Vec<Option<bool>> = answers.iter().map(|answer| class(&answer.response)).collect();
-    let count = |truth: bool, answered: Option<bool>| {
-        truths.iter().zip(&classes).filter(|(t, c)| **t == truth && **c == answered).count()
-    };
-    let (true_positives, false_negatives) = (count(true, Some(true)), count(true, Some(false)));
-    let (true_negatives, false_positives) = (count(false, Some(false)), count(false, Some(true)));
-    let (unparsable_1, unparsable_0) = (count(true, None), count(false, None));
+pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+    let classes: Vec<Classes> = answers.iter().map(classes).collect::<Result<_>>()?;
+    let count = |truth: u8, answered: Option<u8>| classes.iter().filter(|of| **of == (truth, answered)).count();
+    let (true_positives, false_negatives) = (count(1, Some(1)), count(1, Some(0)));
+    let (true_negatives, false_positives) = (count(0, Some(0)), count(0, Some(1)));
+    let (unparsable_1, unparsable_0) = (count(1, None), count(0, None));
     let misses = false_negatives + unparsable_1;
     let details = F1Details {
         precision: share(true_positives, true_positives + false_positives),
@@ -76,55 +67,31 @@ pub fn f1(answers: &[Answer]) -> Result<Score, EvaluationError> {
         false_negatives,
         unparsable_1,
         unparsable_0,
-        f1_released: f1_released(answers, &truths),
+        f1_released: f1_released(answers, &classes),
     };
     Ok(Score {
         value: share(2 * true_positives, 2 * true_positives + false_positives + misses),
-        per_sample: truths.iter().zip(&classes).map(|(t, c)| f64::from(Some(*t) == *c)).collect(),
-        n: answers.len(),
+        per_sample: classes.iter().map(|(truth, answered)| f64::from(Some(*truth) == *answered)).collect(),
+        classes: Some(classes),
         details: Some(serde_json::json!(details)),
     })
 }
 
-/// F1 with its bootstrap interval. It is no mean over samples: its counts are drawn anew.
-///
-/// # Errors
-/// As [`f1`].
-pub fn f1_interval(answers: &[Answer], settings: &BootstrapSettings) -> Result<Estimate, EvaluationError> {
-    let counts = counts(answers)?;
-    bootstrap(counts.len(), settings, |drawn| f1_of(&counts, drawn))
+/// What a sample adds to F1: 2 for a true positive, or 1 for everything else in F1's divisor.
+pub(super) type Counts = (usize, usize);
+
+/// What a sample of these classes adds.
+pub(super) fn counts(classes: &Classes) -> Counts {
+    match classes {
+        (1, Some(1)) => (2, 0),
+        (1, _) | (_, Some(1)) => (0, 1),
+        _ => (0, 0),
+    }
 }
 
-/// The F1 of `left` minus that of `right`, two models' answers to the same samples in one order, with its bootstrap interval;
-/// each draw takes both answers to a sample.
-///
-/// # Errors
-/// As [`f1`], or when the lists differ in length.
-pub fn f1_difference(
-    left: &[Answer],
-    right: &[Answer],
-    settings: &BootstrapSettings,
-) -> Result<Estimate, EvaluationError> {
-    check_paired(left.len(), right.len())?;
-    let (left, right) = (counts(left)?, counts(right)?);
-    bootstrap(left.len(), settings, |drawn| f1_of(&left, drawn) - f1_of(&right, drawn))
-}
-
-/// Of each answer: 2 for a true positive, and 1 for everything else that stands in F1's divisor.
-fn counts(answers: &[Answer]) -> Result<Vec<(usize, usize)>, EvaluationError> {
-    let count = |answer: &Answer| {
-        Ok(match (truth(answer)?, class(&answer.response)) {
-            (true, Some(true)) => (2, 0),
-            (true, Some(false) | None) | (false, Some(true)) => (0, 1),
-            (false, Some(false) | None) => (0, 0),
-        })
-    };
-    answers.iter().map(count).collect()
-}
-
-/// F1 of the samples that were drawn.
-fn f1_of(counts: &[(usize, usize)], drawn: &[usize]) -> f64 {
-    let sum = |all: (usize, usize), at: &usize| (all.0 + counts[*at].0, all.1 + counts[*at].1);
+/// F1 of the drawn samples. It is not a mean over samples: its counts are drawn.
+pub(super) fn of_drawn(counts: &[Counts], drawn: &[usize]) -> f64 {
+    let sum = |all: Counts, at: &usize| (all.0 + counts[*at].0, all.1 + counts[*at].1);
     let (hits, faults) = drawn.iter().fold((0, 0), sum);
     share(hits, hits + faults)
 }
@@ -134,22 +101,22 @@ fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// Whether the sample is of class 1.
-fn truth(answer: &Answer) -> Result<bool, EvaluationError> {
-    let id = || answer.id.clone();
-    let reference = answer.reference.as_ref().ok_or_else(|| EvaluationError::NoReference { id: id() })?;
-    class(reference).ok_or_else(|| EvaluationError::NoClass { id: id(), reference: reference.clone() })
+/// The true class and the answered one.
+fn classes(answer: &Answer) -> Result<Classes> {
+    let reference = reference(answer)?;
+    let no_class = || EvaluationError::NoClass { id: answer.id.clone(), reference: reference.to_owned() };
+    Ok((class(reference).ok_or_else(no_class)?, class(&answer.response)))
 }
 
 /// The first label whose token ends within the first [`BEGINNING`] characters.
-fn class(text: &str) -> Option<bool> {
+fn class(text: &str) -> Option<u8> {
     let end = text.char_indices().nth(BEGINNING).map_or(text.len(), |(at, _)| at);
     let mut at = 0;
     for token in text.split(|c: char| !c.is_alphanumeric()) {
         match token {
             _ if at + token.len() > end => return None,
-            "1" => return Some(true),
-            "0" => return Some(false),
+            "1" => return Some(1),
+            "0" => return Some(0),
             _ => {}
         }
         let next = text[at + token.len()..].chars().next();
@@ -158,15 +125,15 @@ fn class(text: &str) -> Option<bool> {
     None
 }
 
-fn f1_released(answers: &[Answer], truths: &[bool]) -> Option<f64> {
+fn f1_released(answers: &[Answer], classes: &[Classes]) -> Option<f64> {
     let (mut hits, mut misses, mut false_positives) = (0_u32, 0_u32, 0_u32);
-    for (answer, truth) in answers.iter().zip(truths) {
-        let label = if *truth { '1' } else { '0' };
+    for (answer, (truth, _)) in answers.iter().zip(classes) {
+        let label = if *truth == 1 { '1' } else { '0' };
         match (answer.response.chars().take(BEGINNING).any(|c| c == label), truth) {
-            (true, true) => hits += 1,
-            (false, true) => misses += 1,
-            (false, false) => false_positives += 1,
-            (true, false) => {}
+            (true, 1) => hits += 1,
+            (false, 1) => misses += 1,
+            (false, _) => false_positives += 1,
+            (true, _) => {}
         }
     }
     if hits == 0 {
@@ -181,16 +148,18 @@ fn f1_released(answers: &[Answer], truths: &[bool]) -> Option<f64> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::{
+        Metric, TaskScore,
+        statistics::{BootstrapSettings, Estimate, bootstrap},
+    };
 
-    fn score(pairs: &[(&str, &str)]) -> (Score, F1Details) {
+    fn scored(pairs: &[(&str, &str)]) -> (Score, F1Details) {
         let answer = |(response, reference): &(&str, &str)| Answer {
-            id: "7".into(),
             response: (*response).into(),
             reference: Some((*reference).into()),
             ..Answer::default()
         };
-        let answers: Vec<Answer> = pairs.iter().map(answer).collect();
-        let score = f1(&answers).unwrap();
+        let score = score(&pairs.iter().map(answer).collect::<Vec<_>>()).unwrap();
         let details = serde_json::from_value(score.details.clone().unwrap()).unwrap();
         (score, details)
     }
@@ -198,18 +167,18 @@ mod tests {
     #[test]
     fn the_class_is_the_first_token_that_is_a_label_within_ten_characters() {
         for (text, expected) in [
-            ("1", Some(true)),
-            (" 0.\n", Some(false)),
-            ("Label: 1", Some(true)),
-            ("<0> or 1", Some(false)),
-            ("**1**", Some(true)),
+            ("1", Some(1)),
+            (" 0.\n", Some(0)),
+            ("Label: 1", Some(1)),
+            ("<0> or 1", Some(0)),
+            ("**1**", Some(1)),
             ("10", None),
-            ("10 0", Some(false)),
+            ("10 0", Some(0)),
             ("a1", None),
-            ("\u{e9}\u{e9} it is 1", Some(true)), // the label is the tenth character
+            ("\u{e9}\u{e9} it is 1", Some(1)), // the label is the tenth character
             ("the label 1", None),
             ("label is 10", None), // cut at ten characters its last token would be 1
-            ("label is 1.", Some(true)),
+            ("label is 1.", Some(1)),
             ("", None),
         ] {
             assert_eq!(class(text), expected, "{text:?}");
@@ -218,10 +187,18 @@ mod tests {
 
     #[test]
     fn every_answer_is_in_one_cell_of_the_confusion_table() {
-        let (score, details) =
-            score(&[("1", "1"), ("1", "1"), ("0", "1"), ("yes", "1"), ("1", "0"), ("0", "0"), ("0", "0"), ("no", "0")]);
+        let (score, details) = scored(&[
+            ("1", "1"),
+            ("1", "1"),
+            ("0", "1"),
+            ("yes", "1"),
+            ("1", "0"),
+            ("0", "0"),
+            ("0", "0"),
+            ("no", "0"),
+        ]);
         assert_eq!(score.per_sample, [1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
-        assert_eq!((score.n, score.value), (8, 4.0 / 7.0));
+        assert_eq!(score.value, 4.0 / 7.0);
         let d = details;
         assert_eq!((d.true_positives, d.false_positives, d.true_negatives, d.false_negatives), (2, 1, 2, 1));
         assert_eq!((d.unparsable_1, d.unparsable_0), (1, 1));
@@ -232,7 +209,7 @@ mod tests {
 
     #[test]
     fn ten_is_wrong_here_and_right_in_the_released_code() {
-        let (score, details) = score(&[("10", "1"), ("10", "0"), ("1", "1")]);
+        let (score, details) = scored(&[("10", "1"), ("10", "0"), ("1", "1")]);
         assert_eq!(score.per_sample, [0.0, 0.0, 1.0]);
         assert!((score.value - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(details.f1_released, Some(1.0));
@@ -241,7 +218,7 @@ mod tests {
     #[test]
     fn f1_is_zero_when_undefined_and_the_released_one_is_none() {
         for pairs in [&[("0", "0")][..], &[("0", "1"), ("1", "0")], &[("none", "1")]] {
-            let (score, details) = score(pairs);
+            let (score, details) = scored(pairs);
             assert_eq!((score.value, details.f1_released), (0.0, None));
             assert_eq!((details.precision, details.recall), (0.0, 0.0));
         }
@@ -250,10 +227,8 @@ mod tests {
     #[test]
     fn a_reference_without_a_label_is_an_error_that_names_it() {
         let answer = Answer { id: "7".into(), reference: Some("maybe".into()), ..Answer::default() };
-        let error = f1(&[answer]).unwrap_err().to_string();
+        let error = score(&[answer]).unwrap_err().to_string();
         assert!(error.contains("\"7\"") && error.contains("maybe"), "{error}");
-        assert!(matches!(f1(&[Answer::default()]), Err(EvaluationError::NoReference { .. })));
-        assert!(matches!(f1(&[]), Err(EvaluationError::NoAnswers)));
     }
 
     #[test]
@@ -265,8 +240,9 @@ mod tests {
             ..Answer::default()
         };
         let answers: Vec<Answer> = (0..40).map(answer).collect();
-        let Estimate { value, interval: (low, high) } = f1_interval(&answers, &BootstrapSettings::default()).unwrap();
-        assert_eq!(value, f1(&answers).unwrap().value);
+        let of = TaskScore::new(Metric::F1, &answers).unwrap();
+        let Estimate { value, interval: (low, high) } = Metric::interval(&of, &BootstrapSettings::default()).unwrap();
+        assert_eq!((value, (low, high)), (of.value, of.interval));
         assert!(low < value && value < high, "{low} {high}");
         assert!(low < 0.4, "F1 of so few positives is uncertain, the share of right answers is not: {low}");
     }
@@ -285,15 +261,19 @@ mod tests {
         };
         let (left, right) = (answers(1..5), answers(0..9));
         let settings = BootstrapSettings { resamples: 300, ..BootstrapSettings::default() };
-        let found = f1_difference(&left, &right, &settings).unwrap();
+        let difference = |left: &[Answer], right: &[Answer]| {
+            let of = |answers: &[Answer]| TaskScore::new(Metric::F1, answers).unwrap();
+            Metric::difference(&of(left), &of(right), &settings)
+        };
+        let found = difference(&left, &right).unwrap();
         let drawn = |answers: &[Answer], at: &[usize]| {
-            f1(&at.iter().map(|i| answers[*i].clone()).collect::<Vec<_>>()).unwrap().value
+            score(&at.iter().map(|i| answers[*i].clone()).collect::<Vec<_>>()).unwrap().value
         };
         let expected = bootstrap(30, &settings, |at| drawn(&left, at) - drawn(&right, at)).unwrap();
         assert_eq!(found, expected);
         assert!((found.value - (0.75 - 8.0 / 13.0)).abs() < 1e-12, "{found:?}");
-        let same = f1_difference(&left, &left, &settings).unwrap();
+        let same = difference(&left, &left).unwrap();
         assert_eq!((same.value, same.interval), (0.0, (0.0, 0.0)));
-        assert!(matches!(f1_difference(&left, &right[1..], &settings), Err(EvaluationError::Unpaired { .. })));
+        assert!(matches!(difference(&left, &right[1..]), Err(EvaluationError::Unpaired { .. })));
     }
 }

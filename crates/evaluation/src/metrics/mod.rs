@@ -1,4 +1,16 @@
-//! Task scores (paper, "Evaluation metrics"): one file per metric, each from answers to a [`Score`].
+//! Task scores (paper, "Evaluation metrics"). A metric is a file here with a function `score`, and one line of the table.
+
+use std::str::FromStr;
+
+use serde::{
+    Deserialize, Serialize,
+    de::{self, IntoDeserializer as _},
+};
+
+use crate::{
+    Answer, EvaluationError, Result, TaskScore,
+    statistics::{BootstrapSettings, Estimate, bootstrap, bootstrap_mean, check_paired, paired_bootstrap},
+};
 
 mod exact_match;
 mod f1;
@@ -8,30 +20,175 @@ mod rouge;
 mod rouge_porter;
 mod sql_normalized;
 
-pub use exact_match::exact_match;
-pub use f1::{F1Details, f1, f1_difference, f1_interval};
-pub use nl2bash::{nl2bash, nl2bash_pair};
-pub use rouge::{Overlap, RougeScores, rouge, rouge_pair};
-pub use sql_normalized::{normalize_sql, sql_normalized};
+pub use f1::F1Details;
+pub use nl2bash::nl2bash_pair;
+pub use rouge::{Overlap, RougeScores, rouge_pair};
+pub use sql_normalized::normalize_sql;
 
-/// A task score with what every sample got.
+/// Declares the metrics: variant and file, whose name is the metric's word in files and tables.
+macro_rules! metrics {
+    ($($(#[$attribute:meta])* $variant:ident => $file:ident,)+) => {
+        /// How a task's answers are scored; larger is better.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Metric {
+            $($(#[$attribute])* $variant,)+
+        }
+
+        impl Metric {
+            /// Every metric.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in task files and tables.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($file),)+
+                }
+            }
+
+            /// Scores answers that carry a reference.
+            ///
+            /// # Errors
+            /// When there is no answer, or one cannot be scored.
+            pub fn score(self, answers: &[Answer]) -> Result<Score> {
+                match self {
+                    _ if answers.is_empty() => Err(EvaluationError::NoAnswers),
+                    $(Self::$variant => $file::score(answers),)+
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Stripped strings equal (SQL).
+    #[serde(alias = "sql")]
+    ExactMatch => exact_match,
+    /// The same SQL, however it is formatted.
+    SqlNormalized => sql_normalized,
+    /// F1 of class 1 (CHEAT, toxicity).
+    F1 => f1,
+    /// Utilities and flags of the commands (NL2Bash).
+    Nl2bash => nl2bash,
+    /// ROUGE-1 F (SAMSum).
+    Rouge => rouge,
+}
+
+/// A sample's true class, and the class that the answer gives, if any.
+pub type Classes = (u8, Option<u8>);
+
+/// A task score with the score of every sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// The metric's figure, 0 to 1: the mean over the samples where the metric does not say otherwise.
+    /// The metric's figure, 0 to 1: the mean over the samples, or F1 if there are classes.
     pub value: f64,
     /// Each sample's score, in the answers' order.
     pub per_sample: Vec<f64>,
-    /// Number of samples.
-    pub n: usize,
+    /// The classes of each sample, if the value is an F1 score.
+    pub classes: Option<Vec<Classes>>,
     /// The metric's further figures, by name.
     pub details: Option<serde_json::Value>,
 }
 
 impl Score {
-    /// The mean of `per_sample`, which holds at least one value.
-    pub(crate) fn mean_of(per_sample: Vec<f64>) -> Self {
-        let n = per_sample.len();
-        let value = per_sample.iter().sum::<f64>() / n as f64;
-        Self { value, per_sample, n, details: None }
+    /// The mean of `per_sample`, which is not empty.
+    fn mean_of(per_sample: Vec<f64>) -> Self {
+        let value = per_sample.iter().sum::<f64>() / per_sample.len() as f64;
+        Self { value, per_sample, classes: None, details: None }
+    }
+}
+
+/// What `score` gives for the reference and the response of each answer.
+fn each<T>(answers: &[Answer], score: impl Fn(&str, &str) -> T) -> Result<Vec<T>> {
+    answers.iter().map(|answer| Ok(score(reference(answer)?, &answer.response))).collect()
+}
+
+fn reference(answer: &Answer) -> Result<&str> {
+    answer.reference.as_deref().ok_or_else(|| EvaluationError::NoReference { id: answer.id.clone() })
+}
+
+impl Metric {
+    /// A score with its bootstrap interval over the samples.
+    ///
+    /// # Errors
+    /// When there is no sample.
+    pub fn interval(score: &TaskScore, settings: &BootstrapSettings) -> Result<Estimate> {
+        match counts(score)? {
+            Some(counts) => bootstrap(counts.len(), settings, |drawn| f1::of_drawn(&counts, drawn)),
+            None => bootstrap_mean(&score.per_sample, settings),
+        }
+    }
+
+    /// The score of one model minus that of another on the same samples, in one order, with its bootstrap interval.
+    /// Each draw takes both models' scores of a sample.
+    ///
+    /// # Errors
+    /// When there is no sample, or the models have different numbers of them or different metrics.
+    pub fn difference(left: &TaskScore, right: &TaskScore, settings: &BootstrapSettings) -> Result<Estimate> {
+        if left.metric != right.metric {
+            return Err(EvaluationError::Unlike { left: left.metric.name(), right: right.metric.name() });
+        }
+        match (counts(left)?, counts(right)?) {
+            (Some(left), Some(right)) => {
+                check_paired(left.len(), right.len())?;
+                let figure = |drawn: &[usize]| f1::of_drawn(&left, drawn) - f1::of_drawn(&right, drawn);
+                bootstrap(left.len(), settings, figure)
+            }
+            _ => paired_bootstrap(&left.per_sample, &right.per_sample, settings),
+        }
+    }
+}
+
+/// What each sample adds to F1; none if the score is a mean.
+fn counts(score: &TaskScore) -> Result<Option<Vec<f1::Counts>>> {
+    match &score.classes {
+        None if score.metric == Metric::F1 => Err(EvaluationError::NoClasses),
+        classes => Ok(classes.as_ref().map(|classes| classes.iter().map(f1::counts).collect())),
+    }
+}
+
+impl FromStr for Metric {
+    type Err = de::value::Error;
+
+    /// A metric by its name in a task file.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::deserialize(name.into_deserializer())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_has_the_names_of_a_task_file() {
+        for metric in Metric::ALL {
+            assert_eq!(metric.name().parse::<Metric>().unwrap(), *metric);
+            assert_eq!(serde_json::json!(metric), metric.name());
+        }
+        assert_eq!("sql".parse::<Metric>().unwrap(), Metric::ExactMatch);
+        let error = "f2".parse::<Metric>().unwrap_err().to_string();
+        assert!(error.contains("f2") && error.contains("sql_normalized"), "{error}");
+    }
+
+    #[test]
+    fn every_metric_needs_answers_and_references_and_names_what_has_none() {
+        for metric in Metric::ALL {
+            assert!(matches!(metric.score(&[]), Err(EvaluationError::NoAnswers)));
+            let error = metric.score(&[Answer { id: "7".into(), ..Answer::default() }]).unwrap_err();
+            assert!(matches!(&error, EvaluationError::NoReference { id } if id == "7"), "{error}");
+        }
+    }
+
+    #[test]
+    fn scores_of_different_metrics_or_without_classes_are_not_compared() {
+        let answer = Answer { response: "1".into(), reference: Some("1".into()), ..Answer::default() };
+        let of = |metric| TaskScore::new(metric, std::slice::from_ref(&answer)).unwrap();
+        let settings = BootstrapSettings::default();
+        let error = Metric::difference(&of(Metric::F1), &of(Metric::Rouge), &settings).unwrap_err().to_string();
+        assert!(error.contains("f1") && error.contains("rouge"), "{error}");
+        let old = TaskScore { classes: None, ..of(Metric::F1) };
+        assert!(matches!(Metric::interval(&old, &settings), Err(EvaluationError::NoClasses)));
     }
 }

@@ -2,21 +2,14 @@
 //! run. Utilities and flags are read by `nl2bash_parse`; the released code reads them with a grammar of its own.
 
 use super::{
-    Score,
+    Score, each,
     nl2bash_parse::{Utility, utilities},
 };
-use crate::{Answer, EvaluationError};
+use crate::{Answer, Result};
 
 /// The mean of [`nl2bash_pair`] over the answers.
-pub fn nl2bash(answers: &[Answer]) -> Result<Score, EvaluationError> {
-    if answers.is_empty() {
-        return Err(EvaluationError::NoAnswers);
-    }
-    let one = |answer: &Answer| match &answer.reference {
-        Some(reference) => Ok(nl2bash_pair(reference, &answer.response)),
-        None => Err(EvaluationError::NoReference { id: answer.id.clone() }),
-    };
-    Ok(Score::mean_of(answers.iter().map(one).collect::<Result<_, _>>()?))
+pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+    Ok(Score::mean_of(each(answers, nl2bash_pair)?))
 }
 
 /// The score of a command against the true one, 0 to 1; 0 when neither holds a utility.
@@ -68,19 +61,5 @@ mod tests {
         assert_eq!(nl2bash_pair("ls | wc | cat", "ls | wc"), 1.0 / 3.0);
         assert_eq!(nl2bash_pair("ls", "pwd"), 0.0); // -1, clipped
         assert_eq!(nl2bash_pair("", ""), 0.0);
-    }
-
-    #[test]
-    fn the_score_is_the_mean_and_a_reference_is_needed() {
-        let answer = |reference: Option<&str>| Answer {
-            id: "7".into(),
-            response: "ls".into(),
-            reference: reference.map(str::to_owned),
-            ..Answer::default()
-        };
-        let score = nl2bash(&[answer(Some("ls x")), answer(Some("pwd"))]).unwrap();
-        assert_eq!((score.value, score.per_sample), (0.5, vec![1.0, 0.0]));
-        assert!(nl2bash(&[answer(None)]).unwrap_err().to_string().contains("\"7\""));
-        assert!(matches!(nl2bash(&[]), Err(EvaluationError::NoAnswers)));
     }
 }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Score, rouge_porter::stem};
-use crate::{Answer, EvaluationError};
+use super::{Score, each, rouge_porter::stem};
+use crate::{Answer, Result};
 
 /// Words of a text that count (paper's code: `length_limit=100`).
 const WORD_LIMIT: usize = 100;
@@ -38,15 +38,8 @@ pub struct RougeScores {
 }
 
 /// ROUGE-1 F, the task's score; `details` holds the mean of each figure as [`RougeScores`].
-pub fn rouge(answers: &[Answer]) -> Result<Score, EvaluationError> {
-    if answers.is_empty() {
-        return Err(EvaluationError::NoAnswers);
-    }
-    let one = |answer: &Answer| match &answer.reference {
-        Some(reference) => Ok(rouge_pair(reference, &answer.response)),
-        None => Err(EvaluationError::NoReference { id: answer.id.clone() }),
-    };
-    let scores: Vec<RougeScores> = answers.iter().map(one).collect::<Result<_, _>>()?;
+pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+    let scores: Vec<RougeScores> = each(answers, rouge_pair)?;
     let mean_of = |part: fn(&RougeScores) -> Overlap| {
         let mean = |figure: fn(&Overlap) -> f64| {
             scores.iter().map(|score| figure(&part(score))).sum::<f64>() / scores.len() as f64
@@ -214,12 +207,9 @@ mod tests {
             reference: Some("a lamp".into()),
             ..Answer::default()
         };
-        let score = rouge(&[answer("lamps"), answer("boat")]).unwrap();
+        let score = score(&[answer("lamps"), answer("boat")]).unwrap();
         assert!((score.value - 1.0 / 3.0).abs() < 1e-12, "{}", score.value);
         let means: RougeScores = serde_json::from_value(score.details.unwrap()).unwrap();
         assert_eq!((means.rouge_1.precision, means.rouge_1.recall), (0.5, 0.25));
-        assert!(matches!(rouge(&[]), Err(EvaluationError::NoAnswers)));
-        let error = rouge(&[Answer { id: "7".into(), ..Answer::default() }]).unwrap_err().to_string();
-        assert!(error.contains("\"7\""), "{error}");
     }
 }

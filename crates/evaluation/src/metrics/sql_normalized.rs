@@ -7,22 +7,16 @@ use sqlparser::{
     tokenizer::{Token, Tokenizer},
 };
 
-use super::Score;
-use crate::{Answer, EvaluationError};
+use super::{Score, each};
+use crate::{Answer, Result};
 
 /// A longer text is no query and is compared as it is: a parsed chain is a tree as deep as the chain is long.
 const MOST_TOKENS: usize = 2_000;
 
 /// The share of answers equal to their reference once both are normalised by [`normalize_sql`].
-pub fn sql_normalized(answers: &[Answer]) -> Result<Score, EvaluationError> {
-    if answers.is_empty() {
-        return Err(EvaluationError::NoAnswers);
-    }
-    let one = |answer: &Answer| match &answer.reference {
-        Some(reference) => Ok(f64::from(normalize_sql(&answer.response) == normalize_sql(reference))),
-        None => Err(EvaluationError::NoReference { id: answer.id.clone() }),
-    };
-    Ok(Score::mean_of(answers.iter().map(one).collect::<Result<_, _>>()?))
+pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+    let equal = |reference: &str, response: &str| f64::from(normalize_sql(response) == normalize_sql(reference));
+    Ok(Score::mean_of(each(answers, equal)?))
 }
 
 /// SQL as `sqlparser` prints it: the case of keywords and function names, white space, comments, semicolons at the end
@@ -76,7 +70,7 @@ mod tests {
             reference: Some(reference.into()),
             ..Answer::default()
         };
-        let score = sql_normalized(&[answer(left, right), answer(right, left)]).unwrap();
+        let score = score(&[answer(left, right), answer(right, left)]).unwrap();
         assert_eq!(score.per_sample[0], score.per_sample[1], "{left} | {right}");
         score.value == 1.0
     }

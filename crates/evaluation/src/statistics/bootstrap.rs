@@ -1,13 +1,13 @@
-//! Bootstrap intervals of means and of paired differences. Samples are drawn anew, never seeds or prompts' categories.
+//! Bootstrap intervals of means and of paired differences. Samples are resampled, never seeds or categories.
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::check_paired;
-use crate::EvaluationError;
+use crate::{EvaluationError, Result};
 
-/// How samples are drawn anew.
+/// How samples are resampled.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BootstrapSettings {
@@ -35,23 +35,19 @@ pub struct Estimate {
 }
 
 /// The mean of per-sample scores with its bootstrap interval.
-pub fn bootstrap_mean(per_sample: &[f64], settings: &BootstrapSettings) -> Result<Estimate, EvaluationError> {
+pub fn bootstrap_mean(per_sample: &[f64], settings: &BootstrapSettings) -> Result<Estimate> {
     bootstrap(per_sample.len(), settings, |drawn| mean(drawn.iter().map(|i| per_sample[*i])))
 }
 
 /// The mean of `left - right` with its bootstrap interval: two methods' scores of the same samples, in one order. Each
-/// draw takes both scores of a sample. An interval without 0 says that the methods differ.
-pub fn paired_bootstrap(
-    left: &[f64],
-    right: &[f64],
-    settings: &BootstrapSettings,
-) -> Result<Estimate, EvaluationError> {
+/// draw takes both scores of a sample. If the interval excludes 0, the methods differ.
+pub fn paired_bootstrap(left: &[f64], right: &[f64], settings: &BootstrapSettings) -> Result<Estimate> {
     check_paired(left.len(), right.len())?;
     bootstrap(left.len(), settings, |drawn| mean(drawn.iter().map(|i| left[*i] - right[*i])))
 }
 
-/// Any figure of `n` samples with its percentile interval; `figure` gets the numbers of the samples drawn. For a figure
-/// that is no mean of per-sample scores, as F1.
+/// Any figure of `n` samples with its percentile interval, such as F1, which is no mean of per-sample scores. `figure`
+/// gets the indices of the drawn samples.
 ///
 /// # Mathematical Definition
 ///
@@ -61,11 +57,7 @@ pub fn paired_bootstrap(
 /// # Panics
 ///
 /// If there are no resamples or the level is not between 0 and 1.
-pub fn bootstrap(
-    n: usize,
-    settings: &BootstrapSettings,
-    mut figure: impl FnMut(&[usize]) -> f64,
-) -> Result<Estimate, EvaluationError> {
+pub fn bootstrap(n: usize, settings: &BootstrapSettings, mut figure: impl FnMut(&[usize]) -> f64) -> Result<Estimate> {
     let BootstrapSettings { resamples, level, seed } = *settings;
     assert!(resamples > 0, "a bootstrap interval needs resamples");
     assert!(0.0 < level && level < 1.0, "the level {level} is not between 0 and 1");

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::check_paired;
-use crate::EvaluationError;
+use crate::Result;
 
-/// Two methods' paired outcomes and how likely they are if neither method is the better one.
+/// Two methods' paired outcomes, and their probability if neither method is better.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct McNemar {
     /// Samples on which both are true.
@@ -25,7 +25,7 @@ pub struct McNemar {
 /// # Mathematical Definition
 ///
 /// With b and c the samples on which only one is true, and m = min(b, c): p = min(1, 2 P(X <= m)), X ~ Binomial(b + c, 1/2).
-pub fn mcnemar(left: &[bool], right: &[bool]) -> Result<McNemar, EvaluationError> {
+pub fn mcnemar(left: &[bool], right: &[bool]) -> Result<McNemar> {
     check_paired(left.len(), right.len())?;
     let count = |pair: (bool, bool)| left.iter().zip(right).filter(|(l, r)| (**l, **r) == pair).count();
     let (left_only, right_only) = (count((true, false)), count((false, true)));
@@ -38,7 +38,7 @@ pub fn mcnemar(left: &[bool], right: &[bool]) -> Result<McNemar, EvaluationError
     })
 }
 
-/// The two-sided p-value, from the largest term of the tail downwards, which starts from its logarithm lest 2^-n underflow.
+/// The two-sided p-value, from the largest term of the tail downwards, which starts from its logarithm so that 2^-n does not underflow.
 fn exact_p(b: usize, c: usize) -> f64 {
     let (n, m) = (b + c, b.min(c));
     let log_choose: f64 = (1..=m).map(|i| ((n - m + i) as f64 / i as f64).ln()).sum();
@@ -55,6 +55,7 @@ fn exact_p(b: usize, c: usize) -> f64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::EvaluationError;
 
     #[test]
     fn samples_are_counted_by_pair_of_outcomes() {

@@ -11,10 +11,10 @@ pub use bootstrap::{BootstrapSettings, Estimate, bootstrap, bootstrap_mean, pair
 pub use mcnemar::{McNemar, mcnemar};
 pub use rate::{Spread, spread, wilson};
 
-use crate::EvaluationError;
+use crate::{EvaluationError, Result};
 
 /// An error unless there are samples, and as many of one method as of the other.
-pub(crate) fn check_paired(left: usize, right: usize) -> Result<(), EvaluationError> {
+pub(crate) fn check_paired(left: usize, right: usize) -> Result<()> {
     match (left, right) {
         (0, 0) => Err(EvaluationError::NoAnswers),
         _ if left != right => Err(EvaluationError::Unpaired { left, right }),
