@@ -1,9 +1,10 @@
 //! The frame of a panel with its axes.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use plotters::chart::{ChartBuilder, LabelAreaPosition};
-use plotters::coord::combinators::BindKeyPoints;
-use plotters::coord::ranged1d::Ranged;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, TRANSPARENT};
@@ -39,9 +40,28 @@ impl Axis {
     pub fn words(self, words: bool) -> Self {
         Self { words, ..self }
     }
+}
 
-    fn word(&self, value: f64) -> String {
-        let tick = self.ticks.iter().find(|tick| self.words && tick.0 == value);
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        RangedCoordf64::from(self.range()).map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.iter().map(|tick| tick.0).collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.ends.0..self.ends.1
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, value: &f64) -> String {
+        let tick = self.ticks.iter().find(|tick| self.words && tick.0 == *value);
         tick.map(|tick| tick.1.clone()).unwrap_or_default()
     }
 }
@@ -51,18 +71,14 @@ pub fn draw_frame<'s>(
     sheet: &Sheet<'s>,
     (left, top, width, height): (i32, i32, i32, i32),
     title: &str,
-    (x, y): (&Axis, &Axis),
+    (x, y): (Axis, Axis),
 ) -> Result<impl Fn(f64, f64) -> Pixel + use<'s>> {
     // One pixel more: the last one of an area is not drawn in.
     let area = sheet.clone().shrink((left - WORDS.0, top), (width + WORDS.0 + 1, height + WORDS.1 + 1));
     let mut builder = ChartBuilder::on(&area);
     builder.set_label_area_size(LabelAreaPosition::Left, WORDS.0);
     builder.set_label_area_size(LabelAreaPosition::Bottom, WORDS.1);
-    let points = |axis: &Axis| axis.ticks.iter().map(|tick| tick.0).collect::<Vec<_>>();
-    let mut chart = draw(builder.build_cartesian_2d(
-        (x.ends.0..x.ends.1).with_key_points(points(x)),
-        (y.ends.0..y.ends.1).with_key_points(points(y)),
-    ))?;
+    let mut chart = draw(builder.build_cartesian_2d(x, y))?;
     draw(
         chart
             .configure_mesh()
@@ -71,8 +87,6 @@ pub fn draw_frame<'s>(
             .bold_line_style(GRID)
             .axis_style(INK)
             .label_style(text(11))
-            .x_label_formatter(&|value| x.word(*value))
-            .y_label_formatter(&|value| y.word(*value))
             .draw(),
     )?;
     let (right, bottom) = (left + width, top + height);

@@ -57,7 +57,7 @@ pub fn harmful_rate(records: &[Record]) -> Result<String> {
                 let y_axis = Axis::of_values(-9.0, 106.0, 4).words(column == 0);
                 let title = if line == 0 { task.as_str() } else { "" };
                 let place = (left + column * (wide + GAP), y, wide, high);
-                let at = draw_frame(sheet, place, title, (&x_axis, &y_axis))?;
+                let at = draw_frame(sheet, place, title, (x_axis, y_axis))?;
                 for (method, shift) in series.iter().zip([-APART, 0, APART]) {
                     let own: Vec<&Record> = drawn()
                         .filter(|record| (&record.model, &record.task) == (*model, *task) && record.method == *method)

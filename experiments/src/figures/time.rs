@@ -42,8 +42,8 @@ pub fn time(records: &[Record]) -> Result<String> {
             draw_text(sheet, words, (x + 32, 20), (HPos::Left, VPos::Center), 14)?;
         }
         let x_axis = Axis::of_values(0.0, longest, 5);
-        let at = draw_frame(sheet, (left, top, WIDE, tall), "", (&x_axis, &Axis::of_names([])))?;
-        for (i, (((variant, method), own), (make, evaluate))) in (0..).zip(bars.iter().zip(&seconds)) {
+        let at = draw_frame(sheet, (left, top, WIDE, tall), "", (x_axis, Axis::of_names([])))?;
+        for (i, (((variant, method), _), (make, evaluate))) in (0..).zip(bars.iter().zip(&seconds)) {
             let middle = top + LINE * i + LINE / 2;
             let (upper, lower) = (middle - BAR / 2, middle + BAR / 2);
             let [start, end] = [*make, make + evaluate].map(|seconds| at(seconds, 0.0).0);

@@ -62,10 +62,10 @@ pub fn tradeoff(records: &[Record]) -> Result<String> {
             let first = panels.iter().all(|other| other.line != panel.line || other.column >= panel.column);
             let score = Axis::of_values(panel.scores.0, panel.scores.1, 6);
             let rates = |most: f64, ticks| Axis::of_values(-1.04 * most, 0.04 * most, ticks).words(first);
-            let axes = (&score.clone().words(false), &rates(100.0, 6));
+            let axes = (score.clone().words(false), rates(100.0, 6));
             let harmful = draw_frame(sheet, (x, y, wide, high), &panel.title, axes)?;
             let place = (x, y + high + BETWEEN, wide, low);
-            let refused = draw_frame(sheet, place, "", (&score, &rates(most_refused, 4)))?;
+            let refused = draw_frame(sheet, place, "", (score, rates(most_refused, 4)))?;
             if first {
                 draw_upwards(sheet, "harmful rate (%)", (x - 50, y + high / 2), 12)?;
                 draw_upwards(sheet, "over-refusal", (x - 50, y + high + BETWEEN + low / 2), 12)?;

@@ -102,7 +102,7 @@ fn draw_panel(
     let room = SIZE.0 / i32::try_from(recovered.len())? - 4;
     let names = recovered.iter().map(|mean| shortened(sheet, &mean.variant, room, 11)).collect::<Result<Vec<_>>>()?;
     let (x_axis, y_axis) = (Axis::of_names(names), Axis::of_values(-0.04 * most, most, 6));
-    let at = draw_frame(sheet, (left, ROOM.1, SIZE.0, SIZE.1), panel.title, (&x_axis, &y_axis))?;
+    let at = draw_frame(sheet, (left, ROOM.1, SIZE.0, SIZE.1), panel.title, (x_axis, y_axis))?;
     let right = recovered.len() as f64 - 0.5;
     for (method, value) in &panel.levels {
         style(method).line(sheet, &[at(-0.5, *value), at(right, *value)])?;

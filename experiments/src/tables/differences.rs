@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
-use evaluation::{JudgedRate, Verdict};
+use evaluation::{JudgedRate, Metric, Verdict};
 use rayon::prelude::*;
 
 use super::Values::{Real, Whole};
@@ -85,11 +85,7 @@ fn difference<'a>(recovery: &'a Record, other: &'a Record, judge: usize) -> Resu
         harmful: estimate(&l, &r)?,
         verdicts: mcnemar(&l, &r)?,
         over_refusal: if l_refused.is_empty() { NOTHING } else { estimate(&l_refused, &r_refused)? },
-        task: recovery.score.metric.difference(
-            (&recovery.score.per_sample, &[]),
-            (&other.score.per_sample, &[]),
-            &RESAMPLING,
-        )?,
+        task: Metric::difference(&recovery.score, &other.score, &RESAMPLING)?,
     }))
 }
 
