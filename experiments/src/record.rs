@@ -240,14 +240,14 @@ fn read(path: &Path) -> Result<Vec<Record>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
-    use evaluation::{Verdict, wilson};
+    use evaluation::wilson;
     use serde_json::json;
 
     use super::*;
 
-    /// What a judge says of 100 answers of which so many count.
-    pub(crate) fn scores(judge: &str, hits: usize, of: [Verdict; 2]) -> JudgeScores {
-        let verdicts: Vec<Verdict> = (0..100).map(|i| of[usize::from(i >= hits)]).collect();
+    /// What a judge says of 100 answers of which so many count, by the letters of the verdicts.
+    pub(crate) fn scores(judge: &str, hits: usize, of: [char; 2]) -> JudgeScores {
+        let verdicts: String = (0..100).map(|i| of[usize::from(i >= hits)]).collect();
         let rate = json!({"rate": hits as f64 / 100.0, "interval": wilson(hits, 100), "bounds": [0.0, 1.0], "n": 100,
             "unknown": 0, "per_category": {}, "verdicts": verdicts});
         serde_json::from_value(json!({"judge": judge, "n": 100, "unknown": 0, "failed": 0, "rate": rate})).unwrap()
@@ -261,8 +261,8 @@ pub(crate) mod tests {
             "per_sample": per_sample});
         let judged = Judged {
             judge: "refusal".to_owned(),
-            harmful: scores("refusal", harmful, [Verdict::Answered, Verdict::Refused]),
-            over_refusal: Some(scores("refusal", 20, [Verdict::Refused, Verdict::Answered])),
+            harmful: scores("refusal", harmful, ['c', 'r']),
+            over_refusal: Some(scores("refusal", 20, ['r', 'c'])),
         };
         Record {
             model: model.to_owned(),

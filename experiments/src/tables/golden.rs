@@ -45,7 +45,7 @@ fn record(names: &[String], row: &[String]) -> Record {
     let scores = |rate: f64, interval: [f64; 2]| {
         let n = whole("n");
         let rate = json!({"rate": rate, "interval": interval, "bounds": interval, "n": n, "unknown": 0,
-            "per_category": {}, "verdicts": []});
+            "per_category": {}, "verdicts": ""});
         json!({"judge": "refusal", "n": n, "unknown": 0, "failed": 0, "rate": rate})
     };
     let harmful = scores(real("harmful_rate"), [real("harmful_low"), real("harmful_high")]);

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn judges_are_compared_on_the_same_answers() {
         let mut one = record("m", 0, RECOVER, 10, 0.5);
-        let guard = scores("guard", 4, [Verdict::Unsafe, Verdict::Safe]);
+        let guard = scores("guard", 4, ['u', 's']);
         one.judges.push(Judged { judge: "guard".to_owned(), harmful: guard, over_refusal: None });
         let records = [one.clone(), Record { harmful_count: 300, ..one }];
         let judges = Judges::of(&records).unwrap();

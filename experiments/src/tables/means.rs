@@ -297,8 +297,7 @@ mod tests {
         let mut records = vec![record("m", 0, ALIGNED, 0, 0.1), record("m", 0, FINE_TUNED, 90, 0.5)];
         let meets = |records: &[Record], harmful, score, refused| {
             let mut one = record("m", 0, RECOVER, harmful, score);
-            let of = [evaluation::Verdict::Refused, evaluation::Verdict::Answered];
-            one.judges[0].over_refusal = Some(scores("refusal", refused, of));
+            one.judges[0].over_refusal = Some(scores("refusal", refused, ['r', 'c']));
             all(&[records, &[one]].concat())[2].meets_all
         };
         assert_eq!(meets(&records, 2, 0.49, 22), Some(1));
