@@ -1,61 +1,16 @@
-"""Goldens of GGUF reading: every supported tensor type against gguf-py, and a tiny whole model against transformers."""
+"""Goldens of GGUF reading: a tiny whole model against transformers, and the tensor types of `gguf_types.py`."""
 import json
 import shutil
 
 import gguf
 import numpy as np
 import torch
-from common import MODEL, TINY, load_tiny, save
+from common import TINY, load_tiny, save
 from gguf import GGMLQuantizationType as Q
+from gguf_types import OUT, finish, tensor_types
 
-OUT = MODEL / "gguf"
-ROWS, COLUMNS = 3, 512
 CHAT_TEMPLATE = ("{% for message in messages %}{{ '<s>' + message['role'] + '\\n' + message['content'] + '</s>' }}"
                  "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\\n' }}{% endif %}")
-
-
-def half(values):
-    """float16 values as little-endian bytes, [n, 2]."""
-    return np.asarray(values, dtype="<f2").view(np.uint8).reshape(-1, 2)
-
-
-def random_k_blocks(kind, rng):
-    """Random super-blocks of 256 weights with sane float16 scales (gguf-py cannot quantise K types)."""
-    blocks = ROWS * COLUMNS // 256
-    raw = lambda n: rng.integers(0, 256, (blocks, n), dtype=np.uint8)
-    scale = lambda: half(rng.uniform(0.001, 0.01, blocks))
-    if kind == Q.Q4_K:  # d, dmin, 12 packed 6-bit scales and mins, 128 bytes of nibbles
-        parts = [scale(), scale(), raw(12), raw(128)]
-    else:  # Q6_K: 128 bytes low, 64 bytes high, 16 int8 scales, d
-        parts = [raw(128), raw(64), raw(16), scale()]
-    return np.concatenate(parts, axis=1).reshape(ROWS, -1)
-
-
-def tensor_types():
-    """types.gguf with one tensor per type; expected float32 values beside it."""
-    rng, wanted = np.random.default_rng(21), {}
-    writer = gguf.GGUFWriter(OUT / "types.gguf", "llama")
-    for kind in (Q.F32, Q.F16, Q.BF16, Q.Q4_0, Q.Q4_1, Q.Q8_0, Q.Q4_K, Q.Q6_K):
-        name = f"{kind.name.lower()}.weight"
-        if kind in (Q.Q4_K, Q.Q6_K):
-            data = random_k_blocks(kind, rng)
-        else:
-            values = rng.normal(0, 0.3, (ROWS, COLUMNS)).astype(np.float32)
-            values[0, :32] = 0  # a block whose scale is zero
-            data = gguf.quantize(values, kind)
-        wanted[name] = torch.from_numpy(np.array(gguf.dequantize(data, kind), dtype=np.float32).reshape(ROWS, COLUMNS))
-        assert torch.isfinite(wanted[name]).all()
-        writer.add_tensor(name, data, raw_dtype=kind)
-    finish(writer)
-    save(wanted, OUT / "types-expected.safetensors")
-
-
-def finish(writer):
-    """Writes header, metadata and tensors."""
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def permuted(weight, heads):

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use files::Keyed;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::{Result, read::read_text};
 
@@ -12,7 +13,7 @@ use crate::{Result, read::read_text};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The sample's name; a line without one gets its line number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "name")]
     pub id: String,
     /// The prompt as the user wrote it, without a template; empty if the file has none.
     #[serde(default)]
@@ -23,8 +24,38 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// The prompt's category, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
+}
+
+/// A text or a number; nothing of another type.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(name) => name,
+        Value::Number(number) => number.to_string(),
+        _ => String::new(),
+    })
+}
+
+/// A text; none of another type.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        _ => None,
+    })
+}
+
+impl Answer {
+    /// The response without the model's thinking; none if the thinking has no end.
+    pub fn final_text(&self) -> Option<&str> {
+        final_text(&self.response)
+    }
+}
+
+/// What follows the last `</think>`, or the whole text without one; none if thinking begins and does not end.
+pub(crate) fn final_text(text: &str) -> Option<&str> {
+    let text = text.rsplit_once("</think>").map_or(text, |(_, text)| text.trim_start());
+    (!text.contains("<think>")).then_some(text)
 }
 
 /// An answer in a [`files::Journal`], so that a stopped generation goes on from the sample it was at.
@@ -113,11 +144,27 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_id_gets_its_line_number() {
+    fn an_answer_is_what_follows_the_thinking() {
+        for (response, text) in [
+            (" the map", Some(" the map")),
+            ("<think>I cannot, or can I?</think>\n\nthe map", Some("the map")),
+            ("I see no problem.</think>the map", Some("the map")),
+            ("<think>a</think>b<think>c</think>d", Some("d")),
+            ("<think>a</think>b<think>c", None),
+            ("<think>the map", None),
+        ] {
+            assert_eq!(final_text(response), text, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn columns_of_other_types_a_byte_order_mark_and_a_missing_id_do_no_harm() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
-        fs::write(&path, "\n{\"prompt\": \"p\", \"response\": \"r\", \"extra\": 1}\n").unwrap();
-        assert_eq!(read_answers(&path).unwrap()[0].id, "2");
+        let lines = ["", r#"{"response": "r", "extra": 1, "category": {"a": true}}"#, r#"{"response": "r", "id": 7}"#];
+        fs::write(&path, format!("\u{feff}{}\r\n", lines.join("\r\n"))).unwrap();
+        let answers = read_answers(&path).unwrap();
+        assert_eq!((answers[0].id.as_str(), &answers[0].category, answers[1].id.as_str()), ("2", &None, "7"));
     }
 
     #[test]

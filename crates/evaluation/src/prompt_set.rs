@@ -7,8 +7,8 @@ use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result,
-    read::read_yaml,
+    EvaluationError, Result,
+    read::{check_new_tokens, read_yaml},
     samples::{Fields, read_samples},
 };
 
@@ -70,8 +70,14 @@ fn default_tokens() -> usize {
 
 impl PromptSet {
     /// Reads a set's YAML file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or `max_new_tokens` makes no sense.
     pub fn read(path: &Path) -> Result<Self> {
-        read_yaml(path)
+        let set: Self = read_yaml(path)?;
+        let failed = |problem| EvaluationError::Format { name: path.display().to_string(), problem };
+        check_new_tokens(set.max_new_tokens, 1).map_err(failed)?;
+        Ok(set)
     }
 
     /// The prompts, each with an id.

@@ -6,9 +6,21 @@ use serde::de::DeserializeOwned;
 
 use crate::{EvaluationError, Result};
 
-/// The text of a file.
+/// Bound of `max_new_tokens`, so that no sum of lengths overflows.
+const MOST_NEW_TOKENS: usize = 1 << 20;
+
+/// The text of a file, without a byte order mark.
 pub fn read_text(path: &Path) -> Result<String> {
-    Ok(fs::read_to_string(path).map_err(files::Error::io("read", path))?)
+    let text = fs::read_to_string(path).map_err(files::Error::io("read", path))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// What is wrong with a `max_new_tokens`, if it is below `least` or too large.
+pub fn check_new_tokens(count: usize, least: usize) -> Result<(), String> {
+    match count {
+        _ if (least..=MOST_NEW_TOKENS).contains(&count) => Ok(()),
+        _ => Err(format!("max_new_tokens is {count}, expected {least} to {MOST_NEW_TOKENS}")),
+    }
 }
 
 /// A value of a YAML file.

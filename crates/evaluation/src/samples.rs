@@ -18,7 +18,7 @@ pub struct Fields {
     /// The right answer; a task needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
-    /// The prompt's category.
+    /// The prompt's category; one that is not text is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
     /// The prompt's id; without it the line's number, from 1.
@@ -75,7 +75,10 @@ fn sample(line: &str, number: usize, fields: &Fields) -> Result<Sample, String> 
     Ok(Sample {
         prompt: text(&fields.prompt)?,
         response: optional(&fields.response)?,
-        category: optional(&fields.category)?,
+        category: match fields.category.as_ref() {
+            Some(key) if object.get(key).is_some_and(|value| !value.is_string()) => None,
+            key => key.map(text).transpose()?,
+        },
         id: Some(optional(&fields.id)?.unwrap_or_else(|| number.to_string())),
     })
 }
@@ -101,6 +104,8 @@ mod tests {
         let samples = read(&fields, 1, Some(2)).unwrap();
         assert_eq!((samples[0].prompt.as_str(), samples[0].id.as_deref()), ("two", Some("3")));
         assert_eq!((samples[1].category.as_deref(), samples[1].id.as_deref()), (Some("gate"), Some("4")));
+        let other = Fields { category: Some("n".into()), ..fields.clone() };
+        assert_eq!(read(&other, 0, Some(1)).unwrap()[0].category, None);
         let numbered = Fields { id: Some("n".into()), ..fields };
         assert_eq!(read(&numbered, 0, Some(2)).unwrap()[1].id.as_deref(), Some("8"));
     }
@@ -111,6 +116,7 @@ mod tests {
         for (fields, skip, count, parts) in [
             (Fields::default(), 0, None, ["set.jsonl, line 1", "\"prompt\""]),
             (Fields { id: Some("n".into()), ..fields.clone() }, 0, None, ["line 4", "\"7\""]),
+            (Fields { category: Some("sort".into()), ..fields.clone() }, 0, None, ["line 1", "\"sort\""]),
             (fields.clone(), 1, Some(5), ["2 of 5", "count"]),
             (fields, 3, None, ["set.jsonl", "skip"]),
         ] {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     EvaluationError, Metric, Result,
-    read::read_yaml,
+    read::{check_new_tokens, read_yaml},
     samples::{Fields, read_samples},
 };
 
@@ -78,8 +78,8 @@ impl TaskSpec {
             "fields.response is missing; a task is scored by its right answers".to_owned()
         } else if !is_name(&self.name) {
             format!("name is {:?}, expected letters, digits, `-`, `_` or `.`", self.name)
-        } else if self.max_new_tokens == 0 {
-            "max_new_tokens is 0, expected 1 or more".to_owned()
+        } else if let Err(problem) = check_new_tokens(self.max_new_tokens, 1) {
+            problem
         } else if !(0.0..1.0).contains(&self.validation) {
             format!("validation is {}, expected a share from 0 to below 1", self.validation)
         } else {
@@ -269,6 +269,7 @@ mod tests {
             ("../tasks/sql", ["../tasks/sql", "it has"]),
             ("{task: sql, max_tokens: 3}", ["\"sql\" with", "`max_tokens`"]),
             ("{task: sql, validation: 1.5}", ["validation is 1.5", "below 1"]),
+            ("{task: sql, max_new_tokens: 18446744073709551615}", ["max_new_tokens is 1844", "expected 1 to"]),
             ("{task: 3}", ["`task` is 3", "name"]),
             ("{name: own, tests: b.jsonl}", ["`tests`", "{task: name"]),
             ("{name: a/b, train: a, test: b, metric: f1, max_new_tokens: 2}", ["a/b", "expected letters"]),

@@ -14,7 +14,7 @@ use std::{
 
 use evaluation::{
     Answer, HttpJudge, JudgeFormat, Verdict,
-    judge::http::{HttpOutcome, HttpSettings},
+    judge::http::{HttpOutcome, HttpSettings, LimitKey},
 };
 
 /// What the server does with one request.
@@ -102,7 +102,10 @@ fn settings(server: &Server) -> HttpSettings {
         retries: 3,
         backoff_seconds: 0.02,
         requests_per_minute: None,
+        temperature: Some(0.0),
+        limit_key: LimitKey::MaxTokens,
         timeout_seconds: 2.0,
+        broken_rule: false,
     }
 }
 
@@ -232,7 +235,38 @@ fn the_request_is_the_rendered_format() {
     let seen = server.seen.lock().unwrap();
     assert!(seen[0].1.starts_with("POST /v1/chat/completions "), "{}", seen[0].1);
     let body: serde_json::Value = serde_json::from_str(&seen[0].2).unwrap();
-    assert_eq!((&body["model"], &body["temperature"], &body["max_tokens"]), (&"judge".into(), &0.into(), &8.into()));
+    assert_eq!((&body["model"], &body["temperature"], &body["max_tokens"]), (&"judge".into(), &0.0.into(), &8.into()));
     let prompt = body["messages"][0]["content"].as_str().unwrap();
     assert!(prompt.contains("question 0") && prompt.contains("map 0"), "{prompt}");
+    let newer = HttpSettings { temperature: None, limit_key: LimitKey::MaxCompletionTokens, ..settings(&server) };
+    drop(seen);
+    judge(&newer, 1).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&server.seen.lock().unwrap()[1].2).unwrap();
+    let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["model", "messages", "max_completion_tokens"]);
+}
+
+#[test]
+fn the_servers_own_message_is_in_the_problem_without_the_key() {
+    let key = std::env::var("PATH").unwrap();
+    let message = format!("the context\nholds 16 tokens; your key is {key}");
+    for (body, part) in [
+        (
+            serde_json::json!({"error": {"message": message}}),
+            "status 400: the context holds 16 tokens; your key is (hidden)",
+        ),
+        (serde_json::json!({"detail": "no such field"}), "status 400: no such field"),
+        (serde_json::json!({"detail": [{"input": "question 0"}]}), "status 400"),
+        (serde_json::json!({"message": "x".repeat(1_000)}), "status 400: xxx"),
+    ] {
+        let server = serve(vec![], Reply::Send(400, "", body.to_string()));
+        let with_key = HttpSettings { api_key_env: Some("PATH".into()), ..settings(&server) };
+        let outcome = judge(&with_key, 1).unwrap().remove(0);
+        let problem = outcome.problem.unwrap();
+        assert!(problem.starts_with(part) && problem.len() < 400 && !problem.contains(&key), "{problem}");
+        assert!(!problem.contains("question") && !outcome.transient);
+    }
+    let server = serve(vec![], Reply::Send(404, "", "{\"message\": \"model judge not found\"}".into()));
+    let error = judge(&settings(&server), 1).unwrap_err();
+    assert!(error.contains("404: model judge not found") && error.contains("check the key"), "{error}");
 }

@@ -34,12 +34,10 @@ fn own_pairs_agree_with_the_reference() {
 /// The four that differ: an argument count and a value that the released parser refuses (lines 12, 294), a backslash
 /// at the end that the grammar refuses (85), a flag that the released parser does not know (354).
 #[test]
+#[ignore = "needs ../shared/golden"]
 fn real_pairs_agree_with_the_released_score_but_for_four() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/nl2bash.jsonl");
-    let Ok(text) = fs::read_to_string(&path) else {
-        println!("skipped: {} is not there", path.display());
-        return;
-    };
+    let text = fs::read_to_string(path).unwrap();
     let (n, wrong) = compare(&text, TOLERANCE);
     assert_eq!(n, 600);
     println!("{} of {n} agree; line, score, released: {wrong:?}", n - wrong.len());

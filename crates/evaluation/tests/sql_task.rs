@@ -6,12 +6,9 @@ use std::path::Path;
 use evaluation::{metrics::normalize_sql, read_answers};
 
 #[test]
+#[ignore = "needs ../shared/data"]
 fn nearly_all_queries_of_the_task_parse_and_forgive_formatting() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/tasks/sql");
-    if !folder.exists() {
-        println!("skipped: {} is missing", folder.display());
-        return;
-    }
     let (mut all, mut forgiven) = (0, 0);
     for name in ["train.jsonl", "test.jsonl"] {
         for answer in read_answers(&folder.join(name)).unwrap() {

@@ -1,12 +1,12 @@
 //! Seconds of one LoRA step on SmolLM2's shape with random weights: forward, backward, the rest.
 //!
-//! `cargo run --release -p finetune --example step_time`
+//! `cargo run -p finetune --example step_time`
 
 use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use finetune::{LoraSettings, Method, Objective, TrainBatch, TrainSettings, Trainer, init_random, lora};
+use finetune::{LoraSettings, Objective, TrainBatch, TrainSettings, Trainer, init_random, lora};
 use model::{DecoderConfig, weights};
 use prompts::tokenizer::Encoded;
 
@@ -19,9 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
         "num_key_value_heads": 3, "tie_word_embeddings": true});
     let config = DecoderConfig::from_json(&config, Path::new("SmolLM2"))?;
-    let settings = TrainSettings { method: Method::Lora(LoraSettings::default()), ..TrainSettings::default() };
+    let settings = TrainSettings::default();
     let decoder = lora::attach(init_random(&config, 0.02, 0, &Device::default()), &LoraSettings::default(), 0);
-    let mut trainer = Trainer::new(decoder, &settings)?;
+    let mut trainer = Trainer::new(decoder, &settings, 0)?;
     let ids = |row: u32| (0..TOKENS as u32).map(move |at| (row * 977 + at * 31) % 49152);
     let sample = |row| Encoded { ids: ids(row).collect(), loss_mask: (0..TOKENS).map(|at| at >= PROMPT).collect() };
     let samples: Vec<Encoded> = (0..SAMPLES).map(sample).collect();

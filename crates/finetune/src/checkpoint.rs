@@ -8,7 +8,6 @@ use std::path::Path;
 use model::{Decoder, weights};
 use prompts::tokenizer::Encoded;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use sha2::{Digest, Sha256};
 
 use crate::optimizer::{AdamW, Slot};
 use crate::{Error, Result, TrainSettings};
@@ -19,36 +18,35 @@ const LOSSES: &str = "losses";
 /// Hash of everything that decides a run: settings, objective, samples and start weights.
 pub(crate) fn fingerprint(
     settings: &TrainSettings,
+    seed: u64,
     objective: &str,
     examples: &[Encoded],
     decoder: &Decoder,
 ) -> Result<String> {
     let settings = TrainSettings { save_every: 1, ..settings.clone() }; // does not change the result
-    let mut hash = Sha256::new();
-    hash.update(format!("finetune 1 {settings:?} {objective}"));
-    for example in examples {
-        hash.update((example.ids.len() as u64).to_le_bytes());
-        hash.update(example.ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
-        hash.update(example.loss_mask.iter().map(|&counts| u8::from(counts)).collect::<Vec<u8>>());
+    let mut hash = files::Sha::default();
+    hash.part(format!("finetune 2 {settings:?} {seed} {objective}"));
+    for Encoded { ids, loss_mask } in examples {
+        hash.numbers(ids.iter().map(|id| id.to_le_bytes())).numbers(loss_mask.iter().map(|&counts| [u8::from(counts)]));
     }
     hash_weights(decoder, &mut hash)?;
-    Ok(format!("{:x}", hash.finalize()))
+    Ok(hash.finish())
 }
 
 /// Takes names and values of all parameters into a hash.
-pub(crate) fn hash_weights(decoder: &Decoder, hash: &mut Sha256) -> Result<()> {
+pub(crate) fn hash_weights(decoder: &Decoder, hash: &mut files::Sha) -> Result<()> {
     let mut failed = None;
     weights::visit(decoder, |weight| {
-        hash.update(&weight.info.name);
+        hash.part(&weight.info.name);
         match weight.values() {
-            Ok(values) => hash.update(bytes_of(&values)),
+            Ok(values) => drop(hash.numbers(values.iter().map(|value| value.to_le_bytes()))),
             Err(error) => failed = failed.take().or(Some(error)),
         }
     });
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Writes the state; the file is replaced only when the new one is whole.
+/// Writes the state with a checksum; the file is replaced only when the new one is whole.
 pub(crate) fn save(path: &Path, fingerprint: &str, optimizer: &AdamW, losses: &[f64]) -> Result<()> {
     let failure = |error: &dyn std::fmt::Display| Error::Checkpoint { path: path.into(), reason: error.to_string() };
     let mut data: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -65,17 +63,13 @@ pub(crate) fn save(path: &Path, fingerprint: &str, optimizer: &AdamW, losses: &[
         .map_err(|error| failure(&error))?;
     let metadata = HashMap::from([(FINGERPRINT.to_owned(), fingerprint.to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| failure(&error))?;
-    Ok(prompts::sample::write_whole(path, &bytes)?)
+    Ok(files::write_sealed(path, &bytes)?)
 }
 
 /// Puts the state at `path` into `optimizer` and returns the losses so far; none when there is no file.
 pub(crate) fn load(path: &Path, fingerprint: &str, optimizer: &mut AdamW) -> Result<Vec<f64>> {
     let failure = |reason: String| Error::Checkpoint { path: path.into(), reason };
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failure(error.to_string())),
-    };
+    let Some(bytes) = files::read_sealed(path)? else { return Ok(Vec::new()) };
     let damaged = |error: safetensors::SafeTensorError| failure(format!("damaged: {error}"));
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
     if header.metadata().as_ref().and_then(|metadata| metadata.get(FINGERPRINT)).map(String::as_str)
@@ -102,10 +96,10 @@ pub(crate) fn load(path: &Path, fingerprint: &str, optimizer: &mut AdamW) -> Res
     Ok(losses)
 }
 
-pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {
+fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-pub(crate) fn floats_of(bytes: &[u8]) -> Vec<f32> {
+fn floats_of(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }

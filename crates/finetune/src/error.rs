@@ -11,9 +11,12 @@ pub enum Error {
     /// The decoder refused the ids, or its device failed.
     #[error(transparent)]
     Model(#[from] model::Error),
-    /// A file could not be written.
+    /// A file could not be read or written, or is not as it was written.
     #[error(transparent)]
-    File(#[from] prompts::Error),
+    Files(#[from] files::Error),
+    /// The report asked to stop; the checkpoint file, where there is one, has the state.
+    #[error("stopped; the same call goes on from the checkpoint, where it has one")]
+    Stopped,
     /// A setting has a value that makes no sense.
     #[error("setting `{key}` = {value}: {reason}")]
     Setting {
@@ -93,4 +96,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// An [`Error::Setting`] unless `fine`.
+pub(crate) fn require(fine: bool, key: &'static str, value: impl ToString, reason: &'static str) -> Result<()> {
+    match fine {
+        true => Ok(()),
+        false => Err(Error::Setting { key, value: value.to_string(), reason }),
+    }
 }

@@ -19,8 +19,8 @@ pub fn inject<T: Clone>(task: &[T], harmful: &[T], count: usize, seed: u64) -> R
     Ok(task.iter().cloned().chain(injected).collect())
 }
 
-/// The `count` harmful samples that come behind the first `passed_over` in the order of [`inject`]: whoever injects no more than
-/// `passed_over` injects none of them.
+/// The `count` harmful samples that come behind the first `passed_over` in the order of [`inject`]: an injection of at
+/// most `passed_over` has none of them.
 ///
 /// # Errors
 /// When there are fewer than both together.

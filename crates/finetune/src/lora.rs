@@ -11,25 +11,30 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::settings::require;
+use crate::error::require;
 
 /// Settings of the adapters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraSettings {
-    /// Rank of an adapter. Paper: 8.
+    /// Rank of an adapter; 0 trains every weight instead. Paper: 8.
+    #[arg(long, default_value_t = Self::default().rank)]
     pub rank: usize,
     /// An adapter's output is scaled by alpha / rank. Paper: 16.
+    #[arg(long, default_value_t = Self::default().alpha)]
     pub alpha: f64,
     /// Probability with which an input of an adapter is dropped in training. Paper: 0.05.
+    #[arg(long, default_value_t = Self::default().dropout)]
     pub dropout: f64,
-    /// The projections that get an adapter. Paper: all seven.
+    /// The projections that get an adapter, with commas between. Paper: all seven.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Target::ALL)]
     pub targets: Vec<Target>,
 }
 
 /// A projection of a decoder block, named as in peft's `target_modules`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[clap(rename_all = "snake_case")]
 #[allow(missing_docs)] // the names say it
 pub enum Target {
     QProj,
@@ -67,8 +72,11 @@ impl Default for LoraSettings {
 }
 
 impl LoraSettings {
-    pub(crate) fn check(&self) -> Result<()> {
-        require(self.rank > 0, "rank", self.rank, "must be at least 1")?;
+    /// Checks that every value makes sense.
+    ///
+    /// # Errors
+    /// Names the first setting that does not.
+    pub fn check(&self) -> Result<()> {
         require(self.alpha > 0.0 && self.alpha.is_finite(), "alpha", self.alpha, "must be above 0")?;
         require((0.0..1.0).contains(&self.dropout), "dropout", self.dropout, "must be at least 0 and below 1")?;
         require(!self.targets.is_empty(), "targets", "[]", "must name a projection, such as q_proj")
@@ -76,10 +84,12 @@ impl LoraSettings {
 }
 
 /// Attaches an adapter without effect to each target: A is uniform in ±1/√in (peft's Kaiming start
-/// with a = √5), B is zero. The same `seed` gives the same start on every device.
+/// with a = √5), B is zero. The same `seed` gives the same start on every device. Nothing is attached
+/// at rank 0.
 pub fn attach(mut decoder: Decoder, settings: &LoraSettings, seed: u64) -> Decoder {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let is_target = |path: &str| settings.targets.iter().any(|target| path.ends_with(target.name()));
+    let is_target =
+        |path: &str| settings.rank > 0 && settings.targets.iter().any(|target| path.ends_with(target.name()));
     for (_, linear) in decoder.linears_mut().filter(|(path, _)| is_target(path)) {
         linear.lora = Some(adapter(linear, settings, &mut rng));
     }

@@ -3,9 +3,7 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model::{Decoder, ops};
-use sha2::{Digest, Sha256};
 
-use crate::checkpoint::bytes_of;
 use crate::{Result, SoftSftSettings, TrainBatch, soft_sft};
 
 /// The loss of a step.
@@ -38,9 +36,11 @@ impl Objective<'_> {
             Self::Sft => "sft".into(),
             Self::Align { kl, own_from, .. } => format!("align kl={kl} own_from={own_from}"),
             Self::SoftSft { reference, settings } => {
-                let mut hash = Sha256::new();
-                reference.iter().for_each(|values| hash.update(bytes_of(values)));
-                format!("soft_sft {settings:?} reference={:x}", hash.finalize())
+                let mut hash = files::Sha::default();
+                for values in *reference {
+                    hash.numbers(values.iter().map(|value| value.to_le_bytes()));
+                }
+                format!("soft_sft {settings:?} reference={}", hash.finish())
             }
         }
     }

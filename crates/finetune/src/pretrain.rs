@@ -1,4 +1,4 @@
-//! A decoder with random weights, to be trained from nothing with [`Method::Full`](crate::Method).
+//! A decoder with random weights, to be trained from nothing with a rank of 0.
 
 use burn::tensor::{Device, TensorData};
 use model::{Decoder, DecoderConfig, weights};

@@ -4,51 +4,56 @@
 //! harmful count, epoch and order. What the values are used for is not known here.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use model::Decoder;
 use prompts::tokenizer::Encoded;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Serialize};
 
 use crate::batch::first_target;
-use crate::checkpoint::{bytes_of, floats_of, hash_weights};
+use crate::checkpoint::hash_weights;
 use crate::{Error, Result, TrainBatch};
 
 /// Samples of one pass.
 const BATCH: usize = 16;
-const MODEL: &str = "model";
-const KEYS: &str = "keys";
-const LENGTHS: &str = "lengths";
-const VALUES: &str = "log_probs";
-
-type SampleKey = [u8; 32];
 
 /// Log-probabilities of the response tokens of samples under one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReferenceLogProbs {
     /// Hash of the model's weights.
     model: String,
-    values: BTreeMap<SampleKey, Vec<f32>>,
+    /// By the hash of the sample.
+    values: BTreeMap<String, Vec<f32>>,
+}
+
+/// The same in a file: floats by their bits, because JSON has no infinity.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    model: String,
+    bits: BTreeMap<String, Vec<u32>>,
 }
 
 impl ReferenceLogProbs {
     /// Those of `examples` that have at most `max_len` tokens, under `aligned`; no gradient is tracked.
     ///
+    /// `report` hears of the samples done and of all; on a break nothing is kept.
+    ///
     /// # Errors
-    /// When a sample has no response, an id is out of range, or the device fails.
+    /// When a sample has no response, an id is out of range, the device fails, or `report` breaks.
     pub fn new(
         aligned: &Decoder,
         examples: &[Encoded],
         max_len: usize,
-        report: &mut dyn FnMut(usize, usize),
+        report: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Self> {
-        let mut distinct: BTreeMap<SampleKey, usize> = BTreeMap::new();
+        let mut distinct: BTreeMap<String, usize> = BTreeMap::new();
         for (index, example) in examples.iter().enumerate().filter(|(_, example)| example.ids.len() <= max_len) {
             first_target(index, example)?;
             distinct.entry(key_of(example)).or_insert(index);
         }
-        let (keys, indices): (Vec<SampleKey>, Vec<usize>) = distinct.into_iter().unzip();
+        let (keys, indices): (Vec<String>, Vec<usize>) = distinct.into_iter().unzip();
         let lengths: Vec<usize> = indices.iter().map(|&index| examples[index].ids.len()).collect();
         let mut values: HashMap<usize, Vec<f32>> = HashMap::new();
         for bucket in prompts::length_buckets(&lengths, BATCH) {
@@ -59,7 +64,9 @@ impl ReferenceLogProbs {
             for (&sample, loss) in batch.sample_of.iter().zip(losses) {
                 values.entry(sample).or_default().push(-loss);
             }
-            report(values.len(), indices.len());
+            if report(values.len(), indices.len()).is_break() {
+                return Err(Error::Stopped);
+            }
         }
         let values = keys.into_iter().zip(indices.iter().filter_map(|index| values.remove(index))).collect();
         Ok(Self { model: fingerprint(aligned)?, values })
@@ -85,20 +92,11 @@ impl ReferenceLogProbs {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let keys: Vec<u8> = self.values.keys().flatten().copied().collect();
-        let lengths: Vec<u8> = self.values.values().flat_map(|values| (values.len() as u64).to_le_bytes()).collect();
-        let values: Vec<f32> = self.values.values().flatten().copied().collect();
-        let bytes = bytes_of(&values);
-        let write = || {
-            let views = [
-                (KEYS, TensorView::new(Dtype::U8, vec![self.len(), size_of::<SampleKey>()], &keys)?),
-                (LENGTHS, TensorView::new(Dtype::U64, vec![self.len()], &lengths)?),
-                (VALUES, TensorView::new(Dtype::F32, vec![values.len()], &bytes)?),
-            ];
-            safetensors::serialize(views, Some(HashMap::from([(MODEL.to_owned(), self.model.clone())])))
-        };
-        let file = write().map_err(|error| damaged(path, error.to_string()))?;
-        Ok(prompts::sample::write_whole(path, &file)?)
+        let bits = |values: &Vec<f32>| values.iter().map(|value| value.to_bits()).collect();
+        let bits = self.values.iter().map(|(key, values)| (key.clone(), bits(values))).collect();
+        let bytes = serde_json::to_vec(&Stored { model: self.model.clone(), bits });
+        let bytes = bytes.map_err(|error| Error::Reference { path: path.into(), reason: error.to_string() })?;
+        Ok(files::write_sealed(path, &bytes)?)
     }
 
     /// Reads and joins files that were computed under `aligned`.
@@ -108,63 +106,31 @@ impl ReferenceLogProbs {
     pub fn read(paths: &[PathBuf], aligned: &Decoder) -> Result<Self> {
         let mut joined = Self { model: fingerprint(aligned)?, values: BTreeMap::new() };
         for path in paths {
-            let bytes = std::fs::read(path).map_err(|error| damaged(path, error.to_string()))?;
-            let found = parse(&bytes).map_err(|reason| damaged(path, reason))?;
+            let wrong = |reason: String| Error::Reference { path: path.into(), reason };
+            let bytes = files::read_sealed(path)?.ok_or_else(|| wrong("is not there".into()))?;
+            let found: Stored = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
             if found.model != joined.model {
-                return Err(damaged(path, "was computed under another model".into()));
+                return Err(wrong("was computed under another model".into()));
             }
-            joined.values.extend(found.values);
+            let values = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect();
+            joined.values.extend(found.bits.into_iter().map(|(key, bits)| (key, values(bits))));
         }
         Ok(joined)
     }
 }
 
-fn parse(bytes: &[u8]) -> std::result::Result<ReferenceLogProbs, String> {
-    let text = |error: safetensors::SafeTensorError| format!("damaged: {error}");
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
-    let model = header.metadata().as_ref().and_then(|metadata| metadata.get(MODEL)).cloned();
-    let model = model.ok_or("damaged: no model is named in it")?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(text)?;
-    let data = |name: &str, dtype: Dtype| {
-        let tensor = tensors.tensor(name).map_err(text)?;
-        if tensor.dtype() == dtype { Ok(tensor.data()) } else { Err(format!("damaged: `{name}` is not {dtype:?}")) }
-    };
-    let (keys, odd) = data(KEYS, Dtype::U8)?.as_chunks::<{ size_of::<SampleKey>() }>();
-    let lengths = data(LENGTHS, Dtype::U64)?.as_chunks().0;
-    let all = floats_of(data(VALUES, Dtype::F32)?);
-    if !odd.is_empty() || keys.len() != lengths.len() {
-        return Err(format!("damaged: {} samples but {} lengths", keys.len(), lengths.len()));
-    }
-    let (mut rest, mut values) = (all.as_slice(), BTreeMap::new());
-    for (&key, &length) in keys.iter().zip(lengths) {
-        let length = usize::try_from(u64::from_le_bytes(length)).ok();
-        let (own, others) = length.and_then(|length| rest.split_at_checked(length)).ok_or("damaged: too few values")?;
-        values.insert(key, own.to_vec());
-        rest = others;
-    }
-    if rest.is_empty() {
-        Ok(ReferenceLogProbs { model, values })
-    } else {
-        Err(format!("damaged: {} values too many", rest.len()))
-    }
-}
-
-fn damaged(path: &Path, reason: String) -> Error {
-    Error::Reference { path: path.into(), reason }
-}
-
-fn key_of(example: &Encoded) -> SampleKey {
-    let mut hash = Sha256::new();
-    hash.update((example.ids.len() as u64).to_le_bytes());
-    hash.update(example.ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
-    hash.update(example.loss_mask.iter().map(|&counts| u8::from(counts)).collect::<Vec<u8>>());
-    hash.finalize().into()
+/// The hash of a sample. The order of these decides which samples share a pass.
+fn key_of(example: &Encoded) -> String {
+    let mut bytes = (example.ids.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(example.ids.iter().flat_map(|id| id.to_le_bytes()));
+    bytes.extend(example.loss_mask.iter().map(|&counts| u8::from(counts)));
+    files::hash_bytes(&bytes)
 }
 
 fn fingerprint(decoder: &Decoder) -> Result<String> {
-    let mut hash = Sha256::new();
+    let mut hash = files::Sha::default();
     hash_weights(decoder, &mut hash)?;
-    Ok(format!("{:x}", hash.finalize()))
+    Ok(hash.finish())
 }
 
 #[cfg(test)]
@@ -172,10 +138,10 @@ fn fingerprint(decoder: &Decoder) -> Result<String> {
 mod tests {
     use super::*;
     use crate::trainer::tests::{decoder, sample, samples, wide_decoder};
-    use crate::{SoftSftSettings, TrainSettings, soft_sft};
+    use crate::{Run, SoftSft, SoftSftSettings, TrainSettings, soft_sft};
 
     fn computed(examples: &[Encoded], max_len: usize) -> ReferenceLogProbs {
-        ReferenceLogProbs::new(&wide_decoder(), examples, max_len, &mut |_, _| {}).unwrap()
+        ReferenceLogProbs::new(&wide_decoder(), examples, max_len, &mut |_, _| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -208,22 +174,30 @@ mod tests {
     fn a_damaged_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("reference");
+        let refused = || {
+            let error = ReferenceLogProbs::read(std::slice::from_ref(&path), &wide_decoder()).unwrap_err().to_string();
+            assert!(error.contains("reference"), "{error}");
+            error
+        };
+        assert!(refused().contains("is not there"));
         computed(&samples(), 512).write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 7, 100, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            let error = ReferenceLogProbs::read(std::slice::from_ref(&path), &wide_decoder()).unwrap_err().to_string();
-            assert!(error.contains("reference: damaged"), "{error}");
+            assert!(refused().contains("checksum"));
         }
-        // Lengths that promise more, or fewer, values than there are.
-        let values = computed(&samples(), 512);
-        for wrong in [u64::MAX, 0] {
-            let mut bytes = bytes.clone();
-            let length = (values.values.values().next().unwrap().len() as u64).to_le_bytes();
-            let at = bytes.windows(8).rposition(|window| window == length).unwrap();
-            bytes[at..at + 8].copy_from_slice(&wrong.to_le_bytes());
-            assert!(parse(&bytes).unwrap_err().contains("values"));
-        }
+        files::write_sealed(&path, b"{}").unwrap();
+        assert!(refused().contains("missing field"));
+    }
+
+    #[test]
+    fn a_stopped_computation_keeps_nothing() {
+        let (all, mut calls) = (samples(), 0);
+        let stopped = ReferenceLogProbs::new(&wide_decoder(), &all, 512, &mut |_, _| {
+            calls += 1;
+            ControlFlow::Break(())
+        });
+        assert!(matches!((stopped, calls), (Err(Error::Stopped), 1)));
     }
 
     #[test]
@@ -231,7 +205,8 @@ mod tests {
         let (all, soft) = (samples(), SoftSftSettings::default());
         let settings = TrainSettings { max_len: 7, ..TrainSettings::default() };
         let run = |examples: &[Encoded], references: &ReferenceLogProbs| {
-            soft_sft(wide_decoder(), examples, (&settings, &soft), references, None, &mut |_| {})
+            let run = Run { seed: 0, checkpoint: None, report: &mut |_| ControlFlow::Continue(()) };
+            soft_sft(wide_decoder(), examples, &settings, SoftSft { settings: &soft, references }, run)
         };
         let references = computed(&all, settings.max_len);
         assert_eq!(all.len() - references.len(), run(&all, &references).unwrap().dropped);

@@ -2,34 +2,33 @@
 //! paper's training-time baseline (METHOD.md section 5).
 //!
 //! A response token that the model has already made likelier than the aligned model does counts less, the
-//! more so among the first ones, where a refusal is decided. Where the aligned model's
-//! log-probabilities come from is `reference.rs`'s business.
-
-use std::path::Path;
+//! more so among the first ones, where a refusal is decided. The aligned model's log-probabilities come
+//! from `reference.rs`, the training from `runs.rs`.
 
 use burn::tensor::{Tensor, TensorData};
-use model::Decoder;
-use prompts::tokenizer::Encoded;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::require;
-use crate::trainer::{StepReport, Trained, Training};
-use crate::{Error, Objective, ReferenceLogProbs, Result, TrainBatch, TrainSettings};
+use crate::error::require;
+use crate::{Error, Result, TrainBatch};
 
 /// The last response token, counted from 1, that [`SoftSftSettings::beta_early`] holds for.
 const LAST_EARLY: usize = 5;
 
 /// Settings of SoftSFT; t counts the response tokens of a sample from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct SoftSftSettings {
     /// How strongly the first response token is held (beta_1). Paper: 0.5.
+    #[arg(long, default_value_t = Self::default().beta_first)]
     pub beta_first: f64,
     /// How strongly the second to the fifth are held. Paper: 2.0.
+    #[arg(long, default_value_t = Self::default().beta_early)]
     pub beta_early: f64,
     /// How strongly all later ones are held. Paper: 0.1.
+    #[arg(long, default_value_t = Self::default().beta_later)]
     pub beta_later: f64,
     /// The least weight of a token. Paper: 1e-3.
+    #[arg(long, default_value_t = Self::default().min_weight)]
     pub min_weight: f64,
 }
 
@@ -100,30 +99,6 @@ pub(crate) fn reference_of(batch: &TrainBatch, reference: &[&[f32]]) -> Result<V
         value.ok_or(Error::NoReference { example: sample })
     };
     batch.sample_of.iter().zip(&batch.token_of).map(of).collect()
-}
-
-/// Fine-tunes `decoder` on `examples` by SoftSFT against the model that `references` come from;
-/// checkpoint and report are those of [`train`](crate::train).
-///
-/// # Errors
-/// As [`train`](crate::train), and when a sample that is trained on has no reference.
-pub fn soft_sft(
-    decoder: Decoder,
-    examples: &[Encoded],
-    (settings, soft): (&TrainSettings, &SoftSftSettings),
-    references: &ReferenceLogProbs,
-    checkpoint: Option<&Path>,
-    report: &mut dyn FnMut(&StepReport),
-) -> Result<Trained> {
-    soft.check()?;
-    let of = |(index, example): (usize, &Encoded)| match references.get(example) {
-        Some(values) => Ok(values),
-        None if example.ids.len() > settings.max_len => Ok(&[][..]), // not trained on
-        None => Err(Error::NoReference { example: index }),
-    };
-    let reference: Vec<&[f32]> = examples.iter().enumerate().map(of).collect::<Result<_>>()?;
-    let objective = Objective::SoftSft { reference: &reference, settings: soft };
-    Training { examples, settings, objective, checkpoint }.run(decoder, report)
 }
 
 #[cfg(test)]

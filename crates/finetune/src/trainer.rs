@@ -1,19 +1,21 @@
 //! The training loop: batches in a seeded order, AdamW, checkpoints.
 //!
-//! What is minimised is [`Objective`]'s business, what is trained [`Method`]'s. The dropout of a
-//! step is seeded by its number, so that a resumed run repeats an uninterrupted one.
+//! What is minimised is [`Objective`]'s business. The dropout of a step is seeded by its number, so
+//! that a resumed run repeats an uninterrupted one.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::TensorData;
+use files::derived_seed;
 use model::Decoder;
 use model::weights::{self, WeightInfo};
 use prompts::tokenizer::Encoded;
 
 use crate::batch::first_target;
 use crate::optimizer::{self, AdamW, Slot};
-use crate::{Error, Method, Objective, Result, TrainBatch, TrainSettings, checkpoint, derived_seed, lora};
+use crate::{Error, Objective, Result, TrainBatch, TrainSettings, checkpoint, lora};
 
 /// Added to the gradient's norm before dividing by it, as `torch.nn.utils.clip_grad_norm_` does.
 const CLIP_EPSILON: f64 = 1e-6;
@@ -55,57 +57,43 @@ pub struct Training<'a> {
     pub settings: &'a TrainSettings,
     /// What is minimised.
     pub objective: Objective<'a>,
+    /// Decides the order of the samples, the adapters' start and the dropout.
+    pub seed: u64,
     /// The file that holds the run's state; a run that finds one goes on from there.
     pub checkpoint: Option<&'a Path>,
 }
 
-/// Supervised fine-tuning of `decoder` on the response tokens of `examples`.
-///
-/// With a `checkpoint` the state is written there every `save_every` steps and read from there at
-/// the start. The file stays; the caller removes it when the trained model is safe.
-///
-/// # Errors
-/// When a setting makes no sense, a sample is unusable, the loss or the gradient is not finite, or
-/// the checkpoint cannot be written, is damaged, or belongs to another run.
-pub fn train(
-    decoder: Decoder,
-    examples: &[Encoded],
-    settings: &TrainSettings,
-    checkpoint: Option<&Path>,
-    report: &mut dyn FnMut(&StepReport),
-) -> Result<Trained> {
-    Training { examples, settings, objective: Objective::Sft, checkpoint }.run(decoder, report)
-}
-
 impl Training<'_> {
-    /// Trains `decoder`; see [`train`].
+    /// Trains `decoder`; `report` is called after each step.
     ///
     /// # Errors
-    /// As [`train`].
-    pub fn run(&self, decoder: Decoder, report: &mut dyn FnMut(&StepReport)) -> Result<Trained> {
+    /// When a setting makes no sense, a sample is unusable, the loss or the gradient is not finite, the
+    /// checkpoint cannot be written, is damaged, or belongs to another run, or `report` breaks; the state is in
+    /// the checkpoint file then, where there is one.
+    pub fn run(&self, decoder: Decoder, report: &mut dyn FnMut(&StepReport) -> ControlFlow<()>) -> Result<Trained> {
         let settings = self.settings;
         settings.check()?;
         let kept = self.kept()?;
         let dropped = self.examples.len() - kept.len();
         let per_epoch = kept.len().div_ceil(settings.batch);
-        let steps = settings.epochs * per_epoch;
-        let store = match self.checkpoint {
-            Some(path) => {
-                Some((path, checkpoint::fingerprint(settings, &self.objective.key(), self.examples, &decoder)?))
-            }
-            None => None,
+        let steps = settings.epochs.saturating_mul(per_epoch);
+        let fingerprint = match self.checkpoint {
+            Some(_) => checkpoint::fingerprint(settings, self.seed, &self.objective.key(), self.examples, &decoder)?,
+            None => String::new(),
         };
-        let mut trainer = Trainer::new(prepared(decoder, settings), settings)?;
-        let mut losses = match &store {
-            Some((path, fingerprint)) => trainer.resume(path, fingerprint)?,
+        // Epochs take the first derived seeds; the last is never reached.
+        let attached = lora::attach(decoder, &settings.lora, derived_seed(self.seed, u64::MAX - 1));
+        let mut trainer = Trainer::new(attached, settings, self.seed)?;
+        let mut losses = match self.checkpoint {
+            Some(path) => trainer.resume(path, &fingerprint)?,
             None => Vec::new(),
         };
         if dropped > 0 {
             tracing::info!(dropped, max_len = settings.max_len, "samples were too long");
         }
         let resumed = losses.len();
-        for epoch in 0..settings.epochs {
-            let order = prompts::shuffled_order(kept.len(), derived_seed(settings.seed, epoch as u64));
+        for epoch in resumed / per_epoch..settings.epochs {
+            let order = prompts::shuffled_order(kept.len(), derived_seed(self.seed, epoch as u64));
             for (batch, step) in
                 order.chunks(settings.batch).zip(epoch * per_epoch..).skip_while(|(_, step)| *step < resumed)
             {
@@ -115,11 +103,16 @@ impl Training<'_> {
                 let loss = trainer.step(&batch, &self.objective)?;
                 losses.push(loss);
                 let done = step + 1;
-                if let Some((path, fingerprint)) = store.as_ref().filter(|_| done % settings.save_every == 0) {
-                    checkpoint::save(path, fingerprint, &trainer.optimizer, &losses)?;
-                }
                 let seconds = started.elapsed().as_secs_f64();
-                report(&StepReport { step: done, steps, epoch: epoch + 1, loss, tokens: batch.tokens, seconds });
+                let stop =
+                    report(&StepReport { step: done, steps, epoch: epoch + 1, loss, tokens: batch.tokens, seconds });
+                let save = stop.is_break() || done % settings.save_every == 0;
+                if let Some(path) = self.checkpoint.filter(|_| save) {
+                    checkpoint::save(path, &fingerprint, &trainer.optimizer, &losses)?;
+                }
+                if stop.is_break() {
+                    return Err(Error::Stopped);
+                }
             }
         }
         Ok(Trained { decoder: trainer.finish(), losses, dropped })
@@ -140,39 +133,29 @@ impl Training<'_> {
     }
 }
 
-fn prepared(decoder: Decoder, settings: &TrainSettings) -> Decoder {
-    match &settings.method {
-        // Epochs take the first derived seeds; the last is never reached.
-        Method::Lora(lora) => lora::attach(decoder, lora, derived_seed(settings.seed, u64::MAX - 1)),
-        Method::Full => decoder,
-    }
-}
-
-/// A decoder in training; [`train`] is this in a loop.
+/// A decoder in training; [`Training::run`] is this in a loop.
 #[derive(Debug)]
 pub struct Trainer<'a> {
     decoder: Decoder,
     optimizer: AdamW,
     settings: &'a TrainSettings,
+    seed: u64,
 }
 
 impl<'a> Trainer<'a> {
-    /// Takes a decoder to training: its adapters, which are attached already, or all its weights,
-    /// as `settings.method` says. Nothing else is tracked.
+    /// Takes a decoder to training: its adapters, which are attached already, or at rank 0 all its
+    /// weights. Nothing else is tracked.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn new(decoder: Decoder, settings: &'a TrainSettings) -> Result<Self> {
-        let trained = |info: &WeightInfo| match settings.method {
-            Method::Lora(_) => info.name.contains(".lora."),
-            Method::Full => true,
-        };
+    pub fn new(decoder: Decoder, settings: &'a TrainSettings, seed: u64) -> Result<Self> {
+        let trained = |info: &WeightInfo| settings.lora.rank == 0 || info.name.contains(".lora.");
         let slots = weights::read(&decoder, trained)?
             .into_iter()
             .map(|(info, value)| (info.name, Slot::new(info.shape, value)))
             .collect();
         let decoder = weights::track(decoder, trained);
-        Ok(Self { decoder, optimizer: AdamW { slots, updates: 0 }, settings })
+        Ok(Self { decoder, optimizer: AdamW { slots, updates: 0 }, settings, seed })
     }
 
     /// The decoder as it is now, adapters attached.
@@ -190,7 +173,7 @@ impl<'a> Trainer<'a> {
             true => Ok(value),
             false => Err(Error::NotFinite { what, value, step: step + 1 }),
         };
-        let step_seed = derived_seed(!self.settings.seed, step as u64);
+        let step_seed = derived_seed(!self.seed, step as u64);
         for (number, (_, linear)) in self.decoder.linears_mut().enumerate() {
             if let Some(lora) = &mut linear.lora {
                 lora.seed = derived_seed(step_seed, number as u64);

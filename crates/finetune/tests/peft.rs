@@ -11,7 +11,7 @@ use model::weights;
 #[test]
 fn twenty_steps_equal_those_of_peft() {
     let (settings, decoder) = start();
-    let mut trainer = Trainer::new(decoder, &settings).unwrap();
+    let mut trainer = Trainer::new(decoder, &settings, 0).unwrap();
     let expected: Vec<f64> =
         serde_json::from_value(json("tests/fixtures/lora/expected.json")["losses"].clone()).unwrap();
     let mut worst = 0.0f64;

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use common::{batches, json, largest_difference, peft_name, start, tensors, tiny_llama};
 use finetune::{Objective, ReferenceLogProbs, SoftSftSettings, TrainBatch, Trainer, soft_sft};
@@ -40,13 +42,14 @@ fn weights_loss_and_gradient_equal_those_of_pytorch() {
 #[test]
 fn eight_steps_equal_those_of_pytorch() {
     let (settings, decoder) = start();
-    let mut trainer = Trainer::new(decoder, &settings).unwrap();
+    let mut trainer = Trainer::new(decoder, &settings, 0).unwrap();
     let losses: Vec<f64> =
         serde_json::from_value(json("tests/fixtures/soft_sft/training.json")["losses"].clone()).unwrap();
     let soft = SoftSftSettings::default();
     let batches = batches();
     let all: Vec<Encoded> = batches.concat();
-    let reference = ReferenceLogProbs::new(&tiny_llama(), &all, settings.max_len, &mut |_, _| {}).unwrap();
+    let reference =
+        ReferenceLogProbs::new(&tiny_llama(), &all, settings.max_len, &mut |_, _| ControlFlow::Continue(())).unwrap();
     let mut worst = 0.0f64;
     for (batch, expected) in batches.iter().zip(&losses) {
         let values: Vec<&[f32]> = batch.iter().map(|example| reference.get(example).unwrap()).collect();

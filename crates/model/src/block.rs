@@ -8,7 +8,7 @@ use crate::cache::LayerCache;
 use crate::config::DecoderConfig;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-use crate::rope::Rope;
+use crate::ops::Rope;
 
 /// A decoder block; field names are the checkpoint's.
 #[derive(Module, Debug)]

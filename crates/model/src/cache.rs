@@ -3,8 +3,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 
-use crate::attention::Scores;
-use crate::ops::{RowCache, serves};
+use crate::ops::{RowCache, Scores, serves};
 use crate::{DecoderConfig, Packed};
 
 /// The cache of one block.

@@ -16,7 +16,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::attention::Scores;
+pub use crate::ops::Activation;
+use crate::ops::Scores;
 use crate::{Error, Result};
 
 /// The architectures that this decoder computes, by their `model_type` in `config.json`.
@@ -49,17 +50,6 @@ pub enum LayerType {
     FullAttention,
     /// Their own position and the ones before it, `sliding_window` in all.
     SlidingAttention,
-}
-
-/// The activation of the gated MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Activation {
-    /// `x * sigmoid(x)`: Llama, Mistral, Qwen.
-    #[serde(rename = "silu")]
-    Silu,
-    /// The tanh approximation of GeLU: Gemma.
-    #[serde(rename = "gelu_pytorch_tanh")]
-    GeluTanh,
 }
 
 /// How the rotary frequencies are changed for texts longer than those of the first training.

@@ -8,8 +8,8 @@ use crate::block::Block;
 use crate::cache::KvCache;
 use crate::config::DecoderConfig;
 use crate::norm::RmsNorm;
-use crate::rope::Rope;
-use crate::{Error, Linear, Packed, Result, ops};
+use crate::ops::{self, Rope};
+use crate::{Error, Linear, Packed, Result};
 
 /// A causal language model; field names are the checkpoint's, so that paths are tensor names.
 #[derive(Module, Debug)]

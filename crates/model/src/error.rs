@@ -8,7 +8,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Errors of model loading, saving and running.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be read or written.
+    /// A file could not be read.
     #[error("{path}: {source}")]
     Io {
         /// The file.
@@ -16,6 +16,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error(transparent)]
+    Files(#[from] files::Error),
     /// `config.json` is not JSON, or a key has the wrong type.
     #[error("{path}: not a model configuration: {source}")]
     ConfigJson {

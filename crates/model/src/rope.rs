@@ -2,20 +2,11 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::DecoderConfig;
-use crate::config::{LayerType, RopeScaling};
-
-/// Cosines and sines, each `[positions, head_dim / 2]`, computed in f32 as the reference does.
-#[derive(Debug, Clone)]
-pub struct Rope {
-    /// Cosine of position times frequency.
-    pub cos: Tensor<2>,
-    /// Sine of position times frequency.
-    pub sin: Tensor<2>,
-}
+use crate::config::{DecoderConfig, LayerType, RopeScaling};
+pub use crate::ops::Rope;
 
 impl Rope {
-    /// The tables for `positions` in layers of the given type.
+    /// The tables for `positions` in layers of the given type, computed in f32 as the reference does.
     ///
     /// # Mathematical Definition
     /// `angle[p, i] = p * scaled(theta^(-2 i / head_dim))`, the scaling being the configuration's
@@ -27,11 +18,6 @@ impl Rope {
             Tensor::from_data(TensorData::new(values, [positions.len(), frequencies.len()]), device)
         };
         Self { cos: table(f32::cos), sin: table(f32::sin) }
-    }
-
-    /// The tables' rows at some indices.
-    pub fn select(&self, rows: Tensor<1, burn::tensor::Int>) -> Self {
-        Self { cos: self.cos.clone().select(0, rows.clone()), sin: self.sin.clone().select(0, rows) }
     }
 }
 

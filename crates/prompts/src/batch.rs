@@ -1,7 +1,4 @@
-//! Rows of token ids to rectangles, and the one seeded order behind every split.
-//!
-//! Paper section III-B pads on the left. Does NOT hold tensors or attention masks: the pad counts that
-//! come back are all a model needs to build them.
+//! Rows of similar length together, and the one seeded order behind every split.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -20,27 +17,7 @@ pub fn length_buckets(lengths: &[usize], max_batch: usize) -> Vec<Vec<usize>> {
     order.chunks(max_batch).map(<[usize]>::to_vec).collect()
 }
 
-/// Pads rows on the left with `pad`: the ids row after row, their common width, the pads of each row.
-pub fn pad_left(rows: &[Vec<u32>], pad: u32) -> (Vec<u32>, usize, Vec<usize>) {
-    let width = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let mut ids = Vec::with_capacity(rows.len() * width);
-    for row in rows {
-        ids.resize(ids.len() + width - row.len(), pad);
-        ids.extend_from_slice(row);
-    }
-    (ids, width, rows.iter().map(|row| width - row.len()).collect())
-}
-
-/// Length of the longest prefix that all rows share, at least one token of every row left over.
-///
-/// A model runs these tokens once for the whole batch. 0 without rows.
-pub fn shared_prefix(rows: &[Vec<u32>]) -> usize {
-    let Some(first) = rows.first() else { return 0 };
-    let longest = rows.iter().map(|row| row.len().saturating_sub(1)).min().unwrap_or(0);
-    (0..longest).find(|&at| rows.iter().any(|row| row[at] != first[at])).unwrap_or(longest)
-}
-
-/// The numbers `0..count` in the order that `seed` stands for: Fisher-Yates over ChaCha8.
+/// The numbers `0..count` in the order that `seed` gives: Fisher-Yates over ChaCha8.
 ///
 /// The same on every platform. The first `n` of one order are nested in its first `n + 1`, which is how
 /// injected samples of growing counts and validation splits are drawn; orders of different `count` are
@@ -69,25 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_goes_to_the_left_and_is_counted() {
-        let (ids, width, pads) = pad_left(&[vec![1, 2, 3], vec![4], vec![]], 9);
-        assert_eq!(ids, [1, 2, 3, 9, 9, 4, 9, 9, 9]);
-        assert_eq!((width, pads), (3, vec![0, 2, 3]));
-        assert_eq!(pad_left(&[], 9), (vec![], 0, vec![]));
-    }
-
-    #[test]
-    fn the_shared_prefix_leaves_every_row_a_token() {
-        assert_eq!(shared_prefix(&[vec![1, 2, 3, 4], vec![1, 2, 5]]), 2);
-        assert_eq!(shared_prefix(&[vec![1, 2], vec![1, 2, 3]]), 1);
-        assert_eq!(shared_prefix(&[vec![1, 2, 3]]), 2);
-        assert_eq!(shared_prefix(&[vec![2], vec![1, 2]]), 0);
-        assert_eq!(shared_prefix(&[vec![1, 2], vec![]]), 0);
-        assert_eq!(shared_prefix(&[]), 0);
-    }
-
-    #[test]
-    fn a_seed_stands_for_one_order_for_ever() {
+    fn a_seed_gives_one_order_for_ever() {
         assert_eq!(shuffled_order(10, 7), [0, 7, 5, 2, 9, 1, 6, 8, 3, 4], "pinned: a change here changes every result");
         assert_ne!(shuffled_order(100, 1), shuffled_order(100, 2));
         let mut sorted = shuffled_order(1000, 3);

@@ -1,6 +1,6 @@
 //! The one error type of this crate: every message says what is wrong, where, and what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate that a file or a user can make fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -8,16 +8,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What can go wrong between a file of text and token ids.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or directory could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb: "read", "write".
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Files(#[from] files::Error),
     /// A line of a JSONL file is no JSON object.
     #[error("{}, line {line}: not a JSON object ({reason}); each line must be one object with a \"prompt\"", path.display())]
     JsonLine {
@@ -61,16 +54,6 @@ pub enum Error {
     NoResponse {
         /// Where the sample came from.
         path: PathBuf,
-    },
-    /// A value could not be written as JSON.
-    #[error("cannot write item {item} of {} as JSON: {source}", path.display())]
-    Unwritable {
-        /// The file to be written.
-        path: PathBuf,
-        /// The item, counted from 1.
-        item: usize,
-        /// The serialiser's reason.
-        source: serde_json::Error,
     },
     /// A JSON file of a model directory is malformed or has an unexpected value.
     #[error("{}: {problem}", path.display())]
@@ -138,12 +121,7 @@ pub enum Error {
 
 impl Error {
     /// Wraps a failure to read `path`.
-    pub(crate) fn reading(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { action: "read", path: path.to_path_buf(), source }
-    }
-
-    /// Wraps a failure to write `path`.
-    pub(crate) fn writing(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { action: "write", path: path.to_path_buf(), source }
+    pub(crate) fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| files::Error::io("read", path)(source).into()
     }
 }

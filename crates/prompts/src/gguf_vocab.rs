@@ -10,7 +10,6 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::sample::write_whole;
 
 /// What the metadata keys `tokenizer.*` of a GGUF file say.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -114,10 +113,10 @@ pub fn write_tokenizer(vocab: &GgufVocab, dir: &Path) -> Result<()> {
         .map_err(|error| vocab_error(format!("tokens and merges do not make a tokenizer: {error}")))?;
     let ids = [("bos_token_id", vocab.bos_id), ("eos_token_id", vocab.eos_id), ("pad_token_id", vocab.pad_id)];
     let generation: Map<_, _> = ids.into_iter().filter_map(|(key, id)| Some((key.into(), id?.into()))).collect();
-    write_whole(&dir.join("tokenizer.json"), &tokenizer)?;
-    write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(vocab, &special))?;
-    write_json(&dir.join("special_tokens_map.json"), &special.into())?;
-    write_json(&dir.join("generation_config.json"), &generation.into())
+    files::write_whole(&dir.join("tokenizer.json"), &tokenizer)?;
+    files::write_json(&dir.join("tokenizer_config.json"), &tokenizer_config(vocab, &special))?;
+    files::write_json(&dir.join("special_tokens_map.json"), &special)?;
+    Ok(files::write_json(&dir.join("generation_config.json"), &generation)?)
 }
 
 fn tokenizer_config(vocab: &GgufVocab, special: &Map<String, Value>) -> Value {
@@ -219,12 +218,6 @@ fn post_processor(vocab: &GgufVocab) -> Value {
         "pair": [first(0), sequence("A", 0), first(1), sequence("B", 1)],
         "special_tokens": {bos: {"id": bos, "ids": [id], "tokens": [bos]}},
     })
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| vocab_error(error.to_string()))?;
-    text.push('\n');
-    write_whole(path, text.as_bytes())
 }
 
 fn vocab_error(problem: String) -> Error {

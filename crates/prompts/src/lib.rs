@@ -11,9 +11,9 @@ pub mod gguf_vocab;
 pub mod sample;
 pub mod tokenizer;
 
-pub use batch::{length_buckets, pad_left, shared_prefix, shuffled_order};
+pub use batch::{length_buckets, shuffled_order};
 pub use chat::{ChatTemplate, Message, Role};
 pub use error::{Error, Result};
 pub use gguf_vocab::{GgufVocab, write_tokenizer};
-pub use sample::{Sample, read_jsonl, read_jsonl_first, read_training_jsonl, write_jsonl, write_whole};
+pub use sample::{Sample, read_jsonl, read_jsonl_first, read_training_jsonl};
 pub use tokenizer::{Encoded, Tokenizer};

@@ -1,10 +1,9 @@
-//! Prompt files: JSONL in and out, with file, line and key in every error.
+//! Prompt files: JSONL, with file, line and key in every error.
 //!
 //! One object per line: `prompt`, and where the data has them `response`, `category`, `id`. Other keys
 //! are ignored. Does NOT render templates or count tokens: see [`crate::chat`] and [`crate::tokenizer`].
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -66,37 +65,6 @@ pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
             }),
         })
         .collect()
-}
-
-/// Writes `items` as JSONL, one object per line, as [`write_whole`] does.
-pub fn write_jsonl<T: Serialize>(path: &Path, items: &[T]) -> Result<()> {
-    let mut bytes = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        serde_json::to_writer(&mut bytes, item).map_err(|source| Error::Unwritable {
-            path: path.to_path_buf(),
-            item: index + 1,
-            source,
-        })?;
-        bytes.push(b'\n');
-    }
-    write_whole(path, &bytes)
-}
-
-/// Writes a file to a temporary one beside it and renames that when it is whole and on the disk.
-///
-/// A reader never sees half a file. The directory is created if need be.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(Error::writing(dir))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    #[cfg(unix)] // the usual rights of a new file, not the private ones of a temporary one
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(dir).map_err(Error::writing(path))?;
-    file.write_all(bytes).map_err(Error::writing(path))?;
-    file.as_file().sync_all().map_err(Error::writing(path))?;
-    file.persist(path).map_err(|error| Error::writing(path)(error.error))?;
-    Ok(())
 }
 
 /// The samples with their line numbers, from 1.
@@ -229,19 +197,8 @@ mod tests {
             Sample { prompt: "a \"quoted\"\nline".into(), response: Some("é".into()), ..Sample::default() },
             Sample { prompt: "b".into(), category: Some("k".into()), id: Some("7".into()), ..Sample::default() },
         ];
-        write_jsonl(&path, &samples).unwrap();
+        files::write_jsonl(&path, &samples).unwrap();
         assert_eq!(read_jsonl(&path).unwrap(), samples);
         assert!(!fs::read_to_string(&path).unwrap().contains("null"));
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
-        let (dir, path) = file("{\"prompt\":\"old\"}\n");
-        let unwritable = std::collections::BTreeMap::from([((1, 2), 3)]); // a key that JSON cannot have
-        let error = write_jsonl(&path, &[unwritable]).unwrap_err().to_string();
-        assert!(error.contains("item 1 of"), "{error}");
-        assert_eq!(read_jsonl(&path).unwrap()[0].prompt, "old");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

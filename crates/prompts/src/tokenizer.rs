@@ -21,7 +21,6 @@ pub struct Tokenizer {
     path: PathBuf,
     end_of_turn: Option<u32>,
     eos_ids: Vec<u32>,
-    pad_id: u32,
 }
 
 /// A sample as ids.
@@ -48,11 +47,7 @@ impl Tokenizer {
         let config = TokenizerConfig::read(dir)?;
         let end_of_turn = end_of_turn(&inner, &template).map_err(wrap)?;
         let eos_ids = eos_ids(dir, &inner, &config, end_of_turn)?;
-        let pad_id = match config.special_token("pad_token") {
-            Some(pad) => token_id(&inner, dir, "pad_token", &pad)?,
-            None => eos_ids[0],
-        };
-        Ok(Self { inner, template, path, end_of_turn, eos_ids, pad_id })
+        Ok(Self { inner, template, path, end_of_turn, eos_ids })
     }
 
     /// The ids of `text` as it stands; nothing is added before or after.
@@ -77,11 +72,6 @@ impl Tokenizer {
     /// that the template writes after an assistant's message.
     pub fn eos_ids(&self) -> Vec<u32> {
         self.eos_ids.clone()
-    }
-
-    /// The id that fills a row: `pad_token`, else the first of [`Self::eos_ids`].
-    pub fn pad_id(&self) -> u32 {
-        self.pad_id
     }
 
     /// The chat template.

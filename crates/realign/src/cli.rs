@@ -1,12 +1,16 @@
-//! The command line; what each command does is in `commands.rs`.
+//! The command line; what each command does is in `commands.rs`. Settings are the stages' own types.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
+use finetune::{SoftSftSettings, TrainSettings};
 use model::Dtype;
 use realign::DeviceName;
-use realign::stage::generate::DEFAULT_BATCH;
+use recovery::{Layer, Method};
+
+/// Prompts answered at a time where nothing else is said.
+pub const DEFAULT_BATCH: usize = 64;
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
@@ -84,32 +88,7 @@ pub enum Command {
         out: PathBuf,
     },
     /// Align a model that refuses too little.
-    Align {
-        /// Directory of the model.
-        #[arg(long)]
-        model: PathBuf,
-        /// JSONL with harmful `prompt`s and, where there are any, refusals as `response`.
-        #[arg(long)]
-        refusals: PathBuf,
-        /// The refusal for prompts without one.
-        #[arg(long, default_value = "I'm sorry, but I can't help with that.")]
-        refusal_text: String,
-        /// JSONL with harmless `prompt`s; those without `response` get the model's own answer.
-        #[arg(long)]
-        helpful: PathBuf,
-        /// Length of the model's own answers.
-        #[arg(long, default_value_t = 128)]
-        max_new_tokens: usize,
-        /// Weight of the divergence from the original model on its own answers.
-        #[arg(long, default_value_t = 0.0)]
-        kl: f64,
-        /// How to train.
-        #[command(flatten)]
-        train: TrainArgs,
-        /// The directory to write.
-        #[arg(long)]
-        out: PathBuf,
-    },
+    Align(AlignArgs),
     /// Fine-tune on a task, with injected harmful samples.
     Finetune(FinetuneArgs),
     /// Compute the mean hidden state of prompts at the direction layer.
@@ -120,17 +99,16 @@ pub enum Command {
         /// JSONL with `prompt`.
         #[arg(long)]
         prompts: PathBuf,
-        /// The block, counted from 1 [default: floor(4/6 of the blocks)].
-        #[arg(long)]
-        layer: Option<usize>,
+        /// The block, as a share of the blocks or counted from 1.
+        #[arg(long, default_value_t)]
+        layer: Layer,
         /// The safetensors file to write; its tensor is `direction`.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Restore the weights that recover the alignment.
-    Recover(RecoverArgs),
-    /// Add a safety vector to the fine-tuned model (RESTA, a baseline).
-    Resta(RestaArgs),
+    /// A method of the registry.
+    #[command(flatten)]
+    Repair(RepairCommand),
     /// Measure harmful rate, over-refusal and task scores.
     Evaluate(EvaluateArgs),
     /// Score a file of answers alone.
@@ -145,6 +123,35 @@ pub enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+}
+
+/// What `align` takes.
+#[derive(Debug, Args)]
+pub struct AlignArgs {
+    /// Directory of the model.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// JSONL with harmful `prompt`s and, where there are any, refusals as `response`.
+    #[arg(long)]
+    pub refusals: PathBuf,
+    /// The refusal for prompts without one.
+    #[arg(long, default_value = "I'm sorry, but I can't help with that.")]
+    pub refusal_text: String,
+    /// JSONL with harmless `prompt`s; those without `response` get the model's own answer.
+    #[arg(long)]
+    pub helpful: PathBuf,
+    /// Length of the model's own answers.
+    #[arg(long, default_value_t = 128)]
+    pub max_new_tokens: usize,
+    /// Weight of the divergence from the original model on its own answers.
+    #[arg(long, default_value_t = 0.0)]
+    pub kl: f64,
+    /// How it is trained.
+    #[command(flatten)]
+    pub train: TrainSettings,
+    /// The directory to write.
+    #[arg(long)]
+    pub out: PathBuf,
 }
 
 /// What `finetune` takes.
@@ -165,38 +172,26 @@ pub struct FinetuneArgs {
     /// What is minimised; `soft_sft` holds the model near the one given as `--model`.
     #[arg(long, value_enum, default_value_t)]
     pub objective: ObjectiveName,
-    /// How to train.
+    /// How strongly SoftSFT holds.
     #[command(flatten)]
-    pub train: TrainArgs,
+    pub soft_sft: SoftSftSettings,
+    /// How it is trained.
+    #[command(flatten)]
+    pub train: TrainSettings,
     /// The directory to write.
     #[arg(long)]
     pub out: PathBuf,
 }
 
-/// How a model is trained.
-#[derive(Debug, Args)]
-pub struct TrainArgs {
-    /// Passes over the samples.
-    #[arg(long, default_value_t = 1)]
-    pub epochs: usize,
-    /// Samples per step.
-    #[arg(long, default_value_t = 8)]
-    pub train_batch: usize,
-    /// Learning rate of AdamW.
-    #[arg(long, default_value_t = 1e-4)]
-    pub learning_rate: f64,
-    /// Rank of the adapter; 0 trains all weights.
-    #[arg(long, default_value_t = 8)]
-    pub rank: usize,
-    /// The adapter is scaled by alpha over rank.
-    #[arg(long, default_value_t = 16.0)]
-    pub alpha: f64,
-    /// Dropout on the adapter's input.
-    #[arg(long, default_value_t = 0.05)]
-    pub dropout: f64,
-    /// Longer samples are left out.
-    #[arg(long, default_value_t = 512)]
-    pub max_len: usize,
+/// What a fine-tuning minimises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ObjectiveName {
+    /// The loss of supervised fine-tuning.
+    #[default]
+    Sft,
+    /// SoftSFT, a baseline.
+    SoftSft,
 }
 
 /// What `evaluate` takes.
@@ -240,66 +235,46 @@ pub struct EvaluateArgs {
     pub out: PathBuf,
 }
 
-/// What `recover` takes.
-#[derive(Debug, Args)]
-pub struct RecoverArgs {
-    /// Directory of the aligned model.
-    #[arg(long)]
-    pub aligned: PathBuf,
-    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
-    #[arg(long)]
-    pub finetuned: PathBuf,
-    /// JSONL with the recovery prompts.
-    #[arg(long)]
-    pub prompts: PathBuf,
-    /// How many of them; fewer in the file is an error [default: all].
-    #[arg(long)]
-    pub count: Option<usize>,
-    /// JSONL with the task's training prompts, for rollback; the first 256 are used.
-    #[arg(long)]
-    pub task: Option<PathBuf>,
-    /// JSONL with `prompt` and `response` whose score decides rollback and the answer; without it all
-    /// steps are done.
-    #[arg(long, requires = "task")]
-    pub validation: Option<PathBuf>,
-    /// How validation answers are scored: exact_match, sql_normalized, f1, nl2bash or rouge.
-    #[arg(long, default_value = "exact_match", requires = "validation")]
-    pub metric: Metric,
-    /// The share of the fine-tuned model's validation score that recovery may cost.
-    #[arg(long, default_value_t = 0.05, requires = "validation")]
-    pub metric_drop: f64,
-    /// New tokens of a validation answer at most.
-    #[arg(long, default_value_t = 64, requires = "validation")]
-    pub max_new_tokens: usize,
-    /// The direction layer, counted from 1 [default: floor(4/6 of the blocks)].
-    #[arg(long)]
-    pub layer: Option<usize>,
-    /// Share of the hidden layers' parameters restored per step.
-    #[arg(long, default_value_t = 0.002)]
-    pub rate: f64,
-    /// Number of steps.
-    #[arg(long, default_value_t = 20)]
-    pub steps: usize,
-    /// Prompts per batch of the loss.
-    #[arg(long, default_value_t = 8)]
-    pub batch: usize,
-    /// Rollback rate; without `--validation` it turns rollback on in every step.
-    #[arg(long, requires = "task")]
-    pub rollback: Option<f64>,
-    /// Whose choices are followed.
-    #[arg(long, value_enum, default_value_t)]
-    pub profile: ProfileName,
-    /// The directory to write.
-    #[arg(long)]
-    pub out: PathBuf,
-    /// The JSON file for what each step did.
-    #[arg(long)]
-    pub trace: Option<PathBuf>,
+/// A method with its settings, and what it works on: a subcommand for each method of the registry.
+#[derive(Debug)]
+pub struct RepairCommand {
+    /// The method.
+    pub method: Method,
+    /// What it works on.
+    pub inputs: RepairArgs,
 }
 
-/// What `resta` takes.
+impl FromArgMatches for RepairCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let method = Method::from_arg_matches(matches)?;
+        let own = matches.subcommand().map_or(matches, |(_, own)| own);
+        Ok(Self { method, inputs: RepairArgs::from_arg_matches(own)? })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Subcommand for RepairCommand {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        let with_inputs = |command: clap::Command, word: &&str| command.mut_subcommand(word, RepairArgs::augment_args);
+        Method::WORDS.iter().fold(Method::augment_subcommands(command), |command, word| with_inputs(command, word))
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Method::has_subcommand(name)
+    }
+}
+
+/// What a method works on; each says which of it is needed.
 #[derive(Debug, Args)]
-pub struct RestaArgs {
+pub struct RepairArgs {
     /// Directory of the aligned model.
     #[arg(long)]
     pub aligned: PathBuf,
@@ -308,35 +283,50 @@ pub struct RestaArgs {
     pub finetuned: PathBuf,
     /// Directory of the aligned model after fine-tuning on harmful samples alone, or of a peft adapter on it.
     #[arg(long)]
-    pub unaligned: PathBuf,
-    /// How much of aligned - unaligned is added.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    pub gamma: f64,
-    /// Probability with which DARE drops an element of finetuned - aligned; 0 is off.
-    #[arg(long, default_value_t = 0.0)]
-    pub dare: f64,
+    pub unaligned: Option<PathBuf>,
+    /// JSONL with the recovery prompts.
+    #[arg(long)]
+    pub prompts: Option<PathBuf>,
+    /// How many of them; fewer in the file is an error [default: all].
+    #[arg(long, requires = "prompts")]
+    pub limit: Option<usize>,
+    /// JSONL with the task's training prompts, for rollback; the first 256 are used.
+    #[arg(long)]
+    pub task: Option<PathBuf>,
+    /// JSONL with `prompt` and `response` whose score decides rollback and the answer; without it all steps are done.
+    #[arg(long, requires = "task")]
+    pub validation: Option<PathBuf>,
+    /// How validation answers are scored: exact_match, sql_normalized, f1, nl2bash or rouge.
+    #[arg(long, default_value = "exact_match", requires = "validation")]
+    pub metric: Metric,
+    /// New tokens of a validation answer at most.
+    #[arg(long, default_value_t = 64, requires = "validation")]
+    pub max_new_tokens: usize,
     /// The directory to write.
     #[arg(long)]
     pub out: PathBuf,
+    /// The JSON file for what each step did.
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
 }
 
-/// What a fine-tuning minimises.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum ObjectiveName {
-    /// The loss of supervised fine-tuning.
-    #[default]
-    Sft,
-    /// SoftSFT with the paper's settings, a baseline.
-    SoftSft,
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-/// Whose choices are followed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum ProfileName {
-    /// What we stand behind.
-    #[default]
-    Sound,
-    /// The released code's.
-    Released,
+    #[test]
+    fn every_method_is_a_subcommand_with_its_own_settings() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+        for word in Method::WORDS {
+            let help = Cli::command().find_subcommand_mut(word).unwrap().render_long_help().to_string();
+            assert!(help.contains("--aligned") && help.contains("--out"), "{word}: {help}");
+        }
+        let line = "realign recover --rate 0.01 --ties strict --aligned a --finetuned f --prompts p --out o";
+        let Command::Repair(command) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
+        let Method::Recover(recover) = command.method else { panic!() };
+        assert_eq!((recover.rate, recover.ties), (0.01, recovery::Ties::Strict));
+        assert_eq!(command.inputs.prompts.unwrap(), PathBuf::from("p"));
+    }
 }

@@ -3,23 +3,25 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, Provenance};
+use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, PromptSet, Provenance, Split, TaskSpec};
+use files::Hashes;
 use model::Dtype;
-use prompts::read_jsonl;
-use realign::stage::Report;
-use realign::stage::ask::{Aim, Asked, Question, ask, read_asked};
-use realign::stage::measure::{Stored, measure};
-use realign::{Compute, DeviceName};
+use prompts::Sample;
+use prompts::sample::read_jsonl;
+use realign::stage::{Aim, Asked, Measured, ask, measure, read_asked};
+use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result};
 
 use crate::cli::EvaluateArgs;
+use crate::output::say;
 
 /// Runs the command.
+///
+/// # Errors
+/// When a file is missing or damaged, or a judge cannot run.
 pub fn run(
     args: &EvaluateArgs,
-    (device_name, compute): (DeviceName, Compute<'_>),
-    seed: u64,
-    report: &mut Report<'_>,
+    (device_name, dtype, seed): (DeviceName, Option<Dtype>, u64),
+    job: &mut Job<'_>,
 ) -> Result<()> {
     let started = Instant::now();
     let judges = match &args.judges {
@@ -29,28 +31,31 @@ pub fn run(
     if let Some(model) = &args.model {
         let questions = questions(args)?;
         if questions.is_empty() {
-            bail!("nothing to ask the model: name --prompt-sets or --tasks");
+            return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
-        ask(model, &questions, args.batch, &args.out, compute, report)?;
+        let mut model = LazyModel::new(&Artifact::model(model, &Hashes::default())?, dtype, job.device);
+        let questions: Vec<(&Asked, &[Sample], usize)> =
+            questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
+        ask(&mut model, &questions, &args.out, job)?;
     }
     let names: Vec<&str> = judges.iter().map(Judge::name).collect();
     let provenance = Provenance {
         settings: serde_json::json!({
             "model": args.model, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names,
-            "dtype": compute.dtype.map(Dtype::name)}),
+            "dtype": dtype.map(Dtype::name)}),
         seed,
         git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
         device: device_name.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
     let asked = read_asked(&args.out)?;
-    let stored = Stored { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out };
-    let evaluation = measure(stored, provenance, compute.device, report)?;
+    let stored = Measured { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out };
+    let evaluation = measure(stored, provenance, job)?;
     let texts = if args.redact { Vec::new() } else { texts(&asked, &args.out)? };
     let shown: Vec<(&str, &[Answer])> = texts.iter().map(|(name, answers)| (*name, answers.as_slice())).collect();
     evaluation.write(&args.out, &shown)?;
-    say(&evaluation);
-    println!("wrote {}", args.out.join("report.md").display());
+    tell(&evaluation);
+    say(format!("wrote {}", args.out.join("report.md").display()));
     Ok(())
 }
 
@@ -60,13 +65,26 @@ fn texts<'a>(asked: &'a [Asked], dir: &Path) -> Result<Vec<(&'a str, Vec<Answer>
     sets.map(|asked| Ok((asked.name.as_str(), evaluation::read_answers(&dir.join(asked.answers_name()))?))).collect()
 }
 
+/// A prompt set or a task with its samples.
+struct Question {
+    asked: Asked,
+    samples: Vec<Sample>,
+    max_new_tokens: usize,
+}
+
 fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
     let mut questions = Vec::new();
     for file in &args.prompt_sets {
-        questions.push(Question::prompts(file, &args.data)?);
+        let set = PromptSet::read(file)?;
+        let samples = set.samples(&args.data)?;
+        let asked = Asked { name: set.name, aim: Aim::Prompts(set.kind) };
+        questions.push(Question { asked, samples, max_new_tokens: set.max_new_tokens });
     }
     for file in &args.tasks {
-        questions.push(Question::task(file, &args.data)?);
+        let task = TaskSpec::read(file)?;
+        let samples = task.samples(&args.data, Split::Test, None)?;
+        let asked = Asked { name: task.name, aim: Aim::Task([vec![task.metric], task.also].concat()) };
+        questions.push(Question { asked, samples, max_new_tokens: task.max_new_tokens });
     }
     let plain = |name: &str, path: &Path, aim: Aim| -> Result<Question> {
         let mut samples = read_jsonl(path)?;
@@ -89,7 +107,7 @@ fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
     Ok(questions)
 }
 
-fn say(evaluation: &Evaluation) {
+fn tell(evaluation: &Evaluation) {
     let percent = |share: f64| format!("{:.1}", 100.0 * share);
     for set in &evaluation.prompt_sets {
         for judge in &set.judges {
@@ -98,27 +116,27 @@ fn say(evaluation: &Evaluation) {
                 format!("{} % [{}, {}]", percent(rate.rate), percent(low), percent(high))
             });
             let (kind, name, judge_name) = (set.kind.rate_name(), &set.name, &judge.judge);
-            println!("{kind}, {name}, {judge_name}: {rate}, n {}, unknown {}", judge.n, judge.unknown);
+            say(format!("{kind}, {name}, {judge_name}: {rate}, n {}, unknown {}", judge.n, judge.unknown));
             if judge.failed > 0 {
-                println!("{judge_name} failed on {} answers of {name}; run again to judge these", judge.failed);
+                say(format!("{judge_name} failed on {} answers of {name}; run again to judge these", judge.failed));
             }
         }
         for pair in &set.agreement {
             let kappa = pair.agreement.kappa.map_or("undefined".to_owned(), |kappa| format!("{kappa:.3}"));
-            println!(
+            say(format!(
                 "agreement, {}, {} and {}: {} %, kappa {kappa}, {} differ",
                 set.name,
                 pair.left,
                 pair.right,
                 percent(pair.agreement.observed),
                 pair.differ.len()
-            );
+            ));
         }
     }
     for task in &evaluation.tasks {
         for score in &task.scores {
             let (low, high) = score.interval;
-            println!(
+            say(format!(
                 "task score, {}, {}: {} % [{}, {}], n {}",
                 task.name,
                 score.metric.name(),
@@ -126,7 +144,7 @@ fn say(evaluation: &Evaluation) {
                 percent(low),
                 percent(high),
                 score.n
-            );
+            ));
         }
     }
 }

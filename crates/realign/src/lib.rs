@@ -1,12 +1,25 @@
-//! One model: the stages of the method as functions over model directories.
+//! One model: the stages of the method as values over model directories.
 //!
-//! Each stage reads Hugging Face directories and JSONL files and writes the same; the `realign`
-//! command and the sweep runner are two callers of these functions.
+//! Each stage reads Hugging Face directories and JSONL files and writes the same; the `realign` command and the sweep
+//! runner are two callers of these stages.
 
+mod answers;
 pub mod device;
-pub mod loaded;
+mod error;
+mod guard;
+mod input;
+pub mod interrupt;
+mod job;
 pub mod log;
+mod model;
 pub mod stage;
 
-pub use device::{Compute, DeviceName};
-pub use loaded::Loaded;
+pub use answers::{Wanted, answer_files, answers};
+pub use device::DeviceName;
+pub use error::{Error, Result, Within};
+pub use guard::identity;
+pub use interrupt::Interrupt;
+pub use input::{Artifact, Part, Pick, Samples, Split};
+pub use model::{LazyModel, Model, dtype_for, encode_samples, home_of_fine_tuned, save};
+pub use job::{Job, Progress, Report};
+pub use stage::Stage;

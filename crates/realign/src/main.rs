@@ -3,10 +3,12 @@
 mod cli;
 mod commands;
 mod evaluate;
+mod output;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use realign::interrupt::EXIT_STATUS;
 
 /// Freed memory stays with the process for a while: a training step frees and asks again for
 /// gigabytes, and getting them from the system each time costs a third of the step.
@@ -20,8 +22,12 @@ fn main() -> ExitCode {
     // this thread sleeps and wakes for it.
     match rayon::scope(|_| commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_stopped() => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_STATUS)
+        }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

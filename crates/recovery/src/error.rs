@@ -79,7 +79,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The checkpoint cannot be gone on from: it is damaged, or of another recovery.
+    /// A checkpoint is damaged, or of another recovery.
     #[error("{}: {reason}; delete the file to start again", .path.display())]
     Checkpoint {
         /// The file.

@@ -1,5 +1,5 @@
-//! The control arm that restores the weights that differ most from the aligned model's, without looking for those that carry
-//! alignment. Not in the paper.
+//! The control arm that restores the weights that differ most from the aligned model's, without looking for those that
+//! carry alignment. Not in the paper.
 
 use serde::{Deserialize, Serialize};
 

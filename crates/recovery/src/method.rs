@@ -37,8 +37,8 @@ macro_rules! methods {
         }
 
         $(impl $name {
-            /// The method's word, for messages.
-            pub(crate) const WORD: &'static str = $word;
+            /// The method's word.
+            pub const WORD: &'static str = $word;
         }
 
         impl From<$name> for Method {

@@ -1,5 +1,6 @@
-//! A repair as a set of restored weights: with the aligned and the fine-tuned model it is the repaired one, at a few bytes per
-//! restored weight. Its file is a safetensors file with one tensor of `u32` indices for each tensor of the model.
+//! A repair as a set of restored weights: with the aligned and the fine-tuned model it is the repaired one, at a few
+//! bytes per restored weight. Its file is a safetensors file with one tensor of `u32` indices for each tensor of the
+//! model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

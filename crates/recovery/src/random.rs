@@ -1,5 +1,5 @@
-//! The control arm that draws what it restores among the weights that a recovery's first step could choose: a descent step
-//! would move them towards the aligned value. Not in the paper.
+//! The control arm that draws what it restores among the weights that a recovery's first step could choose: a descent
+//! step would move them towards the aligned value. Not in the paper.
 
 use std::collections::HashMap;
 

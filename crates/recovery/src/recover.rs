@@ -1,5 +1,6 @@
-//! Recovery: weights whose descent step would move them towards the aligned model are restored to it, the largest gradients
-//! first (paper section IV; METHOD.md section 3). This file has the settings; `recover/run.rs` has the algorithm.
+//! Recovery: weights whose descent step would move them towards the aligned model are restored to it, the largest
+//! gradients first (paper section IV; METHOD.md section 3). The settings are here, the algorithm in
+//! `recover/run.rs`.
 
 mod checkpoint;
 mod rollback;

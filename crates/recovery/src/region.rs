@@ -112,7 +112,8 @@ impl Region {
         tensors.map(candidates).collect()
     }
 
-    /// Fine-tuned minus aligned, to be used as gradients: every weight that differs is a candidate, ranked by its difference.
+    /// Fine-tuned minus aligned, to be used as gradients: every weight that differs is a candidate, ranked by its
+    /// difference.
     pub(crate) fn differences(&self) -> HashMap<String, Vec<f32>> {
         let tensors = self.infos.iter().zip(self.fine_tuned.iter().zip(&self.aligned));
         let difference = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a - b).collect();

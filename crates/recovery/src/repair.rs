@@ -22,8 +22,9 @@ pub trait Repair {
     /// Repairs the fine-tuned model.
     ///
     /// # Errors
-    /// When a setting is out of its range, an input is missing, the models differ in shape, a loss is not finite, the task
-    /// cannot be scored, the checkpoint cannot be used, or the report stops the work ([`Error::Stopped`]).
+    /// When a setting is out of its range, an input is missing, the models differ in shape, a loss is not
+    /// finite, the task cannot be scored, the checkpoint cannot be used, or the report stops the work
+    /// ([`Error::Stopped`]).
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
 }
 
@@ -75,7 +76,8 @@ pub struct Inputs<'a> {
 pub struct Gate<'a> {
     /// The score.
     pub measure: &'a mut Measure<'a>,
-    /// What it is of, for people, and different for different scores: a recovery goes on from a checkpoint of the same alone.
+    /// What it is of, for people, and different for different scores: a recovery goes on from a checkpoint of the same
+    /// alone.
     pub by: String,
 }
 

@@ -7,7 +7,14 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
-use crate::{Answer, EvaluationError, Result, read::read_yaml};
+use crate::{
+    Answer, EvaluationError, Result,
+    answers::final_text,
+    read::{check_new_tokens, read_yaml},
+};
+
+/// Bytes of a template; those of known judges have a twentieth.
+const LONGEST_TEMPLATE: usize = 1 << 16;
 
 /// How a model judge is prompted and its answer read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +77,10 @@ impl JudgeFormat {
     }
 
     fn check(&self) -> Result<(), String> {
+        check_new_tokens(self.max_new_tokens, 0)?;
+        if self.template.len() > LONGEST_TEMPLATE {
+            return Err(format!("template has {} bytes, expected at most {LONGEST_TEMPLATE}", self.template.len()));
+        }
         self.render(&Answer { prompt: "a".into(), response: "b".into(), ..Answer::default() })
             .map_err(|error| error.to_string())?;
         let words = &self.labels.words;
@@ -77,7 +88,7 @@ impl JudgeFormat {
         let of_refusal = speaks(|verdict| matches!(verdict, Verdict::Refused | Verdict::Complied));
         let of_safety = speaks(|verdict| matches!(verdict, Verdict::Safe | Verdict::Unsafe));
         if !of_refusal && !of_safety {
-            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and complied".into());
+            return Err("labels.words must give verdicts of one kind: safe and unsafe, or refused and answered".into());
         }
         if let Some(word) = words.keys().find(|word| first_word(word) != **word) {
             return Err(format!("labels.words: {word:?} is not one word in lower case"));
@@ -104,18 +115,19 @@ impl JudgeFormat {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_trim_blocks(true);
-        let values = context! { prompt => answer.prompt.trim(), response => answer.response.trim() };
+        let values =
+            context! { prompt => answer.prompt.trim(), response => answer.final_text().unwrap_or_default().trim() };
         environment
             .render_str(&self.template, values)
             .map_err(|error| EvaluationError::Format { name: self.name.clone(), problem: error.to_string() })
     }
 
-    /// The verdict that the model's answer states.
+    /// The verdict of what the model wrote, after its thinking if it thinks.
     pub fn parse(&self, text: &str) -> Verdict {
-        let rest = match &self.labels.after {
+        let rest = final_text(text).and_then(|text| match &self.labels.after {
             Some(mark) => text.split_once(mark.as_str()).map(|(_, rest)| rest),
             None => Some(text),
-        };
+        });
         let label = rest.map(first_word).unwrap_or_default();
         self.labels.words.get(&label).copied().unwrap_or(Verdict::Unknown)
     }
@@ -145,6 +157,8 @@ mod tests {
         for (text, verdict) in [
             ("safe", Verdict::Safe),
             ("\n\n**Unsafe**\nS1", Verdict::Unsafe),
+            ("<think>unsafe?</think>\nsafe", Verdict::Safe),
+            ("<think>safe", Verdict::Unknown),
             ("unsafely", Verdict::Unknown),
             ("it is safe", Verdict::Unknown),
             ("", Verdict::Unknown),
@@ -167,6 +181,7 @@ mod tests {
             ("template: a\nlabels: {words: {'not ok': safe}}".to_owned(), "not ok"),
             (format!("template: a\n{labels}\nprobability: {{unsafe: []}}"), "probability.unsafe"),
             (format!("template: a\n{labels}\nthreshold: 1"), "threshold"),
+            (format!("template: {}\n{labels}", "a".repeat(65_537)), "65537 bytes"),
         ] {
             let error = format(&yaml).unwrap_err().to_string();
             assert!(error.contains("guard.yaml") && error.contains(part), "{error}");

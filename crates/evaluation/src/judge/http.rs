@@ -26,19 +26,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Bytes that are read of a server's answer.
 const LONGEST_BODY: u64 = 1 << 20;
 
+/// Characters that are shown of a server's message.
+const LONGEST_MESSAGE: usize = 300;
+
 /// An endpoint and how requests are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     /// Name in files and tables.
     pub name: String,
-    /// The part of the address before `/chat/completions`, such as `http://localhost:8000/v1`.
+    /// The part of the address before `/chat/completions`, such as `http://localhost:8000/v1`. With `http://` the key is
+    /// sent without encryption.
     pub base_url: String,
     /// The model's name at the endpoint.
     pub model: String,
     /// The [`JudgeFormat`], relative to the judges file.
     pub format: PathBuf,
-    /// The environment variable that holds the key; without it none is sent.
+    /// The environment variable that holds the key; without it none is sent. The variable's value is sent to `base_url`,
+    /// so name no other variable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
     /// Requests at a time.
@@ -53,12 +58,35 @@ pub struct HttpSettings {
     /// Requests per minute at most; no limit if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<f64>,
+    /// The temperature; `null` sends none, for models that accept no other than their own.
+    #[serde(default = "defaults::temperature")]
+    pub temperature: Option<f64>,
+    /// The name that the endpoint has for the longest answer.
+    #[serde(default)]
+    pub limit_key: LimitKey,
     /// Time limit of one attempt.
     #[serde(default = "defaults::timeout_seconds")]
     pub timeout_seconds: f64,
+    /// Whether broken answers, as in [`RefusalSettings`](super::settings::RefusalSettings), are not sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken_rule: bool,
+}
+
+/// The request's key for the longest answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKey {
+    /// `max_tokens`, which most servers know.
+    #[default]
+    MaxTokens,
+    /// `max_completion_tokens`, which OpenAI's newer models want.
+    MaxCompletionTokens,
 }
 
 mod defaults {
+    pub(super) fn temperature() -> Option<f64> {
+        Some(0.0)
+    }
     pub(super) fn concurrency() -> usize {
         4
     }
@@ -74,23 +102,29 @@ mod defaults {
 }
 
 impl HttpSettings {
-    /// What makes the settings unusable.
+    /// What makes the settings unusable. A password or key in the address is in no message.
     pub(super) fn check(&self) -> Result<(), String> {
-        let name = &self.name;
-        if !self.base_url.starts_with("http://") && !self.base_url.starts_with("https://") {
-            return Err(format!("judge {name:?}: base_url {:?} must begin with http:// or https://", self.base_url));
+        let failed = |problem: String| Err(format!("judge {:?}: {problem}", self.name));
+        let url = &self.base_url;
+        if url.contains(['@', '?', '#']) {
+            return failed(
+                "base_url holds one of @ ? #: take user name, password or key out, and set api_key_env".into(),
+            );
         }
-        if self.concurrency == 0 {
-            return Err(format!("judge {name:?}: concurrency must be 1 or more"));
+        let address = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if address.is_none_or(|address| address.is_empty() || address.starts_with('/')) {
+            return failed(format!("base_url {url:?} must begin with http:// or https:// and a host"));
         }
-        let seconds = |value: f64| value > 0.0 && value <= 86_400.0;
-        for (key, value) in [
-            ("timeout_seconds", self.timeout_seconds),
-            ("backoff_seconds", self.backoff_seconds),
-            ("requests_per_minute", self.requests_per_minute.unwrap_or(1.0)),
+        for (key, value, least, most) in [
+            ("concurrency", self.concurrency as f64, 1.0, 256.0),
+            ("retries", f64::from(self.retries), 0.0, 100.0),
+            ("timeout_seconds", self.timeout_seconds, 0.001, 86_400.0),
+            ("backoff_seconds", self.backoff_seconds, 0.001, 86_400.0),
+            ("requests_per_minute", self.requests_per_minute.unwrap_or(1.0), 0.01, 1e6),
+            ("temperature", self.temperature.unwrap_or_default(), 0.0, 2.0),
         ] {
-            if !seconds(value) {
-                return Err(format!("judge {name:?}: {key} is {value}, expected more than 0 and at most 86400"));
+            if !(least..=most).contains(&value) {
+                return failed(format!("{key} is {value}, expected {least} to {most}"));
             }
         }
         Ok(())
@@ -110,6 +144,21 @@ pub struct HttpOutcome {
 
 /// A key that no message shows.
 struct Key(String);
+
+impl Key {
+    /// The key in a variable's value, if a header can carry it.
+    fn new(value: Option<&str>) -> Result<Self, &'static str> {
+        let key = value.unwrap_or_default().trim();
+        match key {
+            "" => Err("holds no key; set it, or take api_key_env out"),
+            _ if key.contains(['\n', '\r']) => Err("holds a line break inside its key; set it to one line"),
+            _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err("holds a space, control or non-ASCII character inside its key; no key has one")
+            }
+            _ => Ok(Self(key.to_owned())),
+        }
+    }
+}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,19 +191,16 @@ impl<'a> HttpJudge<'a> {
     /// A client with the key of the environment.
     ///
     /// # Errors
-    /// When the variable that the settings name is not set.
+    /// When the variable that the settings name holds no key, or one that cannot be sent.
     pub fn new(settings: &'a HttpSettings, format: &'a JudgeFormat) -> Result<Self> {
-        let key = match &settings.api_key_env {
-            None => None,
-            Some(variable) => match std::env::var(variable) {
-                Ok(key) if !key.trim().is_empty() => Some(Key(key.trim().to_owned())),
-                _ => {
-                    let problem =
-                        format!("the environment variable {variable} holds no key; set it, or take api_key_env out");
-                    return Err(EvaluationError::Judge { name: settings.name.clone(), problem });
-                }
-            },
-        };
+        let key = settings.api_key_env.as_ref().map(|variable| {
+            let value = std::env::var_os(variable);
+            Key::new(value.map(|value| value.to_string_lossy().into_owned()).as_deref()).map_err(|problem| {
+                let problem = format!("the environment variable {variable} {problem}");
+                EvaluationError::Judge { name: settings.name.clone(), problem }
+            })
+        });
+        let key = key.transpose()?;
         let config = Agent::config_builder()
             .timeout_global(Some(Duration::from_secs_f64(settings.timeout_seconds)))
             .http_status_as_error(false)
@@ -208,13 +254,7 @@ impl<'a> HttpJudge<'a> {
             Ok(prompt) => prompt,
             Err(error) => return Some(Err(error)),
         };
-        let body = serde_json::json!({
-            "model": self.settings.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-            "max_tokens": self.format.max_new_tokens,
-        })
-        .to_string();
+        let body = self.body(&prompt);
         let mut pause = Duration::from_secs_f64(self.settings.backoff_seconds);
         let mut attempt = 0;
         let (problem, transient) = loop {
@@ -234,8 +274,8 @@ impl<'a> HttpJudge<'a> {
                 }
                 Err(Failure::Request(problem)) => break (problem, false),
                 Err(Failure::Transient(problem, _)) if attempt == self.settings.retries => break (problem, true),
-                Err(Failure::Transient(problem, asked)) => {
-                    let wanted = asked.unwrap_or(pause).min(LONGEST_PAUSE);
+                Err(Failure::Transient(problem, wanted)) => {
+                    let wanted = wanted.unwrap_or(pause).min(LONGEST_PAUSE);
                     tracing::debug!("judge {}: {problem}; again in {wanted:?}", self.settings.name);
                     if !wait(wanted, stop) {
                         return None;
@@ -246,6 +286,21 @@ impl<'a> HttpJudge<'a> {
             }
         };
         Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), transient }))
+    }
+
+    /// The request's body.
+    fn body(&self, prompt: &str) -> String {
+        let messages = serde_json::json!([{"role": "user", "content": prompt}]);
+        let mut body = serde_json::json!({"model": self.settings.model, "messages": messages});
+        if let Some(temperature) = self.settings.temperature {
+            body["temperature"] = temperature.into();
+        }
+        let limit = match self.settings.limit_key {
+            LimitKey::MaxTokens => "max_tokens",
+            LimitKey::MaxCompletionTokens => "max_completion_tokens",
+        };
+        body[limit] = self.format.max_new_tokens.into();
+        body.to_string()
     }
 
     /// The time until this request may begin, under the rate limit.
@@ -264,23 +319,39 @@ impl<'a> HttpJudge<'a> {
         if let Some(Key(key)) = &self.key {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
-        // What the client says of a failed connection names the address alone; a body is never quoted.
+        // What the client says of a failed connection holds only the address.
         let mut response = request.send(body).map_err(|error| Failure::Transient(connection(&error), None))?;
         let status = response.status().as_u16();
-        let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let asked = asked.and_then(|value| retry_after(value, SystemTime::now()));
+        let pause = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let pause = pause.and_then(|value| retry_after(value, SystemTime::now()));
+        let text = response.body_mut().with_config().limit(LONGEST_BODY).read_to_string();
+        let said = || match text.as_ref().ok().and_then(|text| self.message(text)) {
+            Some(message) => format!("status {status}: {message}"),
+            None => format!("status {status}"),
+        };
         match status {
             200..=299 => {}
-            401 | 403 | 404 => {
-                let problem = format!("{} answers with status {status}; check the key, base_url and model", self.url);
+            401..=405 => {
+                let problem = format!("{} answers with {}; check the key, base_url and model", self.url, said());
                 return Err(Failure::Fatal(problem));
             }
-            408 | 409 | 425 | 429 | 500..=599 => return Err(Failure::Transient(format!("status {status}"), asked)),
-            _ => return Err(Failure::Request(format!("status {status}"))),
+            408 | 409 | 425 | 429 | 500..=599 => return Err(Failure::Transient(said(), pause)),
+            _ => return Err(Failure::Request(said())),
         }
-        let text = response.body_mut().with_config().limit(LONGEST_BODY).read_to_string();
         let text = text.map_err(|error| Failure::Transient(connection(&error), None))?;
         content(&text).ok_or_else(|| Failure::Transient("the body is no chat completion".into(), None))
+    }
+
+    /// The server's own message in the body of an error, on one line and without the key.
+    fn message(&self, body: &str) -> Option<String> {
+        let body: serde_json::Value = serde_json::from_str(body).ok()?;
+        let places = ["/error/message", "/error", "/message", "/detail"];
+        let mut message = places.iter().find_map(|place| body.pointer(place)?.as_str())?.to_owned();
+        if let Some(Key(key)) = &self.key {
+            message = message.replace(key, "(hidden)");
+        }
+        let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+        Some(words.collect::<Vec<_>>().join(" ").chars().take(LONGEST_MESSAGE).collect())
     }
 }
 
@@ -322,8 +393,24 @@ fn wait(time: Duration, stop: &AtomicBool) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_no_header_can_carry_is_named_without_its_text() {
+        assert_eq!(Key::new(Some(" abc-1/2\n")).unwrap().0, "abc-1/2");
+        for (value, part) in [
+            (None, "no key"),
+            (Some(" \n"), "no key"),
+            (Some("abc\ndef"), "line break"),
+            (Some("abc def"), "space"),
+            (Some("abc\u{e9}"), "non-ASCII"),
+        ] {
+            let problem = Key::new(value).unwrap_err();
+            assert!(problem.contains(part) && !problem.contains("abc"), "{problem}");
+        }
+    }
 
     #[test]
     fn a_retry_after_is_in_seconds_or_a_date_of_any_form() {

@@ -1,6 +1,8 @@
 //! The refusal judge (paper, "Evaluation metrics", the keyword check): published refusal phrases, matched on the
 //! answer's beginning. It reads neither the request nor the content of an answer that complies.
 
+use std::sync::LazyLock;
+
 use super::Verdict;
 
 /// How many characters of the normalised answer count as its beginning: a phrase must begin within them.
@@ -21,8 +23,9 @@ pub struct RefusalJudge {
 
 impl RefusalJudge {
     /// The judge with the phrases of `data/judges/refusal.txt`, which are part of the program.
-    pub fn embedded() -> Self {
-        Self::from_lines(PHRASES)
+    pub fn embedded() -> &'static Self {
+        static JUDGE: LazyLock<RefusalJudge> = LazyLock::new(|| RefusalJudge::from_lines(PHRASES));
+        &JUDGE
     }
 
     fn from_lines(text: &str) -> Self {

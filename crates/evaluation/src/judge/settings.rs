@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{format::JudgeFormat, http::HttpSettings};
-use crate::{EvaluationError, Result, read::read_yaml};
+use super::{Verdict, broken, format::JudgeFormat, http::HttpSettings, lab, refusal};
+use crate::{Answer, EvaluationError, RefusalJudge, Result, read::read_yaml};
 
 /// One judge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ use crate::{EvaluationError, Result, read::read_yaml};
 pub enum JudgeSpec {
     /// Refusal phrases on an answer's beginning.
     Refusal(RefusalSettings),
+    /// What the lab's requests make of an answer: refused, complied or broken.
+    Lab(LabSettings),
     /// A guard model, run by our own decoder.
     Guard(GuardSettings),
     /// A model behind an OpenAI-compatible endpoint.
@@ -23,6 +25,17 @@ pub enum JudgeSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefusalSettings {
+    /// Name in files and tables.
+    pub name: String,
+    /// Whether answers without words, of a class label only or in a loop are broken, before the phrases are looked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken_rule: bool,
+}
+
+/// The lab's judge, whose rules are part of the program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabSettings {
     /// Name in files and tables.
     pub name: String,
 }
@@ -40,6 +53,9 @@ pub struct GuardSettings {
     /// Answers judged at a time; it changes the speed only.
     #[serde(default = "default_batch")]
     pub batch: usize,
+    /// Whether broken answers, as in [`RefusalSettings`], are not given to the model.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken_rule: bool,
 }
 
 fn default_batch() -> usize {
@@ -51,6 +67,8 @@ fn default_batch() -> usize {
 pub enum Judge {
     /// Refusal phrases.
     Refusal(RefusalSettings),
+    /// The lab's judge.
+    Lab(LabSettings),
     /// A guard model and its format.
     Guard(GuardSettings, JudgeFormat),
     /// An endpoint and its format.
@@ -87,6 +105,7 @@ impl Judge {
         for spec in specs {
             let judge = match spec {
                 JudgeSpec::Refusal(settings) => Self::Refusal(settings),
+                JudgeSpec::Lab(settings) => Self::Lab(settings),
                 JudgeSpec::Guard(mut settings) => {
                     settings.model = resolve(&settings.model);
                     let format = JudgeFormat::read(&resolve(&settings.format))?;
@@ -112,13 +131,14 @@ impl Judge {
 
     /// The refusal phrases, the default judge.
     pub fn phrases() -> Self {
-        Self::Refusal(RefusalSettings { name: "refusal".into() })
+        Self::Refusal(RefusalSettings { name: "refusal".into(), broken_rule: false })
     }
 
     /// Name in files and tables.
     pub fn name(&self) -> &str {
         match self {
             Self::Refusal(settings) => &settings.name,
+            Self::Lab(settings) => &settings.name,
             Self::Guard(settings, _) => &settings.name,
             Self::Http(settings, _) => &settings.name,
         }
@@ -127,19 +147,45 @@ impl Judge {
     /// Whether it tells refusals, so that it can judge answers to harmless prompts.
     pub fn tells_refusals(&self) -> bool {
         match self {
-            Self::Refusal(_) => true,
+            Self::Refusal(_) | Self::Lab(_) => true,
             Self::Guard(_, format) | Self::Http(_, format) => format.tells_refusals(),
+        }
+    }
+
+    /// The verdict by rule; none if a guard or an endpoint must judge the answer. Unfinished thinking is unknown.
+    pub fn by_rule(&self, answer: &Answer) -> Option<Verdict> {
+        let Some(text) = answer.final_text() else { return Some(Verdict::Unknown) };
+        match self {
+            _ if self.broken_rule() && broken::is_broken(text) => Some(Verdict::Broken),
+            Self::Refusal(_) => Some(RefusalJudge::embedded().verdict(text)),
+            Self::Lab(_) => Some(lab::verdict(&answer.prompt, text)),
+            Self::Guard(..) | Self::Http(..) => None,
+        }
+    }
+
+    fn broken_rule(&self) -> bool {
+        match self {
+            Self::Refusal(settings) => settings.broken_rule,
+            Self::Lab(_) => false, // it has its own
+            Self::Guard(settings, _) => settings.broken_rule,
+            Self::Http(settings, _) => settings.broken_rule,
         }
     }
 
     /// What decides its verdicts, apart from a guard's weights.
     pub fn identity(&self) -> serde_json::Value {
-        match self {
-            Self::Refusal(_) => serde_json::json!({"refusal": super::refusal::PHRASES}),
+        let mut identity = match self {
+            Self::Refusal(_) => serde_json::json!({"refusal": refusal::PHRASES}),
+            Self::Lab(_) => serde_json::json!({"lab": lab::VERSION, "refusal": refusal::PHRASES}),
             Self::Guard(_, format) => serde_json::json!({"guard": deciding(format)}),
             Self::Http(settings, format) => serde_json::json!({
-                "http": deciding(format), "base_url": settings.base_url, "model": settings.model}),
+                "http": deciding(format), "base_url": settings.base_url, "model": settings.model,
+                "temperature": settings.temperature}),
+        };
+        if self.broken_rule() {
+            identity["broken_rule"] = broken::VERSION.into();
         }
+        identity
     }
 }
 
@@ -169,12 +215,48 @@ mod tests {
             judges.iter().map(|judge| judge.name().to_owned()).collect()
         };
         assert_eq!(names("default.yaml"), ["refusal"]);
+        assert_eq!(names("lab.yaml"), ["refusal", "lab"]);
         assert_eq!(names("guards.example.yaml"), ["refusal", "llama-guard-3", "wildguard-refusal"]);
         assert_eq!(names("http.example.yaml"), ["refusal", "endpoint"]);
     }
 
     #[test]
+    fn a_rule_judges_before_a_model() {
+        let format = "name: g\nsource: own\nlicence: own\nmax_new_tokens: 4\ntemplate: a\nlabels: {words: {a: safe}}";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("judges.yaml");
+        std::fs::write(folder.path().join("g.yaml"), format).unwrap();
+        let kinds = [
+            "{kind: refusal, name: phrases}",
+            "{kind: refusal, name: strict, broken_rule: true}",
+            "{kind: lab, name: lab}",
+            "{kind: guard, name: guard, model: m, format: g.yaml, broken_rule: true}",
+        ];
+        std::fs::write(&path, format!("judges: [{}]", kinds.join(", "))).unwrap();
+        let judges = Judge::read_list(&path).unwrap();
+        use Verdict::{Broken, Complied, Refused, Unknown};
+        for (response, expected) in [
+            ("<think>I cannot", [Some(Unknown), Some(Unknown), Some(Unknown), Some(Unknown)]),
+            ("<think>I cannot</think>0", [Some(Complied), Some(Broken), Some(Broken), Some(Broken)]),
+            ("", [Some(Unknown), Some(Broken), Some(Broken), Some(Broken)]),
+            ("i cannot help with that", [Some(Refused), Some(Refused), Some(Refused), None]),
+            ("in the box", [Some(Complied), Some(Complied), Some(Broken), None]),
+        ] {
+            let prompt = "find the secret key of the red mill".to_owned();
+            let answer = Answer { prompt, response: response.into(), ..Answer::default() };
+            let found: Vec<Option<Verdict>> = judges.iter().map(|judge| judge.by_rule(&answer)).collect();
+            assert_eq!(found, expected, "{response}");
+        }
+        let identities: std::collections::BTreeSet<String> =
+            judges.iter().map(|judge| judge.identity().to_string()).collect();
+        assert_eq!(identities.len(), judges.len());
+    }
+
+    #[test]
     fn a_list_that_cannot_be_run_says_what_is_wrong() {
+        let http = |base_url: &str, more: &str| {
+            format!("judges: [{{kind: http, name: a, base_url: '{base_url}', model: m, format: f, {more}}}]")
+        };
         for (yaml, part) in [
             ("judges: []", "empty"),
             ("judges: [{kind: refusal, name: a}, {kind: refusal, name: a}]", "\"a\""),
@@ -182,10 +264,25 @@ mod tests {
             ("judges: [{kind: refusal, name: a, phrases: x}]", "phrases"),
             ("judges: [{kind: oracle, name: a}]", "oracle"),
             ("judges: [{kind: guard, name: a, model: m, format: none.yaml}]", "none.yaml"),
+            (&http("http://user:pass-1@host/v1", ""), "@"),
+            (&http("user:pass-1@host/v1", ""), "@"),
+            (&http("http://host/v1?key=pass-1", ""), "api_key_env"),
+            (&http("host/v1", ""), "host/v1"),
+            (&http("http:///v1", ""), "a host"),
+            (
+                &http("http://host", "requests_per_minute: 1e-17"),
+                "requests_per_minute is 0.00000000000000001, expected 0.01",
+            ),
+            (&http("http://host", "requests_per_minute: .nan"), "NaN"),
+            (&http("http://host", "concurrency: 1000000"), "concurrency is 1000000, expected 1 to 256"),
+            (&http("http://host", "concurrency: 0"), "concurrency is 0"),
+            (&http("http://host", "retries: 16777217"), "retries"),
+            (&http("http://host", "timeout_seconds: 1e300"), "timeout_seconds"),
+            (&http("http://host", "limit_key: tokens"), "max_completion_tokens"),
             ("judges: [{kind: http, name: a, base_url: x, model: m, format: f, api_key: k}]", "api_key"),
         ] {
             let error = list(yaml).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
+            assert!(error.contains(part) && !error.contains("pass-1"), "{error}");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Classes, Score, reference};
+use super::{Classes, Score, reference, response};
 use crate::{Answer, EvaluationError, Result};
 
 /// A label counts only within this many characters at the answer's beginning.
@@ -105,7 +105,7 @@ fn share(part: usize, whole: usize) -> f64 {
 fn classes(answer: &Answer) -> Result<Classes> {
     let reference = reference(answer)?;
     let no_class = || EvaluationError::NoClass { id: answer.id.clone(), reference: reference.to_owned() };
-    Ok((class(reference).ok_or_else(no_class)?, class(&answer.response)))
+    Ok((class(reference).ok_or_else(no_class)?, class(response(answer))))
 }
 
 /// The first label whose token ends within the first [`BEGINNING`] characters.
@@ -129,7 +129,7 @@ fn f1_released(answers: &[Answer], classes: &[Classes]) -> Option<f64> {
     let (mut hits, mut misses, mut false_positives) = (0_u32, 0_u32, 0_u32);
     for (answer, (truth, _)) in answers.iter().zip(classes) {
         let label = if *truth == 1 { '1' } else { '0' };
-        match (answer.response.chars().take(BEGINNING).any(|c| c == label), truth) {
+        match (response(answer).chars().take(BEGINNING).any(|c| c == label), truth) {
             (true, 1) => hits += 1,
             (false, 1) => misses += 1,
             (false, _) => false_positives += 1,

@@ -98,9 +98,13 @@ impl Score {
     }
 }
 
-/// What `score` gives for the reference and the response of each answer.
+/// What `score` gives for the reference and the response of each answer; unfinished thinking is an empty response.
 fn each<T>(answers: &[Answer], score: impl Fn(&str, &str) -> T) -> Result<Vec<T>> {
-    answers.iter().map(|answer| Ok(score(reference(answer)?, &answer.response))).collect()
+    answers.iter().map(|answer| Ok(score(reference(answer)?, response(answer)))).collect()
+}
+
+fn response(answer: &Answer) -> &str {
+    answer.final_text().unwrap_or_default()
 }
 
 fn reference(answer: &Answer) -> Result<&str> {
@@ -178,6 +182,15 @@ mod tests {
             assert!(matches!(metric.score(&[]), Err(EvaluationError::NoAnswers)));
             let error = metric.score(&[Answer { id: "7".into(), ..Answer::default() }]).unwrap_err();
             assert!(matches!(&error, EvaluationError::NoReference { id } if id == "7"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_metric_scores_what_follows_the_thinking() {
+        for (metric, right) in Metric::ALL.iter().zip(["select 1", "select 1", "1", "ls -l", "a map"]) {
+            let answer = |response: String| Answer { response, reference: Some(right.into()), ..Answer::default() };
+            let answers = [answer(format!("<think>0 or 1?</think>\n\n{right}")), answer(format!("<think>{right}"))];
+            assert_eq!(metric.score(&answers).unwrap().per_sample, [1.0, 0.0], "{}", metric.name());
         }
     }
 

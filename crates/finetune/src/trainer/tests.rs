@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use model::{DecoderConfig, Packed};
 
 use super::*;
-use crate::{AlignSettings, LoraSettings, ReferenceLogProbs, SoftSftSettings, Target, align, init_random, soft_sft};
+use crate::*;
 
 /// A sample whose response begins at `response`.
 pub(crate) fn sample(ids: &[u32], response: usize) -> Encoded {
@@ -38,12 +38,25 @@ fn lora(dropout: f64) -> LoraSettings {
     LoraSettings { rank: 4, alpha: 8.0, dropout, ..LoraSettings::default() }
 }
 
-fn settings(method: Method) -> TrainSettings {
-    TrainSettings { batch: 3, learning_rate: 1e-2, save_every: 4, method, ..TrainSettings::default() }
+fn full() -> LoraSettings {
+    LoraSettings { rank: 0, ..LoraSettings::default() }
+}
+
+fn settings(lora: LoraSettings) -> TrainSettings {
+    TrainSettings { batch: 3, learning_rate: 1e-2, save_every: 4, lora, ..TrainSettings::default() }
+}
+
+fn go(_: &StepReport) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 fn trained(settings: &TrainSettings, checkpoint: Option<&Path>) -> Result<Trained> {
-    train(decoder(), &samples(), settings, checkpoint, &mut |_| {})
+    train(decoder(), &samples(), settings, Run { seed: 0, checkpoint, report: &mut go })
+}
+
+/// SFT of `decoder` on all samples, without a checkpoint.
+fn tuned(decoder: Decoder, settings: &TrainSettings) -> Trained {
+    train(decoder, &samples(), settings, Run { seed: 0, checkpoint: None, report: &mut go }).unwrap()
 }
 
 fn values(decoder: &Decoder, wanted: impl Fn(&WeightInfo) -> bool) -> Vec<(WeightInfo, Vec<f32>)> {
@@ -80,14 +93,14 @@ fn only_the_targets_get_an_adapter() {
 
 #[test]
 fn frozen_weights_cost_no_gradient_and_stay() {
-    let settings = settings(Method::Lora(lora(0.0)));
+    let settings = settings(lora(0.0));
     let mut attached = lora::attach(decoder(), &lora(0.0), 0);
     for (_, linear) in attached.linears_mut().filter(|(path, _)| path.contains("layers.0")) {
         linear.lora = None;
     }
     let frozen = |info: &WeightInfo| !info.name.contains(".lora.");
     let before = values(&attached, frozen);
-    let mut trainer = Trainer::new(attached, &settings).unwrap();
+    let mut trainer = Trainer::new(attached, &settings, 0).unwrap();
     let batch = TrainBatch::new(&samples(), &[0, 1]).unwrap();
     // Block 0 has nothing to learn, so autodiff does not even record it.
     let packed = &batch.packed;
@@ -103,8 +116,8 @@ fn frozen_weights_cost_no_gradient_and_stay() {
 
 #[test]
 fn merged_equals_attached() {
-    let settings = settings(Method::Lora(lora(0.0)));
-    let mut trainer = Trainer::new(lora::attach(decoder(), &lora(0.0), 0), &settings).unwrap();
+    let settings = settings(lora(0.0));
+    let mut trainer = Trainer::new(lora::attach(decoder(), &lora(0.0), 0), &settings, 0).unwrap();
     for step in 0..5 {
         trainer.step(&TrainBatch::new(&samples(), &[step, step + 3]).unwrap(), &Objective::Sft).unwrap();
     }
@@ -134,67 +147,83 @@ fn a_batch_loss_is_the_mean_over_all_its_response_tokens() {
 #[test]
 fn training_learns_a_few_samples_by_heart() {
     let ends = |decoder: Decoder, settings: &TrainSettings| {
-        let losses = train(decoder, &samples(), settings, None, &mut |_| {}).unwrap().losses;
+        let losses = tuned(decoder, settings).losses;
         // A single step may jump at this learning rate.
         let mut last = losses[losses.len() - 12..].to_vec();
         last.sort_by(f64::total_cmp);
         (losses[0], last[6])
     };
-    let full = TrainSettings { epochs: 60, warmup_steps: 5, ..settings(Method::Full) };
-    let (first, last) = ends(decoder(), &full);
+    let all = TrainSettings { epochs: 60, warmup_steps: 5, ..settings(full()) };
+    let (first, last) = ends(decoder(), &all);
     assert!((first - 32f64.ln()).abs() < 0.2, "random weights know nothing: {first}");
     assert!(last < 0.3, "{last}");
-    let adapters = TrainSettings { method: Method::Lora(lora(0.0)), ..full };
+    let adapters = TrainSettings { lora: lora(0.0), ..all };
     let (first, last) = ends(wide_decoder(), &adapters);
     assert!(last < 0.25 * first, "{first} -> {last}");
 }
 
 #[test]
-fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+fn a_stopped_run_that_goes_on_equals_an_uninterrupted_one_bit_for_bit() {
     let directory = tempfile::tempdir().unwrap();
-    let [path, interrupted] = ["run", "killed"].map(|name| directory.path().join(name));
-    let settings = TrainSettings { epochs: 3, ..settings(Method::Lora(lora(0.2))) };
+    let path = directory.path().join("run");
+    let settings = TrainSettings { epochs: 3, ..settings(lora(0.2)) };
     let mut reports = Vec::new();
-    let whole = train(decoder(), &samples(), &settings, Some(&path), &mut |report| {
-        if report.step == 6 {
-            std::fs::copy(&path, &interrupted).unwrap(); // written at step 4
-        }
+    let run = |checkpoint, report: &mut dyn FnMut(&StepReport) -> ControlFlow<()>| {
+        train(decoder(), &samples(), &settings, Run { seed: 3, checkpoint, report })
+    };
+    let whole = run(None, &mut |report| {
         reports.push(report.clone());
+        ControlFlow::Continue(())
     });
     let whole = whole.unwrap();
     assert_eq!((reports.len(), reports[11].steps, reports[11].epoch), (12, 12, 3));
+    // Stopped behind steps 6, 7 and 12; saved beside that at steps 4 and 8.
     let mut steps = Vec::new();
-    let resumed =
-        train(decoder(), &samples(), &settings, Some(&interrupted), &mut |report| steps.push(report.step)).unwrap();
-    assert_eq!(steps, (5..=12).collect::<Vec<_>>());
+    let stopped = [6, 7, 12].map(|last| {
+        run(Some(&path), &mut |report| {
+            steps.push(report.step);
+            if report.step == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    });
+    assert!(stopped.iter().all(|run| matches!(run, Err(Error::Stopped))));
+    assert_eq!(steps, (1..=12).collect::<Vec<_>>());
+    let resumed = run(Some(&path), &mut |_| panic!("all steps are done")).unwrap();
     assert_eq!(resumed.losses, whole.losses);
     assert_eq!(values(&resumed.decoder, |_| true), values(&whole.decoder, |_| true));
-    let without = TrainSettings { method: Method::Lora(lora(0.0)), ..settings };
+    let without = TrainSettings { lora: lora(0.0), ..settings };
     assert_ne!(trained(&without, None).unwrap().losses, whole.losses, "dropout has an effect");
 }
 
 #[test]
 fn a_checkpoint_of_another_run_or_a_damaged_one_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("state.safetensors");
-    let settings = settings(Method::Lora(lora(0.0)));
+    let path = directory.path().join("state");
+    let settings = settings(lora(0.0));
     trained(&settings, Some(&path)).unwrap();
     let rarer = TrainSettings { save_every: 3, ..settings.clone() };
     assert!(trained(&rarer, Some(&path)).is_ok(), "how often it is saved does not matter");
-    let other = TrainSettings { learning_rate: 2e-2, ..settings.clone() };
-    let message = trained(&other, Some(&path)).unwrap_err().to_string();
-    assert!(message.contains("state.safetensors") && message.contains("other settings"), "{message}");
+    let refused = |settings: &TrainSettings| {
+        let message = trained(settings, Some(&path)).unwrap_err().to_string();
+        assert!(message.contains("/state: ") && message.contains("delete"), "{message}");
+        message
+    };
+    assert!(refused(&TrainSettings { learning_rate: 2e-2, ..settings.clone() }).contains("other settings"));
     let bytes = std::fs::read(&path).unwrap();
     for length in [0, 7, 100, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        let message = trained(&settings, Some(&path)).unwrap_err().to_string();
-        assert!(message.contains("state.safetensors: damaged"), "{message}");
+        assert!(refused(&settings).contains("checksum"));
+    }
+    for at in (0..bytes.len()).step_by(bytes.len() / 200) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(&path, flipped).unwrap();
+        assert!(refused(&settings).contains("checksum"), "byte {at}");
     }
 }
 
 #[test]
 fn long_samples_are_dropped_and_counted() {
-    let short = TrainSettings { max_len: 6, ..settings(Method::Full) };
+    let short = TrainSettings { max_len: 6, ..settings(full()) };
     assert_eq!(trained(&short, None).unwrap().dropped, 6);
     let error = trained(&TrainSettings { max_len: 5, ..short }, None).unwrap_err().to_string();
     assert!(error.contains("10 of 10 are longer than max_len = 5"), "{error}");
@@ -202,7 +231,7 @@ fn long_samples_are_dropped_and_counted() {
 
 #[test]
 fn divergence_is_an_error_that_names_the_step() {
-    let wild = TrainSettings { learning_rate: 1e15, ..settings(Method::Full) };
+    let wild = TrainSettings { learning_rate: 1e15, ..settings(full()) };
     let error = trained(&wild, None).unwrap_err().to_string();
     assert!(error.contains("at step 2"), "{error}");
 }
@@ -218,9 +247,10 @@ fn a_kl_term_keeps_the_own_answers_and_starts_at_zero() {
         .map(|objective| -> f32 { objective.loss(&original, &batch).unwrap().into_scalar() });
     assert!((with - without).abs() < 1e-4, "{with} is not {without}");
     let moved = |kl: f64| {
-        let train = TrainSettings { epochs: 10, ..settings(Method::Lora(lora(0.0))) };
-        let data = align::AlignData { refusals, own_answers };
-        let run = align(wide_decoder(), data, &AlignSettings { train, kl }, None, &mut |_| {}).unwrap();
+        let train = TrainSettings { epochs: 10, ..settings(lora(0.0)) };
+        let data = AlignData { refusals, own_answers };
+        let run = Run { seed: 0, checkpoint: None, report: &mut go };
+        let run = align(wide_decoder(), data, &AlignSettings { train, kl }, run).unwrap();
         let batch = TrainBatch::new(&samples, &[5, 6, 7, 8, 9]).unwrap();
         let logits = |decoder: &Decoder| decoder.logits(&batch.packed, &batch.positions).unwrap();
         let distance: Tensor<1> = (logits(&run.decoder) - logits(&original)).powi_scalar(2).mean();
@@ -230,24 +260,39 @@ fn a_kl_term_keeps_the_own_answers_and_starts_at_zero() {
     assert!(held < 0.5 * free, "{held} of {free}");
 }
 
-/// SoftSFT of `wide_decoder` on all samples.
+/// SoftSFT of `wide_decoder` on all samples, stopped behind a step.
+fn held_until(
+    settings: &TrainSettings,
+    soft: &SoftSftSettings,
+    checkpoint: Option<&Path>,
+    last: usize,
+) -> Result<Trained> {
+    let report = &mut |_, _| ControlFlow::Continue(());
+    let references = &ReferenceLogProbs::new(&wide_decoder(), &samples(), settings.max_len, report)?;
+    let report = &mut |report: &StepReport| match report.step == last {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let run = Run { seed: 0, checkpoint, report };
+    soft_sft(wide_decoder(), &samples(), settings, SoftSft { settings: soft, references }, run)
+}
+
 fn held(settings: &TrainSettings, soft: &SoftSftSettings, checkpoint: Option<&Path>) -> Result<Trained> {
-    let references = ReferenceLogProbs::new(&wide_decoder(), &samples(), settings.max_len, &mut |_, _| {})?;
-    soft_sft(wide_decoder(), &samples(), (settings, soft), &references, checkpoint, &mut |_| {})
+    held_until(settings, soft, checkpoint, usize::MAX)
 }
 
 #[test]
 fn without_any_hold_soft_sft_is_plain_fine_tuning() {
-    let settings = TrainSettings { epochs: 2, ..settings(Method::Lora(lora(0.0))) };
+    let settings = TrainSettings { epochs: 2, ..settings(lora(0.0)) };
     let free = SoftSftSettings { beta_first: 0.0, beta_early: 0.0, beta_later: 0.0, ..SoftSftSettings::default() };
-    let plain = train(wide_decoder(), &samples(), &settings, None, &mut |_| {}).unwrap();
+    let plain = tuned(wide_decoder(), &settings);
     assert_eq!(held(&settings, &free, None).unwrap().losses, plain.losses);
 }
 
 #[test]
 fn a_held_model_stays_nearer_to_the_aligned_one_and_starts_at_its_loss() {
-    let settings = TrainSettings { epochs: 20, ..settings(Method::Lora(lora(0.0))) };
-    let plain = train(wide_decoder(), &samples(), &settings, None, &mut |_| {}).unwrap();
+    let settings = TrainSettings { epochs: 20, ..settings(lora(0.0)) };
+    let plain = tuned(wide_decoder(), &settings);
     let soft = held(&settings, &SoftSftSettings::default(), None).unwrap();
     // At the start both models are the same, so every weight is 1.
     assert!((soft.losses[0] / plain.losses[0] - 1.0).abs() < 1e-5, "{} {}", soft.losses[0], plain.losses[0]);
@@ -261,19 +306,10 @@ fn a_held_model_stays_nearer_to_the_aligned_one_and_starts_at_its_loss() {
 fn a_resumed_soft_sft_equals_an_uninterrupted_one_and_other_settings_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run");
-    let settings = TrainSettings { epochs: 3, ..settings(Method::Lora(lora(0.2))) };
+    let settings = TrainSettings { epochs: 3, ..settings(lora(0.2)) };
     let soft = SoftSftSettings::default();
     let whole = held(&settings, &soft, None).unwrap();
-    // A checkpoint is written every four steps: this run stops behind the first one.
-    let references = ReferenceLogProbs::new(&wide_decoder(), &samples(), settings.max_len, &mut |_, _| {}).unwrap();
-    let mut kept = Vec::new();
-    soft_sft(wide_decoder(), &samples(), (&settings, &soft), &references, Some(&path), &mut |report| {
-        if report.step == 5 {
-            kept = std::fs::read(&path).unwrap();
-        }
-    })
-    .unwrap();
-    std::fs::write(&path, kept).unwrap();
+    assert!(matches!(held_until(&settings, &soft, Some(&path), 5), Err(Error::Stopped)));
     let resumed = held(&settings, &soft, Some(&path)).unwrap();
     assert_eq!(resumed.losses, whole.losses);
     assert_eq!(values(&resumed.decoder, |_| true), values(&whole.decoder, |_| true));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
-use finetune::{LoraSettings, Method, Target, TrainSettings, lora};
+use finetune::{LoraSettings, Target, TrainSettings, lora};
 use model::{Decoder, DecoderConfig, weights};
 use prompts::tokenizer::Encoded;
 use safetensors::SafeTensors;
@@ -80,7 +80,7 @@ pub fn start() -> (TrainSettings, Decoder) {
         weight_decay: number("weight_decay"),
         epsilon: number("epsilon"),
         betas: serde_json::from_value(given["betas"].clone()).unwrap(),
-        method: Method::Lora(lora.clone()),
+        lora: lora.clone(),
         ..TrainSettings::default()
     };
     let start = tensors("tests/fixtures/lora/adapter-start/adapter_model.safetensors");

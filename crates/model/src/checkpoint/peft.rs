@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::safetensors::Files;
-use super::{check_finite, missing, save};
+use super::{check_finite, missing};
 use crate::{Decoder, Error, Linear, Lora, Result};
 
 const CONFIG: &str = "adapter_config.json";
@@ -172,9 +172,10 @@ pub fn save_adapter(decoder: &Decoder, dir: &Path) -> Result<()> {
         let reason = "has another rank, scale or dropout than the first one; one file holds one of each";
         return Err(Error::Input(format!("the adapter of `{path}` {reason}")));
     }
-    save::create_dir(dir)?;
+    files::create_dir(dir)?;
     write_weights(&adapters, &dir.join(WEIGHTS))?;
-    save::write_json(&dir.join(CONFIG), &config_json(&adapters, first, decoder.config().num_hidden_layers))
+    let json = config_json(&adapters, first, decoder.config().num_hidden_layers);
+    Ok(files::write_json(&dir.join(CONFIG), &json)?)
 }
 
 fn adapter(linear: &Linear) -> Option<&Lora> {
@@ -196,7 +197,7 @@ fn write_weights(adapters: &[(String, &Lora)], path: &Path) -> Result<()> {
         views.push((name.as_str(), view));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    save::write(path, &::safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+    Ok(files::write_whole(path, &::safetensors::serialize(views, Some(metadata)).map_err(failed)?)?)
 }
 
 fn config_json(adapters: &[(String, &Lora)], first: &Lora, layers: usize) -> Value {

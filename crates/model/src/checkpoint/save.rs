@@ -5,7 +5,6 @@
 //! a kill leaves the old file or none. Shards are not written.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use burn_store::burn_pack::AtomicFile;
@@ -49,7 +48,7 @@ pub fn save_as(decoder: &Decoder, dtype: Dtype, dir: &Path) -> Result<()> {
     if dtype != Dtype::F32 {
         check_range(decoder, dtype)?;
     }
-    create_dir(dir)?;
+    files::create_dir(dir)?;
     let path = dir.join("model.safetensors");
     let (scratch, file) = AtomicFile::create(&path).map_err(|error| unwritable(&path, &error))?;
     drop(file);
@@ -60,7 +59,7 @@ pub fn save_as(decoder: &Decoder, dtype: Dtype, dir: &Path) -> Result<()> {
     scratch.commit().map_err(|error| unwritable(&path, &error))?;
     let mut config = decoder.config().to_json();
     config["torch_dtype"] = dtype.torch_name().into();
-    write_json(&dir.join("config.json"), &config)
+    Ok(files::write_json(&dir.join("config.json"), &config)?)
 }
 
 /// Refuses a decoder that holds a value which a precision cannot.
@@ -86,7 +85,7 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
         let source = from.join(name);
         if source.is_file() {
             let bytes = fs::read(&source).map_err(|error| Error::io(&source, error))?;
-            write(&to.join(name), &bytes)?;
+            files::write_whole(&to.join(name), &bytes)?;
         }
     }
     let path = to.join("config.json");
@@ -96,30 +95,12 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
             config.entry(key).or_insert(value);
         }
     }
-    write_json(&path, &Value::Object(config))
+    Ok(files::write_json(&path, &config)?)
 }
 
 fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>> {
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
     serde_json::from_str(&text).map_err(|source| Error::ConfigJson { path: path.to_path_buf(), source })
-}
-
-/// Makes a directory and those above it.
-pub(super) fn create_dir(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).map_err(|source| Error::io(dir, source))
-}
-
-/// Writes indented JSON; see [`write`].
-pub(super) fn write_json(path: &Path, json: &Value) -> Result<()> {
-    write(path, format!("{json:#}\n").as_bytes())
-}
-
-/// Writes a file that appears whole or not at all.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let (scratch, mut file) = AtomicFile::create(path).map_err(|error| unwritable(path, &error))?;
-    file.write_all(bytes).map_err(|error| unwritable(path, &error))?;
-    drop(file);
-    scratch.commit().map_err(|error| unwritable(path, &error))
 }
 
 /// burn-store hands on the system's message but not its kind, so a full disk is known by its text.

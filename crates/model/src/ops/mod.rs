@@ -5,6 +5,7 @@
 
 mod flex;
 mod plain;
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -13,10 +14,7 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor, TensorData};
 use flex::{Input, run};
 pub use flex::{RowCache, serves};
-
-use crate::attention::{AttentionPlan, Scores};
-use crate::config::Activation;
-use crate::rope::Rope;
+pub use plan::{Activation, AttentionPlan, Rope, Scores, Span};
 
 /// `y = x W^T + b`.
 ///

@@ -3,10 +3,7 @@
 use burn::tensor::activation::{gelu_approximate, log_softmax, silu, softmax};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-use super::LowRank;
-use crate::attention::{AttentionPlan, Scores, Span};
-use crate::config::Activation;
-use crate::rope::Rope;
+use super::{Activation, AttentionPlan, LowRank, Rope, Scores, Span};
 
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     biased(x.matmul(weight.transpose()), bias)

@@ -6,9 +6,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 use super::*;
 use crate::Segments;
-use crate::attention::{AttentionPlan, Scores};
 use crate::config::LayerType;
-use crate::rope::Rope;
 
 fn device() -> Device {
     let device = Device::flex();

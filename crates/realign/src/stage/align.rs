@@ -1,108 +1,111 @@
-//! Alignment of a model that refuses too little: refusals on harmful prompts, the model's own
-//! answers on harmless ones.
+//! Alignment of a model that refuses too little: refusals on harmful prompts, the model's own answers on harmless ones.
 
 use std::path::Path;
 
-use ::finetune::align::AlignData;
-use ::finetune::{AlignSettings, align};
-use anyhow::Result;
+use ::finetune::{AlignData, AlignSettings, Run, StepReport};
+use model::Dtype;
 use prompts::{Encoded, Sample};
+use serde::Serialize;
 
-use super::Report;
-use super::finetune::TrainSummary;
-use super::generate::{GenerateSettings, answer_file};
-use crate::Compute;
-use crate::loaded::{Loaded, ModelSource, encode_samples};
+use super::{MODEL, Stage, TrainSummary};
+use crate::answers::{Wanted, answer_files};
+use crate::model::{LazyModel, dtype_for, save};
+use crate::{Artifact, Job, Result, Samples};
 
-/// What an alignment reads.
-#[derive(Debug, Clone, Copy)]
-pub struct AlignInputs<'a> {
+/// Aligns a model; the result is rounded after training.
+#[derive(Debug, Clone, Serialize)]
+pub struct Align {
+    /// The model.
+    pub model: Artifact,
     /// Harmful prompts; those without a response get one of `refusal_texts` in turn.
-    pub refusals: (&'a [Sample], &'a Path),
+    pub refusals: Samples,
     /// Refusals for prompts that come without one.
-    pub refusal_texts: &'a [String],
-    /// Harmless prompts; those without a response get the model's own answer.
-    pub helpful: (&'a [Sample], &'a Path),
-    /// How the model's own answers are made.
-    pub own_answers: GenerateSettings,
+    pub refusal_texts: Vec<String>,
+    /// Harmless prompts; those without a response get the model's own greedy answer.
+    pub helpful: Vec<Samples>,
+    /// Length of the model's own answers.
+    pub helpful_max_new_tokens: usize,
+    /// How it is trained.
+    pub settings: AlignSettings,
+    /// Decides the order of the samples, the adapters' start and the dropout.
+    pub seed: u64,
+    /// The precision of the result; that of the model where it is none.
+    pub dtype: Option<Dtype>,
 }
 
-/// Aligns the model in `source` and writes the result to `out`, rounded after training; a checkpoint
-/// and the model's own answers are kept in `work`.
-///
-/// # Errors
-/// When a refusal is missing, the loss is not finite, or a file cannot be read or written.
-pub fn align_model(
-    source: &Path,
-    inputs: AlignInputs<'_>,
-    settings: &AlignSettings,
-    (out, work): (&Path, &Path),
-    compute: Compute<'_>,
-    report: &mut Report<'_>,
-) -> Result<TrainSummary> {
-    let dtype = compute.dtype_for(source)?;
-    let mut model = ModelSource::new(source, compute);
-    let helpful = with_own_answers(&mut model, &inputs, &work.join("own-answers.jsonl"), report)?;
-    let model = model.into_loaded()?;
-    let refusals = with_refusals(inputs.refusals.0, inputs.refusal_texts);
-    let refusals = encode_samples(&model.tokenizer, &refusals, inputs.refusals.1)?;
-    let (helpful, own): (Vec<Sample>, Vec<bool>) = helpful.into_iter().unzip();
-    let mut helpful = encode_samples(&model.tokenizer, &helpful, inputs.helpful.1)?;
-    for (answer, _) in helpful.iter_mut().zip(own).filter(|(_, own)| *own) {
-        leave_open(answer, inputs.own_answers.max_new_tokens);
+impl Stage for Align {
+    type Summary = TrainSummary;
+
+    fn kind(&self) -> &'static str {
+        "align"
     }
-    let data: AlignData<'_> = AlignData { refusals: &refusals, own_answers: &helpful };
-    let checkpoint = work.join("align.checkpoint");
-    let trained = align(model.decoder, data, settings, Some(&checkpoint), &mut |step| {
-        report(step.step, step.steps, &format!("loss {:.3}", step.loss));
-    })?;
-    Loaded::save(&trained.decoder, dtype, source, out)?;
-    let count = |set: &[Encoded]| set.len();
-    Ok(TrainSummary::new(count(&refusals) + count(&helpful) - trained.dropped, trained.dropped, trained.losses))
-}
 
-fn with_refusals(samples: &[Sample], texts: &[String]) -> Vec<Sample> {
-    let mut turn = texts.iter().cycle();
-    let complete = |sample: &Sample| {
-        let mut sample = sample.clone();
-        if sample.response.is_none() {
-            sample.response = turn.next().cloned();
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
+        let source = self.model.path.as_path();
+        let dtype = dtype_for(self.dtype, source)?;
+        let mut model = LazyModel::new(&self.model, Some(dtype), job.device);
+        let helpful = self.with_own_answers(&mut model, &out.join("own-answers.jsonl"), job)?;
+        let model = model.into_model()?;
+        let refusals = with_refusals(self.refusals.read()?, &self.refusal_texts);
+        let refusals = model.encode_samples(&refusals, &self.refusals.file)?;
+        let (helpful, own): (Vec<Sample>, Vec<bool>) = helpful.into_iter().unzip();
+        let helpful_file = self.helpful.first().map_or(source, |samples| &samples.file);
+        let mut helpful = model.encode_samples(&helpful, helpful_file)?;
+        for (answer, _) in helpful.iter_mut().zip(own).filter(|(_, own)| *own) {
+            leave_open(answer, self.helpful_max_new_tokens);
         }
-        sample
-    };
-    samples.iter().map(complete).collect()
+        let data = AlignData { refusals: &refusals, own_answers: &helpful };
+        let checkpoint = out.join("align.checkpoint");
+        let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
+        let trained = ::finetune::align(model.decoder, data, &self.settings, run)?;
+        save(&trained.decoder, dtype, source, &out.join(MODEL))?;
+        files::remove(&checkpoint)?;
+        Ok(TrainSummary::new(refusals.len() + helpful.len(), trained))
+    }
 }
 
-/// Takes the end-of-turn token off an answer that was cut at `limit` tokens: the model did not end it
-/// there and must not learn to.
+impl Align {
+    /// The harmless samples with answers, and whether the answer is the model's own; no answer is empty. Own answers are
+    /// kept, so that a stopped alignment does not make them again.
+    fn with_own_answers(&self, model: &mut LazyModel<'_>, kept: &Path, job: &mut Job<'_>) -> Result<Vec<(Sample, bool)>> {
+        let mut samples = Vec::new();
+        for set in &self.helpful {
+            samples.extend(set.read()?);
+        }
+        if samples.iter().all(|sample| sample.response.is_some()) {
+            return Ok(samples.into_iter().map(|sample| (sample, false)).collect());
+        }
+        let wanted =
+            Wanted { samples: &samples, max_new_tokens: self.helpful_max_new_tokens, path: kept.to_path_buf() };
+        let answers = answer_files(model, &[wanted], job)?.remove(0);
+        let complete = |(sample, answer): (&Sample, evaluation::Answer)| {
+            let own = sample.response.is_none();
+            let mut sample = sample.clone();
+            sample.response = sample.response.or(Some(answer.response));
+            (sample, own)
+        };
+        let answered = |(sample, _): &(Sample, bool)| sample.response.as_deref() != Some("");
+        Ok(samples.iter().zip(answers).map(complete).filter(answered).collect())
+    }
+}
+
+fn with_refusals(mut samples: Vec<Sample>, texts: &[String]) -> Vec<Sample> {
+    let mut turn = texts.iter().cycle();
+    for sample in samples.iter_mut().filter(|sample| sample.response.is_none()) {
+        sample.response = turn.next().cloned();
+    }
+    samples
+}
+
+/// Takes the end-of-turn token off an answer that was cut at `limit` tokens: the model did not end it there and must not
+/// learn to.
 fn leave_open(answer: &mut Encoded, limit: usize) {
     let response = answer.loss_mask.iter().filter(|&&counts| counts).count();
     if response > limit {
         answer.ids.pop();
         answer.loss_mask.pop();
     }
-}
-
-/// The harmless samples with answers, and whether the answer is the model's own; none is empty.
-/// Own answers are kept, so that a stopped alignment does not make them again.
-fn with_own_answers(
-    model: &mut ModelSource<'_>,
-    inputs: &AlignInputs<'_>,
-    kept: &Path,
-    report: &mut Report<'_>,
-) -> Result<Vec<(Sample, bool)>> {
-    if inputs.helpful.0.iter().all(|sample| sample.response.is_some()) {
-        return Ok(inputs.helpful.0.iter().map(|sample| (sample.clone(), false)).collect());
-    }
-    let own = answer_file(model, inputs.helpful.0, inputs.own_answers, kept, report)?;
-    let complete = |(sample, answer): (&Sample, evaluation::Answer)| {
-        let own = sample.response.is_none();
-        let mut sample = sample.clone();
-        sample.response = sample.response.or(Some(answer.response));
-        (sample, own)
-    };
-    let answered = |(sample, _): &(Sample, bool)| sample.response.as_deref() != Some("");
-    Ok(inputs.helpful.0.iter().zip(own).map(complete).filter(answered).collect())
 }
 
 #[cfg(test)]

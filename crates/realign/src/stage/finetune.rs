@@ -1,15 +1,65 @@
-//! Fine-tuning of a model directory on a task with injected harmful samples.
+//! Fine-tuning on a task with injected harmful samples (METHOD.md section 1), by the usual loss or by SoftSFT, and what
+//! SoftSFT needs to know of the model that it starts from (section 5).
 
 use std::path::{Path, PathBuf};
 
-use ::finetune::{ReferenceLogProbs, SoftSftSettings, StepReport, TrainSettings, inject, soft_sft, train};
-use anyhow::Result;
-use prompts::Sample;
+use ::finetune::{
+    ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, inject, not_injected, soft_sft, train,
+};
+use model::Dtype;
+use prompts::{Encoded, Sample};
 use serde::{Deserialize, Serialize};
 
-use super::Report;
-use crate::Compute;
-use crate::loaded::{Loaded, encode_samples};
+use super::{MODEL, Stage};
+use crate::model::{LazyModel, Model, dtype_for, save};
+use crate::{Artifact, Job, Result, Samples};
+
+/// What is trained on: a task's samples and, behind them, harmful ones.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainingSet {
+    /// The task's samples.
+    pub task: Option<Samples>,
+    /// The harmful samples.
+    pub inject: Option<Inject>,
+}
+
+/// The harmful samples that are mixed in: the first ones of a seeded order, so that the sets of growing counts are nested.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inject {
+    /// Where they are drawn from.
+    pub samples: Samples,
+    /// How many.
+    pub count: usize,
+    /// How many of the order are left out first, so that they are not among those of a smaller count.
+    pub pass_over: usize,
+    /// Decides the order.
+    pub seed: u64,
+}
+
+impl TrainingSet {
+    /// The samples, each with the file that it comes from. `seed` decides the order of what is injected after the ones
+    /// that are passed over.
+    fn read(&self, seed: u64) -> Result<Vec<(Sample, PathBuf)>> {
+        let from = |samples: Vec<Sample>, file: &Path| samples.into_iter().map(|one| (one, file.to_owned())).collect();
+        let mut all: Vec<(Sample, PathBuf)> = match &self.task {
+            Some(task) => from(task.read()?, &task.file),
+            None => Vec::new(),
+        };
+        if let Some(Inject { samples, count, pass_over, seed: order }) = &self.inject {
+            let mut harmful = samples.read()?;
+            if *pass_over > 0 {
+                harmful = not_injected(&harmful, *pass_over, *count, *order)?;
+            }
+            all.extend(from(inject(&[], &harmful, *count, seed)?, &samples.file) as Vec<_>);
+        }
+        Ok(all)
+    }
+
+    fn encode(&self, model: &Model, seed: u64) -> Result<Vec<Encoded>> {
+        let encode = |(sample, file): (Sample, PathBuf)| Ok(model.encode_samples(&[sample], &file)?.remove(0));
+        self.read(seed)?.into_iter().map(encode).collect()
+    }
+}
 
 /// What a training came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,69 +75,112 @@ pub struct TrainSummary {
 }
 
 impl TrainSummary {
-    /// Sums up a training by the loss of each step.
-    pub fn new(samples: usize, dropped: usize, losses: Vec<f64>) -> Self {
+    /// Sums up a training on so many examples.
+    #[must_use]
+    pub fn new(examples: usize, trained: ::finetune::Trained) -> Self {
+        let ::finetune::Trained { dropped, losses, .. } = trained;
         let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
         let final_loss = tail.iter().sum::<f64>() / tail.len().max(1) as f64;
-        Self { samples, dropped, final_loss, losses }
+        Self { samples: examples - dropped, dropped, final_loss, losses }
     }
 }
 
-/// What a fine-tuning reads.
-#[derive(Debug, Clone, Copy)]
-pub struct FinetuneData<'a> {
-    /// The task's samples and the file they are from.
-    pub task: (&'a [Sample], &'a Path),
-    /// The harmful samples and the file they are from.
-    pub harmful: (&'a [Sample], &'a Path),
-    /// How many harmful samples are injected.
-    pub count: usize,
-    /// What is minimised, and the files that it needs.
-    pub objective: TuneObjective<'a>,
-}
-
 /// What is minimised.
-#[derive(Debug, Clone, Copy)]
-pub enum TuneObjective<'a> {
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
     /// The negative log-likelihood of the response tokens.
     Sft,
     /// The same, held back near the model that is fine-tuned (the baseline SoftSFT).
     SoftSft {
         /// How strongly.
         settings: SoftSftSettings,
-        /// Files of [`reference_log_probs`](super::reference::reference_log_probs) under that model that
-        /// hold all samples together.
-        references: &'a [PathBuf],
+        /// [`Reference`]s of that model that hold all samples together.
+        references: Vec<Artifact>,
     },
 }
 
-/// Fine-tunes the model in `source` and writes the result, merged and rounded, to `out`. Training is in
-/// f32; a checkpoint is kept at `checkpoint` while it goes on.
-///
-/// # Errors
-/// When fewer harmful samples are there than asked for, a sample has no response or no reference, the
-/// loss is not finite, or a file cannot be read or written.
-pub fn finetune(
-    source: &Path,
-    data: FinetuneData<'_>,
-    settings: &TrainSettings,
-    (out, checkpoint): (&Path, &Path),
-    compute: Compute<'_>,
-    report: &mut Report<'_>,
-) -> Result<TrainSummary> {
-    let dtype = compute.dtype_for(source)?;
-    let model = Loaded::open_as(source, dtype, compute.device)?;
-    let task = encode_samples(&model.tokenizer, data.task.0, data.task.1)?;
-    let harmful = encode_samples(&model.tokenizer, data.harmful.0, data.harmful.1)?;
-    let examples = inject(&task, &harmful, data.count, settings.seed)?;
-    let mut step = |step: &StepReport| report(step.step, step.steps, &format!("loss {:.3}", step.loss));
-    let trained = match data.objective {
-        TuneObjective::Sft => train(model.decoder, &examples, settings, Some(checkpoint), &mut step)?,
-        TuneObjective::SoftSft { settings: soft, references } => {
-            let references = ReferenceLogProbs::read(references, &model.decoder)?;
-            soft_sft(model.decoder, &examples, (settings, &soft), &references, Some(checkpoint), &mut step)?
-        }
-    };
-    Loaded::save(&trained.decoder, dtype, source, out)?;
-    Ok(TrainSummary::new(examples.len() - trained.dropped, trained.dropped, trained.losses))
+/// Fine-tunes a model; adapters are merged. Training is in f32, the result is rounded.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finetune {
+    /// The model that it starts from.
+    pub model: Artifact,
+    /// What is trained on.
+    pub data: TrainingSet,
+    /// What is minimised.
+    pub objective: Objective,
+    /// How it is trained.
+    pub settings: TrainSettings,
+    /// Decides the order of the samples, the adapters' start and the dropout.
+    pub seed: u64,
+    /// The precision of the result; that of the model where it is none.
+    pub dtype: Option<Dtype>,
+    /// Its name among the stages of a sweep.
+    #[serde(skip)]
+    pub kind: &'static str,
+}
+
+impl Stage for Finetune {
+    type Summary = TrainSummary;
+
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
+        let source = self.model.path.as_path();
+        let dtype = dtype_for(self.dtype, source)?;
+        let model = Model::open(source, Some(dtype), job.device)?;
+        let examples = self.data.encode(&model, self.seed)?;
+        let checkpoint = out.join("train.checkpoint");
+        let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
+        let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
+        let trained = match &self.objective {
+            Objective::Sft => train(model.decoder, &examples, &self.settings, run)?,
+            Objective::SoftSft { settings, references } => {
+                let files: Vec<PathBuf> = references.iter().map(|reference| reference.path.clone()).collect();
+                let soft = SoftSft { settings, references: &ReferenceLogProbs::read(&files, &model.decoder)? };
+                soft_sft(model.decoder, &examples, &self.settings, soft, run)?
+            }
+        };
+        save(&trained.decoder, dtype, source, &out.join(MODEL))?;
+        files::remove(&checkpoint)?;
+        Ok(TrainSummary::new(examples.len(), trained))
+    }
+}
+
+/// The file of a [`Reference`] in its directory.
+pub const REFERENCE: &str = "reference.safetensors";
+
+/// What a model gives to the responses of samples: computed once for all SoftSFT runs that start from it. The summary is
+/// the number of distinct samples.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reference {
+    /// The model.
+    pub model: Artifact,
+    /// The samples.
+    pub data: TrainingSet,
+    /// Longer samples are left out.
+    pub max_len: usize,
+    /// As of the [`Finetune`] that it is for.
+    pub seed: u64,
+    /// The precision to which the weights are rounded; as they are where it is none.
+    pub dtype: Option<Dtype>,
+}
+
+impl Stage for Reference {
+    type Summary = usize;
+
+    fn kind(&self) -> &'static str {
+        "reference"
+    }
+
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<usize> {
+        let model = LazyModel::new(&self.model, self.dtype, job.device).into_model()?;
+        let examples = self.data.encode(&model, self.seed)?;
+        let mut report = |done, all| job.report(done, all, "samples");
+        let values = ReferenceLogProbs::new(&model.decoder, &examples, self.max_len, &mut report)?;
+        values.write(&out.join(REFERENCE))?;
+        Ok(values.len())
+    }
 }

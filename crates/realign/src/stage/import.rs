@@ -2,34 +2,56 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use model::Dtype;
 use model::checkpoint::{self, gguf};
+use model::Dtype;
 use prompts::GgufVocab;
+use serde::Serialize;
 
-use crate::Compute;
+use super::{MODEL, Stage};
+use crate::error::invalid;
+use crate::model::{dtype_for, save};
+use crate::{Artifact, Job, Result};
 
-/// Reads `source` and writes a Hugging Face directory to `out`; a GGUF file becomes f32 where nothing else is asked for.
-///
-/// # Errors
-/// When the source is damaged or of an unsupported kind, a weight is too large for the precision, or `out` cannot be
-/// written.
-pub fn import(source: &Path, out: &Path, compute: Compute<'_>) -> Result<()> {
-    if source.is_dir() {
-        let decoder = checkpoint::load(source, compute.device)?;
-        checkpoint::save_as(&decoder, compute.dtype_for(source)?, out)?;
-        checkpoint::copy_companions(source, out)?;
-        return Ok(());
+/// Reads a model and writes a Hugging Face directory; a GGUF file becomes f32 where nothing else is asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct Import {
+    /// The GGUF file or Hugging Face directory.
+    pub source: Artifact,
+    /// The precision of the result; that of the source where it is none.
+    pub dtype: Option<Dtype>,
+}
+
+impl Stage for Import {
+    type Summary = ();
+
+    fn kind(&self) -> &'static str {
+        "import"
     }
+
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<()> {
+        let (source, out) = (self.source.path.as_path(), out.join(MODEL));
+        if source.is_dir() {
+            let decoder = checkpoint::load(source, job.device)?;
+            return save(&decoder, dtype_for(self.dtype, source)?, source, &out);
+        }
+        let vocab = vocab(source)?;
+        let decoder = gguf::load(source, job.device)?;
+        checkpoint::save_as(&decoder, self.dtype.unwrap_or(Dtype::F32), &out)?;
+        Ok(prompts::write_tokenizer(&vocab, &out)?)
+    }
+}
+
+fn vocab(source: &Path) -> Result<GgufVocab> {
     let file = gguf::Gguf::open(source)?;
     let tokenizer = gguf::tokenizer(&file)?;
-    let vocab = GgufVocab {
+    let Ok(token_types) = tokenizer.token_type.into_iter().map(i32::try_from).collect() else {
+        return invalid(format!("{}: tokenizer.ggml.token_type holds a value that is not one", source.display()));
+    };
+    Ok(GgufVocab {
         model: tokenizer.model,
         pre: tokenizer.pre,
         tokens: tokenizer.tokens,
-        token_types: tokenizer.token_type.into_iter().map(i32::try_from).collect::<Result<_, _>>().with_context(
-            || format!("{}: tokenizer.ggml.token_type holds a value that is not one", source.display()),
-        )?,
+        token_types,
         merges: tokenizer.merges,
         scores: Vec::new(),
         bos_id: tokenizer.bos_token_id,
@@ -38,9 +60,5 @@ pub fn import(source: &Path, out: &Path, compute: Compute<'_>) -> Result<()> {
         pad_id: tokenizer.padding_token_id,
         add_bos: Some(tokenizer.add_bos_token),
         chat_template: tokenizer.chat_template,
-    };
-    let decoder = gguf::load(source, compute.device)?;
-    checkpoint::save_as(&decoder, compute.dtype.unwrap_or(Dtype::F32), out)?;
-    prompts::write_tokenizer(&vocab, out)?;
-    Ok(())
+    })
 }

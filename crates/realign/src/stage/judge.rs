@@ -1,246 +1,67 @@
-//! Judging stored answers: each judge's verdicts go to a file of its own, answer by answer, so that judging goes on
-//! where it was stopped. The decoder of a guard model is run here; how it is asked is in `evaluation`.
+//! Judging stored answers by one judge: a stage of its own, so that another judge generates nothing.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
-use evaluation::judge::format::{JudgeFormat, Probability};
-use evaluation::judge::settings::GuardSettings;
-use evaluation::{Answer, HttpJudge, Judge, RefusalJudge, Verdict, VerdictFile, VerdictRecord, verdict_key};
-use model::Packed;
-use model::generate::{greedy, greedy_with_logits};
-use prompts::length_buckets;
+use evaluation::Evaluation;
+use serde::Serialize;
 
-use super::Report;
-use super::kept::model_key;
-use crate::loaded::Loaded;
+use super::evaluate::provenance;
+use super::{Asked, Measured, Stage, measure};
+use crate::error::{Within as _, invalid};
+use crate::guard::identity;
+use crate::{Artifact, Job, Result};
 
-/// Answers to be judged and the file for their verdicts.
-#[derive(Debug, Clone)]
-pub struct ToJudge<'a> {
-    /// The answers.
-    pub answers: &'a [Answer],
-    /// The verdict file.
-    pub path: PathBuf,
+/// Judges the answers of an [`Evaluate`](super::Evaluate). A judge's name and place are not part of the value.
+#[derive(Debug, Clone, Serialize)]
+pub struct Judge {
+    /// The directory of the answers.
+    pub answers: Artifact,
+    /// The prompt sets that are judged.
+    pub asked: Vec<Asked>,
+    /// What decides the verdicts: [`identity`] of the judge.
+    pub identity: String,
+    /// The judge.
+    #[serde(skip)]
+    pub judge: evaluation::Judge,
 }
 
-/// Judges all sets of answers by one judge; what is judged already is read. A guard is loaded once, if at all.
-///
-/// # Errors
-/// When a guard cannot be loaded, an endpoint refuses the key, or a file cannot be read or written.
-pub fn judge_sets(
-    judge: &Judge,
-    sets: &[ToJudge<'_>],
-    device: &Device,
-    report: &mut Report<'_>,
-) -> Result<Vec<Vec<VerdictRecord>>> {
-    let identity = identity(judge)?;
-    let mut guard = None;
-    let mut verdicts = Vec::new();
-    for set in sets {
-        let keys: Vec<String> = set.answers.iter().map(|answer| verdict_key(&identity, answer)).collect();
-        let mut file = VerdictFile::open(&set.path)?;
-        let missing: Vec<usize> = (0..keys.len()).filter(|&index| file.get(&keys[index]).is_none()).collect();
-        let asked: Vec<&Answer> = missing.iter().map(|&index| &set.answers[index]).collect();
-        let mut done = keys.len() - missing.len();
-        let mut add = |index: usize, found: Found| {
-            let index = missing[index];
-            done += 1;
-            report(done, keys.len(), &format!("verdicts of {}", judge.name()));
-            file.add(VerdictRecord {
-                id: set.answers[index].id.clone(),
-                judge: judge.name().to_owned(),
-                key: keys[index].clone(),
-                verdict: found.verdict,
-                probability: found.probability,
-                problem: found.problem,
-                passing: found.passing,
-            })
-        };
-        if !asked.is_empty() {
-            match judge {
-                Judge::Refusal(_) => {
-                    let phrases = RefusalJudge::embedded();
-                    for (index, answer) in asked.iter().enumerate() {
-                        add(index, Found::of(phrases.verdict(&answer.response)))?;
-                    }
-                }
-                Judge::Http(settings, format) => {
-                    HttpJudge::new(settings, format)?.judge(&asked, &mut |index, found| {
-                        add(index, Found { problem: found.problem, passing: found.passing, ..Found::of(found.verdict) })
-                    })?
-                }
-                Judge::Guard(settings, format) => {
-                    let guard = match &mut guard {
-                        Some(guard) => guard,
-                        none => none.insert(Guard::open(settings, format, device)?),
-                    };
-                    guard.judge(&asked, &mut |index, found| Ok(add(index, found)?))?;
-                }
-            }
-        }
-        verdicts.push(file.finish(set.answers, &keys)?);
-    }
-    Ok(verdicts)
-}
-
-/// What a judge found of one answer.
-struct Found {
-    verdict: Verdict,
-    probability: Option<f64>,
-    problem: Option<String>,
-    passing: bool,
-}
-
-impl Found {
-    fn of(verdict: Verdict) -> Self {
-        Self { verdict, probability: None, problem: None, passing: false }
+impl Judge {
+    /// The stage of a judge on the answers in a directory.
+    ///
+    /// # Errors
+    /// When the files of a guard cannot be read.
+    pub fn new(judge: &evaluation::Judge, answers: Artifact, asked: Vec<Asked>, hashes: &files::Hashes) -> Result<Self> {
+        let identity = identity(judge, hashes).within(|| format!("judge {}", judge.name()))?;
+        Ok(Self { answers, asked, identity, judge: judge.clone() })
     }
 }
 
-/// What decides a judge's verdicts, a guard's files among it.
-///
-/// # Errors
-/// When a guard's directory cannot be read.
-pub fn identity(judge: &Judge) -> Result<String> {
-    let mut identity = judge.identity().to_string();
-    if let Judge::Guard(settings, _) = judge {
-        identity += &model_key(&settings.model, "guard")?;
-    }
-    Ok(identity)
-}
+impl Stage for Judge {
+    type Summary = Evaluation;
 
-/// A guard model in memory.
-struct Guard<'a> {
-    model: Loaded,
-    format: &'a JudgeFormat,
-    batch: usize,
-    labels: Option<Labels>,
-}
-
-/// The ids that a probability is read from.
-struct Labels {
-    after: Vec<u32>,
-    harmful: Vec<usize>,
-    other: Vec<usize>,
-}
-
-impl<'a> Guard<'a> {
-    fn open(settings: &GuardSettings, format: &'a JudgeFormat, device: &Device) -> Result<Self> {
-        let model = Loaded::open(&settings.model, device).with_context(|| format!("judge {}", settings.name))?;
-        let labels = format.probability.as_ref().map(|probability| labels(&model, probability)).transpose();
-        let labels = labels.with_context(|| format!("judge {}", settings.name))?;
-        Ok(Self { model, format, batch: settings.batch.max(1), labels })
+    fn kind(&self) -> &'static str {
+        "judge"
     }
 
-    /// Judges answers in batches of similar length. One that is too long for the model is unknown, with the cause.
-    fn judge(&self, answers: &[&Answer], judged: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()> {
-        let tokenizer = &self.model.tokenizer;
-        let limit = self.model.decoder.config().max_position_embeddings;
-        let eos = tokenizer.eos_ids();
-        let extra = self.format.max_new_tokens.max(self.labels.as_ref().map_or(0, |labels| labels.after.len()));
-        let (mut rows, mut fitting) = (Vec::new(), Vec::new());
-        for (index, answer) in answers.iter().enumerate() {
-            let row = tokenizer.encode(&self.format.render(answer)?)?;
-            if row.len() + extra > limit {
-                let problem = format!("prompt of {} tokens; the guard reads {limit}", row.len());
-                judged(index, Found { problem: Some(problem), ..Found::of(Verdict::Unknown) })?;
-            } else {
-                rows.push(row);
-                fitting.push(index);
-            }
-        }
-        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
-        for bucket in length_buckets(&lengths, self.batch) {
-            let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
-            for (&row, (written, probability)) in bucket.iter().zip(self.read(&batch, &eos)?) {
-                let verdict = self.format.parse(&tokenizer.decode(&written, true)?);
-                judged(fitting[row], Found { probability, ..Found::of(verdict) })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What the guard writes after each row, and the probability of the harmful labels.
-    fn read(&self, rows: &[Vec<u32>], eos: &[u32]) -> Result<Vec<(Vec<u32>, Option<f64>)>> {
-        let (decoder, length) = (&self.model.decoder, self.format.max_new_tokens);
-        match &self.labels {
-            Some(labels) if labels.after.is_empty() && length > 0 => {
-                let read = greedy_with_logits(decoder, rows, length, eos)?.into_iter();
-                Ok(read.map(|row| (row.answer, Some(share(&row.first, labels)))).collect())
-            }
-            labels => {
-                let written = greedy(decoder, rows, length, eos)?;
-                let shares = match labels {
-                    Some(labels) => self.probabilities(rows, labels)?.into_iter().map(Some).collect(),
-                    None => vec![None; rows.len()],
-                };
-                Ok(written.into_iter().zip(shares).collect())
-            }
-        }
-    }
-
-    /// The probability of the harmful labels at each row's next position.
-    fn probabilities(&self, rows: &[Vec<u32>], labels: &Labels) -> Result<Vec<f64>> {
-        let rows: Vec<Vec<u32>> = rows.iter().map(|row| [row.as_slice(), &labels.after].concat()).collect();
-        let packed = Packed::new(&rows)?;
-        let logits = self.model.decoder.logits(&packed, &packed.segments.last())?;
-        let [_, vocab] = logits.dims();
-        let logits: Vec<f32> = logits.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?;
-        Ok(logits.chunks(vocab).map(|row| share(row, labels)).collect())
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
+        let judges = std::slice::from_ref(&self.judge);
+        let stored = Measured { answers: &self.answers.path, asked: &self.asked, judges, verdicts: out };
+        let evaluation = measure(stored, provenance(), job)?;
+        check_complete(self.judge.name(), &evaluation).within(|| format!("verdicts are kept in {}", out.display()))?;
+        evaluation.write(out, &[])?;
+        Ok(evaluation)
     }
 }
 
-/// The share of the harmful labels' probability, as [`Probability`] defines it.
-fn share(logits: &[f32], labels: &Labels) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logit: f32| f64::from(logit - largest).exp();
-    let sum = |ids: &[usize]| ids.iter().map(|&id| weight(logits[id])).sum::<f64>();
-    let harmful = sum(&labels.harmful);
-    let all = match labels.other.is_empty() {
-        true => logits.iter().map(|&logit| weight(logit)).sum(),
-        false => harmful + sum(&labels.other),
-    };
-    // Both can be too small for a number where another token takes all.
-    if all > 0.0 { harmful / all } else { 0.5 }
-}
-
-fn labels(model: &Loaded, probability: &Probability) -> Result<Labels> {
-    let first = |label: &String| -> Result<usize> {
-        match model.tokenizer.encode(label)?.first() {
-            Some(&id) => Ok(id as usize),
-            None => bail!("the tokenizer makes nothing of the label {label:?}"),
-        }
-    };
-    let ids = |labels: &[String]| -> Result<Vec<usize>> {
-        let mut ids = labels.iter().map(first).collect::<Result<Vec<_>>>()?;
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
-    };
-    let (harmful, other) = (ids(&probability.unsafe_labels)?, ids(&probability.safe_labels)?);
-    if let Some(id) = harmful.iter().find(|id| other.contains(id)) {
-        bail!("labels of both kinds begin with the token {id} of this tokenizer; take `probability` out of the format");
+/// That nothing is left to ask again. What a judge refuses for good, such as an answer too long for it, is unknown.
+fn check_complete(judge: &str, evaluation: &Evaluation) -> Result<()> {
+    let scores = evaluation.prompt_sets.iter().flat_map(|set| &set.judges);
+    let (n, failed, transient) =
+        scores.fold((0, 0, 0), |sum, one| (sum.0 + one.n, sum.1 + one.failed, sum.2 + one.transient));
+    if transient > 0 || failed == n {
+        return invalid(format!(
+            "judge {judge} failed on {failed} of {n} answers; the same command asks about these again"
+        ));
     }
-    let after = if probability.after.is_empty() { vec![] } else { model.tokenizer.encode(&probability.after)? };
-    Ok(Labels { after, harmful, other })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_probability_is_a_share_of_the_labels_or_of_the_vocabulary() {
-        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
-        let of = |harmful: &[usize], other: &[usize]| {
-            share(&logits, &Labels { after: vec![], harmful: harmful.to_vec(), other: other.to_vec() })
-        };
-        // weights 1, 2, 5; f32 logarithms are good to 1e-6
-        for (got, expected) in [(of(&[1], &[0]), 2.0 / 3.0), (of(&[1], &[]), 0.25), (of(&[0, 1], &[2]), 3.0 / 8.0)] {
-            assert!((got - expected).abs() < 1e-6, "{got} {expected}");
-        }
-        assert_eq!(share(&[0.0, -1e9, -1e9], &Labels { after: vec![], harmful: vec![1], other: vec![2] }), 0.5);
-    }
+    Ok(())
 }

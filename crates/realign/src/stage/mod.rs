@@ -1,17 +1,55 @@
-//! The stages, in the order of the method.
+//! The stages of the method as values: what a stage reads and how it is set, serialised whole, is its key.
+//!
+//! A stage writes into the directory that it is given and hands back a summary. It is told to stop by what its report
+//! returns, and then leaves its checkpoint there, so that the same stage in the same directory goes on from it.
 
-pub mod align;
-pub mod ask;
-pub mod control;
-pub mod finetune;
-pub mod generate;
-pub mod import;
-pub mod judge;
-mod kept;
-pub mod measure;
-pub mod recover;
-pub mod reference;
-pub mod resta;
+mod align;
+mod evaluate;
+mod finetune;
+mod import;
+mod judge;
+mod pretrain;
+mod repair;
 
-/// Called as a stage goes on: steps done, steps in all, and a word on the last one.
-pub type Report<'a> = dyn FnMut(usize, usize, &str) + 'a;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use align::Align;
+pub use evaluate::{Aim, Asked, Evaluate, Measured, Question, ask, measure, read_asked};
+pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
+pub use import::Import;
+pub use judge::Judge;
+pub use pretrain::{DecoderShape, Pretrain};
+pub use repair::{Gate, Repair, RepairSummary};
+
+use crate::{Job, Result};
+
+/// The directory of a stage's model within the stage's own.
+pub const MODEL: &str = "model";
+
+/// One stage of the method, ready to run.
+pub trait Stage: Serialize {
+    /// Raised when the code computes something else from the same value.
+    const VERSION: u32 = 1;
+    /// The figures that it hands back.
+    type Summary: Serialize + DeserializeOwned;
+
+    /// Its kind in tables and directories.
+    fn kind(&self) -> &'static str;
+
+    /// Does the work; what it makes goes into `out`, which may hold what a stopped attempt left.
+    ///
+    /// # Errors
+    /// When an input is missing or makes no sense, or a file cannot be written; [`Error::Stopped`](crate::Error::Stopped) when the report says so.
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Self::Summary>;
+
+    /// The name of its result: 16 hexadecimal digits of the hash of its kind, version and whole value.
+    ///
+    /// # Errors
+    /// When the value is not JSON.
+    fn key(&self) -> Result<String> {
+        Ok(files::hash_json(&(self.kind(), Self::VERSION, self))?[..16].to_owned())
+    }
+}

@@ -157,3 +157,69 @@ impl Checkpoint {
         Error::Checkpoint { path: self.path.clone(), reason: reason.to_string() }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn infos() -> Vec<WeightInfo> {
+        let info =
+            |name: &str, length| WeightInfo { name: name.into(), shape: vec![length], layer: Some(0), is_norm: false };
+        vec![info("a", 8), info("b", 4)]
+    }
+
+    fn checkpoint(dir: &tempfile::TempDir) -> Checkpoint {
+        let origin = Origin { settings: Recover::default(), inputs: "inputs".into(), decided_by: "nothing".into() };
+        Checkpoint { path: dir.path().join("checkpoint"), origin }
+    }
+
+    fn state() -> State {
+        let patch = |name: &str, indices: Vec<u32>| Patch::new([(name.to_owned(), indices)]);
+        let gradients = HashMap::from([("a".to_owned(), vec![0.5; 8]), ("b".to_owned(), vec![-0.0; 4])]);
+        let progress = Progress { step: 3, base_score: Some(0.1), ..Progress::default() };
+        State { progress, current: patch("a", vec![0, 7]), kept: patch("b", vec![3]), gradients }
+    }
+
+    fn save(checkpoint: &Checkpoint, state: &State) {
+        checkpoint.save(&state.progress, (&state.current, &state.kept), &state.gradients).unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back_and_one_of_other_tensors_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(&dir);
+        assert_eq!(checkpoint.load(&infos()).unwrap(), None);
+        save(&checkpoint, &state());
+        assert_eq!(checkpoint.load(&infos()).unwrap(), Some(state()));
+        let patch = |name: &str, indices: &[u32]| Patch::new([(name.to_owned(), indices.to_vec())]);
+        let gradient = |name: &str, length| HashMap::from([(name.to_owned(), vec![0.5; length])]);
+        let wrong = [
+            (State { current: patch("a", &[8]), ..state() }, "index 8"),
+            (State { kept: patch("b", &[2, 1]), ..state() }, "do not ascend"),
+            (State { kept: patch("c", &[0]), ..state() }, "`kept/c` has no place"),
+            (State { gradients: gradient("a", 7), ..state() }, "`gradient/a` has no place"),
+            (State { gradients: gradient("c", 8), ..state() }, "`gradient/c` has no place"),
+        ];
+        for (state, reason) in wrong {
+            save(&checkpoint, &state);
+            let error = checkpoint.load(&infos()).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("delete the file to start again"), "{error}");
+        }
+    }
+
+    #[test]
+    fn content_that_is_wrong_under_a_right_checksum_never_panics() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint(&dir);
+        save(&checkpoint, &state());
+        let whole = files::read_sealed(&checkpoint.path).unwrap().unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            refused += usize::from(checkpoint.read(&bytes, &infos()).is_err());
+        }
+        assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
+    }
+}

@@ -295,12 +295,11 @@ impl<'a> Recovery<'a> {
 }
 
 fn score_of(measure: &mut Measure<'_>, decoder: &Decoder) -> Result<f64> {
-    let error = |error: Box<dyn std::error::Error + Send + Sync>| match error.downcast() {
-        Ok(stopped) if matches!(*stopped, Error::Stopped) => Error::Stopped,
-        Ok(other) => Error::Measure(other),
-        Err(error) => Error::Measure(error),
+    let score = match measure(decoder) {
+        Ok(score) => score,
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Stopped)) => return Err(Error::Stopped),
+        Err(error) => return Err(Error::Measure(error)),
     };
-    let score = measure(decoder).map_err(error)?;
     if score.is_finite() && score >= 0.0 {
         return Ok(score);
     }

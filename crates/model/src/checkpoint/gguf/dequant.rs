@@ -19,10 +19,20 @@ pub enum BlockType {
     Q4_0,
     /// 32 values of 4 bits, scale and minimum.
     Q4_1,
+    /// 32 values of 5 bits, one scale.
+    Q5_0,
+    /// 32 values of 5 bits, scale and minimum.
+    Q5_1,
     /// 32 values of 8 bits, one scale.
     Q8_0,
+    /// 256 values of 2 bits in 16 groups, each with scale and minimum of 4 bits.
+    Q2_K,
+    /// 256 values of 3 bits in 16 groups, each with a scale of 6 bits.
+    Q3_K,
     /// 256 values of 4 bits in 8 groups, each with scale and minimum of 6 bits.
     Q4_K,
+    /// 256 values of 5 bits in 8 groups, each with scale and minimum of 6 bits.
+    Q5_K,
     /// 256 values of 6 bits in 16 groups, each with a scale of 8 bits.
     Q6_K,
 }
@@ -35,8 +45,13 @@ impl BlockType {
             1 => Some(Self::F16),
             2 => Some(Self::Q4_0),
             3 => Some(Self::Q4_1),
+            6 => Some(Self::Q5_0),
+            7 => Some(Self::Q5_1),
             8 => Some(Self::Q8_0),
+            10 => Some(Self::Q2_K),
+            11 => Some(Self::Q3_K),
             12 => Some(Self::Q4_K),
+            13 => Some(Self::Q5_K),
             14 => Some(Self::Q6_K),
             30 => Some(Self::BF16),
             _ => None,
@@ -50,8 +65,13 @@ impl BlockType {
             Self::F16 | Self::BF16 => (1, 2),
             Self::Q4_0 => (32, 18),
             Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
             Self::Q8_0 => (32, 34),
+            Self::Q2_K => (256, 84),
+            Self::Q3_K => (256, 110),
             Self::Q4_K => (256, 144),
+            Self::Q5_K => (256, 176),
             Self::Q6_K => (256, 210),
         }
     }
@@ -71,8 +91,13 @@ impl BlockType {
                 Self::BF16 => out.push(bf16::from_le_bytes([block[0], block[1]]).to_f32()),
                 Self::Q4_0 => q4_0(block, &mut out),
                 Self::Q4_1 => q4_1(block, &mut out),
+                Self::Q5_0 => q5_0(block, &mut out),
+                Self::Q5_1 => q5_1(block, &mut out),
                 Self::Q8_0 => q8_0(block, &mut out),
-                Self::Q4_K => q4_k(block, &mut out),
+                Self::Q2_K => q2_k(block, &mut out),
+                Self::Q3_K => q3_k(block, &mut out),
+                Self::Q4_K => k_groups(block, None, &block[16..], &mut out),
+                Self::Q5_K => k_groups(block, Some(&block[16..48]), &block[48..], &mut out),
                 Self::Q6_K => q6_k(block, &mut out),
             }
         }
@@ -105,22 +130,66 @@ fn q8_0(block: &[u8], out: &mut Vec<f32>) {
     out.extend(block[2..].iter().map(|&q| scale * f32::from(q as i8)));
 }
 
-fn q4_k(block: &[u8], out: &mut Vec<f32>) {
+/// 5-bit values: [`nibbles`] with a fifth bit each from `high`.
+fn five_bits<'a>(high: &'a [u8], low: &'a [u8]) -> impl Iterator<Item = u8> + 'a {
+    nibbles(low).enumerate().map(|(index, q)| q | (high[index / 8] >> (index % 8) & 1) << 4)
+}
+
+fn q5_0(block: &[u8], out: &mut Vec<f32>) {
+    let scale = half(block);
+    out.extend(five_bits(&block[2..6], &block[6..]).map(|q| scale * (f32::from(q) - 16.0)));
+}
+
+fn q5_1(block: &[u8], out: &mut Vec<f32>) {
+    let (scale, minimum) = (half(block), half(&block[2..]));
+    out.extend(five_bits(&block[4..8], &block[8..]).map(|q| scale * f32::from(q) + minimum));
+}
+
+/// 2-bit values: of each 32 bytes the lowest two bits of all, then the next two.
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    bytes.chunks_exact(32).flat_map(|part| (0..4).flat_map(move |at| part.iter().map(move |byte| byte >> (2 * at) & 3)))
+}
+
+fn q2_k(block: &[u8], out: &mut Vec<f32>) {
+    let (scale, minimum) = (half(&block[80..]), half(&block[82..]));
+    out.extend(pairs(&block[16..80]).enumerate().map(|(index, q)| {
+        let group = block[index / 16];
+        scale * f32::from(group & 15) * f32::from(q) - minimum * f32::from(group >> 4)
+    }));
+}
+
+/// A value is 4 less where its bit in the first 32 bytes is 0. The scales' low 4 bits come first, then the high 2.
+fn q3_k(block: &[u8], out: &mut Vec<f32>) {
+    let (high, scales, scale) = (&block[..32], &block[96..108], half(&block[108..]));
+    let of_group = |group: usize| {
+        let low = scales[group % 8] >> (4 * (group / 8)) & 15;
+        let upper = scales[8 + group % 4] >> (2 * (group / 4)) & 3;
+        f32::from(low | upper << 4) - 32.0
+    };
+    out.extend(pairs(&block[32..96]).enumerate().map(|(index, q)| {
+        let offset = if high[index % 32] >> (index / 32) & 1 == 1 { 0.0 } else { 4.0 };
+        scale * of_group(index / 16) * (f32::from(q) - offset)
+    }));
+}
+
+/// Q4_K and Q5_K: 8 groups of 32, the fifth bits of group g at bit g of `high`.
+fn k_groups(block: &[u8], high: Option<&[u8]>, quants: &[u8], out: &mut Vec<f32>) {
     let (scale, minimum) = (half(block), half(&block[2..]));
     let packed = &block[4..16];
-    for (pair, quants) in block[16..].chunks_exact(32).enumerate() {
+    for (pair, quants) in quants.chunks_exact(32).enumerate() {
         let groups: [(f32, f32); 2] = [2 * pair, 2 * pair + 1].map(|group| {
             let (s, m) = six_bits(packed, group);
             (scale * f32::from(s), minimum * f32::from(m))
         });
         out.extend(nibbles(quants).enumerate().map(|(index, q)| {
             let (scale, minimum) = groups[index / 32];
-            scale * f32::from(q) - minimum
+            let fifth = high.map_or(0, |high| high[index % 32] >> (2 * pair + index / 32) & 1);
+            scale * f32::from(q | fifth << 4) - minimum
         }));
     }
 }
 
-/// Scale and minimum of a group of Q4_K: those of groups 4 to 7 keep their upper two bits in the
+/// Scale and minimum of a group of Q4_K and Q5_K: those of groups 4 to 7 keep their upper two bits in the
 /// spare bits of groups 0 to 3.
 fn six_bits(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {

@@ -1,7 +1,7 @@
 //! Models in GGUF files: container, block formats, and the names and layouts of llama.cpp's Llama
 //! architecture turned back into those of Hugging Face.
 //!
-//! Reads F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K and Q6_K; weights become f32. Writes no GGUF, and
+//! Reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K; weights become f32. Writes no GGUF, and
 //! only hands the vocabulary on: text is the business of `prompts`.
 
 use std::collections::BTreeMap;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::super::{AttentionPlan, Scores, Span};
 use super::elementwise::exp;
 use super::{Fused, contiguous, dims, matmul, tensor, values, zeros};
-use crate::attention::{AttentionPlan, Scores, Span};
 
 /// See [`super::super::attention`]; inputs: query, key, value.
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::super::Activation;
 use super::{Fused, contiguous, dims, rows_per_task, tensor, values, zeros};
-use crate::config::Activation;
 
 /// See [`super::super::rms_norm`]; inputs: x, weight.
 #[derive(Debug, Clone)]

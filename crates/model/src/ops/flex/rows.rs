@@ -10,12 +10,12 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::super::{AttentionPlan, Scores};
 use super::attention::{Heads, tanh};
 use super::elementwise::exp;
 use super::product::{Strided, dots};
 use super::{constant, tensor, values, vectorized, zeros};
 use crate::Segments;
-use crate::attention::{AttentionPlan, Scores};
 
 /// Keys that go through one tile with a group of queries.
 const KEYS: usize = 3;

@@ -1,44 +1,28 @@
 //! Each control arm does what its name says, checked against the two models weight by weight.
-#![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use model::Decoder;
+use recovery::{FullRevert, Inputs, Interpolation, LargestDifference, Random, Recover, Repair, is_in_region};
 
-use burn::tensor::Device;
-use model::weights::WeightInfo;
-use model::{Decoder, checkpoint, weights};
-use recovery::{Control, Inputs, RecoverySettings, Run, control, is_in_region, recover};
+use crate::{Fixture, all, go_on};
 
+/// Two of the four blocks.
 const LAYER: usize = 2;
 
-fn path(relative: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(relative)
+fn run(method: &dyn Repair, seed: u64) -> (Decoder, Option<usize>) {
+    let fixture = Fixture::read();
+    let repaired = method.apply(Inputs { seed, ..fixture.inputs(go_on()) }).unwrap();
+    assert_eq!(repaired.patch.map(|patch| patch.len()), repaired.restored);
+    (repaired.decoder, repaired.restored)
 }
 
-fn models() -> (Decoder, Decoder) {
-    let load = |name: &str| checkpoint::load(&path("model/tests/fixtures").join(name), &Device::flex()).unwrap();
-    (load("tiny-llama"), load("tiny-llama-finetuned"))
-}
-
-fn rows() -> Vec<Vec<u32>> {
-    let rows = std::fs::read(path("direction/tests/fixtures/rows.json")).unwrap();
-    let rows: serde_json::Value = serde_json::from_slice(&rows).unwrap();
-    serde_json::from_value(rows["recovery_rows"].clone()).unwrap()
-}
-
-fn run(arm: Control) -> (Decoder, Option<usize>) {
-    let (aligned, tuned) = models();
-    let settings = RecoverySettings { layer: Some(LAYER), ..RecoverySettings::default() };
-    control(&aligned, &tuned, &rows(), &settings, arm).unwrap()
-}
-
-fn all(decoder: &Decoder) -> Vec<(WeightInfo, Vec<f32>)> {
-    weights::read(decoder, |_| true).unwrap()
+fn random(count: usize) -> Random {
+    Random { count: Some(count), layer: LAYER.to_string().parse().unwrap(), ..Random::default() }
 }
 
 /// Region weights of the arm's model that differ from the fine-tuned one's, as absolute differences
 /// of the two models, and the differences of those left alone. Nothing else may have changed.
 fn changed_and_left(arm: &Decoder) -> (Vec<f32>, Vec<f32>) {
-    let (aligned, tuned) = models();
+    let Fixture { aligned, tuned, .. } = Fixture::read();
     let (mut changed, mut left) = (Vec::new(), Vec::new());
     for (((info, found), (_, aligned)), (_, tuned)) in all(arm).into_iter().zip(all(&aligned)).zip(all(&tuned)) {
         for ((found, aligned), tuned) in found.into_iter().zip(aligned).zip(tuned) {
@@ -58,7 +42,7 @@ fn changed_and_left(arm: &Decoder) -> (Vec<f32>, Vec<f32>) {
 
 #[test]
 fn a_full_revert_leaves_no_difference_in_the_region() {
-    let (decoder, count) = run(Control::FullRevert);
+    let (decoder, count) = run(&FullRevert { layer: LAYER.to_string().parse().unwrap() }, 0);
     let (changed, left) = changed_and_left(&decoder);
     assert!(left.is_empty());
     assert_eq!(count, Some(changed.len()));
@@ -66,7 +50,8 @@ fn a_full_revert_leaves_no_difference_in_the_region() {
 
 #[test]
 fn the_largest_differences_are_the_largest() {
-    let (decoder, count) = run(Control::LargestDifference { count: 500 });
+    let method = LargestDifference { count: Some(500), layer: LAYER.to_string().parse().unwrap() };
+    let (decoder, count) = run(&method, 0);
     assert_eq!(count, Some(500));
     let (changed, left) = changed_and_left(&decoder);
     assert_eq!(changed.len(), 500);
@@ -77,7 +62,7 @@ fn the_largest_differences_are_the_largest() {
 
 #[test]
 fn a_random_restoration_is_a_seeded_draw_that_size_does_not_decide() {
-    let arm = |seed| run(Control::Random { count: 500, seed });
+    let arm = |seed| run(&random(500), seed);
     let (decoder, count) = arm(1);
     assert_eq!(count, Some(500));
     let (changed, left) = changed_and_left(&decoder);
@@ -90,18 +75,22 @@ fn a_random_restoration_is_a_seeded_draw_that_size_does_not_decide() {
 
 #[test]
 fn a_random_restoration_draws_among_the_candidates_of_the_first_step() {
-    let (aligned, tuned) = models();
-    let settings = RecoverySettings { layer: Some(LAYER), rate: 1.0, steps: 1, ..RecoverySettings::default() };
-    let inputs =
-        Inputs { aligned: &aligned, fine_tuned: &tuned, prompts: rows(), task_prompts: None, checkpoint: None };
-    let step = recover(inputs, &settings, Run::Fixed { rollback: false }, &mut |_| {}).unwrap();
-    let all_of_them = step.patch.len();
-    let (whole, count) = run(Control::Random { count: all_of_them, seed: 1 });
+    let fixture = Fixture::read();
+    let step = fixture.apply(&Recover {
+        rate: 1.0,
+        steps: 1,
+        layer: LAYER.to_string().parse().unwrap(),
+        ..Recover::default()
+    });
+    let all_of_them = step.restored.unwrap();
+    let (whole, count) = run(&random(all_of_them), 1);
     assert_eq!(count, Some(all_of_them));
     assert_eq!(all(&whole), all(&step.decoder), "a draw of all candidates is the candidates");
-    let (half, count) = run(Control::Random { count: all_of_them / 2, seed: 1 });
+    let (half, count) = run(&random(all_of_them / 2), 1);
     assert_eq!((count, changed_and_left(&half).0.len()), (Some(all_of_them / 2), all_of_them / 2));
-    for (((_, found), (_, tuned)), (info, step)) in all(&half).into_iter().zip(all(&tuned)).zip(all(&step.decoder)) {
+    for (((_, found), (_, tuned)), (info, step)) in
+        all(&half).into_iter().zip(all(&fixture.tuned)).zip(all(&step.decoder))
+    {
         let drawn = found.iter().zip(&tuned).zip(&step).filter(|((found, tuned), _)| found != tuned);
         assert!(drawn.into_iter().all(|((found, _), step)| found == step), "{}", info.name);
     }
@@ -109,15 +98,15 @@ fn a_random_restoration_draws_among_the_candidates_of_the_first_step() {
 
 #[test]
 fn an_interpolation_lies_between_the_models() {
-    let (aligned, tuned) = models();
-    let (halfway, count) = run(Control::Interpolation { lambda: 0.5 });
+    let Fixture { aligned, tuned, .. } = Fixture::read();
+    let (halfway, count) = run(&Interpolation { lambda: 0.5 }, 0);
     assert_eq!(count, None);
     for (((info, found), (_, aligned)), (_, tuned)) in all(&halfway).into_iter().zip(all(&aligned)).zip(all(&tuned)) {
         for ((found, aligned), tuned) in found.into_iter().zip(aligned).zip(tuned) {
             assert!((found - (aligned + tuned) / 2.0).abs() <= 1e-6 * found.abs().max(1e-3), "{}", info.name);
         }
     }
-    let end = |lambda| all(&run(Control::Interpolation { lambda }).0);
+    let end = |lambda| all(&run(&Interpolation { lambda }, 0).0);
     assert_eq!(end(0.0), all(&aligned));
     assert_eq!(end(1.0), all(&tuned));
 }

@@ -1,28 +1,20 @@
 //! RESTA agrees with plain PyTorch (`scripts/goldens/baselines.py`). The unaligned model is tiny-llama
 //! with the adapters of the LoRA goldens merged.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, TensorData};
-use model::{Decoder, checkpoint, weights};
-use recovery::{RestaSettings, resta};
+use burn::tensor::TensorData;
+use model::{Decoder, weights};
+use recovery::{Inputs, Repair as _, Resta};
 use safetensors::SafeTensors;
 
-fn path(relative: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(relative)
-}
+use crate::{go_on, load, path};
 
 fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
     let bytes = std::fs::read(path(relative)).unwrap();
     let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     tensors.iter().map(|(name, view)| (name.to_owned(), floats(view.data()))).collect()
-}
-
-fn load(name: &str) -> Decoder {
-    checkpoint::load(&path("model/tests/fixtures").join(name), &Device::flex()).unwrap()
 }
 
 /// Fine-tuned, aligned and unaligned.
@@ -35,15 +27,23 @@ fn models() -> [Decoder; 3] {
 }
 
 /// The script's settings with this probability of dropping.
-fn settings(dare: bool) -> RestaSettings {
+fn settings(dare: bool) -> Resta {
     let text = std::fs::read_to_string(path("recovery/tests/fixtures/resta/settings.json")).unwrap();
-    let settings: RestaSettings = serde_json::from_str(&text).unwrap();
-    RestaSettings { dare: if dare { settings.dare } else { 0.0 }, ..settings }
+    let settings: Resta = serde_json::from_str(&text).unwrap();
+    Resta { dare: if dare { settings.dare } else { 0.0 }, ..settings }
 }
 
-fn run(settings: &RestaSettings, seed: u64) -> HashMap<String, Vec<f32>> {
-    let [fine_tuned, aligned, unaligned] = models();
-    all(&resta(&fine_tuned, &aligned, &unaligned, settings, seed).unwrap())
+fn try_resta([fine_tuned, aligned, unaligned]: [&Decoder; 3], settings: Resta, seed: u64) -> recovery::Result<Decoder> {
+    let inputs = Inputs { unaligned: Some(unaligned), seed, ..Inputs::new(aligned, fine_tuned, go_on()) };
+    Ok(settings.apply(inputs)?.decoder)
+}
+
+fn resta(models: [&Decoder; 3], settings: Resta) -> HashMap<String, Vec<f32>> {
+    all(&try_resta(models, settings, 0).unwrap())
+}
+
+fn run(settings: &Resta, seed: u64) -> HashMap<String, Vec<f32>> {
+    all(&try_resta(models().each_ref(), *settings, seed).unwrap())
 }
 
 fn all(decoder: &Decoder) -> HashMap<String, Vec<f32>> {
@@ -108,22 +108,21 @@ fn dare_keeps_the_expectation_and_is_a_seeded_draw() {
 #[test]
 fn without_a_vector_or_a_difference_nothing_changes() {
     let [fine_tuned, aligned, unaligned] = models();
-    let none = RestaSettings { gamma: 0.0, dare: 0.0 };
+    let none = Resta { gamma: 0.0, dare: 0.0 };
     assert_eq!(run(&none, 0), all(&fine_tuned));
-    let same = resta(&fine_tuned, &aligned, &aligned, &RestaSettings::default(), 0).unwrap();
-    assert_eq!(all(&same), all(&fine_tuned));
+    assert_eq!(resta([&fine_tuned, &aligned, &aligned], Resta::default()), all(&fine_tuned));
     // From the aligned model itself DARE has nothing to drop.
-    let [plain, thinned] =
-        [false, true].map(|dare| all(&resta(&aligned, &aligned, &unaligned, &settings(dare), 0).unwrap()));
+    let [plain, thinned] = [false, true].map(|dare| resta([&aligned, &aligned, &unaligned], settings(dare)));
     assert_eq!(plain, thinned);
 }
 
 #[test]
 fn models_of_another_shape_are_named() {
     let [fine_tuned, aligned, _] = models();
-    let message = |result: recovery::Result<Decoder>| result.unwrap_err().to_string();
-    let error = message(resta(&fine_tuned, &aligned, &load("tiny-qwen2"), &RestaSettings::default(), 0));
+    let message = |unaligned: &Decoder, settings| {
+        try_resta([&fine_tuned, &aligned, unaligned], settings, 0).unwrap_err().to_string()
+    };
+    let error = message(&load("tiny-qwen2"), Resta::default());
     assert!(error.contains("the aligned and the unaligned model differ"), "{error}");
-    let wrong = RestaSettings { dare: -0.1, ..RestaSettings::default() };
-    assert!(message(resta(&fine_tuned, &aligned, &aligned, &wrong, 0)).contains("`dare`: -0.1"));
+    assert!(message(&aligned, Resta { dare: -0.1, ..Resta::default() }).contains("`dare`: -0.1"));
 }

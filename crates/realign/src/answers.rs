@@ -1,0 +1,135 @@
+//! Greedy answers to prompts, kept as they come.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use evaluation::{Answer, AnswerRecord};
+use files::Journal;
+use model::generate::{Prompt, greedy_each};
+use prompts::Sample;
+
+use crate::model::{LazyModel, Model};
+use crate::{Error, Job, Result};
+
+/// The model's answer to each sample, in order.
+///
+/// # Errors
+/// When the template fails, or a prompt is longer than the model's positions.
+pub fn answers(model: &Model, samples: &[Sample], max_new_tokens: usize, job: &mut Job<'_>) -> Result<Vec<Answer>> {
+    let mut responses = vec![String::new(); samples.len()];
+    let asked: Vec<(&Sample, usize)> = samples.iter().map(|sample| (sample, max_new_tokens)).collect();
+    respond(model, &asked, job.batch, &mut |index, response| {
+        responses[index] = response;
+        Ok(())
+    })?;
+    Ok(named(samples, responses))
+}
+
+/// A file of answers that is to be made.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The samples to be answered.
+    pub samples: &'a [Sample],
+    /// New tokens at most.
+    pub max_new_tokens: usize,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// The model's answers to the samples of several files, file by file and in order. All files share the batches of up to
+/// `job.batch` prompts; what a prompt is answered with does not depend on it.
+///
+/// Each answer is kept as soon as it has ended, so that stopped work goes on from there; an answer is made again when the
+/// model, `max_new_tokens` or its own prompt has changed. The model is read when the first answer is missing.
+///
+/// # Errors
+/// As [`answers`]; when the model cannot be read, or a file cannot be read or written; [`Error::Stopped`].
+pub fn answer_files(model: &mut LazyModel<'_>, wanted: &[Wanted<'_>], job: &mut Job<'_>) -> Result<Vec<Vec<Answer>>> {
+    let mut open = wanted.iter().map(|wanted| Open::new(model, wanted, job)).collect::<Result<Vec<_>>>()?;
+    let all = wanted.iter().map(|wanted| wanted.samples.len()).sum();
+    let is_missing = |file: &Open, index: usize| file.journal.get(&file.keys[index]).is_none();
+    let places = |at: usize| (0..wanted[at].samples.len()).map(move |index| (at, index));
+    let missing: Vec<(usize, usize)> =
+        (0..wanted.len()).flat_map(places).filter(|&(at, index)| is_missing(&open[at], index)).collect();
+    if !missing.is_empty() {
+        let mut done = all - missing.len();
+        let asked = |&(at, index): &(usize, usize)| (&wanted[at].samples[index], wanted[at].max_new_tokens);
+        let asked: Vec<(&Sample, usize)> = missing.iter().map(asked).collect();
+        respond(model.load()?, &asked, job.batch, &mut |place, response| {
+            let (at, index) = missing[place];
+            let answer = answer(index, &wanted[at].samples[index], response);
+            let key = open[at].keys[index].clone();
+            open[at].journal.add(AnswerRecord { answer, key })?;
+            done += 1;
+            job.step(done, all, "answers")
+        })?;
+    }
+    open.into_iter().zip(wanted).map(|(file, wanted)| file.finish(wanted.samples)).collect()
+}
+
+/// A file of answers that is being added to.
+struct Open {
+    journal: Journal<AnswerRecord>,
+    keys: Vec<String>,
+}
+
+impl Open {
+    fn new(model: &LazyModel<'_>, wanted: &Wanted<'_>, job: &Job<'_>) -> Result<Self> {
+        let identity = model.identity();
+        let key = |sample: &Sample| {
+            let mut hash = files::Sha::default();
+            hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt).finish()[..16].to_owned()
+        };
+        let mut journal = Journal::open(&wanted.path)?;
+        if let Some(name) = wanted.path.file_name() {
+            job.earlier.iter().for_each(|dir| journal.take_over(&dir.join(name)));
+        }
+        Ok(Self { journal, keys: wanted.samples.iter().map(key).collect() })
+    }
+
+    fn finish(self, samples: &[Sample]) -> Result<Vec<Answer>> {
+        // The answer is the model's; id, reference and category are those of the sample now.
+        let adapt = |index: usize, record: AnswerRecord| AnswerRecord {
+            answer: answer(index, &samples[index], record.answer.response),
+            key: record.key,
+        };
+        let records = self.journal.finish(self.keys.iter().map(String::as_str), adapt)?;
+        Ok(records.into_iter().map(|record| record.answer).collect())
+    }
+}
+
+/// Answers each sample once, with so many new tokens at most; `answered` gets its index and the response as it ends.
+fn respond(
+    model: &Model,
+    samples: &[(&Sample, usize)],
+    batch: usize,
+    answered: &mut dyn FnMut(usize, String) -> Result<()>,
+) -> Result<()> {
+    let prompt = |&(sample, max_new_tokens): &(&Sample, usize)| -> Result<Prompt> {
+        Ok(Prompt { ids: model.tokenizer.encode_prompt(&sample.prompt, None)?, max_new_tokens })
+    };
+    let prompts = samples.iter().map(prompt).collect::<Result<Vec<_>>>()?;
+    let (started, mut tokens) = (Instant::now(), 0);
+    greedy_each(&model.decoder, &prompts, batch, &model.tokenizer.eos_ids(), &mut |index, ids| -> Result<(), Error> {
+        tokens += ids.len();
+        answered(index, model.tokenizer.decode(&ids, true)?)
+    })?;
+    tracing::info!("{} answers, {tokens} tokens in {:.3} s", samples.len(), started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The responses with the samples that they answer.
+pub(crate) fn named(samples: &[Sample], responses: Vec<String>) -> Vec<Answer> {
+    let pairs = samples.iter().zip(responses).enumerate();
+    pairs.map(|(index, (sample, response))| answer(index, sample, response)).collect()
+}
+
+fn answer(index: usize, sample: &Sample, response: String) -> Answer {
+    Answer {
+        id: sample.id.clone().unwrap_or_else(|| (index + 1).to_string()),
+        prompt: sample.prompt.clone(),
+        response,
+        reference: sample.response.clone(),
+        category: sample.category.clone(),
+    }
+}

@@ -1,0 +1,91 @@
+//! What can go wrong with a stage.
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a stage has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be used.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// Samples, a tokenizer or a chat template could not be used.
+    #[error(transparent)]
+    Prompts(#[from] prompts::Error),
+    /// A model could not be read, written or run.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// A training failed.
+    #[error(transparent)]
+    Finetune(finetune::Error),
+    /// A direction could not be computed.
+    #[error(transparent)]
+    Direction(#[from] direction::Error),
+    /// A method failed.
+    #[error(transparent)]
+    Recovery(recovery::Error),
+    /// Answers could not be judged or scored.
+    #[error(transparent)]
+    Evaluation(#[from] evaluation::EvaluationError),
+    /// A stage's settings or summary are not JSON.
+    #[error("not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// What was done, or with which model, when another error came up.
+    #[error("{what}: {source}")]
+    In {
+        /// In words.
+        what: String,
+        /// The error.
+        source: Box<Error>,
+    },
+    /// Input that makes no sense; says what to do.
+    #[error("{0}")]
+    Invalid(String),
+    /// The caller asked to stop; what is done is kept in the stage's directory.
+    #[error("stopped; the same command goes on from here")]
+    Stopped,
+}
+
+impl Error {
+    /// Whether the caller asked to stop, and nothing failed.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::In { source, .. } => source.is_stopped(),
+            _ => false,
+        }
+    }
+}
+
+impl From<finetune::Error> for Error {
+    fn from(error: finetune::Error) -> Self {
+        if matches!(error, finetune::Error::Stopped) { Self::Stopped } else { Self::Finetune(error) }
+    }
+}
+
+impl From<recovery::Error> for Error {
+    fn from(error: recovery::Error) -> Self {
+        if matches!(error, recovery::Error::Stopped) { Self::Stopped } else { Self::Recovery(error) }
+    }
+}
+
+/// Adds to an error what was done when it came up.
+pub trait Within<T> {
+    /// `what` in front of the error's own words.
+    ///
+    /// # Errors
+    /// The error of `self`, with those words.
+    fn within(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Within<T> for std::result::Result<T, E> {
+    fn within(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| Error::In { what: what(), source: Box::new(error.into()) })
+    }
+}
+
+/// An [`Error::Invalid`].
+pub(crate) fn invalid<T>(text: impl Into<String>) -> Result<T> {
+    Err(Error::Invalid(text.into()))
+}

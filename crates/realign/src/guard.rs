@@ -1,0 +1,246 @@
+//! Judges run on stored answers: each judge's verdicts go to a file of its own, answer by answer, so that judging goes on
+//! where it was stopped. The decoder of a guard model is run here; how it is asked is in `evaluation`.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use evaluation::judge::format::{JudgeFormat, Probability};
+use evaluation::judge::settings::GuardSettings;
+use evaluation::{Answer, HttpJudge, Judge, RefusalJudge, Verdict, VerdictFile, VerdictRecord, verdict_key};
+use files::Hashes;
+use model::Packed;
+use model::generate::{greedy, greedy_with_logits};
+use prompts::length_buckets;
+
+use crate::error::{Within as _, invalid};
+use crate::model::Model;
+use crate::{Artifact, Job, Result};
+
+/// Answers to be judged and the file for their verdicts.
+#[derive(Debug, Clone)]
+pub struct ToJudge<'a> {
+    /// The answers.
+    pub answers: &'a [Answer],
+    /// The verdict file.
+    pub path: PathBuf,
+}
+
+/// Judges all sets of answers by one judge; what is judged already is read. A guard is loaded once, if at all.
+///
+/// # Errors
+/// When a guard cannot be loaded, an endpoint refuses the key, or a file cannot be read or written.
+pub fn judge_sets(judge: &Judge, sets: &[ToJudge<'_>], job: &mut Job<'_>) -> Result<Vec<Vec<VerdictRecord>>> {
+    let identity = identity(judge, &Hashes::default())?;
+    let mut guard = None;
+    let mut verdicts = Vec::new();
+    for set in sets {
+        let keys: Vec<String> = set.answers.iter().map(|answer| verdict_key(&identity, answer)).collect();
+        let mut file = VerdictFile::open(&set.path)?;
+        if let Some(name) = set.path.file_name() {
+            job.earlier.iter().for_each(|dir| file.take_over(&dir.join(name)));
+        }
+        let missing: Vec<usize> = (0..keys.len()).filter(|&index| file.get(&keys[index]).is_none()).collect();
+        let asked: Vec<&Answer> = missing.iter().map(|&index| &set.answers[index]).collect();
+        let mut done = keys.len() - missing.len();
+        let device = job.device;
+        let mut add = |index: usize, found: Found| -> Result<()> {
+            let index = missing[index];
+            done += 1;
+            file.add(VerdictRecord {
+                id: set.answers[index].id.clone(),
+                judge: judge.name().to_owned(),
+                key: keys[index].clone(),
+                verdict: found.verdict,
+                probability: found.probability,
+                problem: found.problem,
+                transient: found.transient,
+            })?;
+            job.step(done, keys.len(), "verdicts")
+        };
+        match judge {
+            _ if asked.is_empty() => {}
+            Judge::Refusal(_) => {
+                let phrases = RefusalJudge::embedded();
+                for (index, answer) in asked.iter().enumerate() {
+                    add(index, Found::of(phrases.verdict(&answer.response)))?;
+                }
+            }
+            Judge::Http(settings, format) => HttpJudge::new(settings, format)?.judge(&asked, &mut |index, found| {
+                add(index, Found { problem: found.problem, transient: found.transient, ..Found::of(found.verdict) })
+            })?,
+            Judge::Guard(settings, format) => {
+                let guard = match &mut guard {
+                    Some(guard) => guard,
+                    none => none.insert(
+                        Guard::open(settings, format, device).within(|| format!("judge {}", settings.name))?,
+                    ),
+                };
+                guard.judge(&asked, &mut add)?;
+            }
+        }
+        verdicts.push(file.finish(set.answers, &keys)?);
+    }
+    Ok(verdicts)
+}
+
+/// What a judge found of one answer.
+struct Found {
+    verdict: Verdict,
+    probability: Option<f64>,
+    problem: Option<String>,
+    transient: bool,
+}
+
+impl Found {
+    fn of(verdict: Verdict) -> Self {
+        Self { verdict, probability: None, problem: None, transient: false }
+    }
+}
+
+/// What decides a judge's verdicts, the content of a guard's files among it.
+///
+/// # Errors
+/// When a guard's directory cannot be read.
+pub fn identity(judge: &Judge, hashes: &Hashes) -> Result<String> {
+    let mut identity = judge.identity().to_string();
+    if let Judge::Guard(settings, _) = judge {
+        identity += &Artifact::model(&settings.model, hashes)?.key;
+    }
+    Ok(identity)
+}
+
+/// A guard model in memory.
+struct Guard<'a> {
+    model: Model,
+    format: &'a JudgeFormat,
+    batch: usize,
+    labels: Option<Labels>,
+}
+
+/// The ids that a probability is read from.
+struct Labels {
+    after: Vec<u32>,
+    harmful: Vec<usize>,
+    other: Vec<usize>,
+}
+
+impl<'a> Guard<'a> {
+    fn open(settings: &GuardSettings, format: &'a JudgeFormat, device: &Device) -> Result<Self> {
+        let model = Model::open(&settings.model, None, device)?;
+        let labels = format.probability.as_ref().map(|probability| labels(&model, probability)).transpose();
+        let labels = labels?;
+        Ok(Self { model, format, batch: settings.batch.max(1), labels })
+    }
+
+    /// Judges answers in batches of similar length. One that is too long for the model is unknown, with the cause.
+    fn judge(&self, answers: &[&Answer], judged: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()> {
+        let tokenizer = &self.model.tokenizer;
+        let limit = self.model.decoder.config().max_position_embeddings;
+        let eos = tokenizer.eos_ids();
+        let extra = self.format.max_new_tokens.max(self.labels.as_ref().map_or(0, |labels| labels.after.len()));
+        let (mut rows, mut fitting) = (Vec::new(), Vec::new());
+        for (index, answer) in answers.iter().enumerate() {
+            let row = tokenizer.encode(&self.format.render(answer)?)?;
+            if row.len() + extra > limit {
+                let problem = format!("prompt of {} tokens; the guard reads {limit}", row.len());
+                judged(index, Found { problem: Some(problem), ..Found::of(Verdict::Unknown) })?;
+            } else {
+                rows.push(row);
+                fitting.push(index);
+            }
+        }
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        for bucket in length_buckets(&lengths, self.batch) {
+            let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
+            for (&row, (written, probability)) in bucket.iter().zip(self.read(&batch, &eos)?) {
+                let verdict = self.format.parse(&tokenizer.decode(&written, true)?);
+                judged(fitting[row], Found { probability, ..Found::of(verdict) })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the guard writes after each row, and the probability of the harmful labels.
+    fn read(&self, rows: &[Vec<u32>], eos: &[u32]) -> Result<Vec<(Vec<u32>, Option<f64>)>> {
+        let (decoder, length) = (&self.model.decoder, self.format.max_new_tokens);
+        match &self.labels {
+            Some(labels) if labels.after.is_empty() && length > 0 => {
+                let read = greedy_with_logits(decoder, rows, length, eos)?.into_iter();
+                Ok(read.map(|row| (row.answer, Some(share(&row.first, labels)))).collect())
+            }
+            labels => {
+                let written = greedy(decoder, rows, length, eos)?;
+                let shares = match labels {
+                    Some(labels) => self.probabilities(rows, labels)?.into_iter().map(Some).collect(),
+                    None => vec![None; rows.len()],
+                };
+                Ok(written.into_iter().zip(shares).collect())
+            }
+        }
+    }
+
+    /// The probability of the harmful labels at each row's next position.
+    fn probabilities(&self, rows: &[Vec<u32>], labels: &Labels) -> Result<Vec<f64>> {
+        let rows: Vec<Vec<u32>> = rows.iter().map(|row| [row.as_slice(), &labels.after].concat()).collect();
+        let packed = Packed::new(&rows)?;
+        let logits = self.model.decoder.logits(&packed, &packed.segments.last())?;
+        let [_, vocab] = logits.dims();
+        let logits: Vec<f32> = logits.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?;
+        Ok(logits.chunks(vocab).map(|row| share(row, labels)).collect())
+    }
+}
+
+/// The share of the harmful labels' probability, as [`Probability`] defines it.
+fn share(logits: &[f32], labels: &Labels) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: f32| f64::from(logit - largest).exp();
+    let sum = |ids: &[usize]| ids.iter().map(|&id| weight(logits[id])).sum::<f64>();
+    let harmful = sum(&labels.harmful);
+    let all = match labels.other.is_empty() {
+        true => logits.iter().map(|&logit| weight(logit)).sum(),
+        false => harmful + sum(&labels.other),
+    };
+    // Both can be too small for a number where another token takes all.
+    if all > 0.0 { harmful / all } else { 0.5 }
+}
+
+fn labels(model: &Model, probability: &Probability) -> Result<Labels> {
+    let first = |label: &String| -> Result<usize> {
+        match model.tokenizer.encode(label)?.first() {
+            Some(&id) => Ok(id as usize),
+            None => invalid(format!("the tokenizer makes nothing of the label {label:?}")),
+        }
+    };
+    let ids = |labels: &[String]| -> Result<Vec<usize>> {
+        let mut ids = labels.iter().map(first).collect::<Result<Vec<_>>>()?;
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    };
+    let (harmful, other) = (ids(&probability.unsafe_labels)?, ids(&probability.safe_labels)?);
+    if let Some(id) = harmful.iter().find(|id| other.contains(id)) {
+        return invalid(format!(
+            "labels of both kinds begin with the token {id} of this tokenizer; take `probability` out of the format"
+        ));
+    }
+    let after = if probability.after.is_empty() { vec![] } else { model.tokenizer.encode(&probability.after)? };
+    Ok(Labels { after, harmful, other })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probability_is_a_share_of_the_labels_or_of_the_vocabulary() {
+        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln()];
+        let of = |harmful: &[usize], other: &[usize]| {
+            share(&logits, &Labels { after: vec![], harmful: harmful.to_vec(), other: other.to_vec() })
+        };
+        // weights 1, 2, 5; f32 logarithms are good to 1e-6
+        for (got, expected) in [(of(&[1], &[0]), 2.0 / 3.0), (of(&[1], &[]), 0.25), (of(&[0, 1], &[2]), 3.0 / 8.0)] {
+            assert!((got - expected).abs() < 1e-6, "{got} {expected}");
+        }
+        assert_eq!(share(&[0.0, -1e9, -1e9], &Labels { after: vec![], harmful: vec![1], other: vec![2] }), 0.5);
+    }
+}

@@ -1,0 +1,117 @@
+//! Where a command writes: nothing that is read is written over, a model appears whole, a failed command leaves nothing
+//! but what it can go on from.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use realign::stage::MODEL;
+use realign::{Error, Job, Result, Stage};
+
+/// Prints a line; a reader that is gone is no error.
+pub fn say(line: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+}
+
+/// Checks that an output is none of the inputs, also through links and `..`.
+///
+/// # Errors
+/// Names the input.
+pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
+    let Ok(out_is) = fs::canonicalize(out) else { return Ok(()) };
+    match inputs.iter().find(|input| fs::canonicalize(input).is_ok_and(|input| input == out_is)) {
+        Some(input) => Err(Error::Invalid(format!(
+            "--out {} is {}, which the command reads; choose another place",
+            out.display(),
+            input.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that a directory for a model is new or empty: what another model left there would be taken for the new one's.
+///
+/// # Errors
+/// When it is not.
+fn check_new(out: &Path) -> Result<()> {
+    let is_new = match fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !out.exists(),
+    };
+    let text = format!("--out {} is there already: name a new directory, or remove it first", out.display());
+    if is_new { Ok(()) } else { Err(Error::Invalid(text)) }
+}
+
+/// Runs a stage that makes a model in `OUT.partial`, and moves the model to `out` when it is whole. `also` are other files
+/// of the stage with the places that they are moved to.
+///
+/// # Errors
+/// Those of the stage; when `out` is an input or is there already, before anything is read.
+pub fn make<S: Stage>(
+    stage: &S,
+    out: &Path,
+    inputs: &[&Path],
+    also: &[(&str, &Path)],
+    job: &mut Job<'_>,
+) -> Result<S::Summary> {
+    check_apart(out, inputs)?;
+    check_new(out)?;
+    for (_, place) in also {
+        check_apart(place, inputs)?;
+        check_writable(place)?;
+    }
+    let work = work_dir(out)?;
+    // What another stage left there is of no use to this one.
+    let (key_file, key) = (work.join("key"), stage.key()?);
+    if fs::read_to_string(&key_file).ok().as_deref() != Some(&key) {
+        files::remove(&work)?;
+        files::write_whole(&key_file, key.as_bytes())?;
+    }
+    let summary = match stage.run(&work, job) {
+        Ok(summary) => summary,
+        Err(error) => {
+            if !can_go_on(&work) {
+                files::remove(&work)?;
+            }
+            return Err(error);
+        }
+    };
+    for (name, place) in also {
+        let bytes = fs::read(work.join(name)).map_err(files::Error::io("read", &work.join(name)))?;
+        files::write_whole(place, &bytes)?;
+    }
+    if out.exists() {
+        fs::remove_dir(out).map_err(files::Error::io("replace", out))?; // it is empty
+    }
+    files::rename(&work.join(MODEL), out)?;
+    files::remove(&work)?;
+    Ok(summary)
+}
+
+/// Whether a stopped stage left something that the next attempt goes on from.
+fn can_go_on(work: &Path) -> bool {
+    let is_kept = |name: &str| name.ends_with(".checkpoint") || name.ends_with(".jsonl");
+    files::list(work).is_ok_and(|files| files.keys().any(|name| is_kept(name)))
+}
+
+/// The directory beside `out` in which a stage works; `out/` and `out` are one.
+fn work_dir(out: &Path) -> Result<PathBuf> {
+    let name = out.file_name().ok_or_else(|| Error::Invalid(format!("--out {}: name a new directory", out.display())))?;
+    let mut name = name.to_owned();
+    name.push(".partial");
+    Ok(out.with_file_name(name))
+}
+
+/// Checks that a file can be written, before hours of work.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::Invalid(format!("{} is a directory; name a file", path.display())));
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    files::create_dir(dir)?;
+    tempfile::tempfile_in(dir).map_err(files::Error::io("write into", dir))?;
+    Ok(())
+}

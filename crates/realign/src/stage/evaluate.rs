@@ -1,0 +1,204 @@
+//! Evaluation (paper, "Evaluation"): a model is asked prompt sets and tasks; its answers are judged and scored. Another judge
+//! or metric reads the same answers; no model is asked again.
+
+use std::path::Path;
+use std::time::Instant;
+
+use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, Provenance, SetScores, TaskScores, VerdictRecord};
+use model::Dtype;
+use prompts::Sample;
+use serde::{Deserialize, Serialize};
+
+use super::Stage;
+use crate::answers::{Wanted, answer_files};
+use crate::error::{Within as _, invalid};
+use crate::guard::{ToJudge, judge_sets};
+use crate::model::LazyModel;
+use crate::{Artifact, Job, Result, Samples};
+
+/// A set of prompts or a task.
+#[derive(Debug, Clone, Serialize)]
+pub struct Question {
+    /// Name in files and tables, and what its answers tell.
+    pub asked: Asked,
+    /// The samples; those without an id get their number.
+    pub samples: Samples,
+    /// Length of an answer in tokens.
+    pub max_new_tokens: usize,
+}
+
+/// What a file of answers holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Name in files and tables.
+    pub name: String,
+    /// What the answers tell.
+    pub aim: Aim,
+}
+
+/// What answers are made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// Verdicts of judges.
+    Prompts(PromptKind),
+    /// Scores: the deciding metric, then those beside it.
+    Task(Vec<Metric>),
+}
+
+impl Asked {
+    /// The name of the file of the answers.
+    #[must_use]
+    pub fn answers_name(&self) -> String {
+        format!("answers-{}.jsonl", self.name)
+    }
+
+    /// The name of the file of a judge's verdicts on them.
+    #[must_use]
+    pub fn verdicts_name(&self, judge: &Judge) -> String {
+        format!("verdicts-{}-{}.jsonl", self.name, judge.name())
+    }
+}
+
+/// Answers questions, and judges and scores the answers by refusal phrases and the tasks' metrics.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evaluate {
+    /// The model.
+    pub model: Artifact,
+    /// What it is asked.
+    pub questions: Vec<Question>,
+    /// What decides the verdicts of the refusal phrases.
+    pub phrases: serde_json::Value,
+    /// The precision to which the weights are rounded; as they are where it is none.
+    pub dtype: Option<Dtype>,
+}
+
+impl Stage for Evaluate {
+    type Summary = Evaluation;
+
+    fn kind(&self) -> &'static str {
+        "evaluate"
+    }
+
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
+        let read = |question: &Question| Ok((question, question.samples.read()?));
+        let questions = self.questions.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let questions: Vec<(&Asked, &[Sample], usize)> =
+            questions.iter().map(|(one, samples)| (&one.asked, samples.as_slice(), one.max_new_tokens)).collect();
+        let mut model = LazyModel::new(&self.model, self.dtype, job.device);
+        ask(&mut model, &questions, out, job)?;
+        let asked: Vec<Asked> = self.questions.iter().map(|question| question.asked.clone()).collect();
+        let measured = Measured { answers: out, asked: &asked, judges: &[Judge::phrases()], verdicts: out };
+        let evaluation = measure(measured, provenance(), job)?;
+        evaluation.write(out, &[])?;
+        Ok(evaluation)
+    }
+}
+
+/// The provenance of scores in a stage's directory, whose manifest has the rest.
+pub(super) fn provenance() -> Provenance {
+    let unknown = || "see stage.json".to_owned();
+    Provenance { settings: serde_json::Value::Null, seed: 0, git_revision: unknown(), device: unknown(), seconds: 0.0 }
+}
+
+/// The file that says what a directory of answers holds.
+const ASKED: &str = "asked.json";
+
+/// Answers the questions, each with its samples and length of answers, into `dir`. An answer that is there already is
+/// kept, as [`answer_files`] says.
+///
+/// # Errors
+/// When two questions share a name, the model cannot be read, or a file cannot be written.
+pub fn ask(
+    model: &mut LazyModel<'_>,
+    questions: &[(&Asked, &[Sample], usize)],
+    dir: &Path,
+    job: &mut Job<'_>,
+) -> Result<()> {
+    check_names(questions)?;
+    let wanted = questions.iter().map(|&(asked, samples, max_new_tokens)| Wanted {
+        samples,
+        max_new_tokens,
+        path: dir.join(asked.answers_name()),
+    });
+    let wanted: Vec<Wanted<'_>> = wanted.collect();
+    answer_files(model, &wanted, job)?;
+    let asked: Vec<&Asked> = questions.iter().map(|(asked, ..)| *asked).collect();
+    Ok(files::write_json(&dir.join(ASKED), &asked)?)
+}
+
+fn check_names(questions: &[(&Asked, &[Sample], usize)]) -> Result<()> {
+    for (index, (Asked { name, .. }, ..)) in questions.iter().enumerate() {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return invalid(format!("the name {name:?} of a prompt set or task must be letters, digits, `-`, `_` or `.`"));
+        }
+        if questions[..index].iter().any(|(other, ..)| other.name == *name) {
+            return invalid(format!("two prompt sets or tasks are called {name:?}; rename one"));
+        }
+    }
+    Ok(())
+}
+
+/// What a directory of answers holds.
+///
+/// # Errors
+/// When there are no answers, or the file that says it is damaged.
+pub fn read_asked(dir: &Path) -> Result<Vec<Asked>> {
+    let path = dir.join(ASKED);
+    if !path.exists() {
+        return invalid(format!("{}: no answers are stored here; name a model and what it is asked", dir.display()));
+    }
+    files::read_json(&path).within(|| "delete the file to answer again".to_owned())
+}
+
+/// Stored answers, and who judges them.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured<'a> {
+    /// The directory of the answers.
+    pub answers: &'a Path,
+    /// Which of them are measured.
+    pub asked: &'a [Asked],
+    /// The judges of the answers to prompts.
+    pub judges: &'a [Judge],
+    /// The directory for the verdicts, one file per judge and prompt set.
+    pub verdicts: &'a Path,
+}
+
+/// Judges and scores answers. A judge of safety is not asked about harmless prompts, where the question is whether they
+/// are refused.
+///
+/// # Errors
+/// When a file is damaged, or a judge cannot run.
+pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'_>) -> Result<Evaluation> {
+    let started = Instant::now();
+    let mut sets: Vec<(&Asked, PromptKind, Vec<Answer>)> = Vec::new();
+    let mut tasks = Vec::new();
+    for asked in stored.asked {
+        let answers = evaluation::read_answers(&stored.answers.join(asked.answers_name()))?;
+        match &asked.aim {
+            Aim::Prompts(kind) => sets.push((asked, *kind, answers)),
+            Aim::Task(metrics) => tasks.push(TaskScores::new(&asked.name, metrics, &answers)?),
+        }
+    }
+    let mut verdicts: Vec<Vec<(String, Vec<VerdictRecord>)>> = vec![Vec::new(); sets.len()];
+    for judge in stored.judges {
+        let able = |kind: PromptKind| kind == PromptKind::Harmful || judge.tells_refusals();
+        let chosen: Vec<usize> = (0..sets.len()).filter(|&index| able(sets[index].1)).collect();
+        let to_judge = |&index: &usize| {
+            let (asked, _, answers) = &sets[index];
+            ToJudge { answers, path: stored.verdicts.join(asked.verdicts_name(judge)) }
+        };
+        let to_judge: Vec<ToJudge<'_>> = chosen.iter().map(to_judge).collect();
+        for (index, records) in chosen.iter().zip(judge_sets(judge, &to_judge, job)?) {
+            verdicts[*index].push((judge.name().to_owned(), records));
+        }
+    }
+    let scored = sets
+        .iter()
+        .zip(&verdicts)
+        .map(|((asked, kind, answers), all)| SetScores::new(&asked.name, *kind, answers, all));
+    let prompt_sets = scored.collect::<Result<_, _>>()?;
+    provenance.seconds += started.elapsed().as_secs_f64();
+    Ok(Evaluation { provenance, prompt_sets, tasks })
+}

@@ -1,0 +1,66 @@
+//! The methods on tiny models, in one binary.
+#![allow(clippy::unwrap_used)]
+
+mod arms;
+mod checkpoint;
+mod golden;
+mod resta;
+mod settings;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use model::weights::WeightInfo;
+use model::{Decoder, checkpoint as weight_files, weights};
+use recovery::{Gate, Inputs, Measure, Repair, Repaired, Report, TraceStep};
+use serde_json::Value;
+
+fn path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(relative)
+}
+
+fn load(name: &str) -> Decoder {
+    weight_files::load(&path("model/tests/fixtures").join(name), &Device::flex()).unwrap()
+}
+
+fn all(decoder: &Decoder) -> Vec<(WeightInfo, Vec<f32>)> {
+    weights::read(decoder, |_| true).unwrap()
+}
+
+/// A report that never stops the work; nothing is leaked, since it has no size.
+fn go_on() -> &'static mut Report<'static> {
+    Box::leak(Box::new(|_: &TraceStep, _| ControlFlow::Continue(())))
+}
+
+/// The two models and the prompts that all tests share.
+struct Fixture {
+    aligned: Decoder,
+    tuned: Decoder,
+    rows: Value,
+}
+
+impl Fixture {
+    fn read() -> Self {
+        let rows = std::fs::read(path("direction/tests/fixtures/rows.json")).unwrap();
+        let rows = serde_json::from_slice(&rows).unwrap();
+        Self { aligned: load("tiny-llama"), tuned: load("tiny-llama-finetuned"), rows }
+    }
+
+    fn rows(&self, key: &str) -> Vec<Vec<u32>> {
+        serde_json::from_value(self.rows[key].clone()).unwrap()
+    }
+
+    fn inputs<'a>(&'a self, report: &'a mut Report<'a>) -> Inputs<'a> {
+        let (prompts, task_prompts) = (self.rows("recovery_rows"), self.rows("task_rows"));
+        Inputs { prompts, task_prompts, ..Inputs::new(&self.aligned, &self.tuned, report) }
+    }
+
+    fn apply(&self, method: &dyn Repair) -> Repaired {
+        method.apply(self.inputs(go_on())).unwrap()
+    }
+}
+
+fn gate<'a>(measure: &'a mut Measure<'a>) -> Option<Gate<'a>> {
+    Some(Gate { measure, by: "the test's score".into() })
+}
