@@ -176,7 +176,11 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     let mut inputs = vec![if injected { inject.seen(Pick::default()) } else { inject }];
     for (i, variant) in sweep.resolved(sweep.seed).iter().enumerate() {
         let (file, pick) = variant.sweep.recovery_prompts();
-        let key = if sweep.variants.is_empty() { "recovery.prompts".into() } else { format!("variants[{i}].recovery.prompts") };
+        let key = if sweep.variants.is_empty() {
+            "recovery.prompts".into()
+        } else {
+            format!("variants[{i}].recovery.prompts")
+        };
         let read = variant.sweep.methods.iter().any(|one| one.what.needs().is_some_and(|needs| needs.prompts));
         let prompts = Input::new(key, file);
         inputs.push(if read { prompts.seen(pick) } else { prompts });
@@ -193,8 +197,9 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
                 inputs.push(Input::new(at("tokenizer"), sweep.data_file(&training.tokenizer)));
                 inputs.push(Input::new(at("corpus"), sweep.data_file(&training.corpus)).seen(Pick::default()));
             }
-            Source::Gguf(gguf) => inputs
-                .push(Input::new(key("source.gguf"), sweep.root_file(&gguf.file)).made_by(gguf.fetch.as_ref())),
+            Source::Gguf(gguf) => {
+                inputs.push(Input::new(key("source.gguf"), sweep.root_file(&gguf.file)).made_by(gguf.fetch.as_ref()))
+            }
             Source::Dir(dir) => inputs.push(Input::new(key("source.dir"), sweep.root_file(dir).join("config.json"))),
             Source::Hub(hub) => {
                 let (id, dir) = (&hub.id, sweep.root_file(&hub.dir));

@@ -32,7 +32,10 @@ fn a_missing_file_is_named_with_its_key_and_only_when_the_cells_need_it() {
         check_files(&sweep, &sweep.choose(&patterns).unwrap()).unwrap_err().to_string()
     };
     let of_one = missing(&["tiny/bash/300"]);
-    assert_says(&of_one, &["models[1].source.pretrain.training.corpus", "models[1].align.refusals: ", "tasks[1].train"]);
+    assert_says(
+        &of_one,
+        &["models[1].source.pretrain.training.corpus", "models[1].align.refusals: ", "tasks[1].train"],
+    );
     assert_says(&of_one, &["variants[0].recovery.prompts: /nowhere/data/lab/o.jsonl is missing"]);
     assert!(!of_one.contains("models[0]") && !of_one.contains("tasks[0]"), "{of_one}");
     let of_two = missing(&["tiny/bash/300", "small/sql/0"]);
@@ -76,8 +79,7 @@ fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     assert_eq!(read(sweep.task_prompts(task)), train[..128]);
     let released = of_this_repository("released.yaml");
     assert_eq!(released.deciding_samples(task), sweep.test_samples(task));
-    let (file, pick) = sweep.asked(&sweep.evaluation.harmful);
-    assert_eq!(pick.read(&file, false).unwrap().len(), 140);
+    let file = sweep.data_file(&sweep.evaluation.harmful.file);
     let error = Pick::lines(100, usize::MAX).read(&file, false).unwrap_err().to_string();
     assert!(error.contains("harmful_eval.jsonl") && error.contains("after the first 100"), "{error}");
     assert!(Pick::lines(1000, 1).read(&file, false).is_err());
@@ -124,8 +126,18 @@ fn prompts_that_are_trained_on_are_not_asked() {
     check_of(&[]).unwrap();
     // The lines are others, the prompts are not: with another case, in another file.
     for (file, words, says, number) in [
-        ("harmless", "e f G f", "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.help", 4),
-        ("harmful", "a b B a", "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refus", 3),
+        (
+            "harmless",
+            "e f G f",
+            "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.help",
+            4,
+        ),
+        (
+            "harmful",
+            "a b B a",
+            "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refus",
+            3,
+        ),
         ("inject", "i c", "are also in inject (", 3),
         ("train", "m h n", "are also in tasks[0].train (", 4),
         ("recovery", "d l", "are also in recovery.prompts (", 4),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::layers::closest;
 use super::Sweep;
+use super::layers::closest;
 
 /// Finds a sweep file: beside the current directory, then in its `experiments/`.
 ///
