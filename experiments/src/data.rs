@@ -7,79 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use evaluation::{Fields, TaskSpec, read_samples};
+use evaluation::{Fields, TaskSpec};
 use prompts::Sample;
-use prompts::sample::{read_jsonl, read_training_jsonl};
-use serde::Serialize;
+use prompts::sample::read_training_jsonl;
+use realign::{Pick, Split};
 
 use crate::config::{Align, AnswerSet, DecideOn, Gguf, ModelSpec, PromptSet, Source, Sweep};
-
-/// Some samples of a file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Pick {
-    /// The keys of the file, when they are not `prompt` and `response`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fields: Option<Fields>,
-    /// The part of the file; all of it when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split: Option<Split>,
-    /// Samples of the part that are left out at the start.
-    pub skip: usize,
-    /// How many follow; fewer are an error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<usize>,
-    /// How many follow at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at_most: Option<usize>,
-}
-
-/// A side of a file's random division in two; its samples keep their order.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Split {
-    /// Whether it is the side that is held out.
-    pub held_out: bool,
-    /// The share of the file that is held out.
-    pub share: f64,
-    /// Decides the division.
-    pub seed: u64,
-}
-
-impl Pick {
-    /// `count` samples after the first `skip`.
-    #[must_use]
-    pub fn lines(skip: usize, count: usize) -> Self {
-        Self { skip, count: Some(count), ..Self::default() }
-    }
-
-    /// The samples of a file; with `answered`, each must have a response.
-    ///
-    /// # Errors
-    /// When the file cannot be read or holds too few.
-    pub fn read(&self, file: &Path, answered: bool) -> Result<Vec<Sample>> {
-        let mut samples = match &self.fields {
-            Some(fields) => read_samples(file, fields, 0, None)?,
-            None if answered => read_training_jsonl(file)?,
-            None => read_jsonl(file)?,
-        };
-        if let Some(Split { held_out, share, seed }) = self.split {
-            let held = ((samples.len() as f64 * share).ceil() as usize).min(samples.len());
-            let order = prompts::shuffled_order(samples.len(), seed);
-            let mut chosen = if held_out { order[..held].to_vec() } else { order[held..].to_vec() };
-            chosen.sort_unstable();
-            samples = chosen.into_iter().map(|index| samples[index].clone()).collect();
-        }
-        let after = samples.get(self.skip..).unwrap_or_default();
-        let taken = self.count.or(self.at_most).unwrap_or(after.len());
-        ensure!(
-            taken <= after.len() || self.count.is_none(),
-            "{}: {taken} samples after the first {} are needed, and there are {}",
-            file.display(),
-            self.skip,
-            samples.len()
-        );
-        Ok(after[..taken.min(after.len())].to_vec())
-    }
-}
 
 impl Sweep {
     /// The task's samples for training.
@@ -100,7 +33,7 @@ impl Sweep {
     /// The task's samples that are reported.
     #[must_use]
     pub fn test_samples(&self, task: &TaskSpec) -> (PathBuf, Pick) {
-        (self.data_file(&task.test), Pick { fields: own_fields(task), ..Pick::default() })
+        (self.data_file(&task.test), Pick { fields: own_fields(task), ..Pick::answered() })
     }
 
     /// The task's training prompts that a repair reads.
@@ -130,7 +63,7 @@ impl Sweep {
 
     fn part_of(&self, task: &TaskSpec, held_out: bool) -> (PathBuf, Pick) {
         let split = Some(Split { held_out, share: task.validation, seed: self.seed });
-        (self.data_file(&task.train), Pick { fields: own_fields(task), split, ..Pick::default() })
+        (self.data_file(&task.train), Pick { fields: own_fields(task), split, ..Pick::answered() })
     }
 
     /// How many harmful samples the unaligned model leaves out at the start of the injection's order: those that a cell may
@@ -152,6 +85,24 @@ impl Sweep {
 fn own_fields(task: &TaskSpec) -> Option<Fields> {
     let usual = Fields { response: Some("response".into()), ..Fields::default() };
     (task.fields != usual).then(|| task.fields.clone())
+}
+
+/// What a run needs before its first stage: the files that scripts make, as many harmful samples as are injected, and
+/// prompts that no model was trained on.
+///
+/// # Errors
+/// As [`fetch`], [`check_harmful`] and [`check_contamination`]. A model that cannot be fetched is not an error: its cells
+/// say why they cannot run.
+pub fn prepare(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
+    fetch_prompts(sweep, cells)?;
+    check_contamination(sweep, cells)?;
+    check_harmful(sweep, cells)?;
+    for (_, model) in sweep.models_of(cells) {
+        if let Err(error) = fetch_model(sweep, model) {
+            tracing::debug!("{}: {error:#}", model.name);
+        }
+    }
+    Ok(())
 }
 
 /// Runs `script`, which makes `file`, unless the file is there.
@@ -251,10 +202,10 @@ fn plain(prompt: &str) -> String {
 pub fn check_contamination(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
     let mut trained = trained(sweep, cells)?;
     for (i, task) in sweep.tasks_of(cells) {
-        let pick = Pick { fields: own_fields(task), ..Pick::default() };
-        let samples = pick.read(&sweep.data_file(&task.train), false)?;
+        let pick = Pick { fields: own_fields(task), ..Pick::answered() };
+        let samples = pick.read(&sweep.data_file(&task.train))?;
         let train = Trained::new(&format!("tasks[{i}].train"), &task.train, &samples);
-        let test = pick.read(&sweep.data_file(&task.test), true)?;
+        let test = pick.read(&sweep.data_file(&task.test))?;
         let (seen, all) = (train.places(&test).len(), test.len());
         if seen > 0 {
             tracing::warn!("tasks[{i}].test: {seen} of the {all} prompts are also in {}", train.by);
@@ -264,7 +215,7 @@ pub fn check_contamination(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()>
     let mut problems = Vec::new();
     for (name, set) in sweep.evaluation.sets() {
         let (file, pick) = sweep.asked(set);
-        let asked = pick.read(&file, false)?;
+        let asked = pick.read(&file)?;
         for trained in &trained {
             let seen = trained.places(&asked);
             let Some(first) = seen.first() else { continue };
@@ -289,7 +240,7 @@ pub fn check_contamination(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()>
 fn trained(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<Vec<Trained>> {
     let mut trained = Vec::new();
     let mut add = |key: String, file: &Path, pick: Pick| -> Result<()> {
-        trained.push(Trained::new(&key, file, &pick.read(&sweep.data_file(file), false)?));
+        trained.push(Trained::new(&key, file, &pick.read(&sweep.data_file(file))?));
         Ok(())
     };
     for (i, model) in sweep.models_of(cells) {

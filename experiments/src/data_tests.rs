@@ -47,7 +47,7 @@ fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
 #[test]
 fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     let sweep = of_this_repository("sweep.yaml");
-    let read = |(file, pick): (PathBuf, Pick)| pick.read(&file, true).unwrap();
+    let read = |(file, pick): (PathBuf, Pick)| pick.read(&file).unwrap();
     let task = &sweep.tasks[0];
     let (train, held_out) = (read(sweep.train_samples(task)), read(sweep.deciding_samples(task)));
     assert_eq!((train.len(), held_out.len(), read(sweep.test_samples(task)).len()), (416, 104, 100));
@@ -56,10 +56,10 @@ fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     let released = of_this_repository("released.yaml");
     assert_eq!(released.deciding_samples(task), sweep.test_samples(task));
     let (file, pick) = sweep.asked(&sweep.evaluation.harmful);
-    assert_eq!(pick.read(&file, false).unwrap().len(), 140);
-    let error = Pick::lines(100, usize::MAX).read(&file, false).unwrap_err().to_string();
+    assert_eq!(pick.read(&file).unwrap().len(), 140);
+    let error = Pick::lines(100, usize::MAX).read(&file).unwrap_err().to_string();
     assert!(error.contains("harmful_eval.jsonl") && error.contains("after the first 100"), "{error}");
-    assert!(Pick::lines(1000, 1).read(&file, false).is_err());
+    assert!(Pick::lines(1000, 1).read(&file).is_err());
 }
 
 const SWEEP: &str = "\
