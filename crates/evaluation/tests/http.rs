@@ -14,7 +14,10 @@ use std::{
 
 use evaluation::{
     Answer, HttpJudge, JudgeFormat, Verdict,
-    judge::http::{HttpOutcome, HttpSettings, LimitKey},
+    judge::{
+        http::HttpOutcome,
+        http_settings::{HttpSettings, LimitKey},
+    },
 };
 
 /// What the server does with one request.
