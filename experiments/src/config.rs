@@ -2,12 +2,11 @@
 //!
 //! A sweep is a YAML file, over the file that it names as `base` and under each of its variants; `config/layers.rs` merges
 //! them. Settings of a stage are the types of the crate that runs it. `config/models.rs` holds the models, `methods.rs` what
-//! is compared, `judges.rs` who judges, `files.rs` where files are, `check.rs` which values make no sense. The grid is in
+//! is compared, `files.rs` where files are, `check.rs` which values make no sense. The grid is in
 //! `grid.rs`. Nothing here runs a stage.
 
 mod check;
 mod files;
-mod judges;
 mod layers;
 mod methods;
 mod models;
@@ -22,10 +21,9 @@ use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
 pub use files::{Places, find};
-pub use judges::JudgeList;
 use layers::Layers;
 pub use methods::{Compared, What};
-pub use models::{Align, DecoderShape, FromNothing, Gguf, Hub, HubShape, ModelSpec, Pretrain, PromptSet, Source};
+pub use models::{Align, DecoderShape, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -86,8 +84,9 @@ pub struct Sweep {
     /// The prompts that every model answers, and how many of each.
     pub evaluation: Evaluation,
     #[serde(rename = "judges", default)]
-    judge_list: Option<JudgeList>,
-    /// Who judges the answers: the first judge's verdicts are the rates of the results. Empty: refusal phrases alone.
+    judge_list: Option<Value>,
+    /// Who judges the answers: a list as a file of `realign evaluate --judges` has it, or the path of such a file, relative to
+    /// the repository. The first judge's verdicts are the rates of the results. Empty: refusal phrases alone.
     #[serde(skip)]
     pub judges: Vec<Judge>,
     #[serde(rename = "variants", default)]
@@ -285,11 +284,9 @@ impl Sweep {
                 Err(error) => problems.push((format!("tasks[{i}]"), error.to_string())),
             }
         }
-        if let Some(judges) = &sweep.judge_list {
-            match judges.read(&|file| sweep.root_file(file)) {
-                Ok(judges) => sweep.judges = judges,
-                Err(error) => problems.push(("judges".into(), error.to_string())),
-            }
+        match sweep.read_judges() {
+            Ok(judges) => sweep.judges = judges,
+            Err(error) => problems.push(("judges".into(), format!("{error:#}"))),
         }
         let (methods, wrong) = methods::compared(&sweep.method_entries, &sweep.settings);
         sweep.methods = methods;
@@ -307,6 +304,17 @@ impl Sweep {
         }
         sweep.layers = layers;
         Ok(sweep)
+    }
+
+    fn read_judges(&self) -> Result<Vec<Judge>> {
+        match &self.judge_list {
+            None => Ok(Vec::new()),
+            Some(Value::String(file)) => Ok(Judge::read_list(&self.root_file(Path::new(file)))?),
+            Some(list @ Value::Sequence(_)) => {
+                Ok(Judge::list(serde_yaml::from_value(list.clone())?, "judges", &|file| self.root_file(file))?)
+            }
+            Some(_) => bail!("must be a list of judges or the path of a file with one"),
+        }
     }
 
     /// The variant with the place `i`; those before it have other names.

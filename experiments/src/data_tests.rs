@@ -29,7 +29,8 @@ fn a_model_with_a_script_is_fetched_once() {
 fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
     let mut sweep = of_this_repository("sweep.yaml");
     let check = |sweep: &Sweep, largest| {
-        let sweep = Sweep { harmful_counts: vec![0, largest, 1000], ..sweep.clone() };
+        let mut sweep = sweep.clone();
+        sweep.harmful_counts = vec![0, largest, 1000];
         check_harmful(&sweep, &BTreeSet::from([0, 1])) // of the first task
     };
     assert_eq!(sweep.passed_over().unwrap(), 8);
@@ -102,8 +103,16 @@ fn prompts_that_are_trained_on_are_not_asked() {
     check_of(&[]).unwrap();
     // The lines are others, the prompts are not: with another case, in another file.
     for (file, words, says) in [
-        ("harmless", "e f G f", "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.helpful[0]"),
-        ("harmful", "a b B a", "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refusals"),
+        (
+            "harmless",
+            "e f G f",
+            "evaluation.harmless: 1 of the 2 prompts of harmless.jsonl are also in models[0].align.helpful[0]",
+        ),
+        (
+            "harmful",
+            "a b B a",
+            "evaluation.harmful: 2 of the 2 prompts of harmful.jsonl are also in models[0].align.refusals",
+        ),
         ("inject", "i c", "in inject (inject.jsonl), the first of them as number 3"),
         ("train", "m h n", "in tasks[0].train (train.jsonl), the first of them as number 4"),
         ("recovery", "d l", "recovery.prompts (recovery.jsonl), the first of them as number 4"),

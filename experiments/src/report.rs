@@ -1,82 +1,88 @@
-//! What a sweep comes to, from its rows: the tables and figures of a results directory.
-//!
-//! Nothing here needs a model; `tables` and `figures` make it again from the stored rows.
+//! The tables and figures of a results directory, made from records.
 
-use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::figures;
-use crate::row::ResultRow;
-use crate::stages::SweepJudge;
-use crate::store::{Roots, remove_if_there, write_whole};
-use crate::tables::{cells, differences, judged, means};
+
+use crate::record::Record;
+use crate::tables::{self, cells, differences, judged, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
 
-/// Writes tables and figures of the rows into `results`; per-prompt verdicts are those of the `stages`.
+/// Writes all tables and figures of some records into `results`.
 ///
 /// # Errors
-/// When there are no rows, or a file cannot be written.
-pub fn write(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results: &Path) -> Result<()> {
-    write_tables(rows, judges, stages, results)?;
-    figures::write(rows, &results.join("figures"))
+/// When there are no records, their judges differ, or a file cannot be written.
+pub fn write(records: &[Record], results: &Path) -> Result<()> {
+    write_tables(records, results)?;
+    figures::write(records, &results.join("figures"))
 }
 
-/// Writes `results.md`, `means.{md,csv}`, `differences.{md,csv}` and, where the sweep names judges, `judges.{md,csv}` and
-/// `agreement.csv`.
+/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}` and, if there are several judges,
+/// `judges.{md,csv}` and `agreement.csv`.
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_tables(rows: &[ResultRow], judges: &[SweepJudge], stages: &Roots, results: &Path) -> Result<()> {
-    let text = |name: &str, text: String| write_whole(&results.join(name), |file| Ok(file.write_all(text.as_bytes())?));
-    text("results.md", cells::markdown(rows))?;
-    text("means.md", means::markdown(rows)?)?;
-    means::write(&means::means(&means::shared(rows).0)?, &results.join("means.csv"))?;
-    let (differences, missing) = differences::differences(rows, judges.first(), stages)?;
-    let of_before = results.join("differences.csv");
-    if differences.is_empty() && missing > 0 && of_before.exists() {
-        tracing::warn!(
-            "the evaluation stages of all {missing} pairs, or the first judge's verdicts on them, are not there: {} and \
-             differences.md stay as they were",
-            of_before.display()
-        );
-    } else {
-        let judge = differences::name(judges.first());
-        text("differences.md", differences::markdown(&differences, missing, &judge)?)?;
-        differences::write(&differences, &of_before)?;
+pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
+    let text = |name: &str, text: String| files::write_whole(&results.join(name), text.as_bytes());
+    let judges = judges(records)?;
+    tables::write(records, results)?;
+    text("results.md", cells::markdown(records))?;
+    text("means.md", means::markdown(records)?)?;
+    tables::write_csv(&means::means(&means::shared(records).0)?, &means::columns(), &results.join("means.csv"))?;
+    let found = differences::differences(records, 0)?;
+    text("differences.md", differences::markdown(&found, records, judges[0])?)?;
+    tables::write_csv(&found.pairs, &differences::columns(), &results.join("differences.csv"))?;
+    if judges.len() == 1 {
+        for name in ["judges.md", "judges.csv", "agreement.csv"] {
+            files::remove(&results.join(name))?;
+        }
+        return Ok(());
     }
-    if judges.is_empty() {
-        return ["judges.md", "judges.csv", "agreement.csv"]
-            .iter()
-            .try_for_each(|name| remove_if_there(&results.join(name)));
-    }
-    let judged = judged::Judged::of(rows, judges, stages)?;
-    let mut tables = judged.markdown()?;
-    for judge in judges {
-        let (differences, missing) = differences::differences(rows, Some(judge), stages)?;
-        if !differences.is_empty() {
-            tables += &format!("\n## Recovery by {}\n\n", judge.name());
-            tables += &differences::markdown(&differences, missing, judge.name())?;
+    let by_judge = judged::Judges::of(records)?;
+    let mut tables = by_judge.markdown()?;
+    for (i, judge) in judges.iter().enumerate() {
+        let found = differences::differences(records, i)?;
+        if !found.pairs.is_empty() {
+            tables += &format!("\n## Recovery by {judge}\n\n{}", differences::markdown(&found, records, judge)?);
         }
     }
     text("judges.md", tables)?;
-    judged.write_rates(&results.join("judges.csv"))?;
-    judged.write_agreement(&results.join("agreement.csv"))
+    tables::write_csv(&by_judge.lines, &judged::rates(), &results.join("judges.csv"))?;
+    tables::write_csv(&by_judge.pairs, &judged::agreement_columns(), &results.join("agreement.csv"))
 }
 
-/// Prints the means, and all cells where they are few.
+/// The names of the judges, the deciding one first, which all records share.
+fn judges(records: &[Record]) -> Result<Vec<&str>> {
+    let names = |record: &'_ Record| record.judges.iter().map(|judged| judged.judge.clone()).collect::<Vec<_>>();
+    let first = records.first().context("there are no results yet; run the sweep")?;
+    ensure!(!first.judges.is_empty(), "the records name no judge; run the sweep again");
+    if let Some(other) = records.iter().find(|record| names(record) != names(first)) {
+        let (model, task, count) = other.cell();
+        anyhow::bail!(
+            "{model}/{task}/{count} {} was judged by {}, others by {}: the sweep's judges have changed. Run it again; \
+             stored answers are kept",
+            other.method,
+            names(other).join(", "),
+            names(first).join(", ")
+        );
+    }
+    Ok(first.judges.iter().map(|judged| judged.judge.as_str()).collect())
+}
+
+/// Prints the means, and all cells if they are few.
 ///
 /// # Errors
-/// When there are no rows.
-pub fn print(rows: &[ResultRow], results: &Path) -> Result<()> {
-    let cells = cells::markdown(rows);
+/// When there are no records.
+pub fn print(records: &[Record], results: &Path) -> Result<()> {
+    let cells = cells::markdown(records);
     if cells.lines().count() <= PRINTED {
         println!("{cells}");
     }
-    println!("{}", means::markdown(rows)?);
+    println!("{}", means::markdown(records)?);
     println!("results, tables and figures: {}", results.display());
     Ok(())
 }

@@ -28,6 +28,7 @@ pub use judge::{
 };
 pub use metrics::{Metric, Score};
 pub use prompt_set::{PromptKind, PromptSet};
+pub use samples::{Fields, read_samples};
 pub use score::{JudgedRate, Provenance};
 pub use statistics::wilson;
 pub use summary::{Evaluation, JudgeScores, SetScores, TaskScore, TaskScores};

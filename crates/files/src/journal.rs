@@ -61,7 +61,9 @@ impl<T: Keyed> Journal<T> {
     /// A file that is not there or is damaged has none.
     pub fn take_over(&mut self, path: &Path) {
         if let Ok(other) = Self::open(path) {
-            other.known.into_iter().for_each(|(key, record)| drop(self.known.entry(key).or_insert(record)));
+            for (key, record) in other.known {
+                self.known.entry(key).or_insert(record);
+            }
         }
     }
 

@@ -35,6 +35,13 @@ impl Problems {
         self.unless(value.is_finite() && value > 0.0, key, format!("{value} must be above 0"));
     }
 
+    fn shape(&mut self, key: String, decoder: model::Result<model::DecoderConfig>) {
+        match decoder {
+            Err(model::Error::Config { key: inner, reason, .. }) => self.0.push((format!("{key}.{inner}"), reason)),
+            other => self.settings(key, other.map(drop)),
+        }
+    }
+
     /// Names are parts of paths and of table rows.
     fn names<'a>(&mut self, key: &str, below: &str, names: impl Iterator<Item = &'a str>) {
         let mut seen: Vec<&str> = Vec::new();
@@ -116,26 +123,10 @@ impl Sweep {
                     let whole = training.train.lora.rank == 0;
                     problems.unless(whole, at("train.lora.rank"), "must be 0: a random model is trained whole");
                     problems.positive(&at("initializer_range"), training.initializer_range.into());
-                    // The first thing that the decoder's own reader finds wrong; the vocabulary is not known yet.
-                    match pretrain.config.decoder(1) {
-                        Err(model::Error::Config { key: inner, reason, .. }) => {
-                            problems.unless(false, key(&format!("source.pretrain.config.{inner}")), reason);
-                        }
-                        other => problems.settings(key("source.pretrain.config"), other.map(drop)),
-                    }
+                    // The vocabulary's size is not known yet.
+                    problems.shape(key("source.pretrain.config"), pretrain.config.decoder(Some(1)));
                 }
-                Source::Hub(hub) => {
-                    let shape = &hub.shape;
-                    let sizes = [
-                        ("vocab_size", shape.vocab_size),
-                        ("hidden_size", shape.hidden_size),
-                        ("intermediate_size", shape.intermediate_size),
-                        ("num_hidden_layers", shape.num_hidden_layers),
-                        ("num_attention_heads", shape.num_attention_heads),
-                        ("num_key_value_heads", shape.num_key_value_heads),
-                    ];
-                    problems.at_least_one(&key("source.hub.shape"), &sizes);
-                }
+                Source::Hub(hub) => problems.shape(key("source.hub.shape"), hub.shape.decoder(None)),
                 Source::Gguf(_) | Source::Dir(_) => {}
             }
             if let Some(align) = &model.align {

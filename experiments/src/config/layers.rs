@@ -4,8 +4,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_yaml::{Mapping, Value};
 
 /// The merged keys of a sweep, and the texts that they come from.
@@ -83,12 +85,11 @@ impl Layers {
     /// below it gives the line.
     pub fn problem(&self, key: &str, what: &str) -> String {
         // "unknown field `a`, expected one of `b`, `c`": between backticks are names.
-        let mut names = what.split('`').skip(1).step_by(2);
+        let unknown = ["unknown field `", "unknown variant `"].into_iter().find_map(|words| what.find(words));
+        let mut names = what[unknown.unwrap_or(0)..].split('`').skip(1).step_by(2);
         let first = names.next();
-        let hint = match first.filter(|_| what.contains("unknown field") || what.contains("unknown variant")) {
-            Some(wrong) => closest(wrong, names).map(|close| format!("; the closest right name is `{close}`")),
-            None => None,
-        };
+        let close = first.filter(|_| unknown.is_some()).and_then(|wrong| closest(wrong, names));
+        let hint = close.map(|close| format!("; the closest right name is `{close}`"));
         let place = first
             .and_then(|name| self.find(&join(key, name)))
             .or_else(|| parents(key).into_iter().find_map(|key| self.find(key)));

@@ -107,7 +107,8 @@ pub(super) fn compared(
                 problems.push((format!("methods[{i}]"), format!("{:?} is there twice; give one a `name`", one.name)));
             }
             Ok(one) => compared.push(one),
-            Err(_) if entry.is_string() && entry.as_str().is_some_and(|word| settings.contains_key(canonical(word))) => {}
+            Err(_)
+                if entry.is_string() && entry.as_str().is_some_and(|word| settings.contains_key(canonical(word))) => {}
             Err(what) => problems.push((format!("methods[{i}]"), what)),
         }
     }

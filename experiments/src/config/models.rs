@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use finetune::{AlignSettings, TrainSettings};
 use model::DecoderConfig;
-use model::config::{Activation, LayerType, ModelType};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// One model of the grid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,95 +64,68 @@ fn default_initializer_range() -> f32 {
     0.02
 }
 
-/// The shape of a decoder; the vocabulary's size is the tokenizer's. What is left out and has no
-/// other default here is as transformers has it for the architecture.
+/// The shape of a decoder, with the names of Hugging Face's `config.json`. What is left out and has no default in
+/// [`decoder`](Self::decoder) is as transformers has it for the architecture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DecoderShape {
-    /// The architecture.
-    #[serde(default = "default_model_type")]
-    pub model_type: ModelType,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the gated MLP.
-    pub intermediate_size: usize,
-    /// Number of decoder blocks.
-    pub num_hidden_layers: usize,
-    /// Number of query heads.
-    pub num_attention_heads: usize,
-    /// Number of key and value heads.
-    pub num_key_value_heads: usize,
-    /// Width of one head; `hidden_size / num_attention_heads` when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head_dim: Option<usize>,
-    /// The MLP's activation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hidden_act: Option<Activation>,
-    /// Positions that a query of a sliding layer sees (Mistral, Gemma 2 and 3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sliding_window: Option<usize>,
-    /// Which layers slide (Gemma 2 and 3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layer_types: Option<Vec<LayerType>>,
-    /// Largest position.
-    #[serde(default = "default_positions")]
-    pub max_position_embeddings: usize,
-    /// Base of the rotary frequencies.
-    #[serde(default = "default_rope_theta")]
-    pub rope_theta: f64,
-    /// Epsilon of the RMS norms.
-    #[serde(default = "default_rms_norm_eps")]
-    pub rms_norm_eps: f64,
-    /// Whether the head is the embedding.
-    #[serde(default = "default_tied")]
-    pub tie_word_embeddings: bool,
-}
+#[serde(transparent)]
+pub struct DecoderShape(Map<String, Value>);
+
+/// The keys that a sweep may set.
+const SHAPE_KEYS: [&str; 15] = [
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "sliding_window",
+    "layer_types",
+    "max_position_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+];
 
 impl DecoderShape {
-    /// The decoder's configuration for a vocabulary of this size. Scores are divided by the root of
-    /// a head's width in every family.
+    /// The decoder's configuration; `vocab_size` is the tokenizer's, of a model that is trained from nothing. Scores are
+    /// divided by the root of a head's width in every family.
     ///
     /// # Errors
     /// When a value makes no sense, or the architecture has no such key; the error names it.
-    pub fn decoder(&self, vocab_size: usize) -> model::Result<DecoderConfig> {
-        let path = Path::new("the sweep's `config`");
-        let source = |source| model::Error::ConfigJson { path: path.to_owned(), source };
-        let mut json = serde_json::to_value(self).map_err(source)?;
-        let head_dim = self.head_dim.or_else(|| self.hidden_size.checked_div(self.num_attention_heads));
-        for key in ["head_dim", "query_pre_attn_scalar"] {
-            json[key] = head_dim.into();
+    pub fn decoder(&self, vocab_size: Option<usize>) -> model::Result<DecoderConfig> {
+        let path = Path::new("the sweep's shape");
+        let wrong = |key: &str, reason| Err(model::Error::Config { path: path.into(), key: key.into(), reason });
+        // A small model has one table for both ends.
+        let mut json = json!({"model_type": "llama", "max_position_embeddings": 512, "rope_theta": 10_000.0,
+            "rms_norm_eps": 1e-5, "tie_word_embeddings": vocab_size.is_some()});
+        for (key, value) in &self.0 {
+            if !SHAPE_KEYS.contains(&key.as_str()) {
+                let known = SHAPE_KEYS.map(|key| format!("`{key}`")).join(", ");
+                return wrong(key, format!("unknown field `{key}`, expected one of {known}"));
+            }
+            json[key] = value.clone();
         }
-        if let Some(activation) = json.get("hidden_act").cloned() {
-            json["hidden_activation"] = activation; // its name in Gemma 2 and 3
+        let size = |key: &str| self.0.get(key).and_then(Value::as_u64);
+        let head_dim = size("head_dim").or_else(|| size("hidden_size")?.checked_div(size("num_attention_heads")?));
+        if let Some(head_dim) = head_dim {
+            json["head_dim"] = head_dim.into();
+            json["query_pre_attn_scalar"] = head_dim.into();
         }
-        json["vocab_size"] = vocab_size.into();
+        if let Some(activation) = self.0.get("hidden_act") {
+            json["hidden_activation"] = activation.clone(); // its name in Gemma 2 and 3
+        }
+        if let Some(vocab_size) = vocab_size {
+            json["vocab_size"] = vocab_size.into();
+        }
         let config = DecoderConfig::from_json(&json, path)?;
-        if self.sliding_window != config.sliding_window.and(self.sliding_window) {
-            let (key, reason) = ("sliding_window".to_owned(), format!("{} has none", self.model_type.name()));
-            return Err(model::Error::Config { path: path.to_owned(), key, reason });
+        if self.0.contains_key("sliding_window") && config.sliding_window.is_none() {
+            return wrong("sliding_window", format!("{} has none", config.model_type.name()));
         }
         Ok(config)
     }
-}
-
-fn default_model_type() -> ModelType {
-    ModelType::Llama
-}
-
-fn default_positions() -> usize {
-    512
-}
-
-fn default_rope_theta() -> f64 {
-    10_000.0
-}
-
-fn default_rms_norm_eps() -> f64 {
-    1e-5
-}
-
-fn default_tied() -> bool {
-    true
 }
 
 /// A GGUF file.
@@ -176,7 +149,7 @@ pub struct Hub {
     /// The directory that holds its files; `~/` is the home directory, anything else is relative to the repository.
     pub dir: PathBuf,
     /// Its shape, for plans; a run reads the directory's `config.json`.
-    pub shape: HubShape,
+    pub shape: DecoderShape,
 }
 
 impl Hub {
@@ -186,30 +159,6 @@ impl Hub {
         let (id, dir) = (&self.id, self.dir.display());
         format!("`hf download {id} --local-dir {dir}`, after its licence is accepted on the hub")
     }
-}
-
-/// What decides the number of a decoder's parameters, with the names of Hugging Face's `config.json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HubShape {
-    /// Number of token ids.
-    pub vocab_size: usize,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the gated MLP.
-    pub intermediate_size: usize,
-    /// Number of decoder blocks.
-    pub num_hidden_layers: usize,
-    /// Number of query heads.
-    pub num_attention_heads: usize,
-    /// Number of key and value heads.
-    pub num_key_value_heads: usize,
-    /// Width of one head; `hidden_size / num_attention_heads` when not given.
-    #[serde(default)]
-    pub head_dim: Option<usize>,
-    /// Whether the head is the embedding.
-    #[serde(default)]
-    pub tie_word_embeddings: bool,
 }
 
 /// Supervised alignment: refusals on harmful prompts, the model's own answers on harmless ones.

@@ -1,127 +1,111 @@
-//! Figure 3: the harmful rate against the number of injected samples, a panel per model and task.
+//! Figure 3: the harmful rate against the number of injected samples, a panel per model and task, with the over-refusal as
+//! dotted lines.
 //!
-//! Bars are the 95 % interval of one seed's share, or the standard deviation over several seeds. Counts stand at equal
-//! distances. The figures come from the rows as they are; control arms and baselines are in the trade-off.
+//! Bars are the 95 % interval of one seed's share, or the standard deviation over several seeds. Counts are at equal
+//! distances. Baselines and control arms are in the trade-off.
 
 use anyhow::{Result, ensure};
 use evaluation::statistics::spread;
-use plotters::prelude::{Color, IntoDrawingArea, SVGBackend};
+use plotters::prelude::Color;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::axes::{Axes, draw_upwards, shortened, ticks};
+use super::frame::{Axis, draw_frame};
 use super::marks::{
-    LegendBox, Pixel, Sheet, colour, draw, draw_legend, draw_line, draw_mark, draw_path, draw_text, methods_of,
+    INK, Pixel, Sheet, Style, draw_dashed, draw_legend, draw_path, draw_text, draw_upwards, shortened, styles,
 };
-use super::use_embedded_font;
-use crate::row::ResultRow;
-use crate::sweep::Method;
-use crate::tables::distinct;
+use super::on_sheet;
+use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct};
 
-/// Room on the left for words of the axis.
-const LEFT: i32 = 74;
-/// Room on the right for the models' names.
-const RIGHT: i32 = 34;
-/// Room below the panels.
-const BELOW: i32 = 52;
+/// Room on the left for the words of the axis, above, on the right for the models' names, and below.
+const ROOM: (i32, i32, i32, i32) = (74, 62, 34, 52);
 /// Between panels.
 const GAP: i32 = 12;
-/// Series stand this many pixels beside each other, so that equal values can be seen.
+/// Series are this many pixels beside each other, so that equal values can be seen.
 const APART: i32 = 6;
+/// Dash and gap of the over-refusal.
+const DOTS: (u32, u32) = (2, 3);
 
-/// What it draws.
-pub(super) const SERIES: [Method; 3] = [Method::Aligned, Method::FineTuned, Method::Recovered];
+/// The methods that it draws.
+pub(super) const SERIES: [&str; 3] = [ALIGNED, FINE_TUNED, RECOVER];
 
 /// Draws figure 3 as SVG.
 ///
 /// # Errors
-/// When there are no rows.
-pub fn harmful_rate(rows: &[ResultRow]) -> Result<String> {
-    let all: Vec<&ResultRow> = rows.iter().filter(|row| SERIES.contains(&row.method)).collect();
-    ensure!(!all.is_empty(), "there are no results to draw the harmful rate of");
-    use_embedded_font()?;
-    let models = distinct(all.iter().copied(), |row| row.model.as_str());
-    let tasks = distinct(all.iter().copied(), |row| row.task.as_str());
-    let mut counts = distinct(all.iter().copied(), |row| row.harmful_count);
+/// When there are no records.
+pub fn harmful_rate(records: &[Record]) -> Result<String> {
+    let drawn = || records.iter().filter(|record| SERIES.contains(&record.method.as_str()));
+    ensure!(drawn().next().is_some(), "there are no results to draw the harmful rate of");
+    let (all, series) = (Methods::of(records), distinct(drawn(), |record| record.method.as_str()));
+    let (models, tasks) = (distinct(drawn(), |record| &record.model), distinct(drawn(), |record| &record.task));
+    let mut counts = distinct(drawn(), |record| record.harmful_count);
     counts.sort_unstable();
-    // Few panels are large ones.
-    let side = match tasks.len() {
+    let (columns, lines) = (i32::try_from(tasks.len())?, i32::try_from(models.len())?);
+    let (wide, high) = match columns {
         1 => (440, 240),
         2 | 3 => (250, 150),
-        columns => (800 / i32::try_from(columns)?, 124),
+        _ => (800 / columns, 124),
     };
-    let width = LEFT + i32::try_from(tasks.len())? * (side.0 + GAP) + RIGHT;
-    let top = 62;
-    let height = top + i32::try_from(models.len())? * (side.1 + GAP) + BELOW;
-    let mut svg = String::new();
-    {
-        let sheet =
-            SVGBackend::with_string(&mut svg, (u32::try_from(width)?, u32::try_from(height)?)).into_drawing_area();
-        draw(sheet.fill(&plotters::style::WHITE))?;
-        let place = LegendBox { at: (LEFT, 20), right: width, with_lines: true };
-        draw_legend(&sheet, &methods_of(&all), place, &[])?;
-        for (line, model) in models.iter().enumerate() {
-            for (column, task) in tasks.iter().enumerate() {
-                let corner =
-                    (LEFT + i32::try_from(column)? * (side.0 + GAP), top + i32::try_from(line)? * (side.1 + GAP));
-                let axes = Axes {
-                    place: (corner.0, corner.1, side.0, side.1),
-                    x: (-0.5, counts.len() as f64 - 0.5),
-                    y: (-9.0, 106.0),
-                };
-                let rows: Vec<&ResultRow> =
-                    all.iter().copied().filter(|row| row.model == *model && row.task == *task).collect();
-                axes.rows(&sheet, &ticks(0.0, 100.0, 4), column == 0)?;
-                let words: Vec<(f64, String)> =
-                    counts.iter().enumerate().map(|(i, count)| (i as f64, count.to_string())).collect();
-                axes.columns(&sheet, &words, line + 1 == models.len())?;
-                axes.frame(&sheet, if line == 0 { task } else { "" })?;
-                draw_panel(&sheet, &axes, &counts, &rows)?;
+    let (left, top, right, below) = ROOM;
+    let (width, height) = (left + columns * (wide + GAP) + right, top + lines * (high + GAP) + below);
+    on_sheet((width, height), |sheet| {
+        let dots = |(x, y): Pixel| draw_dashed(sheet, &[(x - 18, y), (x + 18, y)], DOTS, INK.stroke_width(1));
+        draw_legend(sheet, &styles(&all, drawn()), (left, 20, width), true, &[("over-refusal", &dots)])?;
+        for (line, model) in (0..).zip(&models) {
+            let y = top + line * (high + GAP);
+            for (column, task) in (0..).zip(&tasks) {
+                let x_axis = Axis::of_names(counts.iter().map(ToString::to_string)).words(line + 1 == lines);
+                let y_axis = Axis::of_values(-9.0, 106.0, 4).words(column == 0);
+                let title = if line == 0 { task.as_str() } else { "" };
+                let place = (left + column * (wide + GAP), y, wide, high);
+                let at = draw_frame(sheet, place, title, (x_axis, y_axis))?;
+                for (method, shift) in series.iter().zip([-APART, 0, APART]) {
+                    let own: Vec<&Record> = drawn()
+                        .filter(|record| (&record.model, &record.task) == (*model, *task) && record.method == *method)
+                        .collect();
+                    let at = |i: usize, share: f64| {
+                        let (x, y) = at(i as f64, 100.0 * share);
+                        (x + shift, y)
+                    };
+                    draw_series(sheet, &at, &counts, &own, Style::of(&all, method))?;
+                }
             }
-            let middle = top + i32::try_from(line)? * (side.1 + GAP) + side.1 / 2;
-            let name = shortened(&sheet, model, side.1 + GAP, 13)?;
-            draw_upwards(&sheet, &name, (width - RIGHT + 8, middle), 13)?;
+            let name = shortened(sheet, model, high + GAP, 13)?;
+            draw_upwards(sheet, &name, (width - right + 8, y + high / 2), 13)?;
         }
-        let middle = (LEFT + width - RIGHT - GAP) / 2;
-        draw_text(&sheet, "injected harmful samples", (middle, height - 8), (HPos::Center, VPos::Bottom), 14)?;
-        draw_upwards(&sheet, "harmful rate (%)", (16, (top + height - BELOW) / 2), 14)?;
-        draw(sheet.present())?;
-    }
-    Ok(svg)
+        let middle = (left + width - right - GAP) / 2;
+        draw_text(sheet, "injected harmful samples", (middle, height - 8), (HPos::Center, VPos::Bottom), 14)?;
+        draw_upwards(sheet, "harmful rate (%)", (16, (top + height - below) / 2), 14)
+    })
 }
 
-fn draw_panel(sheet: &Sheet, axes: &Axes, counts: &[usize], rows: &[&ResultRow]) -> Result<()> {
-    for (method, shift) in SERIES.into_iter().zip([-APART, 0, APART]) {
-        let mut points: Vec<Pixel> = Vec::new();
-        for (i, &count) in counts.iter().enumerate() {
-            let seeds: Vec<&ResultRow> =
-                rows.iter().copied().filter(|row| row.method == method && row.harmful_count == count).collect();
-            let Some((value, low, high)) = figure(&seeds) else { continue };
-            let at = |share: f64| -> Pixel {
-                let (x, y) = axes.at(i as f64, 100.0 * share);
-                (x + shift, y)
-            };
-            let (low, high) = (at(low), at(high));
-            draw_path(sheet, &[low, high], colour(method).stroke_width(1))?;
-            for (x, y) in [low, high] {
-                draw_path(sheet, &[(x - 3, y), (x + 3, y)], colour(method).stroke_width(1))?;
-            }
-            points.push(at(value));
+/// Draws one method's line over the counts.
+fn draw_series(
+    sheet: &Sheet<'_>,
+    at: &dyn Fn(usize, f64) -> Pixel,
+    counts: &[usize],
+    records: &[&Record],
+    style: Style,
+) -> Result<()> {
+    let (mut points, mut refused): (Vec<Pixel>, Vec<Pixel>) = Default::default();
+    for (i, &count) in counts.iter().enumerate() {
+        let seeds: Vec<&Record> = records.iter().copied().filter(|record| record.harmful_count == count).collect();
+        let mean = |value: fn(&Record) -> f64| spread(&seeds.iter().map(|record| value(record)).collect::<Vec<_>>());
+        let Some(harmful) = mean(Record::harmful_rate).filter(|harmful| !harmful.mean.is_nan()) else { continue };
+        let (low, high) = match harmful.sd {
+            None => seeds[0].harmful_interval(),
+            Some(sd) => ((harmful.mean - sd).max(0.0), (harmful.mean + sd).min(1.0)),
+        };
+        let (low, high) = (at(i, low), at(i, high));
+        draw_path(sheet, &[low, high], style.colour().stroke_width(1))?;
+        for (x, y) in [low, high] {
+            draw_path(sheet, &[(x - 3, y), (x + 3, y)], style.colour().stroke_width(1))?;
         }
-        if points.len() > 1 {
-            draw_line(sheet, method, &points)?;
-        }
-        for point in points {
-            draw_mark(sheet, method, point)?;
-        }
+        points.push(at(i, harmful.mean));
+        refused.extend(mean(Record::over_refusal).filter(|rate| !rate.mean.is_nan()).map(|rate| at(i, rate.mean)));
     }
-    Ok(())
-}
-
-/// A point with the ends of its bar; none without a row.
-fn figure(seeds: &[&ResultRow]) -> Option<(f64, f64, f64)> {
-    let spread = spread(&seeds.iter().map(|row| row.harmful_rate).collect::<Vec<_>>())?;
-    match spread.sd {
-        None => Some((spread.mean, seeds[0].harmful_low, seeds[0].harmful_high)),
-        Some(sd) => Some((spread.mean, (spread.mean - sd).max(0.0), (spread.mean + sd).min(1.0))),
+    if points.len() > 1 {
+        style.line(sheet, &points)?;
     }
+    draw_dashed(sheet, &refused, DOTS, style.colour().stroke_width(1))?;
+    points.into_iter().try_for_each(|point| style.mark(sheet, point))
 }

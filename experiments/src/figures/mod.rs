@@ -1,27 +1,27 @@
-//! The paper's figures from the rows of a sweep: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the
-//! other ablations (`variants.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
+//! The paper's figures from records: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the other
+//! ablations (`variants.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
 //!
-//! Colours are those of Okabe and Ito, which colour-blind readers can tell apart; every method has
-//! its own marker too, so that nothing is lost in print. No figure is computed here.
+//! Colours are those of Okabe and Ito, which colour-blind readers can tell apart; every method has its own marker too, so
+//! that nothing is lost in print. Both follow from the method's place among the records.
 
-mod axes;
+mod frame;
 mod harmful_rate;
 mod marks;
 mod time;
 mod tradeoff;
 mod variants;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
-use plotters::style::{FontStyle, register_font};
+use anyhow::{Context, Result, anyhow, ensure};
+use plotters::backend::SVGBackend;
+use plotters::drawing::IntoDrawingArea;
+use plotters::style::{FontStyle, WHITE, register_font};
 use resvg::{tiny_skia, usvg};
 
-use crate::row::ResultRow;
-use crate::store::write_whole;
-use crate::sweep::Method;
+use crate::record::{RECOVER, Record};
+use marks::{Sheet, draw};
 
 pub use harmful_rate::harmful_rate;
 pub use time::time;
@@ -32,32 +32,41 @@ pub use variants::variants;
 const PNG_SCALE: f32 = 2.0;
 
 /// Draws `tradeoff.{svg,png}` and `time.{svg,png}` into a directory, and `variants` of a sweep that has some, else
-/// `harmful_rate` where it has something to draw.
+/// `harmful_rate` if it has something to draw.
 ///
 /// # Errors
-/// When there are no rows, or a file cannot be written.
-pub fn write(rows: &[ResultRow], dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let mut figures = vec![("tradeoff", tradeoff(rows)?), ("time", time(rows)?)];
-    if rows.iter().any(|row| row.method == Method::Recovered && !row.variant.is_empty()) {
-        figures.push(("variants", variants(rows)?));
-    } else if rows.iter().any(|row| harmful_rate::SERIES.contains(&row.method)) {
-        figures.push(("harmful_rate", harmful_rate(rows)?));
+/// When there are no records, or a file cannot be written.
+pub fn write(records: &[Record], dir: &Path) -> Result<()> {
+    ensure!(!records.is_empty(), "there are no results to draw; run the sweep");
+    let mut figures = vec![("tradeoff", tradeoff(records)?), ("time", time(records)?)];
+    if records.iter().any(|record| record.method == RECOVER && !record.variant.is_empty()) {
+        figures.push(("variants", variants(records)?));
+    } else if records.iter().any(|record| harmful_rate::SERIES.contains(&record.method.as_str())) {
+        figures.push(("harmful_rate", harmful_rate(records)?));
     }
     for (name, svg) in figures {
         let png = to_png(&svg).with_context(|| format!("figure {name}"))?;
-        write_whole(&dir.join(format!("{name}.svg")), |file| Ok(file.write_all(svg.as_bytes())?))?;
-        write_whole(&dir.join(format!("{name}.png")), |file| Ok(file.write_all(&png)?))?;
+        files::write_whole(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
+        files::write_whole(&dir.join(format!("{name}.png")), &png)?;
     }
     Ok(())
 }
 
-/// Gives the plotting library the embedded font, by which it measures text.
-fn use_embedded_font() -> Result<()> {
+/// Draws on a white sheet of some width and height, and gives it as SVG.
+fn on_sheet((width, height): (i32, i32), paint: impl FnOnce(&Sheet<'_>) -> Result<()>) -> Result<String> {
     for (style, bytes) in [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())] {
+        // The plotting library measures text with it.
         register_font("sans-serif", style, bytes).map_err(|_| anyhow!("the embedded font cannot be read"))?;
     }
-    Ok(())
+    let mut svg = String::new();
+    {
+        let size = (u32::try_from(width)?, u32::try_from(height)?);
+        let sheet = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        draw(sheet.fill(&WHITE))?;
+        paint(&sheet)?;
+        draw(sheet.present())?;
+    }
+    Ok(svg)
 }
 
 /// Renders an SVG with the embedded font, so that the picture is the same on every machine.

@@ -3,97 +3,66 @@
 //! A bar holds its own stage alone: a recovered model needs its fine-tuned one too.
 
 use anyhow::{Result, ensure};
-use plotters::prelude::{Color, IntoDrawingArea, Rectangle, SVGBackend};
+use plotters::prelude::{Color, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::axes::{Axes, ticks};
-use super::marks::{FAINT, INK, Sheet, colour, draw, draw_path, draw_text};
-use super::use_embedded_font;
-use crate::row::ResultRow;
-use crate::sweep::Method;
-use crate::tables::distinct;
+use super::frame::{Axis, draw_frame};
+use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_text};
+use super::on_sheet;
+use crate::record::{Methods, Record, groups};
 
-const LEFT: i32 = 190;
+/// Room on the left for the names, above, on the right for the seconds, and below.
+const ROOM: (i32, i32, i32, i32) = (190, 46, 130, 48);
 const WIDE: i32 = 460;
-const RIGHT: i32 = 130;
-const TOP: i32 = 46;
 const BAR: i32 = 18;
 const LINE: i32 = 28;
-const BELOW: i32 = 48;
-
-/// A method's mean seconds.
-struct Bar {
-    name: String,
-    method: Method,
-    make: f64,
-    evaluate: f64,
-}
 
 /// Draws the time per stage as SVG.
 ///
 /// # Errors
-/// When there are no rows.
-pub fn time(rows: &[ResultRow]) -> Result<String> {
-    ensure!(!rows.is_empty(), "there are no results to draw the time of");
-    use_embedded_font()?;
-    let bars: Vec<Bar> = distinct(rows, |row| (row.variant.as_str(), row.method))
-        .into_iter()
-        .map(|(variant, method)| {
-            let own: Vec<&ResultRow> =
-                rows.iter().filter(|row| row.variant == variant && row.method == method).collect();
-            let mean = |value: fn(&ResultRow) -> f64| own.iter().map(|row| value(row)).sum::<f64>() / own.len() as f64;
-            let name = format!("{} {variant}", method.title());
-            Bar { name, method, make: mean(|row| row.seconds), evaluate: mean(|row| row.evaluation_seconds) }
+/// When there are no records.
+pub fn time(records: &[Record]) -> Result<String> {
+    ensure!(!records.is_empty(), "there are no results to draw the time of");
+    let methods = Methods::of(records);
+    let bars = groups(records, Record::arm);
+    let seconds: Vec<(f64, f64)> = bars
+        .iter()
+        .map(|(_, own)| {
+            let mean =
+                |value: fn(&Record) -> f64| own.iter().map(|record| value(record)).sum::<f64>() / own.len() as f64;
+            (mean(|record| record.seconds), mean(|record| record.evaluation_seconds))
         })
         .collect();
+    let (left, top, right, below) = ROOM;
     let tall = LINE * i32::try_from(bars.len())?;
-    let size = (u32::try_from(LEFT + WIDE + RIGHT)?, u32::try_from(TOP + tall + BELOW)?);
-    let longest = bars.iter().map(|bar| bar.make + bar.evaluate).fold(f64::MIN_POSITIVE, f64::max);
-    let axes = Axes { place: (LEFT, TOP, WIDE, tall), x: (0.0, longest), y: (bars.len() as f64, 0.0) };
-    let mut svg = String::new();
-    {
-        let sheet = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        draw(sheet.fill(&plotters::style::WHITE))?;
-        draw_legend(&sheet)?;
-        draw_bars(&sheet, &axes, &bars)?;
-        let below = (LEFT + WIDE / 2, TOP + tall + BELOW - 8);
-        draw_text(&sheet, "mean seconds of a model", below, (HPos::Center, VPos::Bottom), 14)?;
-        draw(sheet.present())?;
-    }
-    Ok(svg)
+    let longest = seconds.iter().map(|(make, evaluate)| make + evaluate).fold(f64::MIN_POSITIVE, f64::max);
+    on_sheet((left + WIDE + right, top + tall + below), |sheet| {
+        for (x, words, colour) in [(left, "making the model", Some(INK)), (left + 190, "evaluating it", None)] {
+            draw_bar(sheet, [(x, 14), (x + 24, 26)], colour)?;
+            draw_text(sheet, words, (x + 32, 20), (HPos::Left, VPos::Center), 14)?;
+        }
+        let x_axis = Axis::of_values(0.0, longest, 5);
+        let at = draw_frame(sheet, (left, top, WIDE, tall), "", (x_axis, Axis::of_names([])))?;
+        for (i, (((variant, method), _), (make, evaluate))) in (0..).zip(bars.iter().zip(&seconds)) {
+            let middle = top + LINE * i + LINE / 2;
+            let (upper, lower) = (middle - BAR / 2, middle + BAR / 2);
+            let [start, end] = [*make, make + evaluate].map(|seconds| at(seconds, 0.0).0);
+            draw_bar(sheet, [(left, upper), (start, lower)], Some(Style::of(&methods, method).colour()))?;
+            draw_bar(sheet, [(start, upper), (end, lower)], None)?;
+            let name = format!("{} {variant}", methods.title(method));
+            draw_text(sheet, name.trim(), (left - 8, middle), (HPos::Right, VPos::Center), 13)?;
+            let words = format!("{make:.1} + {evaluate:.1} s");
+            draw_text(sheet, &words, (end + 8, middle), (HPos::Left, VPos::Center), 12)?;
+        }
+        let place = (left + WIDE / 2, top + tall + below - 8);
+        draw_text(sheet, "mean seconds of a model", place, (HPos::Center, VPos::Bottom), 14)
+    })
 }
 
-fn draw_legend(sheet: &Sheet) -> Result<()> {
-    let mut x = LEFT;
-    for (words, filled) in [("making the model", true), ("evaluating it", false)] {
-        draw_bar(sheet, [(x, 14), (x + 24, 26)], Method::Aligned, filled)?;
-        draw_text(sheet, words, (x + 32, 20), (HPos::Left, VPos::Center), 14)?;
-        x += 190;
-    }
-    Ok(())
-}
-
-fn draw_bars(sheet: &Sheet, axes: &Axes, bars: &[Bar]) -> Result<()> {
-    let (left, top, _, tall) = axes.place;
-    axes.columns(sheet, &ticks(0.0, axes.x.1, 5), true)?;
-    draw_path(sheet, &[(left, top), (left, top + tall), (left + WIDE, top + tall)], INK.stroke_width(1))?;
-    for (i, bar) in bars.iter().enumerate() {
-        let (_, y) = axes.at(0.0, i as f64);
-        let (upper, lower) = (y + (LINE - BAR) / 2, y + (LINE + BAR) / 2);
-        let [middle, end] = [bar.make, bar.make + bar.evaluate].map(|seconds| axes.at(seconds, 0.0).0);
-        draw_bar(sheet, [(left, upper), (middle, lower)], bar.method, true)?;
-        draw_bar(sheet, [(middle, upper), (end, lower)], bar.method, false)?;
-        draw_text(sheet, bar.name.trim(), (left - 8, y + LINE / 2), (HPos::Right, VPos::Center), 13)?;
-        let words = format!("{:.1} + {:.1} s", bar.make, bar.evaluate);
-        draw_text(sheet, &words, (end + 8, y + LINE / 2), (HPos::Left, VPos::Center), 12)?;
-    }
-    Ok(())
-}
-
-/// A filled bar in the method's colour, or an empty one.
-fn draw_bar(sheet: &Sheet, corners: [(i32, i32); 2], method: Method, filled: bool) -> Result<()> {
-    if filled {
-        return draw(sheet.draw(&Rectangle::new(corners, colour(method).filled())));
+/// A bar of a colour, or an empty one.
+fn draw_bar(sheet: &Sheet<'_>, corners: [Pixel; 2], colour: Option<RGBColor>) -> Result<()> {
+    if let Some(colour) = colour {
+        return draw(sheet.draw(&Rectangle::new(corners, colour.filled())));
     }
     draw(sheet.draw(&Rectangle::new(corners, FAINT.mix(0.25).filled())))?;
     draw(sheet.draw(&Rectangle::new(corners, FAINT.stroke_width(1))))
