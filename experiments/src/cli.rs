@@ -46,9 +46,9 @@ pub enum Command {
     Plan(PlanArgs),
     /// Show how many cells are done, and the errors of those that failed.
     Status(SweepArgs),
-    /// Make the tables again, from the stored rows and what the judges said.
+    /// Make the tables again, from the records alone.
     Tables(SweepArgs),
-    /// Draw the figures again, from the stored rows alone.
+    /// Draw the figures again, from the records alone.
     Figures(SweepArgs),
 }
 
@@ -85,7 +85,7 @@ pub struct RunArgs {
     /// The sweep and its cells.
     #[command(flatten)]
     pub plan: PlanArgs,
-    /// Cells in hand at a time; they share the processor and each needs its own memory [default: the sweep's `jobs`, or 1].
+    /// Cells in progress at a time; they share the processor and each needs its own memory [default: the sweep's `jobs`, or 1].
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Where the tensors are computed.

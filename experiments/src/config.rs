@@ -23,7 +23,7 @@ use serde_yaml::{Mapping, Value};
 pub use files::{Places, find};
 use layers::Layers;
 pub use methods::{Compared, What};
-pub use models::{Align, DecoderShape, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
+pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -340,6 +340,12 @@ impl Sweep {
     #[must_use]
     pub fn problem(&self, key: &str, what: &str) -> String {
         self.layers.problem(key, what)
+    }
+
+    /// The file that it was read from.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.layers.file()
     }
 
     /// The settings of every variant with one seed, in order.

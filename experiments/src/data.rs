@@ -7,79 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use evaluation::{Fields, Judge, TaskSpec, read_samples};
+use evaluation::{Fields, Judge, TaskSpec};
 use prompts::Sample;
-use prompts::sample::{read_jsonl, read_training_jsonl};
-use serde::Serialize;
+use prompts::sample::read_training_jsonl;
+use realign::{Pick, Split};
 
-use crate::config::{Align, DecideOn, Source, Sweep};
-
-/// Some samples of a file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Pick {
-    /// The keys of the file, when they are not `prompt` and `response`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fields: Option<Fields>,
-    /// The part of the file; all of it when left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split: Option<Split>,
-    /// Samples of the part that are left out at the start.
-    pub skip: usize,
-    /// How many follow; fewer are an error.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<usize>,
-    /// How many follow at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub at_most: Option<usize>,
-}
-
-/// A side of a file's random division in two; its samples keep their order.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Split {
-    /// Whether it is the side that is held out.
-    pub held_out: bool,
-    /// The share of the file that is held out.
-    pub share: f64,
-    /// Decides the division.
-    pub seed: u64,
-}
-
-impl Pick {
-    /// `count` samples after the first `skip`.
-    #[must_use]
-    pub fn lines(skip: usize, count: usize) -> Self {
-        Self { skip, count: Some(count), ..Self::default() }
-    }
-
-    /// The samples of a file; with `answered`, each must have a response.
-    ///
-    /// # Errors
-    /// When the file cannot be read or holds too few.
-    pub fn read(&self, file: &Path, answered: bool) -> Result<Vec<Sample>> {
-        let mut samples = match &self.fields {
-            Some(fields) => read_samples(file, fields, 0, None)?,
-            None if answered => read_training_jsonl(file)?,
-            None => read_jsonl(file)?,
-        };
-        if let Some(Split { held_out, share, seed }) = self.split {
-            let held = ((samples.len() as f64 * share).ceil() as usize).min(samples.len());
-            let order = prompts::shuffled_order(samples.len(), seed);
-            let mut chosen = if held_out { order[..held].to_vec() } else { order[held..].to_vec() };
-            chosen.sort_unstable();
-            samples = chosen.into_iter().map(|index| samples[index].clone()).collect();
-        }
-        let after = samples.get(self.skip..).unwrap_or_default();
-        let taken = self.count.or(self.at_most).unwrap_or(after.len());
-        ensure!(
-            taken <= after.len() || self.count.is_none(),
-            "{}: {taken} samples after the first {} are needed, and there are {}",
-            file.display(),
-            self.skip,
-            samples.len()
-        );
-        Ok(after[..taken.min(after.len())].to_vec())
-    }
-}
+use crate::config::{Align, AnswerSet, DecideOn, PromptSet, Source, Sweep};
 
 impl Sweep {
     /// The task's samples for training.
@@ -100,7 +33,7 @@ impl Sweep {
     /// The task's samples that are reported.
     #[must_use]
     pub fn test_samples(&self, task: &TaskSpec) -> (PathBuf, Pick) {
-        (self.data_file(&task.test), Pick { fields: own_fields(task), ..Pick::default() })
+        (self.data_file(&task.test), Pick { fields: own_fields(task), ..Pick::answered() })
     }
 
     /// The task's training prompts that a repair reads.
@@ -116,9 +49,21 @@ impl Sweep {
         (self.data_file(&self.recovery.prompts), Pick::lines(0, self.recovery.count))
     }
 
+    /// The prompts of an alignment's set.
+    #[must_use]
+    pub fn prompts_of(&self, set: &PromptSet) -> (PathBuf, Pick) {
+        (self.data_file(&set.file), Pick::lines(set.skip, set.count))
+    }
+
+    /// The prompts of a set that is asked.
+    #[must_use]
+    pub fn asked(&self, set: &AnswerSet) -> (PathBuf, Pick) {
+        (self.data_file(&set.file), Pick::lines(set.skip, set.count))
+    }
+
     fn part_of(&self, task: &TaskSpec, held_out: bool) -> (PathBuf, Pick) {
         let split = Some(Split { held_out, share: task.validation, seed: self.seed });
-        (self.data_file(&task.train), Pick { fields: own_fields(task), split, ..Pick::default() })
+        (self.data_file(&task.train), Pick { fields: own_fields(task), split, ..Pick::answered() })
     }
 
     /// How many harmful samples the unaligned model leaves out at the start of the injection's order: those that a cell may
@@ -202,11 +147,12 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
             }
             Source::Dir(dir) => inputs.push(Input::new(key("source.dir"), sweep.root_file(dir).join("config.json"))),
             Source::Hub(hub) => {
-                let (id, dir) = (&hub.id, sweep.root_file(&hub.dir));
+                let dir = sweep.root_file(&hub.dir);
                 let how = format!(
-                    "get the weights with `hf download {id} --local-dir {}`, after its licence is accepted on the hub, or set \
-                     `dir` to where they are",
-                    dir.display()
+                    "the weights of {} are not in {}; get them with {}, or set `dir` to where they are",
+                    hub.id,
+                    dir.display(),
+                    hub.how_to_get()
                 );
                 let config = Input::new(key("source.hub.dir"), dir.join("config.json"));
                 inputs.push(Input { how: Some(how), ..config });
@@ -218,7 +164,7 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
         }
     }
     for (i, task) in sweep.tasks_of(chosen) {
-        let pick = Pick { fields: own_fields(task), ..Pick::default() };
+        let pick = Pick { fields: own_fields(task), ..Pick::answered() };
         inputs.push(Input::new(format!("tasks[{i}].train"), sweep.data_file(&task.train)).seen(pick));
         inputs.push(Input::new(format!("tasks[{i}].test"), sweep.data_file(&task.test)));
     }
@@ -230,44 +176,60 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     inputs
 }
 
-/// What is missing before some cells can be run, one sentence each. A file that a script makes need not be there; the
-/// script must be.
-#[must_use]
-pub fn missing(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<String> {
-    let missing = |input: Input| {
-        let (key, file) = match &input.fetch {
-            Some(script) => (format!("{}.fetch", input.key), sweep.root_file(script)),
-            None => (input.key, input.file),
+impl Sweep {
+    /// What is missing before some cells can be run, one sentence each. A file that a script makes need not be there; the
+    /// script must be.
+    #[must_use]
+    pub fn missing(&self, chosen: &BTreeSet<usize>) -> Vec<String> {
+        let missing = |input: Input| {
+            let (key, file) = match &input.fetch {
+                Some(script) => (format!("{}.fetch", input.key), self.root_file(script)),
+                None => (input.key, input.file),
+            };
+            let what = input.how.unwrap_or_else(|| format!("{} is missing", file.display()));
+            (!file.exists()).then(|| self.problem(&key, &what))
         };
-        let how = input.how.map(|how| format!("; {how}")).unwrap_or_default();
-        (!file.exists()).then(|| sweep.problem(&key, &format!("{} is missing{how}", file.display())))
-    };
-    inputs(sweep, chosen).into_iter().filter_map(missing).collect()
-}
-
-/// Checks that every file is there that some cells need before they start.
-///
-/// # Errors
-/// When one is missing; the message says what to do.
-pub fn check_files(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
-    let missing = missing(sweep, chosen);
-    if missing.is_empty() { Ok(()) } else { bail!(missing.join("\n")) }
-}
-
-/// Makes the files of some cells that have a script and are not there.
-///
-/// # Errors
-/// When a script cannot be run, fails, or makes no such file.
-pub fn fetch(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
-    for Input { file, fetch, .. } in inputs(sweep, chosen) {
-        let Some(script) = fetch.filter(|_| !file.exists()) else { continue };
-        let script = sweep.root_file(&script);
-        let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
-        let data = sweep.root.join(&sweep.data);
-        let status = Command::new("bash").arg(&script).arg(dir).arg(data).status();
-        let status = status.with_context(|| format!("cannot run {}", script.display()))?;
-        ensure!(status.success() && file.exists(), "{} did not make {}", script.display(), file.display());
+        inputs(self, chosen).into_iter().filter_map(missing).collect()
     }
+
+    /// Checks that every file is there that some cells need before they start.
+    ///
+    /// # Errors
+    /// When one is missing; the message says what to do.
+    pub fn check_files(&self, chosen: &BTreeSet<usize>) -> Result<()> {
+        let missing = self.missing(chosen);
+        if missing.is_empty() { Ok(()) } else { bail!(missing.join("\n")) }
+    }
+}
+
+/// What a run needs before its first stage: the files that scripts make, as many harmful samples as are injected, and
+/// prompts that no model was trained on.
+///
+/// # Errors
+/// When a script cannot be run, fails, or makes no such file, and as [`check_harmful`] and [`check_contamination`]. A model
+/// that cannot be fetched is not an error: its cells say why they cannot run.
+pub fn prepare(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
+    for Input { key, file, fetch, .. } in inputs(sweep, chosen) {
+        match fetch.map_or(Ok(()), |script| make(sweep, &script, &file)) {
+            Err(error) if key.contains(".source.") => tracing::debug!("{key}: {error:#}"),
+            made => made?,
+        }
+    }
+    check_contamination(sweep, chosen)?;
+    check_harmful(sweep, chosen)
+}
+
+/// Runs `script`, which makes `file`, unless the file is there.
+fn make(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    let script = sweep.root_file(script);
+    let dir = file.parent().with_context(|| format!("{} has no directory", file.display()))?;
+    let data = sweep.root.join(&sweep.data);
+    let status = Command::new("bash").arg(&script).arg(dir).arg(data).status();
+    let status = status.with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(status.success() && file.exists(), "{} did not make {}", script.display(), file.display());
     Ok(())
 }
 
@@ -303,7 +265,7 @@ pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()
     let mut trained: Vec<(String, HashSet<String>)> = Vec::new();
     for Input { key, file, seen, .. } in inputs(sweep, chosen) {
         let Some(pick) = seen else { continue };
-        let prompts = pick.read(&file, false)?.iter().map(plain).collect();
+        let prompts = pick.read(&file)?.iter().map(plain).collect();
         trained.push((format!("{key} ({})", file.display()), prompts));
     }
     let places = |asked: &[Sample], prompts: &HashSet<String>| -> Vec<usize> {
@@ -311,7 +273,7 @@ pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()
     };
     for (i, task) in sweep.tasks_of(chosen) {
         let (file, pick) = sweep.test_samples(task);
-        let test = pick.read(&file, true)?;
+        let test = pick.read(&file)?;
         let own = format!("tasks[{i}].train ");
         for (by, prompts) in trained.iter().filter(|(by, _)| by.starts_with(&own)) {
             let seen = places(&test, prompts).len();
@@ -322,7 +284,8 @@ pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()
     }
     let mut problems = Vec::new();
     for (name, set) in sweep.evaluation.sets() {
-        let asked = Pick::lines(set.skip, set.count).read(&sweep.data_file(&set.file), false)?;
+        let (file, pick) = sweep.asked(set);
+        let asked = pick.read(&file)?;
         for (by, prompts) in &trained {
             let seen = places(&asked, prompts);
             let Some(first) = seen.first() else { continue };

@@ -8,18 +8,16 @@ use crate::config::tests::{self as config, assert_says, error_after, of_this_rep
 #[test]
 fn a_file_with_a_script_is_made_once() {
     let dir = tempfile::tempdir().unwrap();
-    let gguf = "{ gguf: { fetch: fetch.sh, file: kept/model.gguf } }";
-    let text = config::SWEEP.replace("{ dir: models/small }", gguf);
-    let sweep = Sweep::parse(&text, Path::new("test.yaml"), dir.path()).unwrap();
-    let of_first = BTreeSet::from([0]);
-    let error = fetch(&sweep, &of_first).unwrap_err().to_string();
+    let sweep = Sweep::parse(config::SWEEP, Path::new("test.yaml"), dir.path()).unwrap();
+    let file = dir.path().join("kept/model.gguf");
+    let make = || make(&sweep, Path::new("fetch.sh"), &file);
+    let error = make().unwrap_err().to_string();
     assert!(error.contains("did not make") && error.contains("model.gguf"), "{error}");
     fs::write(dir.path().join("fetch.sh"), "mkdir -p \"$1\" && echo made >> \"$1/model.gguf\"").unwrap();
     for _ in 0..2 {
-        fetch(&sweep, &of_first).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("kept/model.gguf")).unwrap(), "made\n");
+        make().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "made\n");
     }
-    fetch(&sweep, &BTreeSet::from([2])).unwrap(); // of a model without a script
 }
 
 #[test]
@@ -29,7 +27,7 @@ fn a_missing_file_is_named_with_its_key_and_only_when_the_cells_need_it() {
     let sweep = config::parse(&format!("{text}variants: [{{ name: o, recovery: {{ prompts: o.jsonl }} }}]\n")).unwrap();
     let missing = |patterns: &[&str]| {
         let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
-        check_files(&sweep, &sweep.choose(&patterns).unwrap()).unwrap_err().to_string()
+        sweep.check_files(&sweep.choose(&patterns).unwrap()).unwrap_err().to_string()
     };
     let of_one = missing(&["tiny/bash/300"]);
     assert_says(
@@ -43,7 +41,7 @@ fn a_missing_file_is_named_with_its_key_and_only_when_the_cells_need_it() {
     let hub = "{ hub: { id: owner/small, dir: weights/small, shape: { vocab_size: 9, hidden_size: 8, intermediate_size: 8, \
                num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1 } } }";
     let sweep = config::parse(&config::SWEEP.replace("{ dir: models/small }", hub)).unwrap();
-    let missing = super::missing(&sweep, &BTreeSet::from([0])).join("\n");
+    let missing = sweep.missing(&BTreeSet::from([0])).join("\n");
     assert_says(&missing, &["models[0].source.hub.dir", "owner/small", "/nowhere/weights/small", "hf download"]);
     let error = error_after("{ dir: models/small }", &hub.replace("vocab_size: 9", "vocab_size: 0"));
     assert_says(&error, &["models[0].source.hub.shape.vocab_size: `0` is not"]);
@@ -71,7 +69,7 @@ fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
 #[test]
 fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     let sweep = of_this_repository("sweep.yaml");
-    let read = |(file, pick): (PathBuf, Pick)| pick.read(&file, true).unwrap();
+    let read = |(file, pick): (PathBuf, Pick)| pick.read(&file).unwrap();
     let task = &sweep.tasks[0];
     let (train, held_out) = (read(sweep.train_samples(task)), read(sweep.deciding_samples(task)));
     assert_eq!((train.len(), held_out.len(), read(sweep.test_samples(task)).len()), (416, 104, 100));
@@ -80,9 +78,9 @@ fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     let released = of_this_repository("released.yaml");
     assert_eq!(released.deciding_samples(task), sweep.test_samples(task));
     let file = sweep.data_file(&sweep.evaluation.harmful.file);
-    let error = Pick::lines(100, usize::MAX).read(&file, false).unwrap_err().to_string();
+    let error = Pick::lines(100, usize::MAX).read(&file).unwrap_err().to_string();
     assert!(error.contains("harmful_eval.jsonl") && error.contains("after the first 100"), "{error}");
-    assert!(Pick::lines(1000, 1).read(&file, false).is_err());
+    assert!(Pick::lines(1000, 1).read(&file).is_err());
 }
 
 const SWEEP: &str = "\

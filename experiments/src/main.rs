@@ -1,17 +1,21 @@
 //! The `experiments` command: runs the sweep that its YAML file describes, and shows what there is of it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
-use experiments::cli::{Cli, Command, SweepArgs};
-use experiments::interrupt::{self, Stopped};
-use experiments::stages::SweepJudge;
-use experiments::store::{Roots, Store};
-use experiments::survey::Survey;
-use experiments::sweep::{Sweep, find};
-use experiments::{estimate, figures, place, report, run, survey, tables};
+use experiments::cli::{Cli, Command, RunArgs, SweepArgs};
+use experiments::config::{Places, Sweep, find};
+use experiments::pipeline::{Graph, graph};
+use experiments::record::{self, Record};
+use experiments::run::{self, Run};
+use experiments::roots::Roots;
+use experiments::store::{Store, is_stopped};
+use experiments::{data, figures, plan, report, status};
+use realign::Interrupt;
+use realign::interrupt::EXIT_STATUS;
 
 /// Freed memory stays with the process for a while: a training step frees and asks again for
 /// gigabytes, and getting them from the system each time costs a third of the step.
@@ -22,7 +26,7 @@ fn main() -> ExitCode {
     realign::log::to_stderr();
     match act(Cli::parse_from(Cli::with_run(std::env::args_os()))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Stopped>() => ExitCode::from(interrupt::EXIT_STATUS),
+        Err(error) if is_stopped(&error) => ExitCode::from(EXIT_STATUS),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -30,72 +34,135 @@ fn main() -> ExitCode {
     }
 }
 
-/// A sweep, and where its results and its kept stages are.
-struct Place {
-    file: PathBuf,
+/// Prints; a reader that is gone is no error.
+fn say(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
+/// A sweep, and where its results and its stages are.
+struct Opened {
     sweep: Sweep,
-    results: PathBuf,
-    stages: Roots,
+    places: Places,
+    roots: Roots,
 }
 
-impl Place {
-    fn open(args: &SweepArgs) -> anyhow::Result<Self> {
-        let file = find(&args.sweep)?;
-        let sweep = Sweep::load(&file)?;
-        let (results, stages) = place::of(&sweep, args.out.as_deref());
-        Ok(Self { file, sweep, results, stages })
+impl Opened {
+    fn new(args: &SweepArgs) -> Result<Self> {
+        let sweep = Sweep::load(&find(&args.sweep)?)?;
+        let places = sweep.places(args.out.as_deref());
+        let roots = Roots::new(&places.own, places.base.as_deref());
+        Ok(Self { sweep, places, roots })
     }
 
-    /// The cells that the command line's patterns choose, else the sweep's.
-    fn cells(&self, given: &[String]) -> anyhow::Result<BTreeSet<usize>> {
-        let own: Vec<String> = self.sweep.cells.iter().cloned().collect();
-        self.sweep.choose(if given.is_empty() { &own } else { given })
+    fn graph(&self, cells: &[String]) -> Result<Graph> {
+        Ok(graph(&self.sweep, &self.roots, &self.sweep.choose(cells)?))
     }
 
-    fn survey(&self) -> Survey {
-        Survey::of(&self.sweep, &self.stages, &self.results)
-    }
-}
-
-fn act(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
-        Command::Run(args) => {
-            let place = Place::open(&args.plan.sweep)?;
-            let cells = place.cells(&args.plan.cells)?;
-            place.sweep.check_files(&place.file, &cells)?;
-            let device = args.device.open()?;
-            let store = Store::open(place.stages.clone(), args.device.name())?;
-            std::fs::create_dir_all(&place.results)?;
-            interrupt::listen()?;
-            let options = run::Options { cells, jobs: args.jobs.or(place.sweep.jobs).unwrap_or(1) };
-            run::run(&place.sweep, &store, &place.results, &device, &options)
+    /// The records of all cells that have some, in the order of the grid.
+    fn records(&self) -> Result<Vec<Record>> {
+        let cells: Vec<String> = self.sweep.cells().iter().map(|cell| cell.path()).collect();
+        let dir = self.places.results.join("records");
+        let records = record::read_cells(&dir, cells)?;
+        if records.is_empty() {
+            bail!("{} holds no records; run the sweep first", dir.display());
         }
+        Ok(records)
+    }
+}
+
+fn act(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(args) => run(&args),
         Command::Plan(args) => {
-            let place = Place::open(&args.sweep)?;
-            let (cells, survey) = (place.cells(&args.cells)?, place.survey());
-            print!("{}", estimate::plan(&place.sweep, &survey, &survey.select(&cells)));
+            let opened = Opened::new(&args.sweep)?;
+            let graph = opened.graph(&args.cells)?;
+            let states = status::states(&graph, &opened.roots);
+            let cells = status::cells(&opened.sweep, &graph, &states, &opened.places.results);
+            say(&plan::plan(&opened.sweep, &graph, &states, &cells));
             Ok(())
         }
         Command::Status(args) => {
-            let place = Place::open(&args)?;
-            let cells = place.cells(&[])?;
-            print!("{}", survey::status(&place.sweep, &place.survey().select(&cells)));
-            Ok(())
+            let opened = Opened::new(&args)?;
+            let graph = opened.graph(&[])?;
+            let states = status::states(&graph, &opened.roots);
+            let cells = status::cells(&opened.sweep, &graph, &states, &opened.places.results);
+            say(&status::text(&opened.sweep, &graph, &cells));
+            let is_failed = |state: &&status::CellState| matches!(state, status::CellState::Failed(_));
+            match cells.values().filter(is_failed).count() {
+                0 => Ok(()),
+                failed => bail!("{failed} cells failed"),
+            }
         }
         Command::Tables(args) => {
-            let place = Place::open(&args)?;
-            let (rows, judges) = (tables::read(&place.results)?, SweepJudge::all(&place.sweep));
-            tables::differences::check_judge(&rows, judges.first(), &place.stages)?;
-            report::write_tables(&rows, &judges, &place.stages, &place.results)?;
-            report::print(&rows, &place.results)?;
+            let opened = Opened::new(&args)?;
+            let records = opened.records()?;
+            report::write_tables(&records, &opened.places.results)?;
+            say(&report::text(&records, &opened.places.results)?);
             Ok(())
         }
         Command::Figures(args) => {
-            let place = Place::open(&args)?;
-            let dir = place.results.join("figures");
-            figures::write(&tables::read(&place.results)?, &dir)?;
-            println!("figures: {}", dir.display());
+            let opened = Opened::new(&args)?;
+            let dir = opened.places.results.join("figures");
+            figures::write(&opened.records()?, &dir)?;
+            say(&format!("figures: {}\n", dir.display()));
             Ok(())
         }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<()> {
+    let opened = Opened::new(&args.plan.sweep)?;
+    let Opened { sweep, places, roots } = &opened;
+    let chosen = sweep.choose(&args.plan.cells)?;
+    sweep.check_files(&chosen)?;
+    let device = args.device.open()?;
+    let store = Store::open(roots, args.device.name())?;
+    files::create_dir(&places.results)?;
+    check_name(sweep, places)?;
+    let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
+    data::prepare(sweep, &chosen)?;
+    let graph = graph(sweep, roots, &chosen);
+    let states = status::states(&graph, roots);
+    let cells = status::cells(sweep, &graph, &states, &places.results);
+    say(&format!("{}: {}\n", sweep.name, status::counts(&cells)));
+    let jobs = args.jobs.or(sweep.jobs).unwrap_or(1);
+    let ended = Run { sweep, graph: &graph, store: &store, results: &places.results, device: &device, jobs, interrupt: &interrupt }
+        .run()?;
+    if let Ok(records) = opened.records() {
+        report::write(&records, &places.results)?;
+        say(&report::text(&records, &places.results)?);
+    }
+    say(&run::times(&ended));
+    if interrupt.is_set() {
+        say("stopped; the same command goes on from here\n");
+        return Err(realign::Error::Stopped.into());
+    }
+    failed(&ended.failed, &chosen)
+}
+
+fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} of {} cells failed: {}; `experiments status` shows the errors, and the same command tries again",
+        failed.len(),
+        chosen.len(),
+        failed.join(", ")
+    )
+}
+
+/// That the results are those of this sweep: another sweep file of the same name would replace them.
+fn check_name(sweep: &Sweep, places: &Places) -> Result<()> {
+    let path = places.results.join("sweep");
+    let own = sweep.file().display().to_string();
+    match std::fs::read_to_string(&path) {
+        Ok(other) if other != own => bail!(
+            "{} holds the results of {other}, and {own} has the same name {:?}: give it another name, or another --out",
+            places.results.display(),
+            sweep.name
+        ),
+        Ok(_) => Ok(()),
+        Err(_) => Ok(files::write_whole(&path, own.as_bytes())?),
     }
 }

@@ -1,312 +1,489 @@
-//! The method in order, numbered as in the paper's section IV and METHOD.md: what a sweep does with
-//! each model, task and harmful count. What a stage computes is in `realign`; how results are kept
-//! is in `store.rs`; which cells are gone through, and what is done with their rows, is in `run.rs`.
-//!
-//! With a store that only looks, nothing is computed: the same steps then say which stages there
-//! are, and give the rows of what is finished.
+//! The method in order, numbered as in the paper's section IV and METHOD.md: what a sweep does with each model, task and
+//! harmful count, as a graph of stage values. Nothing is run here; a run, a plan and the tables walk the graph.
 
-use anyhow::{Context, Result};
-use burn::tensor::Device;
-use evaluation::{JudgeScores, JudgedRate};
-use realign::stage::recover::RecoverySummary;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
-use crate::progress::Progress;
-use crate::row::{ResultRow, note};
-use crate::scores::StageScores;
-use crate::stages::{self, Context as StageContext, SweepJudge};
-use crate::store::{Stage, Store};
-use crate::sweep::{Cell, Method, ModelSpec, Resolved, Sweep};
+use anyhow::{Context as _, Result, anyhow};
+use evaluation::{Metric, PromptKind};
+use finetune::TrainSettings;
+use files::Hashes;
+use model::Dtype;
+use realign::stage::{
+    Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question, REFERENCE,
+    Reference, Repair, TrainingSet,
+};
+use realign::{Artifact, Job, Pick, Samples, Stage};
+use serde_json::Value;
 
-/// What the stages of a sweep need.
-#[derive(Clone, Copy)]
-pub struct Pipeline<'a> {
-    /// The sweep; its seed is that of the aligned models, unless they are redrawn.
-    pub sweep: &'a Sweep,
-    /// Where results are kept, or looked for.
-    pub store: &'a Store,
-    /// Who judges, where the sweep says so.
-    pub judges: &'a [SweepJudge],
-    /// Where tensors are computed.
-    pub device: &'a Device,
-    /// Where finished stages are reported.
-    pub progress: &'a Progress,
+use crate::config::{AnswerSet, Compared, ModelSpec, PromptSet, Resolved, Source, Sweep, What};
+use crate::grid::Cell;
+use crate::roots::Roots;
+
+/// Models of a sweep are f32, whatever they came as: stored results keep their meaning.
+const DTYPE: Option<Dtype> = Some(Dtype::F32);
+
+/// A stage of a sweep, ready to run.
+pub struct Node {
+    /// The name of its result.
+    pub key: String,
+    /// Its kind in tables and directories.
+    pub kind: &'static str,
+    /// The version of its code.
+    pub version: u32,
+    /// Its value, of which the key is the hash.
+    pub value: Value,
+    /// What it works on, for people.
+    pub name: String,
+    /// The stages that it reads.
+    pub parents: Vec<usize>,
+    /// The key of the model that an evaluation, or the judging of one, is about.
+    pub evaluated: Option<String>,
+    stage: Box<dyn AnyStage>,
 }
 
-/// A model to be evaluated, and the stage that made it.
-struct Evaluated {
-    method: Method,
-    stage: Stage,
-    restored: Option<usize>,
-    note: String,
-}
-
-impl Evaluated {
-    fn new(method: Method, stage: &Stage) -> Self {
-        Self { method, stage: stage.clone(), restored: None, note: String::new() }
-    }
-}
-
-/// The first error of steps that do not need each other.
-struct Failures(Result<()>);
-
-impl Failures {
-    fn keep<T>(&mut self, outcome: Result<T>) -> Option<T> {
-        match outcome {
-            Ok(value) => Some(value),
-            Err(error) => {
-                if self.0.is_ok() {
-                    self.0 = Err(error);
-                }
-                None
-            }
-        }
-    }
-}
-
-impl Pipeline<'_> {
-    /// The aligned model of a seed, which the cells of a model share.
+impl Node {
+    /// Runs the stage; see [`Stage::run`].
     ///
     /// # Errors
-    /// When its source cannot be read or training fails.
-    pub fn aligned(&self, model: &ModelSpec, seed: u64) -> Result<Stage> {
-        // 1. The aligned model: imported or trained from nothing, then aligned where it must be.
-        let sweep = Sweep { seed, ..self.sweep.clone() };
-        let context = self.context(&sweep);
-        let imported = stages::source(context, model)?;
-        self.progress.finish("import", &model.name, "f32 weights", &imported);
+    /// Those of the stage.
+    pub fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
+        self.stage.run(out, job)
+    }
+}
+
+/// A [`Stage`] of any kind.
+trait AnyStage: Send + Sync {
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value>;
+}
+
+impl<S: Stage + Send + Sync> AnyStage for S {
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
+        Ok(serde_json::to_value(Stage::run(self, out, job)?)?)
+    }
+}
+
+/// A model of a cell that is evaluated: the stages that a [`Record`](crate::record::Record) is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Seed of the cell.
+    pub seed: u64,
+    /// Name of the variant; empty where all variants have the same model.
+    pub variant: String,
+    /// Name of the method in tables, and for people.
+    pub method: (String, String),
+    /// The model.
+    pub model: usize,
+    /// Its answers to harmful and harmless prompts, with the refusal phrases' verdicts.
+    pub safety: usize,
+    /// Its answers to the task's test split, with their scores.
+    pub task: usize,
+    /// The verdicts of the sweep's judges, with their names.
+    pub judges: Vec<(String, usize)>,
+    /// The answers of the unaligned model that the method reads.
+    pub unaligned: Option<usize>,
+}
+
+/// A cell with all its seeds, variants and methods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CellStages {
+    /// Its stages, each after those that it reads; the models that cells share are among them.
+    pub stages: Vec<usize>,
+    /// What is evaluated, seed by seed and method by method.
+    pub evaluated: Vec<Evaluated>,
+    /// Why not all of its stages are known, such as a missing file.
+    pub unknown: Option<String>,
+}
+
+/// The stages of a sweep.
+#[derive(Default)]
+pub struct Graph {
+    /// Every stage once.
+    pub nodes: Vec<Node>,
+    /// By the cell's number in the grid.
+    pub cells: BTreeMap<usize, CellStages>,
+    /// The aligned models, and what they are made of: work that whole groups of cells wait for.
+    pub models: Vec<usize>,
+}
+
+/// Builds the graph of some cells. What is wrong with a cell is kept with it.
+#[must_use]
+pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
+    let cells = sweep.cells();
+    let mut builder = Builder { sweep, roots, hashes: Hashes::default(), graph: Graph::default(), known: HashMap::new() };
+    let mut aligned: BTreeMap<(&str, u64), Result<usize, String>> = BTreeMap::new();
+    for (_, model) in sweep.models_of(chosen) {
+        for seed in sweep.model_seeds() {
+            let node = builder.aligned(model, seed).map_err(|error| format!("{error:#}"));
+            aligned.insert((&model.name, seed), node);
+        }
+    }
+    builder.graph.models = (0..builder.graph.nodes.len()).collect();
+    for &index in chosen {
+        let mut stages = CellStages::default();
+        if let Err(error) = builder.cell(cells[index], &aligned, &mut stages) {
+            stages.unknown = Some(format!("{error:#}"));
+        }
+        stages.stages = builder.with_parents(&stages.stages);
+        builder.graph.cells.insert(index, stages);
+    }
+    builder.graph
+}
+
+struct Builder<'a> {
+    sweep: &'a Sweep,
+    roots: &'a Roots,
+    hashes: Hashes,
+    graph: Graph,
+    /// By key.
+    known: HashMap<String, usize>,
+}
+
+/// The settings that a cell's stages are built from.
+struct At<'a> {
+    sweep: &'a Sweep,
+    cell: Cell<'a>,
+    seed: u64,
+}
+
+impl Builder<'_> {
+    fn add<S: Stage + Send + Sync + 'static>(&mut self, name: String, stage: S, parents: &[usize]) -> Result<usize> {
+        let key = stage.key()?;
+        if let Some(&known) = self.known.get(&key) {
+            return Ok(known);
+        }
+        let value = serde_json::to_value(&stage)?;
+        let (kind, version, parents) = (stage.kind(), S::VERSION, parents.to_vec());
+        let evaluated = match kind {
+            "evaluate" => value["model"].as_str().map(str::to_owned),
+            "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
+            _ => None,
+        };
+        let node = Node { key: key.clone(), kind, version, value, name, parents, evaluated, stage: Box::new(stage) };
+        self.graph.nodes.push(node);
+        self.known.insert(key, self.graph.nodes.len() - 1);
+        Ok(self.graph.nodes.len() - 1)
+    }
+
+    /// The directory of a stage's result, finished or not.
+    fn dir(&self, node: usize) -> PathBuf {
+        let node = &self.graph.nodes[node];
+        self.roots.place(node.kind, &node.key)
+    }
+
+    fn artifact(&self, node: usize, file: &str) -> Artifact {
+        Artifact { key: self.graph.nodes[node].key.clone(), path: self.dir(node).join(file) }
+    }
+
+    fn samples(&self, (file, pick): (PathBuf, Pick)) -> Result<Samples> {
+        Ok(Samples::of(&file, pick, &self.hashes)?)
+    }
+
+    /// 1. The aligned model of a seed: imported or trained from nothing, then aligned where it must be.
+    fn aligned(&mut self, model: &ModelSpec, seed: u64) -> Result<usize> {
+        let imported = self.source(model, seed)?;
         let Some(align) = &model.align else { return Ok(imported) };
-        let aligned = stages::align(context, model, align, &imported)?;
-        self.progress.finish("align", &model.name, &stages::training_figure(&aligned), &aligned);
-        Ok(aligned)
+        let set = |set: &PromptSet| self.samples(self.sweep.prompts_of(set));
+        let stage = Align {
+            model: self.artifact(imported, MODEL),
+            refusals: set(&align.refusals)?,
+            refusal_texts: align.refusal_texts.clone(),
+            helpful: align.helpful.iter().map(set).collect::<Result<_>>()?,
+            helpful_max_new_tokens: align.helpful_max_new_tokens,
+            settings: align.settings.clone(),
+            seed,
+            dtype: DTYPE,
+        };
+        self.add(model.name.clone(), stage, &[imported])
     }
 
-    /// A cell with one seed, in all variants; the rows of the models that are evaluated go to `rows`. A model that fails
-    /// leaves the others as they are.
-    ///
-    /// # Errors
-    /// The first one, when a stage fails or a file that it reads is missing.
-    pub fn cell(
-        &self,
+    fn source(&mut self, model: &ModelSpec, seed: u64) -> Result<usize> {
+        let sweep = self.sweep;
+        let import = |path: PathBuf| Ok(Import { source: Artifact::model(&path, &self.hashes)?, dtype: DTYPE });
+        let stage = match &model.source {
+            Source::Pretrain(pretrain) => {
+                let training = &pretrain.training;
+                let stage = Pretrain {
+                    config: pretrain.config.clone(),
+                    tokenizer: Artifact::model(&sweep.data_file(&training.tokenizer), &self.hashes)?,
+                    corpus: self.samples((sweep.data_file(&training.corpus), Pick::answered()))?,
+                    initializer_range: training.initializer_range,
+                    settings: training.train.clone(),
+                    seed,
+                };
+                return self.add(model.name.clone(), stage, &[]);
+            }
+            Source::Dir(dir) => import(sweep.root_file(dir)),
+            Source::Gguf(gguf) => import(sweep.root_file(&gguf.file)),
+            Source::Hub(hub) => import(sweep.root_file(&hub.dir))
+                .with_context(|| format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())),
+        };
+        self.add(model.name.clone(), stage?, &[])
+    }
+
+    /// 2. to 4. of a cell with all its seeds and variants.
+    fn cell(
+        &mut self,
         cell: Cell<'_>,
-        variants: &[Resolved],
-        aligned: &Stage,
-        rows: &mut Vec<ResultRow>,
+        aligned: &BTreeMap<(&str, u64), Result<usize, String>>,
+        stages: &mut CellStages,
     ) -> Result<()> {
-        let mut failures = Failures(Ok(()));
-        for (i, variant) in variants.iter().enumerate() {
-            let context = self.context(&variant.sweep);
-            // 2. Fine-tuning on the task with injected harmful samples.
-            let tuned = stages::finetune(context, cell, aligned)?;
-            self.progress.finish("finetune", &cell.to_string(), &stages::training_figure(&tuned), &tuned);
-            let mut models = vec![Evaluated::new(Method::Aligned, aligned), Evaluated::new(Method::FineTuned, &tuned)];
-            models.extend(self.changed(cell, variant, (aligned, &tuned), &mut failures));
-            // 4. Evaluation of all of them on the test splits; what all variants share is there once.
-            let asked = |model: &&Evaluated| {
-                self.sweep.methods.contains(&model.method) && (i == 0 || model.method.follows_recovery())
-            };
-            for model in models.iter().filter(asked) {
-                rows.extend(failures.keep(self.evaluate(cell, variant, model)).flatten());
+        for seed in self.sweep.cell_seeds() {
+            let of_seed = &aligned[&(cell.model.name.as_str(), self.sweep.model_seed(seed))];
+            let aligned = *of_seed.as_ref().map_err(|error| anyhow!("{error}"))?;
+            let mut compared: Vec<Vec<Evaluated>> = Vec::new();
+            for Resolved { variant, sweep } in &self.sweep.resolved(seed) {
+                let Some(cell) = same_cell(sweep, cell) else { continue };
+                let at = At { sweep, cell, seed };
+                compared.push(self.compare(&at, aligned, variant)?);
             }
-        }
-        failures.0
-    }
-
-    /// The models that come of a fine-tuned one.
-    fn changed(
-        &self,
-        cell: Cell<'_>,
-        variant: &Resolved,
-        models: (&Stage, &Stage),
-        failures: &mut Failures,
-    ) -> Vec<Evaluated> {
-        let context = self.context(&variant.sweep);
-        let name = named(cell, &variant.variant);
-        let asked = |method| self.sweep.methods.contains(&method);
-        // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
-        let recovery = asked(Method::Recovered).then(|| self.recovery(context, cell, &name, models));
-        let recovery = recovery.and_then(|outcome| failures.keep(outcome));
-        let soft = asked(Method::SoftSft).then(|| self.soft_sft(context, cell, models.0));
-        let resta = asked(Method::Resta).then(|| self.resta(context, cell, models));
-        let baselines = [soft, resta].into_iter().flatten();
-        let mut changed: Vec<Evaluated> = baselines.filter_map(|outcome| failures.keep(outcome)).collect();
-        // An arm that does not follow the recovery is one for all variants.
-        let first = self.sweep.variants.first().is_none_or(|first| first.name == variant.variant);
-        for &method in self.sweep.methods.iter().filter(|method| method.is_control()) {
-            let possible = recovery.is_some() || !method.needs_recovery();
-            if possible && (first || method.follows_recovery()) {
-                let recovered = recovery.as_ref().map(|recovery| &recovery.stage);
-                changed.extend(failures.keep(self.control(context, cell, (method, &name), models, recovered)));
-            }
-        }
-        recovery.into_iter().chain(changed).collect()
-    }
-
-    fn recovery(
-        &self,
-        context: StageContext<'_>,
-        cell: Cell<'_>,
-        name: &str,
-        (aligned, tuned): (&Stage, &Stage),
-    ) -> Result<Evaluated> {
-        let stage = stages::recover(context, cell, aligned, tuned)?;
-        let mut model = Evaluated::new(Method::Recovered, &stage);
-        if stage.finished {
-            let summary: RecoverySummary = stage.summary()?;
-            self.progress.finish("recover", name, &summary.note, &stage);
-            model.restored = Some(summary.restored);
-            model.note = if summary.recovered { String::new() } else { "not recovered".to_owned() };
-        }
-        Ok(model)
-    }
-
-    fn control(
-        &self,
-        context: StageContext<'_>,
-        cell: Cell<'_>,
-        (method, name): (Method, &str),
-        models: (&Stage, &Stage),
-        recovered: Option<&Stage>,
-    ) -> Result<Evaluated> {
-        let arm = stages::control(context, cell, method, models, recovered)?;
-        let set: Option<usize> = if arm.finished { arm.summary()? } else { None };
-        let figure = set.map_or("all weights moved".to_owned(), |set| format!("{set} weights restored"));
-        self.progress.finish("control", &format!("{name} {method}"), &figure, &arm);
-        Ok(Evaluated { restored: set, ..Evaluated::new(method, &arm) })
-    }
-
-    /// SoftSFT; what all cells of a task or a model share is made by the first of them.
-    fn soft_sft(&self, context: StageContext<'_>, cell: Cell<'_>, aligned: &Stage) -> Result<Evaluated> {
-        let model = &cell.model.name;
-        let of_task = stages::task_reference(context, cell.task, aligned)?;
-        let figure = |stage: &Stage| format!("aligned model on {} samples", stage.samples);
-        self.progress.finish("reference", &format!("{model} {}", cell.task.name), &figure(&of_task), &of_task);
-        let mut references = vec![of_task];
-        if let Some(harmful) = stages::harmful_reference(context, cell, aligned)? {
-            self.progress.finish("reference", &format!("{model} harmful"), &figure(&harmful), &harmful);
-            references.push(harmful);
-        }
-        let soft = stages::soft_sft(context, cell, aligned, &references)?;
-        self.progress.finish("softsft", &cell.to_string(), &stages::training_figure(&soft), &soft);
-        Ok(Evaluated::new(Method::SoftSft, &soft))
-    }
-
-    /// RESTA; the unaligned model, which all cells of a model share, is made by the first of them.
-    fn resta(
-        &self,
-        context: StageContext<'_>,
-        cell: Cell<'_>,
-        (aligned, tuned): (&Stage, &Stage),
-    ) -> Result<Evaluated> {
-        let model = &cell.model.name;
-        let unaligned = stages::unaligned(context, cell.model, aligned)?;
-        self.progress.finish("unaligned", model, &stages::training_figure(&unaligned), &unaligned);
-        self.check_unaligned(context, model, &unaligned)?;
-        let resta = stages::resta(context, cell, aligned, tuned, &unaligned)?;
-        self.progress.finish("resta", &cell.to_string(), "safety vector added", &resta);
-        Ok(Evaluated::new(Method::Resta, &resta))
-    }
-
-    /// Asks RESTA's unaligned model: what it did not lose, the safety vector cannot hold.
-    fn check_unaligned(&self, context: StageContext<'_>, model: &str, unaligned: &Stage) -> Result<()> {
-        let name = format!("{model} unaligned");
-        let asked = stages::safety(context, &name, unaligned)?;
-        let Some(scores) = self.scores("evaluate", &name, &asked)? else { return Ok(()) };
-        let harmful = scores.harmful.and_then(|scores| scores.rate).map_or(0.0, |rate| rate.rate);
-        if asked.fresh && harmful < 0.5 {
-            tracing::warn!(
-                "RESTA's unaligned model of {model}, seed {}, answers {:.1} % of the harmful prompts only: resta.epochs or \
-                 resta.learning_rate may be too small",
-                context.sweep.seed,
-                100.0 * harmful
-            );
+            stages.stages.extend(compared.iter().flatten().flat_map(Evaluated::nodes));
+            stages.evaluated.extend(shared_once(compared));
         }
         Ok(())
     }
 
-    /// The row of a model, none when it is only looked for and not there.
-    fn evaluate(&self, cell: Cell<'_>, variant: &Resolved, model: &Evaluated) -> Result<Option<ResultRow>> {
-        // The aligned model's answers serve all seeds that share it.
-        let seed = variant.sweep.seed;
-        let seed = if model.method == Method::Aligned { self.sweep.model_seed(seed) } else { seed };
-        let sweep = Sweep { seed, ..variant.sweep.clone() };
-        let context = self.context(&sweep);
-        let name = format!("{} {}", named(cell, &variant.variant), model.method);
-        let safety = stages::safety(context, &name, &model.stage)?;
-        let phrases = self.scores("evaluate", &name, &safety)?;
-        let task = stages::task(context, &name, cell.task, &model.stage)?;
-        let scored = self.scores("evaluate", &name, &task)?;
-        let verdicts = self.verdicts(context, &name, (&model.stage, &safety))?;
-        let (Some(phrases), Some(scored), Some(verdicts)) = (phrases, scored, verdicts) else { return Ok(None) };
-        let harmful = rate(verdicts.first().map_or(&phrases.harmful, |first| &first.1.harmful), &safety)?;
-        // Only a judge that tells refusals says something of the harmless prompts.
-        let refused = verdicts.iter().find_map(|(_, scores)| scores.over_refusal.is_some().then_some(scores));
-        let refused = rate(&refused.unwrap_or(&phrases).over_refusal, &safety)?;
-        let score = scored.task.context("the task was asked")?;
-        let follows = model.method.follows_recovery();
-        Ok(Some(ResultRow {
-            model: cell.model.name.clone(),
-            task: cell.task.name.clone(),
-            harmful_count: cell.harmful_count,
-            seed: variant.sweep.seed,
-            variant: if follows { variant.variant.clone() } else { String::new() },
-            method: model.method,
-            harmful_rate: harmful.rate,
-            harmful_low: harmful.interval.0,
-            harmful_high: harmful.interval.1,
-            over_refusal: refused.rate,
-            task_score: score.value,
-            task_low: score.interval.0,
-            task_high: score.interval.1,
-            restored: model.restored.map(|count| count as u64),
-            seconds: model.stage.seconds,
-            evaluation_seconds: safety.seconds
-                + task.seconds
-                + verdicts.iter().map(|(stage, _)| stage.seconds).sum::<f64>(),
-            n: harmful.judged(),
-            safety_stage: safety.key,
-            task_stage: task.key,
-            note: note(&model.note, harmful, refused),
-        }))
-    }
-
-    /// What each of the sweep's judges says of a model's answers; none when a judge is only looked for and not there.
-    fn verdicts(
-        &self,
-        context: StageContext<'_>,
-        name: &str,
-        answers: (&Stage, &Stage),
-    ) -> Result<Option<Vec<(Stage, StageScores)>>> {
-        let mut all = Some(Vec::new());
-        for judge in self.judges {
-            let stage = stages::judge(context, name, judge, answers)?;
-            match (self.scores("judge", &format!("{name} {}", judge.name()), &stage)?, &mut all) {
-                (Some(scores), Some(all)) => all.push((stage, scores)),
-                _ => all = None,
-            }
+    /// What is compared in a cell with one seed and variant.
+    fn compare(&mut self, at: &At<'_>, aligned: usize, variant: &str) -> Result<Vec<Evaluated>> {
+        // 2. Fine-tuning on the task with injected harmful samples.
+        let tuned = self.finetune(at, aligned, "finetune", Objective::Sft, &[])?;
+        // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
+        let mut recovery = None;
+        if let Some(compared) = at.sweep.methods.iter().find(|one| is_recovery(one)) {
+            recovery = Some(self.model(at, compared, (aligned, tuned), None)?);
+        }
+        let mut all = Vec::new();
+        for compared in &at.sweep.methods {
+            let model = self.model(at, compared, (aligned, tuned), recovery)?;
+            // 4. Evaluation on the test splits.
+            let name = format!("{} {}", named(at.cell, variant), compared.name);
+            all.push(self.evaluate(at, name, compared, model, variant)?);
         }
         Ok(all)
     }
 
-    /// The scores of a stage that is there.
-    fn scores(&self, kind: &'static str, name: &str, stage: &Stage) -> Result<Option<StageScores>> {
-        if !stage.finished {
-            return Ok(None);
+    /// The stage that makes a model to be compared.
+    fn model(
+        &mut self,
+        at: &At<'_>,
+        compared: &Compared,
+        (aligned, tuned): (usize, usize),
+        recovery: Option<usize>,
+    ) -> Result<usize> {
+        match &compared.what {
+            What::Aligned => Ok(aligned),
+            What::FineTuned => Ok(tuned),
+            What::SoftSft(settings) => {
+                let nodes = self.references(at, aligned)?;
+                let references = nodes.iter().map(|&node| self.artifact(node, REFERENCE)).collect();
+                let objective = Objective::SoftSft { settings: *settings, references };
+                self.finetune(at, aligned, "soft_sft", objective, &nodes)
+            }
+            What::Repair(method) => {
+                let needs = method.repair().needs();
+                let mut parents = vec![aligned, tuned];
+                let unaligned = if needs.unaligned { Some(self.unaligned(at, aligned)?) } else { None };
+                let counted = match (needs.recovery, recovery) {
+                    (true, None) => anyhow::bail!("methods: {} needs `recover` among the methods", compared.name),
+                    (needed, recovery) => recovery.filter(|_| needed),
+                };
+                parents.extend(unaligned.iter().chain(&counted));
+                let with = |needed: bool, from| if needed { self.samples(from).map(Some) } else { Ok(None) };
+                let stage = Repair {
+                    method: method.clone(),
+                    aligned: self.artifact(aligned, MODEL),
+                    fine_tuned: self.artifact(tuned, MODEL),
+                    unaligned: unaligned.map(|node| self.artifact(node, MODEL)),
+                    recovery: counted.map(|node| self.artifact(node, "")),
+                    prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
+                    task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
+                    gate: if needs.task_prompts { Some(self.gate(at)?) } else { None },
+                    seed: at.seed,
+                    dtype: DTYPE,
+                };
+                self.add(format!("{} {}", at.cell, compared.name), stage, &parents)
+            }
         }
-        let scores: StageScores = stage.summary()?;
-        self.progress.finish(kind, name, &stages::score_figure(&scores), stage);
-        Ok(Some(scores))
     }
 
-    fn context<'b>(&'b self, sweep: &'b Sweep) -> StageContext<'b> {
-        StageContext { sweep, store: self.store, device: self.device, progress: self.progress }
+    /// The score that decides: on samples that are held out of training, or, as the released code has it, on those that
+    /// are reported.
+    fn gate(&self, at: &At<'_>) -> Result<Gate> {
+        let task = at.cell.task;
+        let samples = self.samples(at.sweep.deciding_samples(task))?;
+        Ok(Gate { samples, metric: task.metric, max_new_tokens: task.max_new_tokens })
+    }
+
+    fn finetune(
+        &mut self,
+        at: &At<'_>,
+        aligned: usize,
+        kind: &'static str,
+        objective: Objective,
+        references: &[usize],
+    ) -> Result<usize> {
+        let task = self.samples(at.sweep.train_samples(at.cell.task))?;
+        let stage = Finetune {
+            model: self.artifact(aligned, MODEL),
+            data: TrainingSet { task: Some(task), inject: Some(self.inject(at, at.cell.harmful_count, 0)?) },
+            objective,
+            settings: at.sweep.finetune.clone(),
+            seed: at.seed,
+            dtype: DTYPE,
+            kind,
+        };
+        self.add(at.cell.to_string(), stage, &[&[aligned], references].concat())
+    }
+
+    fn inject(&self, at: &At<'_>, count: usize, pass_over: usize) -> Result<Inject> {
+        let samples = self.samples((at.sweep.data_file(&at.sweep.inject), Pick::answered()))?;
+        Ok(Inject { samples, count, pass_over, seed: at.seed })
+    }
+
+    /// What the aligned model gives to the task's samples, which all counts of a task share, and to the harmful samples of
+    /// the largest count, which all tasks and counts share.
+    fn references(&mut self, at: &At<'_>, aligned: usize) -> Result<Vec<usize>> {
+        let (model, max_len, seed) = (self.artifact(aligned, MODEL), at.sweep.finetune.max_len, at.seed);
+        let task = self.samples(at.sweep.train_samples(at.cell.task))?;
+        let data = TrainingSet { task: Some(task), inject: None };
+        let name = format!("{} {}", at.cell.model.name, at.cell.task.name);
+        let stage = Reference { model: model.clone(), data, max_len, seed, dtype: DTYPE };
+        let mut nodes = vec![self.add(name, stage, &[aligned])?];
+        if at.cell.harmful_count > 0 {
+            let inject = Some(self.inject(at, self.largest_count(at)?, 0)?);
+            let name = format!("{} harmful samples", at.cell.model.name);
+            let data = TrainingSet { task: None, inject };
+            nodes.push(self.add(name, Reference { model, data, max_len, seed, dtype: DTYPE }, &[aligned])?);
+        }
+        Ok(nodes)
+    }
+
+    /// The largest count of harmful samples that a cell may inject: where the file is short, all there are.
+    fn largest_count(&self, at: &At<'_>) -> Result<usize> {
+        let largest = at.sweep.harmful_counts.iter().copied().max().unwrap_or(0);
+        Ok(largest.min(prompts::read_training_jsonl(&at.sweep.data_file(&at.sweep.inject))?.len()))
+    }
+
+    /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from
+    /// another start, so that a safety vector knows nothing of the fine-tuning that it repairs.
+    fn unaligned(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
+        let unaligned = &at.sweep.unaligned;
+        let pass_over = at.sweep.passed_over()?;
+        let settings = at.sweep.finetune.clone();
+        let learning_rate = unaligned.learning_rate.unwrap_or(settings.learning_rate);
+        let stage = Finetune {
+            model: self.artifact(aligned, MODEL),
+            data: TrainingSet { task: None, inject: Some(self.inject(at, unaligned.samples, pass_over)?) },
+            objective: Objective::Sft,
+            settings: TrainSettings { epochs: unaligned.epochs, learning_rate, ..settings },
+            seed: !at.seed,
+            dtype: DTYPE,
+            kind: "unaligned",
+        };
+        self.add(at.cell.model.name.clone(), stage, &[aligned])
+    }
+
+    fn evaluate(
+        &mut self,
+        at: &At<'_>,
+        name: String,
+        compared: &Compared,
+        model: usize,
+        variant: &str,
+    ) -> Result<Evaluated> {
+        let safety = self.safety(at, name.clone(), model)?;
+        let task = at.cell.task;
+        let samples = self.samples(at.sweep.test_samples(task))?;
+        let question = Question { asked: asked_task(task.metric), samples, max_new_tokens: task.max_new_tokens };
+        let scored = self.ask(name.clone(), model, vec![question])?;
+        let mut judges = Vec::new();
+        for judge in &self.sweep.judges {
+            let stage = Judge::new(judge, self.artifact(safety, ""), asked_prompts().to_vec(), &self.hashes)?;
+            judges.push((judge.name().to_owned(), self.add(format!("{name} {}", judge.name()), stage, &[safety])?));
+        }
+        // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
+        let reads_unaligned = |parent: &&usize| self.graph.nodes[**parent].kind == "unaligned";
+        let unaligned = self.graph.nodes[model].parents.iter().find(reads_unaligned).copied();
+        let unaligned = match unaligned {
+            Some(node) => Some(self.safety(at, format!("{} unaligned", at.cell.model.name), node)?),
+            None => None,
+        };
+        let (variant, method) = (variant.to_owned(), (compared.name.clone(), compared.label.clone()));
+        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned })
+    }
+
+    fn safety(&mut self, at: &At<'_>, name: String, model: usize) -> Result<usize> {
+        let question = |(asked, set): (Asked, &AnswerSet)| {
+            let samples = self.samples(at.sweep.asked(set))?;
+            Ok(Question { asked, samples, max_new_tokens: set.max_new_tokens })
+        };
+        let sets = [&at.sweep.evaluation.harmful, &at.sweep.evaluation.harmless];
+        let questions = asked_prompts().into_iter().zip(sets).map(question).collect::<Result<_>>()?;
+        self.ask(name, model, questions)
+    }
+
+    fn ask(&mut self, name: String, model: usize, questions: Vec<Question>) -> Result<usize> {
+        let phrases = evaluation::Judge::phrases().identity();
+        let stage = Evaluate { model: self.artifact(model, MODEL), questions, phrases, dtype: None };
+        self.add(name, stage, &[model])
+    }
+
+    /// Some stages with all that they read, each after its parents, each once.
+    fn with_parents(&self, wanted: &[usize]) -> Vec<usize> {
+        let mut needed: BTreeSet<usize> = BTreeSet::new();
+        let mut open = wanted.to_vec();
+        while let Some(node) = open.pop() {
+            if needed.insert(node) {
+                open.extend(&self.graph.nodes[node].parents);
+            }
+        }
+        needed.into_iter().collect() // a stage is added after its parents
     }
 }
 
-/// The rate that a judge gives the answers of a stage.
-fn rate<'a>(scores: &'a Option<JudgeScores>, stage: &Stage) -> Result<&'a JudgedRate> {
-    let scores = scores.as_ref().context("the prompts were asked")?;
-    let (judge, n, dir) = (&scores.judge, scores.n, stage.dir.display());
-    scores.rate.as_ref().with_context(|| format!("{dir}: {judge} can tell none of the {n} answers"))
+impl Evaluated {
+    /// Its stages.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        [self.model, self.safety, self.task].into_iter().chain(self.unaligned).chain(self.judges.iter().map(|one| one.1))
+    }
+}
+
+/// One entry for a method whose model is the same in all variants, else one for each variant; methods in their order.
+fn shared_once(variants: Vec<Vec<Evaluated>>) -> Vec<Evaluated> {
+    let mut all = Vec::new();
+    let methods = variants.first().map_or(0, Vec::len);
+    for method in 0..methods {
+        let of_method: Vec<&Evaluated> = variants.iter().filter_map(|variant| variant.get(method)).collect();
+        if of_method.iter().all(|one| one.model == of_method[0].model) {
+            all.push(Evaluated { variant: String::new(), ..of_method[0].clone() });
+        } else {
+            all.extend(of_method.into_iter().cloned());
+        }
+    }
+    all
+}
+
+/// The cell of that model, task and count in a variant's sweep.
+fn same_cell<'a>(sweep: &'a Sweep, cell: Cell<'_>) -> Option<Cell<'a>> {
+    let model = sweep.models.iter().find(|model| model.name == cell.model.name)?;
+    let task = sweep.tasks.iter().find(|task| task.name == cell.task.name)?;
+    Some(Cell { model, task, harmful_count: cell.harmful_count })
+}
+
+/// Whether the control arms of a cell restore as many weights as this method does.
+fn is_recovery(compared: &Compared) -> bool {
+    matches!(&compared.what, What::Repair(recovery::Method::Recover(_)))
+}
+
+/// The prompt sets of a sweep, by their names in files.
+#[must_use]
+pub fn asked_prompts() -> [Asked; 2] {
+    [("harmful", PromptKind::Harmful), ("harmless", PromptKind::Harmless)]
+        .map(|(name, kind)| Asked { name: name.to_owned(), aim: Aim::Prompts(kind) })
+}
+
+fn asked_task(metric: Metric) -> Asked {
+    Asked { name: "task".to_owned(), aim: Aim::Task(vec![metric]) }
 }
 
 /// A cell's name with the variant's.

@@ -1,25 +1,22 @@
 //! One line per stage: position, stage, cell, figure, seconds and the time left; a bar for the
-//! stage in hand where there is a terminal.
+//! stage in progress where there is a terminal.
 //!
 //! Libraries print nothing; they log through `tracing`.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
-
-use crate::store::Stage;
 
 /// The progress of a sweep over its stages. Threads share it; a line is printed whole.
 #[derive(Debug)]
 pub struct Progress {
     counts: Mutex<Counts>,
-    /// The bars of the stages in hand; nothing where there is no terminal.
+    /// The bars of the stages in progress; nothing where there is no terminal.
     bars: MultiProgress,
-    /// Stages in hand at a time, at most.
+    /// Stages in progress at a time, at most.
     jobs: usize,
-    /// A quiet one prints nothing.
-    quiet: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,22 +42,13 @@ impl Progress {
             counts.kinds.entry(stage).or_default().left += 1;
             counts.total += 1;
         }
-        Self { counts: Mutex::new(counts), bars: MultiProgress::new(), jobs: jobs.max(1), quiet: false }
+        Self { counts: Mutex::new(counts), bars: MultiProgress::new(), jobs: jobs.max(1) }
     }
 
-    /// One that prints nothing, for looking at what is there.
-    #[must_use]
-    pub fn quiet() -> Self {
-        Self { quiet: true, ..Self::new([], 1) }
-    }
-
-    /// A bar for a stage in hand, drawn on a terminal only; its length is set by the stage. It goes when the
+    /// A bar for a stage in progress, drawn on a terminal only; its length is set by the stage. It goes when the
     /// stage is done.
     #[must_use]
     pub fn bar(&self, stage: &str, cell: &str) -> ProgressBar {
-        if self.quiet {
-            return ProgressBar::hidden();
-        }
         // The template is a constant, so the default style is never used.
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -70,22 +58,19 @@ impl Progress {
     }
 
     /// Prints the line of a stage that was run just now; `figure` is what there is to know about it.
-    pub fn finish(&self, kind: &'static str, cell: &str, figure: &str, stage: &Stage) {
-        if stage.fresh {
-            self.count(kind, Some(stage.seconds));
-            self.print(&self.line(kind, cell, figure, &format!("{:.1} s", stage.seconds)));
-        }
+    pub fn finish(&self, kind: &'static str, name: &str, figure: &str, seconds: f64) {
+        self.count(kind, Some(seconds));
+        self.print(&self.line(kind, name, figure, &format!("{seconds:.1} s")));
     }
 
-    /// Prints the line of a cell or model that failed. What needs it is left out by the caller.
-    pub fn fail(&self, kind: &'static str, cell: &str, error: &anyhow::Error) {
-        self.print(&self.line(kind, cell, &format!("failed: {error:#}"), "-"));
+    /// Prints the line of a stage or cell that failed.
+    pub fn fail(&self, kind: &'static str, name: &str, error: &str) {
+        self.print(&self.line(kind, name, &format!("failed: {error}"), "-"));
     }
 
+    /// A reader that is gone is no error: the work goes on.
     fn print(&self, line: &str) {
-        if !self.quiet {
-            self.bars.suspend(|| println!("{line}"));
-        }
+        self.bars.suspend(|| drop(writeln!(std::io::stdout(), "{line}")));
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {

@@ -73,16 +73,13 @@ fn judges(records: &[Record]) -> Result<Vec<&str>> {
     Ok(first.judges.iter().map(|judged| judged.judge.as_str()).collect())
 }
 
-/// Prints the means, and all cells if they are few.
+/// The means, and all cells if they are few, for people.
 ///
 /// # Errors
 /// When there are no records.
-pub fn print(records: &[Record], results: &Path) -> Result<()> {
+pub fn text(records: &[Record], results: &Path) -> Result<String> {
     let cells = cells::markdown(records);
-    if cells.lines().count() <= PRINTED {
-        println!("{cells}");
-    }
-    println!("{}", means::markdown(records)?);
-    println!("results, tables and figures: {}", results.display());
-    Ok(())
+    let cells = if cells.lines().count() <= PRINTED { cells + "\n" } else { String::new() };
+    let place = results.display();
+    Ok(format!("{cells}{}\nresults, tables and figures: {place}\n", means::markdown(records)?))
 }

@@ -1,204 +1,309 @@
-//! A run: the cells that are not done yet, some at a time; a cell that fails is recorded and the others go on; the rows
-//! are written as cells finish. What a cell goes through is in `pipeline.rs`.
+//! A run: the cells that are not done yet, some at a time. A stage that fails is recorded and what does not read it goes
+//! on; records are written as cells finish. Which stages there are is in `pipeline.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
+use evaluation::{Evaluation, HttpJudge, Judge, JudgeScores, PromptKind};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use realign::stage::{RepairSummary, TrainSummary};
+use realign::{Interrupt, Job};
 
-use crate::interrupt::{self, Stopped, guarded};
-use crate::pipeline::Pipeline;
+use crate::config::Sweep;
+use crate::pipeline::{Evaluated, Graph, Node};
 use crate::progress::Progress;
-use crate::row::ResultRow;
-use crate::stages::SweepJudge;
-use crate::store::look::{Seen, State};
-use crate::store::{Stage, Store};
-use crate::survey::{self, CellSurvey, Survey};
-use crate::sweep::{Cell, Sweep};
-use crate::{inputs, report, tables, unseen};
+use crate::record::{self, Judged, Record};
+use crate::status;
+use crate::roots::{Finished, Roots, State};
+use crate::store::{Store, is_stopped, lock};
 
-/// What a run is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Numbers of the cells in [`Sweep::cells`]; see [`Sweep::choose`].
-    pub cells: BTreeSet<usize>,
-    /// Cells in hand at a time.
+/// What a run needs besides the sweep.
+pub struct Run<'a> {
+    /// The sweep.
+    pub sweep: &'a Sweep,
+    /// Its stages.
+    pub graph: &'a Graph,
+    /// Where they are kept.
+    pub store: &'a Store,
+    /// The directory of the results.
+    pub results: &'a Path,
+    /// Where tensors are computed.
+    pub device: &'a Device,
+    /// Cells in progress at a time.
     pub jobs: usize,
+    /// Whether the user asked to stop.
+    pub interrupt: &'a Interrupt,
 }
 
-/// Runs the cells of a sweep that are not done; rows, tables and figures go to `results`.
-///
-/// # Errors
-/// When a prompt that is asked stands among those that are trained on, or there are too few harmful samples. When a cell
-/// failed: its error is recorded and printed, the others are finished first. When nothing can be written. [`Stopped`] when the
-/// user asked to stop.
-pub fn run(sweep: &Sweep, store: &Store, results: &Path, device: &Device, options: &Options) -> Result<()> {
-    inputs::fetch_prompts(sweep, &options.cells)?;
-    unseen::check(sweep, &options.cells)?;
-    inputs::check_harmful(sweep, &options.cells)?;
-    // The stages of a model are known when its file is there.
-    fetch_models(sweep, &options.cells)?;
-    let survey = Survey::of(sweep, store.roots(), results);
-    let selected = survey.select(&options.cells);
-    let left = survey.left(sweep, &selected);
-    let judges = SweepJudge::all(sweep);
-    if left.iter().any(|stage| stage.kind == "judge") {
-        judges.iter().try_for_each(SweepJudge::check)?; // before hours of answers
-    }
-    let progress = Progress::new(left.iter().map(|stage| stage.kind), options.jobs);
-    println!("{}: {}", sweep.name, survey::counts(&selected));
-    let is_selected = |cell: &CellSurvey| selected.iter().any(|other| other.index == cell.index);
-    let known = survey.cells.iter().filter(|cell| cell.own || is_selected(cell));
-    let run = Run {
-        sweep,
-        pipeline: Pipeline { sweep, store, judges: &judges, device, progress: &progress },
-        results,
-        rows: Mutex::new(known.map(|cell| (cell.index, cell.rows.clone())).collect()),
-        failed: Mutex::default(),
-    };
-    let stopped = run.cells(&selected, options.jobs)?;
-    let rows = run.rows();
-    if !rows.is_empty() {
-        tables::write(&rows, results)?;
-        report::write(&rows, &judges, store.roots(), results)?;
-        report::print(&rows, results)?;
-    }
-    let seen = store.take_seen();
-    print!("{}", times(survey.stages(sweep, &selected).into_iter().chain(&seen)));
-    let failed = lock(&run.failed).clone();
-    if stopped {
-        println!("stopped; the same command goes on where this one was");
-        return Err(Stopped.into());
-    }
-    match failed.as_slice() {
-        [] => Ok(()),
-        failed => bail!(
-            "{} of {} failed: {}; `experiments status` shows the errors, and the same command tries again",
-            failed.len(),
-            selected.len(),
-            failed.join(", ")
-        ),
-    }
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// The cells that failed, by their paths.
+    pub failed: Vec<String>,
+    /// By kind of stage: how many were run and how many were there, each with their seconds.
+    pub times: BTreeMap<&'static str, [(usize, f64); 2]>,
 }
 
-/// Fetches the models that have a script and are not there.
-///
-/// # Errors
-/// [`Stopped`] when the user asked to stop. A model that cannot be fetched is none: its cells try again and say why.
-fn fetch_models(sweep: &Sweep, cells: &BTreeSet<usize>) -> Result<()> {
-    for (_, model) in sweep.models_of(cells) {
-        interrupt::check()?;
-        if let Err(error) = inputs::fetch_model(sweep, model) {
-            tracing::debug!("{}: {error:#}", model.name);
-        }
-    }
-    Ok(())
-}
+/// What a worker knows of a stage that it asked for.
+type Outcome = Result<(Finished, bool), String>;
 
-struct Run<'a> {
-    sweep: &'a Sweep,
-    pipeline: Pipeline<'a>,
-    results: &'a Path,
-    /// By the cell's number.
-    rows: Mutex<BTreeMap<usize, Vec<ResultRow>>>,
-    /// Names of what failed.
+struct Worker<'a> {
+    run: &'a Run<'a>,
+    progress: Progress,
+    /// By number: finished stages, and the errors of those that failed, in this run.
+    outcomes: Mutex<HashMap<usize, Outcome>>,
     failed: Mutex<Vec<String>>,
 }
 
 impl Run<'_> {
-    /// Goes through the cells, their models first. Gives back whether the user asked to stop.
-    fn cells(&self, selected: &[CellSurvey], jobs: usize) -> Result<bool> {
-        let cells = self.sweep.cells();
-        let left = selected.iter().filter(|cell| cell.state != survey::CellState::Done);
-        let left: BTreeSet<usize> = left.map(|cell| cell.index).collect();
-        let (models, seeds) = (self.sweep.models_of(&left), self.sweep.model_seeds());
-        let drawn = models.into_iter().flat_map(|(_, model)| seeds.iter().map(move |&seed| (model, seed))).collect();
-        let aligned: Mutex<Aligned<'_>> = Mutex::default();
-        in_turn(jobs, drawn, |(model, seed)| {
-            let outcome = guarded(|| self.pipeline.aligned(model, seed));
-            if let Err(error) = &outcome {
-                if error.is::<Stopped>() {
-                    return;
-                }
-                self.pipeline.progress.fail("model", &model.name, error);
-            }
-            lock(&aligned).insert((&model.name, seed), outcome.map_err(|error| format!("{error:#}")));
-        })?;
-        let aligned = lock(&aligned).clone();
-        in_turn(jobs, left.into_iter().collect(), |index| {
-            let (cell, mut rows) = (cells[index], Vec::new());
-            let outcome = guarded(|| self.cell(cell, &aligned, &mut rows));
-            self.finish(index, cell, rows, outcome);
-        })?;
-        Ok(interrupt::check().is_err())
-    }
-
-    /// Goes through a cell with all its seeds; gives its first error.
-    fn cell(&self, cell: Cell<'_>, aligned: &Aligned<'_>, rows: &mut Vec<ResultRow>) -> Result<()> {
-        let mut outcome = Ok(());
-        for seed in self.sweep.cell_seeds() {
-            let of_seed = match aligned.get(&(cell.model.name.as_str(), self.sweep.model_seed(seed))) {
-                Some(Ok(aligned)) => self.pipeline.cell(cell, &self.sweep.resolved(seed), aligned, rows),
-                Some(Err(error)) => Err(NoModel(error.clone()).into()),
-                None => Err(Stopped.into()),
-            };
-            outcome = outcome.and(of_seed);
+    /// Runs the stages of all cells of the graph that are not done.
+    ///
+    /// # Errors
+    /// When a judge cannot be asked, or threads cannot be made. A stage that fails is among the [`Ended`] cells' errors.
+    pub fn run(&self) -> Result<Ended> {
+        let all: BTreeSet<usize> = self.graph.cells.values().flat_map(|cell| cell.stages.iter().copied()).collect();
+        let is_left = |&&node: &&usize| !matches!(self.store.state(&self.graph.nodes[node]), State::Done(_));
+        let left: Vec<usize> = all.iter().filter(is_left).copied().collect();
+        if left.iter().any(|&node| self.graph.nodes[node].kind == "judge") {
+            self.sweep.judges.iter().try_for_each(check_judge)?; // before hours of answers
         }
-        outcome
-    }
-
-    /// Keeps a cell's rows, and its error where it has one.
-    fn finish(&self, index: usize, cell: Cell<'_>, rows: Vec<ResultRow>, outcome: Result<()>) {
-        let recorded = match outcome {
-            Ok(()) => survey::forget_failure(self.results, cell),
-            Err(error) if error.is::<Stopped>() => return,
-            Err(error) => {
-                // The model has its own line.
-                if !error.is::<NoModel>() {
-                    self.pipeline.progress.fail("cell", &cell.to_string(), &error);
-                }
-                lock(&self.failed).push(cell.path());
-                survey::record_failure(self.results, cell, &error)
-            }
-        };
-        let kept = if rows.is_empty() { Ok(()) } else { self.keep(index, rows) };
-        if let Err(error) = recorded.and(kept) {
-            self.pipeline.progress.fail("results", &cell.to_string(), &error);
-            lock(&self.failed).push(cell.path());
+        let progress = Progress::new(left.iter().map(|&node| self.graph.nodes[node].kind), self.jobs);
+        let worker = Worker { run: self, progress, outcomes: Mutex::default(), failed: Mutex::default() };
+        // Whole groups of cells wait for a model: models come first.
+        let models: Vec<usize> = self.graph.models.iter().copied().filter(|node| left.contains(node)).collect();
+        in_turn(self.jobs, models, self.interrupt, |node| drop(worker.node(node)))?;
+        in_turn(self.jobs, self.graph.cells.keys().copied().collect(), self.interrupt, |cell| worker.cell(cell))?;
+        let mut ended = Ended { failed: lock(&worker.failed).clone(), ..Ended::default() };
+        for (node, outcome) in lock(&worker.outcomes).iter() {
+            let Ok((finished, fresh)) = outcome else { continue };
+            let sum = &mut ended.times.entry(self.graph.nodes[*node].kind).or_default()[usize::from(!*fresh)];
+            *sum = (sum.0 + 1, sum.1 + finished.seconds);
         }
-    }
-
-    fn keep(&self, index: usize, rows: Vec<ResultRow>) -> Result<()> {
-        // Locked until it is written: no older table may come after a newer one.
-        let mut all = lock(&self.rows);
-        all.insert(index, rows);
-        let rows: Vec<ResultRow> = all.values().flatten().cloned().collect();
-        tables::write(&rows, self.results)
-    }
-
-    fn rows(&self) -> Vec<ResultRow> {
-        lock(&self.rows).values().flatten().cloned().collect()
+        Ok(ended)
     }
 }
 
-/// Why a cell cannot be run.
-#[derive(Debug, thiserror::Error)]
-#[error("its aligned model failed: {0}")]
-struct NoModel(String);
+impl Worker<'_> {
+    /// The stages of a cell in order, then its records and errors.
+    fn cell(&self, index: usize) {
+        let cell = &self.run.graph.cells[&index];
+        let path = self.run.sweep.cells()[index].path();
+        let mut errors: Vec<String> = cell.unknown.iter().cloned().collect();
+        for &node in &cell.stages {
+            match self.node(node) {
+                Some(Err(error)) if !errors.contains(&error) => errors.push(error),
+                None => return, // the user asked to stop
+                _ => {}
+            }
+        }
+        let kept = self.keep(index, &path).and_then(|()| status::record_failure(self.run.results, &path, &errors));
+        if let Err(error) = &kept {
+            self.progress.fail("results", &path, &format!("{error:#}"));
+        }
+        if kept.is_err() || !errors.is_empty() {
+            lock(&self.failed).push(path);
+        }
+    }
 
-/// The aligned models by name and seed, or why there is none.
-type Aligned<'a> = BTreeMap<(&'a str, u64), Result<Stage, String>>;
+    /// Finishes a stage; its error, or nothing when the user asked to stop.
+    fn node(&self, index: usize) -> Option<Result<(), String>> {
+        if let Some(outcome) = lock(&self.outcomes).get(&index) {
+            return Some(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+        }
+        let node = &self.run.graph.nodes[index];
+        let outcome = match self.run_node(node) {
+            Ok(done) => Ok(done),
+            Err(error) if is_stopped(&error) => return None,
+            Err(error) => Err(format!("{error:#}")),
+        };
+        match &outcome {
+            Ok((finished, true)) => self.progress.finish(node.kind, &node.name, &figure(node, finished), finished.seconds),
+            Ok(_) => {}
+            // What needs a failed stage fails with its error, which has its line.
+            Err(error) if lock(&self.outcomes).values().any(|known| known.as_ref().err() == Some(error)) => {}
+            Err(error) => self.progress.fail(node.kind, &node.name, error),
+        }
+        let told = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+        lock(&self.outcomes).insert(index, outcome);
+        Some(told)
+    }
 
-/// Works through items in order, `jobs` at a time, each with its share of the processor: threads that wait for each
-/// other at every operation of a small model cost more than they bring.
+    fn run_node(&self, node: &Node) -> Result<(Finished, bool)> {
+        let Run { graph, store, device, sweep, interrupt, .. } = self.run;
+        if !matches!(store.state(node), State::Done(_)) {
+            for &parent in &node.parents {
+                if store.is_sound(&graph.nodes[parent])? {
+                    continue;
+                }
+                // It failed before, or was found damaged just now and is made again.
+                if let Some(Err(error)) = lock(&self.outcomes).remove(&parent) {
+                    lock(&self.outcomes).insert(parent, Err(error.clone()));
+                    bail!(error);
+                }
+                match self.node(parent) {
+                    Some(outcome) => outcome.map_err(|error| anyhow!(error))?,
+                    None => return Err(realign::Error::Stopped.into()),
+                }
+            }
+            if interrupt.is_set() {
+                return Err(realign::Error::Stopped.into());
+            }
+        }
+        let bar = self.progress.bar(node.kind, &node.name);
+        let mut report = |step: realign::Progress<'_>| {
+            bar.set_length(step.all as u64);
+            bar.set_position(step.done as u64);
+            bar.set_message(step.word.to_owned());
+            interrupt.flow()
+        };
+        let batch = sweep.evaluation.batch;
+        store.run(node, &mut Job { device, batch, earlier: Vec::new(), report: &mut report })
+    }
+
+    /// Writes the records of what is finished of a cell.
+    fn keep(&self, index: usize, path: &str) -> Result<()> {
+        let (roots, graph) = (self.run.store.roots(), self.run.graph);
+        keep_records(roots, self.run.sweep, graph, index, path, self.run.results)
+    }
+}
+
+/// Writes the records of what is finished of a cell.
 ///
 /// # Errors
-/// When the threads cannot be made.
-fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) -> Result<()> {
+/// When a summary is damaged or the file cannot be written.
+pub fn keep_records(
+    roots: &Roots,
+    sweep: &Sweep,
+    graph: &Graph,
+    index: usize,
+    path: &str,
+    results: &Path,
+) -> Result<()> {
+    let mut records = Vec::new();
+    for evaluated in &graph.cells[&index].evaluated {
+        records.extend(record(roots, sweep, graph, index, evaluated)?);
+    }
+    if records.is_empty() { Ok(()) } else { record::write_cell(&results.join("records"), path, &records) }
+}
+
+/// The record of a model whose stages are all finished.
+fn record(
+    roots: &Roots,
+    sweep: &Sweep,
+    graph: &Graph,
+    index: usize,
+    evaluated: &Evaluated,
+) -> Result<Option<Record>> {
+    let finished = |node: usize| match roots.state(graph.nodes[node].kind, &graph.nodes[node].key) {
+        State::Done(finished) => Some(finished),
+        _ => None,
+    };
+    let (Some(model), Some(safety), Some(task)) =
+        (finished(evaluated.model), finished(evaluated.safety), finished(evaluated.task))
+    else {
+        return Ok(None);
+    };
+    let phrases: Evaluation = safety.summary()?;
+    let mut evaluation_seconds = safety.seconds + task.seconds;
+    let mut judges = Vec::new();
+    for (name, node) in &evaluated.judges {
+        let Some(verdicts) = finished(*node) else { return Ok(None) };
+        evaluation_seconds += verdicts.seconds;
+        judges.extend(judged(name, verdicts.summary()?));
+    }
+    // Only a judge that tells refusals says something of the harmless prompts.
+    if judges.iter().all(|judge: &Judged| judge.over_refusal.is_none()) {
+        judges.extend(judged(Judge::phrases().name(), phrases));
+    }
+    let task: Evaluation = task.summary()?;
+    let Some(score) = task.tasks.into_iter().next().and_then(|task| task.scores.into_iter().next()) else {
+        bail!("{}: the task was not scored", graph.nodes[evaluated.task].name)
+    };
+    let (mut restored, mut notes) = (None, Vec::new());
+    if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
+        let summary: RepairSummary = model.summary()?;
+        restored = summary.restored.map(|count| count as u64);
+        notes.extend((!summary.recovered).then(|| "not recovered".to_owned()));
+    }
+    notes.extend(evaluated.unaligned.and_then(finished).map(|asked| still_aligned(&asked)).transpose()?.flatten());
+    let cell = sweep.cells()[index];
+    Ok(Some(Record {
+        model: cell.model.name.clone(),
+        task: cell.task.name.clone(),
+        harmful_count: cell.harmful_count,
+        seed: evaluated.seed,
+        variant: evaluated.variant.clone(),
+        method: evaluated.method.0.clone(),
+        label: evaluated.method.1.clone(),
+        model_stage: graph.nodes[evaluated.model].key.clone(),
+        restored,
+        seconds: model.seconds,
+        evaluation_seconds,
+        judges,
+        score,
+        notes,
+    }))
+}
+
+/// What a judge says of a model that it was asked about.
+fn judged(name: &str, evaluation: Evaluation) -> Option<Judged> {
+    let (mut harmful, mut over_refusal) = (None, None);
+    for set in evaluation.prompt_sets {
+        let place = if set.kind == PromptKind::Harmful { &mut harmful } else { &mut over_refusal };
+        *place = set.judges.into_iter().next();
+    }
+    Some(Judged { judge: name.to_owned(), harmful: harmful?, over_refusal })
+}
+
+/// A note where an unaligned model still refuses most harmful prompts: what it did not lose, a safety vector made with it
+/// cannot hold.
+fn still_aligned(asked: &Finished) -> Result<Option<String>> {
+    let answered = judged("", asked.summary()?).and_then(|judged| judged.harmful.rate).map(|rate| rate.rate);
+    Ok(answered.filter(|rate| *rate < 0.5).map(|rate| {
+        format!(
+            "the unaligned model answers {:.1} % of the harmful prompts only: unaligned.epochs or \
+             unaligned.learning_rate may be too small",
+            100.0 * rate
+        )
+    }))
+}
+
+/// What there is to say of a finished stage.
+fn figure(node: &Node, finished: &Finished) -> String {
+    if let Ok(summary) = finished.summary::<TrainSummary>() {
+        return format!("loss {:.3} on {} samples", summary.final_loss, summary.samples);
+    }
+    if let Ok(summary) = finished.summary::<RepairSummary>() {
+        return summary.note;
+    }
+    let Ok(evaluation) = finished.summary::<Evaluation>() else {
+        return if node.kind == "reference" { "aligned model's probabilities".to_owned() } else { String::new() };
+    };
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let rate = |scores: &JudgeScores| scores.rate.as_ref().map_or("unknown".to_owned(), |rate| percent(rate.rate));
+    let sets = evaluation.prompt_sets.iter().filter_map(|set| {
+        let word = if set.kind == PromptKind::Harmful { "harmful" } else { "over-refusal" };
+        Some(format!("{word} {}", rate(set.judges.first()?)))
+    });
+    let scores = evaluation.tasks.iter().flat_map(|task| task.scores.first());
+    sets.chain(scores.map(|score| format!("task {}", percent(score.value)))).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks that a judge can be asked: an endpoint's key is in the environment.
+fn check_judge(judge: &Judge) -> Result<()> {
+    match judge {
+        Judge::Http(settings, format) => Ok(HttpJudge::new(settings, format).map(drop)?),
+        _ => Ok(()),
+    }
+}
+
+/// Works through items in order, `jobs` at a time, each with its share of the processor: threads that wait for each other
+/// at every operation of a small model cost more than they bring.
+fn in_turn<T: Send>(jobs: usize, items: Vec<T>, interrupt: &Interrupt, work: impl Fn(T) + Sync) -> Result<()> {
     let jobs = jobs.max(1);
     let threads = (rayon::current_num_threads() / jobs).max(1);
     let pools: Vec<ThreadPool> =
@@ -207,7 +312,7 @@ fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) -> Resu
     thread::scope(|scope| {
         for pool in &pools {
             scope.spawn(|| {
-                while interrupt::check().is_ok() {
+                while !interrupt.is_set() {
                     let Some(item) = lock(&queue).pop_front() else { break };
                     pool.install(|| work(item));
                 }
@@ -217,38 +322,26 @@ fn in_turn<T: Send>(jobs: usize, items: Vec<T>, work: impl Fn(T) + Sync) -> Resu
     Ok(())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The time per kind of stage as a table: of those computed in this run, and of those that were there. Of a stage that was
-/// cut off it is the last attempt's.
-fn times<'a>(stages: impl IntoIterator<Item = &'a Seen>) -> String {
-    // A stage is asked for by several cells; where one of them found it computed just now, it was.
-    let mut done = BTreeMap::<String, &Seen>::new();
-    for stage in stages.into_iter().filter(|stage| stage.state == State::Done) {
-        let known = done.entry(stage.id()).or_insert(stage);
-        if stage.fresh {
-            *known = stage;
+/// The time per kind of stage as a table: of those run now, and of those that were there.
+#[must_use]
+pub fn times(ended: &Ended) -> String {
+    if ended.times.is_empty() {
+        return String::new();
+    }
+    let mut all = [(0, 0.0); 2];
+    let mut text = format!("{:<20} {:>8} {:>10} {:>6} {:>10}\n", "stage", "computed", "seconds", "kept", "seconds");
+    let mut line = |kind: &str, [computed, kept]: [(usize, f64); 2]| {
+        text += &format!("{kind:<20} {:>8} {:>10.1} {:>6} {:>10.1}\n", computed.0, computed.1, kept.0, kept.1);
+    };
+    for (kind, sums) in &ended.times {
+        line(kind, *sums);
+        for (all, sum) in all.iter_mut().zip(sums) {
+            *all = (all.0 + sum.0, all.1 + sum.1);
         }
     }
-    let mut kinds = BTreeMap::<&str, [(usize, f64); 2]>::new();
-    for stage in done.values() {
-        for kind in [stage.kind, ALL_KINDS] {
-            let sum = &mut kinds.entry(kind).or_default()[usize::from(!stage.fresh)];
-            *sum = (sum.0 + 1, sum.1 + stage.seconds);
-        }
-    }
-    let Some(all) = kinds.remove(ALL_KINDS) else { return String::new() };
-    let mut text = format!("{:<9} {:>8} {:>10} {:>6} {:>10}\n", "stage", "computed", "seconds", "kept", "seconds");
-    for (kind, [computed, kept]) in kinds.into_iter().chain([(ALL_KINDS, all)]) {
-        text += &format!("{kind:<9} {:>8} {:>10.1} {:>6} {:>10.1}\n", computed.0, computed.1, kept.0, kept.1);
-    }
+    line("in all", all);
     text
 }
-
-/// The name of the last line.
-const ALL_KINDS: &str = "in all";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -259,7 +352,7 @@ mod tests {
     fn all_items_are_worked_on_once_by_any_number_of_jobs() {
         for jobs in [0, 1, 3] {
             let done = Mutex::new(Vec::new());
-            in_turn(jobs, (0..20).collect(), |item: usize| lock(&done).push(item)).unwrap();
+            in_turn(jobs, (0..20).collect(), &Interrupt::default(), |item: usize| lock(&done).push(item)).unwrap();
             let mut done = done.into_inner().unwrap();
             done.sort_unstable();
             assert_eq!(done, (0..20).collect::<Vec<_>>());
@@ -267,27 +360,16 @@ mod tests {
     }
 
     #[test]
-    fn times_are_summed_by_kind_for_what_was_computed_and_for_what_was_kept() {
-        let seen =
-            |kind, key: &str, fresh, seconds| Seen { kind, key: key.to_owned(), state: State::Done, fresh, seconds };
-        let missing = Seen { state: State::Missing, ..seen("tune", "d", false, 50.0) };
-        // What was missing before the run, and what two cells asked for.
-        let stages = [
-            Seen { state: State::Missing, ..seen("tune", "a", false, 0.0) },
-            seen("tune", "a", true, 2.0),
-            seen("tune", "a", false, 2.0),
-            seen("tune", "b", true, 4.0),
-            seen("tune", "c", false, 9.0),
-            seen("score", "a", false, 1.5),
-            missing,
-        ];
-        let text = times(&stages);
-        let lines: Vec<String> =
-            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(
-            lines,
-            ["stage computed seconds kept seconds", "score 0 0.0 1 1.5", "tune 2 6.0 1 9.0", "in all 2 6.0 2 10.5"]
-        );
-        assert_eq!(times(&[]), "");
+    fn nothing_is_begun_after_a_stop() {
+        let interrupt = Interrupt::default();
+        let done = Mutex::new(Vec::new());
+        let stop_at_three = |item: usize| {
+            lock(&done).push(item);
+            if item == 3 {
+                interrupt.set();
+            }
+        };
+        in_turn(1, (0..20).collect(), &interrupt, stop_at_three).unwrap();
+        assert_eq!(done.into_inner().unwrap(), [0, 1, 2, 3]);
     }
 }

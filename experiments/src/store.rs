@@ -1,390 +1,213 @@
-//! The results of stages, kept by content: a stage whose settings, inputs, parents and seed are
-//! unchanged is never run twice, and one that was cut off goes on where it was.
+//! Finished stages, kept by content: a stage whose value is unchanged is never run twice, and one that was cut off goes on
+//! where it was.
 //!
 //! ```text
-//! results/runs/<name>/<kind>/<key>/            finished; stage.json is its manifest
-//!                            <key>.partial/    in hand, or cut off: handed to the stage again
-//!                            <key>.error.json  why the last attempt failed; it is tried again
+//! DIR/<kind>/<key>/            finished; stage.json is its manifest
+//!            <key>.partial/    in progress, or cut off: handed to the stage again
+//!            <key>.error.json  why the last attempt failed; it is tried again
 //! ```
 //!
-//! A finished directory appears in one rename, with its manifest inside. This file knows nothing
-//! of what a stage computes, nor which stages there are.
+//! A finished directory appears in one rename, with its manifest inside. This file knows nothing of what a stage computes.
 
-mod files;
-pub mod look;
-mod readers;
-mod roots;
-
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use anyhow::{Context, Result, anyhow, bail};
+use realign::Job;
 
-pub use files::{hash_file, remove_if_there, write_json, write_whole};
-use files::{list_files, remove_unfinished};
-use look::Seen;
-use readers::Readers;
-pub use roots::Roots;
+use crate::pipeline::Node;
+use crate::roots::{Content, Finished, MANIFEST, Manifest, Readers, Roots, State, read_manifest, sibling};
 
-use crate::interrupt::{self, Stopped, Working, guarded};
-
-const MANIFEST: &str = "stage.json";
-
-/// Everything that decides a stage's result.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StageKey {
-    stage: &'static str,
-    version: u32,
-    seed: u64,
-    settings: Value,
-    parents: BTreeMap<String, String>,
-    inputs: BTreeMap<String, String>,
-}
-
-impl StageKey {
-    /// A key for one kind of stage. Raise `version` when the code changes what it computes.
-    ///
-    /// # Errors
-    /// When the settings cannot be written as JSON.
-    pub fn new(stage: &'static str, version: u32, seed: u64, settings: &impl Serialize) -> Result<Self> {
-        let settings = serde_json::to_value(settings)
-            .with_context(|| format!("the settings of stage {stage} cannot be written as JSON"))?;
-        let (parents, inputs) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { stage, version, seed, settings, parents, inputs })
-    }
-
-    /// Adds a stage whose result is read.
-    #[must_use]
-    pub fn parent(self, role: &str, parent: &Stage) -> Self {
-        self.parent_key(role, &parent.key)
-    }
-
-    /// Adds a stage whose result is read, by its key.
-    #[must_use]
-    pub fn parent_key(mut self, role: &str, key: &str) -> Self {
-        self.parents.insert(role.to_owned(), key.to_owned());
-        self
-    }
-
-    /// Adds a file whose content is read.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn input(mut self, role: &str, path: &Path) -> Result<Self> {
-        self.inputs.insert(role.to_owned(), hash_file(path)?);
-        Ok(self)
-    }
-
-    /// The name of the result: the start of the SHA-256 of all of it, as JSON with sorted keys.
-    ///
-    /// # Errors
-    /// When the key cannot be written as JSON.
-    pub fn digest(&self) -> Result<String> {
-        let mut json = serde_json::to_value(self).context("a stage's key is no JSON")?;
-        json.sort_all_objects();
-        Ok(format!("{:x}", Sha256::digest(json.to_string()))[..16].to_owned())
-    }
-}
-
-/// What a stage hands back, besides the files it wrote into its directory.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// Its figures, for later stages and tables.
-    pub summary: Value,
-    /// How many samples it worked on.
-    pub samples: usize,
-}
-
-impl Output {
-    /// Figures and the number of samples that they come from.
-    ///
-    /// # Errors
-    /// When the figures cannot be written as JSON.
-    pub fn new(summary: &impl Serialize, samples: usize) -> Result<Self> {
-        let summary = serde_json::to_value(summary).context("a stage's summary is no JSON")?;
-        Ok(Self { summary, samples })
-    }
-}
-
-/// The manifest of a finished stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Manifest {
-    stage: String,
-    version: u32,
-    seed: u64,
-    settings: Value,
-    parents: BTreeMap<String, String>,
-    inputs: BTreeMap<String, String>,
-    revision: String,
-    device: String,
-    /// Of the last attempt; see `resumed`.
-    seconds: f64,
-    /// Whether an earlier attempt had begun the work.
-    resumed: bool,
-    samples: usize,
-    summary: Value,
-    /// Sizes of the files, so that a directory that lost one is not taken for finished.
-    files: BTreeMap<String, u64>,
-}
-
-/// A finished stage, or, of a store that only looks, one that is to be run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stage {
-    /// Its key, the name of its directory.
-    pub key: String,
-    /// Where its files are.
-    pub dir: PathBuf,
-    /// Seconds it took; only the last attempt's when it was cut off before.
-    pub seconds: f64,
-    /// How many samples it worked on.
-    pub samples: usize,
-    /// Whether it was run just now, rather than found.
-    pub fresh: bool,
-    /// Whether it is there; one that is not has a key alone.
-    pub finished: bool,
-    summary: Value,
-}
-
-impl Stage {
-    /// Its figures.
-    ///
-    /// # Errors
-    /// When they are not of this type.
-    pub fn summary<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(self.summary.clone())
-            .with_context(|| format!("{}: unexpected summary", self.dir.join(MANIFEST).display()))
-    }
-}
-
-/// The results of one sweep. Threads may share it: two that ask for one stage get it one after the other.
+/// The stages of one sweep, open for writing by this process alone. Threads share it: two that want one stage get it one
+/// after the other.
 #[derive(Debug)]
 pub struct Store {
     roots: Roots,
     device: String,
     revision: String,
-    /// Held while the store is open; the system lets go of it when the process ends. None of a store
-    /// that only looks.
-    lock: Option<File>,
-    /// What was asked for since the last [`take_seen`](Self::take_seen).
-    seen: Mutex<Vec<Seen>>,
+    /// Held while the store is open; the system lets go of it when the process ends.
+    _lock: File,
     /// By key: held by the thread that works on a stage.
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
-    /// By kind, as they were when it was first asked for.
-    readers: Mutex<BTreeMap<&'static str, Readers>>,
+    /// Directories whose content was compared with their manifest.
+    verified: Mutex<BTreeSet<PathBuf>>,
+    /// Evaluations by model, and judgements by evaluation, as they were when the first one was needed.
+    earlier: Mutex<Option<(Readers, Readers)>>,
 }
 
 impl Store {
-    /// Opens the results under the own root for this process alone.
+    /// Opens the stages under the own root.
     ///
     /// # Errors
-    /// When the directory cannot be made or another process has it open.
-    pub fn open(roots: impl Into<Roots>, device: &str) -> Result<Self> {
-        let roots = roots.into();
-        let root = roots.own();
-        fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
-        let path = root.join(".lock");
-        let lock = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    /// When the directory cannot be created or another process has it open.
+    pub fn open(roots: &Roots, device: &str) -> Result<Self> {
+        files::create_dir(roots.own())?;
+        let path = roots.own().join(".lock");
+        let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => anyhow!(
                 "another process is running this sweep in {}: wait for it, or give another --out",
-                root.display()
+                roots.own().display()
             ),
             fs::TryLockError::Error(error) => anyhow!(error).context(format!("cannot lock {}", path.display())),
         })?;
-        Ok(Self { lock: Some(lock), device: device.to_owned(), revision: revision(), ..Self::look(roots) })
-    }
-
-    /// A store that runs nothing and writes nothing: a stage that is not there is handed out with its
-    /// key alone, so that the stages after it have their keys too.
-    #[must_use]
-    pub fn look(roots: impl Into<Roots>) -> Self {
-        Self {
-            roots: roots.into(),
-            device: String::new(),
-            revision: String::new(),
-            lock: None,
-            seen: Mutex::default(),
+        Ok(Self {
+            roots: roots.clone(),
+            device: device.to_owned(),
+            revision: revision(),
+            _lock: lock,
             turns: Mutex::default(),
-            readers: Mutex::default(),
-        }
+            verified: Mutex::default(),
+            earlier: Mutex::default(),
+        })
     }
 
-    /// Whether stages are run, rather than looked for.
-    #[must_use]
-    pub fn works(&self) -> bool {
-        self.lock.is_some()
-    }
-
-    /// The stages that were asked for since the last call, in order.
-    pub fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut lock(&self.seen))
-    }
-
-    /// Where the results are.
+    /// Where its stages are.
     #[must_use]
     pub fn roots(&self) -> &Roots {
         &self.roots
     }
 
-    /// The finished stage of this key, if there is one.
-    ///
-    /// # Errors
-    /// When the key cannot be written as JSON.
-    pub fn find(&self, key: &StageKey) -> Result<Option<Stage>> {
-        let digest = key.digest()?;
-        Ok(self.roots.places(key.stage, &digest).find_map(|dir| finished(dir, &digest)))
+    /// How far a stage has come.
+    #[must_use]
+    pub fn state(&self, node: &Node) -> State {
+        self.roots.state(node.kind, &node.key)
     }
 
-    /// The directories of finished stages of a kind that read the stage `parent`, as they were when the kind was first asked
-    /// for: what is made in this run has this run's settings.
-    pub fn readers(&self, kind: &'static str, parent: &str) -> Vec<PathBuf> {
-        let mut readers = lock(&self.readers);
-        let of_kind = readers.entry(kind).or_insert_with(|| readers::of_kind(&self.roots, kind));
-        of_kind.get(parent).cloned().unwrap_or_default()
-    }
-
-    /// Returns the finished stage of this key, or does the work.
-    ///
-    /// `work` writes its files into the directory that it is given. What an attempt that was cut
-    /// off left there is still there, so a stage that keeps checkpoints goes on from the last one.
+    /// The finished stage of a node, and whether it was run just now. What it reads must be finished.
     ///
     /// # Errors
-    /// When the work fails or panics: its error is also kept beside the directory, and the next run tries
-    /// again. When the result cannot be written. [`Stopped`] when the user asked to stop.
-    pub fn run(&self, key: &StageKey, work: impl FnOnce(&Path) -> Result<Output>) -> Result<Stage> {
-        let digest = key.digest()?;
-        let turn = Arc::clone(lock(&self.turns).entry(digest.clone()).or_default());
+    /// When the work fails or panics: the error is also kept beside the directory, and the next run tries again. When the
+    /// result cannot be written.
+    pub fn run(&self, node: &Node, job: &mut Job<'_>) -> Result<(Finished, bool)> {
+        let turn = Arc::clone(lock(&self.turns).entry(node.key.clone()).or_default());
         let _turn = lock(&turn);
-        if let Some(stage) = self.find(key)? {
-            self.note(key, &stage);
-            return Ok(stage);
+        if let State::Done(finished) = self.roots.state(node.kind, &node.key) {
+            return Ok((finished, false));
         }
-        let dir = self.roots.own().join(key.stage).join(&digest);
-        if !self.works() {
-            let stage = Stage {
-                key: digest,
-                dir,
-                seconds: 0.0,
-                samples: 0,
-                fresh: false,
-                finished: false,
-                summary: Value::Null,
-            };
-            self.note(key, &stage);
-            return Ok(stage);
-        }
-        interrupt::check()?;
+        job.earlier = self.earlier(node);
+        let dir = self.roots.own().join(node.kind).join(&node.key);
         let error_file = sibling(&dir, ".error.json");
-        match self.attempt(key, &dir, work) {
+        match self.attempt(node, &dir, job) {
             Ok(()) => {
-                remove_if_there(&error_file)?;
-                let mut stage = self
-                    .find(key)?
-                    .with_context(|| format!("{} is not there right after it was finished", dir.display()))?;
-                stage.fresh = true;
-                self.note(key, &stage);
-                Ok(stage)
+                files::remove(&error_file)?;
+                match self.roots.state(node.kind, &node.key) {
+                    State::Done(finished) => Ok((finished, true)),
+                    _ => bail!("{} is not whole right after it was finished", dir.display()),
+                }
             }
-            Err(error) if error.is::<Stopped>() => Err(error),
+            Err(error) if is_stopped(&error) => Err(error),
             Err(error) => {
-                record_error(&error_file, key, &error);
-                Err(error.context(format!("stage {} ({digest})", key.stage)))
+                let record = serde_json::json!({"error": format!("{error:#}"), "stage": node.kind, "name": node.name});
+                files::write_json(&error_file, &record)?;
+                Err(error.context(format!("{} ({}/{})", node.name, node.kind, node.key)))
             }
         }
     }
 
-    fn note(&self, key: &StageKey, stage: &Stage) {
-        lock(&self.seen).push(Seen::new(key.stage, stage));
-    }
-
-    fn attempt(&self, key: &StageKey, dir: &Path, work: impl FnOnce(&Path) -> Result<Output>) -> Result<()> {
+    fn attempt(&self, node: &Node, dir: &Path, job: &mut Job<'_>) -> Result<()> {
         let partial = sibling(dir, ".partial");
-        if dir.exists() && !partial.exists() {
-            // A finished directory that lost its manifest or a file: what is left may still help.
-            fs::rename(dir, &partial).with_context(|| format!("cannot rename {}", dir.display()))?;
+        if dir.exists() {
+            // A finished directory that is not as it was written: nothing in it can be relied on.
+            files::remove(dir)?;
         }
         let resumed = partial.exists();
-        fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
-        remove_if_there(&partial.join(MANIFEST))?;
-        remove_unfinished(&partial)?;
+        files::create_dir(&partial)?;
+        files::remove(&partial.join(MANIFEST))?;
         let start = Instant::now();
-        let output = {
-            let _working = Working::on(&partial);
-            guarded(|| work(&partial))?
-        };
-        let mut files = BTreeMap::new();
-        list_files(&partial, &partial, &mut files).with_context(|| format!("cannot list {}", partial.display()))?;
+        let summary = panic_as_error(|| Ok(node.run(&partial, job)?))?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mut contents = BTreeMap::new();
+        for (name, bytes) in files::list(&partial)? {
+            let sha256 = files::hash_path(&partial.join(&name))?;
+            contents.insert(name, Content { bytes, sha256 });
+        }
         let manifest = Manifest {
-            stage: key.stage.to_owned(),
-            version: key.version,
-            seed: key.seed,
-            settings: key.settings.clone(),
-            parents: key.parents.clone(),
-            inputs: key.inputs.clone(),
+            kind: node.kind.to_owned(),
+            version: node.version,
+            value: node.value.clone(),
             revision: self.revision.clone(),
             device: self.device.clone(),
-            seconds: start.elapsed().as_secs_f64(),
+            seconds,
             resumed,
-            samples: output.samples,
-            summary: output.summary,
-            files,
+            summary,
+            files: contents,
         };
-        write_json(&partial.join(MANIFEST), &manifest)?;
-        if dir.exists() {
-            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        files::write_json(&partial.join(MANIFEST), &manifest)?;
+        Ok(files::rename(&partial, dir)?)
+    }
+
+    /// Whether the files of a finished stage are, bit for bit, those that were written; each directory is read once. One
+    /// that is not is removed, so that the stage can be run again.
+    ///
+    /// # Errors
+    /// When it cannot be read or removed.
+    pub fn is_sound(&self, node: &Node) -> Result<bool> {
+        let dir = self.roots.place(node.kind, &node.key);
+        let State::Done(_) = self.state(node) else { return Ok(false) };
+        if lock(&self.verified).contains(&dir) {
+            return Ok(true);
         }
-        fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))
+        let manifest = read_manifest(&dir).with_context(|| format!("{} has no manifest", dir.display()))?;
+        for (name, content) in &manifest.files {
+            if files::hash_path(&dir.join(name))? != content.sha256 {
+                tracing::warn!("{}: {name} is not as it was written; {} is made again", dir.display(), node.name);
+                files::remove(&dir)?;
+                return Ok(false);
+            }
+        }
+        lock(&self.verified).insert(dir);
+        Ok(true)
+    }
+
+    /// The directories that may hold some of a stage's answers or verdicts: where a changed setting makes another stage,
+    /// an old one has what has not changed.
+    fn earlier(&self, node: &Node) -> Vec<PathBuf> {
+        let Some(model) = &node.evaluated else { return Vec::new() };
+        let mut earlier = lock(&self.earlier);
+        let read = || (self.roots.readers("evaluate", "model"), self.roots.readers("judge", "answers"));
+        let (evaluations, judgements) = earlier.get_or_insert_with(read);
+        let of_model = evaluations.get(model).cloned().unwrap_or_default();
+        if node.kind == "evaluate" {
+            return of_model;
+        }
+        let keys = of_model.iter().filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
+        keys.filter_map(|key| judgements.get(&key)).flatten().cloned().collect()
     }
 }
 
-/// The stage in a directory, if it is finished and whole.
-fn finished(dir: PathBuf, key: &str) -> Option<Stage> {
-    let text = fs::read_to_string(dir.join(MANIFEST)).ok()?;
-    let manifest: Manifest = serde_json::from_str(&text).ok()?;
-    let is_whole =
-        |(name, &bytes): (&String, &u64)| fs::metadata(dir.join(name)).is_ok_and(|found| found.len() == bytes);
-    manifest.files.iter().all(is_whole).then_some(Stage {
-        key: key.to_owned(),
-        seconds: manifest.seconds,
-        samples: manifest.samples,
-        fresh: false,
-        finished: true,
-        summary: manifest.summary,
-        dir,
+/// Does work that may panic: a panic is an error of this work alone.
+///
+/// # Errors
+/// That of the work, or its panic.
+fn panic_as_error<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|caught| {
+        let caught: &(dyn Any + Send) = caught.as_ref();
+        let text = caught.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| caught.downcast_ref::<String>().map(String::as_str));
+        Err(anyhow!("a bug, please report it: panicked: {}", text.unwrap_or("no reason was given")))
     })
 }
 
+/// Whether the user asked to stop, and nothing failed.
+#[must_use]
+pub fn is_stopped(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<realign::Error>().is_some_and(realign::Error::is_stopped))
+}
+
 /// A mutex's value; a thread that panicked leaves nothing half done behind these.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the reason of a failure; where even that cannot be written, the log has it.
-fn record_error(path: &Path, key: &StageKey, error: &anyhow::Error) {
-    let record = serde_json::json!({ "error": format!("{error:#}"), "key": key });
-    if let Err(second) = write_json(path, &record) {
-        tracing::warn!("the error of stage {} is not recorded: {second:#}", key.stage);
-    }
-}
-
-/// `dir` with something after its name.
-fn sibling(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// The git revision of the working tree, `-dirty` when files differ from it.
 fn revision() -> String {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let output = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
     match output {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         _ => "unknown".to_owned(),

@@ -1,4 +1,4 @@
-//! A prompt set as data (`data/prompt_sets/*.yaml`): the file of its prompts and what their answers tell. The prompts
+//! A prompt set as data (`data/prompt_sets/*.yaml`): the file of its prompts and what their answers measure. The prompts
 //! themselves are not part of this repository, apart from the lab's.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::{
     samples::{Fields, read_samples},
 };
 
-/// What the answers to a set's prompts tell.
+/// What the answers to a set's prompts measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptKind {
@@ -41,7 +41,7 @@ impl PromptKind {
 pub struct PromptSet {
     /// Name in files and tables.
     pub name: String,
-    /// What its answers tell.
+    /// What its answers measure.
     pub kind: PromptKind,
     /// JSONL, relative to the data directory.
     pub file: PathBuf,

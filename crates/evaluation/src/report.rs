@@ -75,14 +75,20 @@ fn rate_row(text: &mut String, set: &SetScores, judge: &JudgeScores) {
 
 /// One row per category, one column per judge; nothing if no prompt has a category.
 fn categories(text: &mut String, set: &SetScores) {
-    let mut rows = BTreeMap::<&str, Vec<String>>::new();
+    let mut rows = BTreeMap::<(bool, &str), Vec<String>>::new();
     let judges: Vec<(&str, &JudgedRate)> =
         set.judges.iter().filter_map(|judge| Some((judge.judge.as_str(), judge.rate.as_ref()?))).collect();
     for (_, rate) in &judges {
-        for (category, (hits, n)) in &rate.per_category {
-            let share = *hits as f64 / *n as f64;
-            let cell = format!("{} ({}), n {n}", percent(share), range(wilson(*hits, *n)));
-            rows.entry(category.as_str()).or_default().push(cell);
+        let all = (ALL_CATEGORIES, rate.categorised());
+        for (category, (hits, n)) in rate.per_category.iter().map(|(name, of)| (name.as_str(), *of)).chain([all]) {
+            if n > 0 {
+                let share = hits as f64 / n as f64;
+                rows.entry((category == ALL_CATEGORIES, category)).or_default().push(format!(
+                    "{} ({}), n {n}",
+                    percent(share),
+                    range(wilson(hits, n))
+                ));
+            }
         }
     }
     if rows.is_empty() {
@@ -97,10 +103,13 @@ fn categories(text: &mut String, set: &SetScores) {
     .ok();
     let names: Vec<&str> = judges.iter().map(|(name, _)| *name).collect();
     writeln!(text, "| category | {} |\n|---|{}", names.join(" | "), "--:|".repeat(names.len())).ok();
-    for (category, cells) in rows {
+    for ((_, category), cells) in rows {
         writeln!(text, "| {category} | {} |", cells.join(" | ")).ok();
     }
 }
+
+/// The last row of the categories: the prompts that have one.
+const ALL_CATEGORIES: &str = "all with a category";
 
 fn agreement_table(text: &mut String, set: &str, pair: &JudgeAgreement) {
     let Agreement { table, observed, kappa, .. } = &pair.agreement;
@@ -215,6 +224,7 @@ mod tests {
             "| set | harmful rate | guard | 33.3 | 6.1 to 79.2 | 25.0 to 50.0 | 4 | 0 | 1 |",
             "| category | phrases | guard |",
             "| gate | 50.0 (9.5 to 90.5), n 2 | 0.0 (0.0 to 65.8), n 2 |",
+            "| map | 50.0 (9.5 to 90.5), n 2 | 50.0 (9.5 to 90.5), n 2 |\n| all with a category | 50.0 (15.0 to 85.0), n 4 |",
             "Agreement 50.0 %, Cohen's kappa 0.200.",
             "They differ on the prompts p2, p3.",
         ] {

@@ -25,7 +25,7 @@ pub struct Evaluation {
 pub struct SetScores {
     /// The set.
     pub name: String,
-    /// What its answers tell.
+    /// What its answers measure.
     pub kind: PromptKind,
     /// One entry per judge that can judge this kind of prompts.
     pub judges: Vec<JudgeScores>,

@@ -72,7 +72,7 @@ impl TaskSpec {
         read_yaml::<Self>(path)?.checked(&path.display().to_string())
     }
 
-    /// The task, if its settings make sense; `place` is where an error says that they are.
+    /// The task, if its settings make sense; an error names `place`.
     fn checked(self, place: &str) -> Result<Self> {
         let problem = if self.fields.response.is_none() {
             "fields.response is missing; a task is scored by its right answers".to_owned()

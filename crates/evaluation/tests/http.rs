@@ -14,7 +14,10 @@ use std::{
 
 use evaluation::{
     Answer, HttpJudge, JudgeFormat, Verdict,
-    judge::http::{HttpOutcome, HttpSettings, LimitKey},
+    judge::{
+        http::HttpOutcome,
+        http_settings::{HttpSettings, LimitKey},
+    },
 };
 
 /// What the server does with one request.
@@ -210,7 +213,7 @@ fn requests_keep_to_the_rate_and_run_together() {
 
 #[test]
 fn a_refused_key_stops_the_run_and_is_in_no_message() {
-    // PATH is set wherever tests run; its value stands for a key.
+    // PATH is set wherever tests run; its value is the key here.
     let key = std::env::var("PATH").unwrap();
     let server = serve(vec![], status(401));
     let with_key = HttpSettings { api_key_env: Some("PATH".into()), ..settings(&server) };
@@ -219,7 +222,7 @@ fn a_refused_key_stops_the_run_and_is_in_no_message() {
     let seen = server.seen.lock().unwrap();
     assert!(seen[0].1.contains(&format!("Bearer {key}")), "the key is sent");
     assert!(!seen[0].2.contains(&key));
-    assert_eq!(seen.len(), 1, "no further answer is asked about");
+    assert_eq!(seen.len(), 1, "no further request is made");
     let format = format();
     let debug = format!("{:?}", HttpJudge::new(&with_key, &format).unwrap());
     assert!(debug.contains("(hidden)") && !debug.contains(&key), "{debug}");

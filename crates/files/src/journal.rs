@@ -1,7 +1,7 @@
 //! A file of records that grows line by line, so that stopped work goes on from the record it was at.
 //!
 //! Each record has a key, a hash of everything that decides it. A record whose key is known need not be made again,
-//! whatever else has changed.
+//! whatever else has changed. Records are appended to `<name>.partial`; the file itself is written whole when all are there.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::write::json;
-use crate::{Error, Result, write_jsonl};
+use crate::{Error, Result, create_dir, remove, write_jsonl};
 
 /// A record with the key of what decides it.
 pub trait Keyed: Serialize + DeserializeOwned + Clone {
@@ -25,36 +25,47 @@ pub trait Keyed: Serialize + DeserializeOwned + Clone {
     }
 }
 
-/// Records by key, and the JSONL file that they are appended to.
+/// Records by key, and the JSONL file that they end up in.
 #[derive(Debug)]
 pub struct Journal<T> {
     path: PathBuf,
+    partial: PathBuf,
     known: HashMap<String, T>,
-    /// Length of the file up to its last whole line.
+    /// Length of the partial file up to its last whole line.
     whole: u64,
     file: Option<File>,
 }
 
 impl<T: Keyed> Journal<T> {
-    /// Reads the records of a file, if it is there. A last line without an end, as a kill leaves it, is dropped.
+    /// Reads the records of a file and of the partial one beside it, if they are there. A last line without an end, as a
+    /// kill leaves it, is dropped.
     ///
     /// # Errors
-    /// When the file cannot be read, or a whole line is not a record.
+    /// When a file cannot be read, or a whole line is not a record.
     pub fn open(path: &Path) -> Result<Self> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let mut journal =
+            Self { path: path.to_owned(), partial: partial.into(), known: HashMap::new(), whole: 0, file: None };
+        journal.read(path)?;
+        journal.whole = journal.read(&journal.partial.clone())?;
+        Ok(journal)
+    }
+
+    /// Adds the records of a file; gives back its length up to the last whole line.
+    fn read(&mut self, path: &Path) -> Result<u64> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(Error::io("read", path)(error)),
         };
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let mut known = HashMap::new();
-        for (index, line) in
-            bytes[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty())
-        {
+        let lines = bytes[..whole].split(|&byte| byte == b'\n').enumerate();
+        for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
             let record: T = serde_json::from_slice(line).map_err(|source| json(path, Some(index + 1), source))?;
-            known.insert(record.key().to_owned(), record);
+            self.known.insert(record.key().to_owned(), record);
         }
-        Ok(Self { path: path.to_owned(), known, whole: whole as u64, file: None })
+        Ok(whole as u64)
     }
 
     /// Takes over the records that another file has and this one lacks; they are written by [`finish`](Self::finish).
@@ -73,18 +84,21 @@ impl<T: Keyed> Journal<T> {
         self.known.get(key).filter(|record| record.is_final())
     }
 
-    /// Adds a record at the end of the file.
+    /// Adds a record at the end of the partial file.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn add(&mut self, record: T) -> Result<()> {
-        let failed = |source| Error::io("write", &self.path)(source);
-        let mut line = serde_json::to_vec(&record).map_err(|source| json(&self.path, None, source))?;
+        let failed = |source| Error::io("write", &self.partial)(source);
+        let mut line = serde_json::to_vec(&record).map_err(|source| json(&self.partial, None, source))?;
         line.push(b'\n');
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                let file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
+                if let Some(dir) = self.partial.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+                    create_dir(dir)?;
+                }
+                let file = File::options().create(true).append(true).open(&self.partial).map_err(failed)?;
                 file.set_len(self.whole).map_err(failed)?;
                 none.insert(file)
             }
@@ -94,8 +108,8 @@ impl<T: Keyed> Journal<T> {
         Ok(())
     }
 
-    /// Writes the records of these keys alone, in their order, after `adapt` has had the place and the record; equal keys
-    /// share a record. A file that holds just that is left as it is.
+    /// Writes the file: the records of these keys alone, in their order, after `adapt` has had the place and the record; equal
+    /// keys share a record. The partial file goes.
     ///
     /// # Errors
     /// When a key has no record, or the file cannot be written.
@@ -106,6 +120,7 @@ impl<T: Keyed> Journal<T> {
         };
         let records = keys.into_iter().enumerate().map(record).collect::<Result<Vec<T>>>()?;
         write_jsonl(&self.path, &records)?;
+        remove(&self.partial)?;
         Ok(records)
     }
 }
@@ -139,9 +154,10 @@ mod tests {
         let mut journal = Journal::open(&path).unwrap();
         journal.add(note("a", "one")).unwrap();
         journal.add(note("b", "two\nlines")).unwrap();
-        let bytes = fs::read(&path).unwrap();
+        let partial = dir.path().join("notes.jsonl.partial");
+        let bytes = fs::read(&partial).unwrap();
         for cut in 1..bytes.len() {
-            fs::write(&path, &bytes[..cut]).unwrap();
+            fs::write(&partial, &bytes[..cut]).unwrap();
             let whole = bytes[..cut].iter().filter(|&&byte| byte == b'\n').count();
             let mut journal = Journal::<Note>::open(&path).unwrap();
             assert_eq!(journal.get("a").is_some(), whole > 0, "cut after {cut} bytes");
@@ -160,7 +176,9 @@ mod tests {
         journal.take_over(&old);
         journal.take_over(&dir.path().join("none"));
         journal.add(note("a", "new")).unwrap();
+        assert!(dir.path().join("notes.jsonl.partial").exists() && !path.exists());
         let found = journal.finish(["b", "a", "b"], |_, note| note).unwrap();
+        assert!(!dir.path().join("notes.jsonl.partial").exists() && path.exists());
         assert_eq!(found, [note("b", "kept"), note("a", "new"), note("b", "kept")]);
         let missing = Journal::<Note>::open(&path).unwrap().finish(["z"], |_, note| note).unwrap_err();
         assert!(missing.to_string().contains("record 1 is missing"));

@@ -4,11 +4,13 @@
 //! loses nothing. Arithmetic is f32 whatever the weights are kept in; nothing here computes with halves.
 
 use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// A precision of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dtype {
     /// 32 bits.
     F32,

@@ -123,11 +123,10 @@ impl Context {
     }
 
     fn finetune(&self, args: FinetuneArgs, job: &mut Job<'_>) -> Result<()> {
-        let responses = || Pick { responses: true, ..Pick::default() };
-        let task = self.samples(&args.task, responses())?;
+        let task = self.samples(&args.task, Pick::answered())?;
         let inject = match &args.inject {
             Some(file) => {
-                let samples = self.samples(file, responses())?;
+                let samples = self.samples(file, Pick::answered())?;
                 Some(Inject { samples, count: args.count, pass_over: 0, seed: self.seed })
             }
             None => None,
@@ -166,7 +165,7 @@ impl Context {
             Some(file) => self.samples(file, pick).map(Some),
             None => Ok(None),
         };
-        let gate = samples(&args.validation, Pick { responses: true, ..Pick::default() })?.map(|samples| Gate {
+        let gate = samples(&args.validation, Pick::answered())?.map(|samples| Gate {
             samples,
             metric: args.metric,
             max_new_tokens: args.max_new_tokens,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use evaluation::judge::format::{JudgeFormat, Probability};
 use evaluation::judge::settings::GuardSettings;
-use evaluation::{Answer, HttpJudge, Judge, RefusalJudge, Verdict, VerdictFile, VerdictRecord, verdict_key};
-use files::Hashes;
+use evaluation::{Answer, EvaluationError, HttpJudge, Judge, Verdict, VerdictRecord, verdict_key};
+use files::{Hashes, Journal};
 use model::Packed;
 use model::generate::{greedy, greedy_with_logits};
 use prompts::length_buckets;
@@ -35,16 +35,14 @@ pub fn judge_sets(judge: &Judge, sets: &[ToJudge<'_>], job: &mut Job<'_>) -> Res
     let mut verdicts = Vec::new();
     for set in sets {
         let keys: Vec<String> = set.answers.iter().map(|answer| verdict_key(&identity, answer)).collect();
-        let mut file = VerdictFile::open(&set.path)?;
+        let mut file = Journal::<VerdictRecord>::open(&set.path)?;
         if let Some(name) = set.path.file_name() {
             job.earlier.iter().for_each(|dir| file.take_over(&dir.join(name)));
         }
         let missing: Vec<usize> = (0..keys.len()).filter(|&index| file.get(&keys[index]).is_none()).collect();
-        let asked: Vec<&Answer> = missing.iter().map(|&index| &set.answers[index]).collect();
         let mut done = keys.len() - missing.len();
         let device = job.device;
         let mut add = |index: usize, found: Found| -> Result<()> {
-            let index = missing[index];
             done += 1;
             file.add(VerdictRecord {
                 id: set.answers[index].id.clone(),
@@ -57,17 +55,31 @@ pub fn judge_sets(judge: &Judge, sets: &[ToJudge<'_>], job: &mut Job<'_>) -> Res
             })?;
             job.step(done, keys.len(), "verdicts")
         };
+        let mut open = Vec::new();
+        for index in missing {
+            match judge.by_rule(&set.answers[index]) {
+                Some(verdict) => add(index, Found::of(verdict))?,
+                None => open.push(index),
+            }
+        }
+        let asked: Vec<&Answer> = open.iter().map(|&index| &set.answers[index]).collect();
+        let mut add = |place: usize, found: Found| add(open[place], found);
         match judge {
             _ if asked.is_empty() => {}
-            Judge::Refusal(_) => {
-                let phrases = RefusalJudge::embedded();
-                for (index, answer) in asked.iter().enumerate() {
-                    add(index, Found::of(phrases.verdict(&answer.response)))?;
-                }
+            Judge::Refusal(_) | Judge::Lab(_) => {} // they judge by rule alone
+            Judge::Http(settings, format) => {
+                let mut failed = None;
+                let outcome = HttpJudge::new(settings, format)?.judge(&asked, &mut |index, found| {
+                    let found =
+                        Found { problem: found.problem, transient: found.transient, ..Found::of(found.verdict) };
+                    add(index, found).map_err(|error| {
+                        failed = Some(error);
+                        EvaluationError::NoAnswers // ends the judging; the error itself is given below
+                    })
+                });
+                failed.map_or(Ok(()), Err)?;
+                outcome?;
             }
-            Judge::Http(settings, format) => HttpJudge::new(settings, format)?.judge(&asked, &mut |index, found| {
-                add(index, Found { problem: found.problem, transient: found.transient, ..Found::of(found.verdict) })
-            })?,
             Judge::Guard(settings, format) => {
                 let guard = match &mut guard {
                     Some(guard) => guard,
@@ -78,7 +90,9 @@ pub fn judge_sets(judge: &Judge, sets: &[ToJudge<'_>], job: &mut Job<'_>) -> Res
                 guard.judge(&asked, &mut add)?;
             }
         }
-        verdicts.push(file.finish(set.answers, &keys)?);
+        // Equal answers share a verdict; the id is the answer's.
+        let adapt = |index: usize, record: VerdictRecord| VerdictRecord { id: set.answers[index].id.clone(), ..record };
+        verdicts.push(file.finish(keys.iter().map(String::as_str), adapt)?);
     }
     Ok(verdicts)
 }

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use evaluation::Fields;
 use files::Hashes;
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::Result;
 use crate::error::invalid;
@@ -70,40 +71,77 @@ pub struct Samples {
     pub pick: Pick,
 }
 
-/// Which samples of a file: those of a split, from one on, so many.
+/// Which samples of a file: those of a part, from one on, so many.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Pick {
-    /// The part of a seeded division of the file; all of it where there is none.
+    /// The keys of the file, when they are not `prompt` and `response`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Fields>,
+    /// The part of the file; all of it when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
-    /// Samples that are left out at the start.
+    /// Samples of the part that are left out at the start.
     pub skip: usize,
-    /// How many are taken; fewer in the file is an error. All where it is none.
+    /// How many follow; fewer are an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
-    /// How many are taken at most.
+    /// How many follow at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most: Option<usize>,
     /// Whether each must have a response.
     pub responses: bool,
 }
 
-/// One part of a training file.
+/// A side of a file's random division in two; its samples keep their order.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Split {
-    /// Which part.
-    pub part: Part,
-    /// Share of the file that is held out of training.
-    pub held_out: f64,
-    /// Decides which samples.
+    /// Whether it is the side that is held out.
+    pub held_out: bool,
+    /// The share of the file that is held out.
+    pub share: f64,
+    /// Decides the division.
     pub seed: u64,
 }
 
-/// A part of a training file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// What is trained on.
-    Train,
-    /// What decides, and is not trained on.
-    HeldOut,
+impl Pick {
+    /// All samples, each with a response.
+    #[must_use]
+    pub fn answered() -> Self {
+        Self { responses: true, ..Self::default() }
+    }
+
+    /// `count` samples after the first `skip`.
+    #[must_use]
+    pub fn lines(skip: usize, count: usize) -> Self {
+        Self { skip, count: Some(count), ..Self::default() }
+    }
+
+    /// The samples of a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a line is not a sample, or there are too few.
+    pub fn read(&self, file: &Path) -> Result<Vec<Sample>> {
+        let mut samples = match &self.fields {
+            Some(fields) => evaluation::read_samples(file, fields, 0, None)?,
+            None if self.responses => read_training_jsonl(file)?,
+            None => read_jsonl(file)?,
+        };
+        if let Some(Split { held_out, share, seed }) = self.split {
+            let held = ((samples.len() as f64 * share).ceil() as usize).min(samples.len());
+            let order = prompts::shuffled_order(samples.len(), seed);
+            let mut chosen = if held_out { order[..held].to_vec() } else { order[held..].to_vec() };
+            chosen.sort_unstable();
+            samples = chosen.into_iter().map(|index| samples[index].clone()).collect();
+        }
+        let after = samples.get(self.skip..).unwrap_or_default();
+        let taken = self.count.or(self.at_most).unwrap_or(after.len());
+        if taken > after.len() && self.count.is_some() {
+            let skipped = if self.skip > 0 { format!(" after the first {}", self.skip) } else { String::new() };
+            let (place, found) = (file.display(), samples.len());
+            return invalid(format!("{place}: {taken} samples{skipped} are needed, and there are {found}"));
+        }
+        Ok(after[..taken.min(after.len())].to_vec())
+    }
 }
 
 impl Samples {
@@ -118,33 +156,9 @@ impl Samples {
     /// Reads them.
     ///
     /// # Errors
-    /// When the file cannot be read, a line is not a sample, or there are too few.
+    /// As [`Pick::read`].
     pub fn read(&self) -> Result<Vec<Sample>> {
-        let Pick { split, skip, count, at_most, responses } = self.pick.clone();
-        let mut samples = if responses { read_training_jsonl(&self.file)? } else { read_jsonl(&self.file)? };
-        if let Some(split) = split {
-            let mut chosen = split.indices(samples.len());
-            chosen.sort_unstable();
-            samples = chosen.into_iter().map(|index| samples[index].clone()).collect();
-        }
-        let found = samples.len();
-        let wanted = skip.saturating_add(count.unwrap_or(0));
-        if found < wanted {
-            let after = if skip > 0 { format!(" after the first {skip}") } else { String::new() };
-            let count = count.unwrap_or(0);
-            return invalid(format!("{}: {count} samples{after} are needed, the file has {found}", self.file.display()));
-        }
-        let taken = count.or(at_most).unwrap_or(usize::MAX);
-        Ok(samples.into_iter().skip(skip).take(taken).collect())
-    }
-}
-
-impl Split {
-    fn indices(&self, all: usize) -> Vec<usize> {
-        let held = ((all as f64 * self.held_out).ceil() as usize).min(all);
-        let order = prompts::shuffled_order(all, self.seed);
-        let (held_out, train) = order.split_at(held);
-        if self.part == Part::Train { train.to_vec() } else { held_out.to_vec() }
+        self.pick.read(&self.file)
     }
 }
 
@@ -169,11 +183,11 @@ mod tests {
     #[test]
     fn parts_share_no_sample_and_keep_the_order_of_the_file() {
         let (_dir, file) = write(20);
-        let part = |part| {
-            let split = Some(Split { part, held_out: 0.25, seed: 3 });
+        let part = |held_out| {
+            let split = Some(Split { held_out, share: 0.25, seed: 3 });
             read(&file, Pick { split, ..Pick::default() }).unwrap()
         };
-        let (train, held_out) = (part(Part::Train), part(Part::HeldOut));
+        let (train, held_out) = (part(false), part(true));
         assert_eq!((train.len(), held_out.len()), (15, 5));
         assert!(held_out.iter().all(|one| !train.contains(one)));
         let numbers: Vec<usize> = train.iter().map(|one| one.parse().unwrap()).collect();
@@ -187,7 +201,7 @@ mod tests {
         assert_eq!(read(&file, Pick { at_most: Some(9), ..Pick::default() }).unwrap().len(), 5);
         for (skip, count) in [(4, 2), (0, 6), (usize::MAX, 2)] {
             let error = read(&file, Pick { skip, count: Some(count), ..Pick::default() }).unwrap_err().to_string();
-            assert!(error.contains("samples.jsonl") && error.contains("the file has 5"), "{error}");
+            assert!(error.contains("samples.jsonl") && error.contains("there are 5"), "{error}");
         }
     }
 

@@ -11,10 +11,7 @@ use std::path::Path;
 use burn::tensor::{Device, TensorData};
 use common::Bench;
 use model::{Decoder, Dtype, checkpoint, weights};
-use prompts::Sample;
-use realign::Compute;
-use realign::stage::control::control_model;
-use recovery::{Control, RecoverySettings};
+use recovery::Method;
 
 /// The model in `aligned` with an adapter that changes something.
 fn adapted(aligned: &Path, wave: f32) -> Decoder {
@@ -80,23 +77,21 @@ fn resta_takes_adapters_in_the_place_of_both_fine_tuned_models() {
 #[test]
 fn every_control_arm_takes_an_adapter() {
     let bench = bench(Dtype::Bf16);
-    let device = Device::default();
-    let prompts: Vec<Sample> = prompts::read_jsonl(&bench.path("p.jsonl")).unwrap();
-    let settings = RecoverySettings { layer: Some(2), ..RecoverySettings::default() };
     let arms = [
-        Control::Random { count: 20, seed: 1 },
-        Control::LargestDifference { count: 20 },
-        Control::FullRevert,
-        Control::Interpolation { lambda: 0.4 },
+        "random --count 20 --layer 2 --prompts p.jsonl",
+        "largest_difference --count 20 --layer 2",
+        "full_revert --layer 2",
+        "interpolation --lambda 0.4",
     ];
     for arm in arms {
-        let [adapter, merged] = ["adapter", "merged"].map(|kind| {
-            let (aligned, tuned) = (bench.path("aligned"), bench.path(&format!("tuned-{kind}")));
-            let models = (&*aligned, &*tuned);
-            let out = bench.path(&format!("from-{kind}"));
-            control_model(models, &prompts, &settings, arm, &out, Compute::from(&device)).unwrap()
+        assert!(Method::WORDS.iter().any(|word| arm.starts_with(word)), "{arm}");
+        let said = ["adapter", "merged"].map(|kind| {
+            let out = format!("from-{kind}");
+            let _ = fs::remove_dir_all(bench.path(&out));
+            let said = bench.works(&format!("{arm} --aligned aligned --finetuned tuned-{kind} --out {out}"));
+            said.replace(&out, "")
         });
-        assert_eq!(adapter, merged, "{arm:?}");
+        assert_eq!(said[0], said[1], "{arm}");
         same(&bench, "from-adapter", "from-merged");
     }
 }

@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use evaluation::judge::{format::JudgeFormat, settings::GuardSettings};
-use evaluation::{Answer, Judge, Verdict};
+use evaluation::{Answer, Judge, Verdict, VerdictRecord};
 use model::generate::greedy;
 use model::{DecoderConfig, Packed, checkpoint};
-use realign::Loaded;
-use realign::stage::judge::{ToJudge, judge_sets};
+use realign::{Job, Model, ToJudge, judge_sets};
 
 /// A tiny random model with the lab's tokenizer.
 fn model(dir: &Path) {
@@ -27,6 +27,11 @@ fn model(dir: &Path) {
     }
 }
 
+fn judge_all(judge: &Judge, sets: &[ToJudge<'_>]) -> realign::Result<Vec<Vec<VerdictRecord>>> {
+    let (device, mut report) = (Device::default(), |_: realign::Progress<'_>| ControlFlow::Continue(()));
+    judge_sets(judge, sets, &mut Job { device: &device, batch: 4, earlier: Vec::new(), report: &mut report })
+}
+
 fn answers() -> Vec<Answer> {
     let prompts = ["where is the map", "gate", "the song of the box", "code", "is the box there", "map"];
     let answer = |(i, prompt): (usize, &&str)| Answer {
@@ -40,7 +45,7 @@ fn answers() -> Vec<Answer> {
 
 /// The guard, with a verdict for each word that the model writes first on its own, so that labels occur.
 fn guard(dir: &Path, (after, safe): (&str, &str), batch: usize) -> (Judge, JudgeFormat) {
-    let loaded = Loaded::open(dir, &Device::default()).unwrap();
+    let loaded = Model::open(dir, None, &Device::default()).unwrap();
     let mut words = std::collections::BTreeMap::from([("map".to_owned(), Verdict::Safe)]);
     for answer in answers().iter().step_by(2) {
         let text = written(&loaded, &format!("{} ? {}", answer.prompt, answer.response));
@@ -53,11 +58,17 @@ fn guard(dir: &Path, (after, safe): (&str, &str), batch: usize) -> (Judge, Judge
         "name": "g", "source": "own", "licence": "own", "template": "{{ prompt }} ? {{ response }}",
         "max_new_tokens": 3, "labels": {"words": words}, "probability": probability}))
     .unwrap();
-    let settings = GuardSettings { name: "g".into(), model: dir.into(), format: PathBuf::from("g.yaml"), batch };
+    let settings = GuardSettings {
+        name: "g".into(),
+        model: dir.into(),
+        format: PathBuf::from("g.yaml"),
+        batch,
+        broken_rule: false,
+    };
     (Judge::Guard(settings, format.clone()), format)
 }
 
-fn written(guard: &Loaded, text: &str) -> String {
+fn written(guard: &Model, text: &str) -> String {
     let row = guard.tokenizer.encode(text).unwrap();
     let ids = greedy(&guard.decoder, &[row], 3, &guard.tokenizer.eos_ids()).unwrap().remove(0);
     guard.tokenizer.decode(&ids, true).unwrap()
@@ -68,13 +79,13 @@ fn a_guard_judges_in_batches_as_it_does_one_by_one() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("guard");
     model(&dir);
-    let loaded = Loaded::open(&dir, &Device::default()).unwrap();
+    let loaded = Model::open(&dir, None, &Device::default()).unwrap();
     let id = |word: &str| loaded.tokenizer.encode(word).unwrap()[0] as usize;
     for (after, safe, batch) in [("", "gate", 4), ("", "", 1), ("box", "gate", 3)] {
         let (judge, format) = guard(&dir, (after, safe), batch);
         let answers = answers();
         let set = ToJudge { answers: &answers, path: folder.path().join(format!("verdicts-{batch}.jsonl")) };
-        let found = judge_sets(&judge, &[set], &Device::default(), &mut |_, _, _| {}).unwrap().remove(0);
+        let found = judge_all(&judge, &[set]).unwrap().remove(0);
         for (answer, record) in answers.iter().zip(&found) {
             let text = format.render(answer).unwrap();
             assert_eq!((&record.id, record.verdict), (&answer.id, format.parse(&written(&loaded, &text))), "{text}");
@@ -106,7 +117,7 @@ fn an_answer_too_long_for_the_guard_is_unknown_with_its_cause() {
     let mut answers = answers();
     answers[1].response = "box ".repeat(40);
     let set = || ToJudge { answers: &answers, path: folder.path().join("verdicts.jsonl") };
-    let found = judge_sets(&judge, &[set()], &Device::default(), &mut |_, _, _| {}).unwrap().remove(0);
+    let found = judge_all(&judge, &[set()]).unwrap().remove(0);
     assert_eq!((found[1].verdict, found[1].probability), (Verdict::Unknown, None));
     assert!(found[1].problem.as_ref().unwrap().contains("24"), "{:?}", found[1].problem);
     assert!(found.iter().filter(|record| record.problem.is_some()).count() == 1);
@@ -119,6 +130,6 @@ fn labels_that_the_tokenizer_cannot_tell_apart_are_an_error() {
     model(&dir);
     let (judge, _) = guard(&dir, ("", "map"), 4);
     let set = ToJudge { answers: &answers(), path: folder.path().join("verdicts.jsonl") };
-    let error = judge_sets(&judge, &[set], &Device::default(), &mut |_, _, _| {}).unwrap_err();
+    let error = judge_all(&judge, &[set]).unwrap_err();
     assert!(format!("{error:#}").contains("labels of both kinds"), "{error:#}");
 }

@@ -81,6 +81,11 @@ impl Layers {
         })
     }
 
+    /// The topmost file.
+    pub fn file(&self) -> &Path {
+        self.files.last().map_or(Path::new(""), |(path, _)| path)
+    }
+
     /// What is wrong with a key, as `file:line:column: key: what; the closest right name`. A name in backticks that is a key
     /// below it gives the line.
     pub fn problem(&self, key: &str, what: &str) -> String {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 mod broken;
 pub mod format;
 pub mod http;
+pub mod http_settings;
 mod lab;
 pub mod refusal;
 pub mod settings;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Verdict, broken, format::JudgeFormat, http::HttpSettings, lab, refusal};
+use super::{Verdict, broken, format::JudgeFormat, http_settings::HttpSettings, lab, refusal};
 use crate::{Answer, EvaluationError, RefusalJudge, Result, read::read_yaml};
 
 /// One judge.

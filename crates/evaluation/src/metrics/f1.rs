@@ -1,5 +1,5 @@
 //! F1 of class 1 (paper, CHEAT and toxicity), and what the released code computes in its place. The two classes are the
-//! labels 1 and 0; nothing here knows what they stand for.
+//! labels 1 and 0; their meaning is the task's.
 
 use serde::{Deserialize, Serialize};
 

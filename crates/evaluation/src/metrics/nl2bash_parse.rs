@@ -1,6 +1,6 @@
 //! The utilities and flags of a bash command (paper, NL2Bash task), in order of appearance. The grammar is
-//! tree-sitter's; which letters are flags stands in `nl2bash_flags.txt`. It neither runs nor checks a command, and it
-//! knows arguments only as far as flags are told from them.
+//! tree-sitter's; `nl2bash_flags.txt` lists the letters that are flags. It neither runs nor checks a command, and it
+//! knows arguments only to distinguish them from flags.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -50,7 +50,7 @@ const FIND_VALUED: &str = "-amin -anewer -atime -cmin -cnewer -context -ctime -f
 /// Words of `find` that a command follows.
 const FIND_COMMAND: &str = "-exec -execdir -ok -okdir";
 
-/// The utilities of a command in order of appearance; none where the grammar finds an error.
+/// The utilities of a command in order of appearance; none if the grammar finds an error.
 pub(super) fn utilities(command: &str) -> Vec<Utility> {
     let mut found = Vec::new();
     match read(command, &mut found, 0) {
@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         if name.starts_with(['$', '`', '"']) {
-            return self.nodes(words, depth); // a name that only running would tell
+            return self.nodes(words, depth); // a name that is known only by running it
         }
         let name = name.rsplit('/').next().unwrap_or(name).to_lowercase();
         if name == "sudo" {
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
 
     fn arguments(&mut self, at: usize, name: &str, mut words: &[Node], depth: usize) -> Option<()> {
         if name == "xargs" {
-            self.add(at, "-I"); // the released parser writes the place that is implied
+            self.add(at, "-I"); // the released parser writes the implied place
         }
         let mut flags_end = false; // after `--`
         while let Some((first, rest)) = words.split_first() {

@@ -24,7 +24,7 @@ pub(super) fn stem(word: &str) -> String {
     }
 }
 
-/// A rule: the suffix, and what stands in its place.
+/// A rule: the suffix, and its replacement.
 type Rule = (&'static str, &'static str);
 
 /// The first suffix of each list that the word ends in decides; longer ones therefore come first.

@@ -77,6 +77,22 @@ pub fn bootstrap(n: usize, settings: &BootstrapSettings, mut figure: impl FnMut(
     Ok(Estimate { value, interval: (quantile(&figures, tail), quantile(&figures, 1.0 - tail)) })
 }
 
+/// The mean of values that come in groups, such as the cells of each model, with its bootstrap interval: whole groups are
+/// drawn. Values of a group depend on each other, so that drawing single values would give too narrow an interval.
+///
+/// # Errors
+/// When there is no group, or one is empty.
+pub fn bootstrap_groups(groups: &[Vec<f64>], settings: &BootstrapSettings) -> Result<Estimate> {
+    if groups.iter().any(Vec::is_empty) {
+        return Err(EvaluationError::NoAnswers);
+    }
+    let sums: Vec<(f64, usize)> = groups.iter().map(|group| (group.iter().sum(), group.len())).collect();
+    bootstrap(groups.len(), settings, |drawn| {
+        let (sum, n) = drawn.iter().fold((0.0, 0), |all, i| (all.0 + sums[*i].0, all.1 + sums[*i].1));
+        sum / n as f64
+    })
+}
+
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let n = values.len() as f64;
     values.sum::<f64>() / n
@@ -111,6 +127,18 @@ mod tests {
         let (left, right) = ([1.0, 11.0, 101.0], [0.0, 10.0, 100.0]);
         let one = paired_bootstrap(&left, &right, &settings).unwrap();
         assert_eq!(one, Estimate { value: 1.0, interval: (1.0, 1.0) });
+    }
+
+    #[test]
+    fn groups_are_drawn_whole() {
+        let settings = BootstrapSettings::default();
+        let groups = [vec![0.0; 20], vec![1.0; 20], vec![0.5; 10]];
+        let grouped = bootstrap_groups(&groups, &settings).unwrap();
+        let single = bootstrap_mean(&groups.concat(), &settings).unwrap();
+        assert_eq!((grouped.value, single.value), (0.5, 0.5));
+        assert_eq!(grouped.interval, (0.0, 1.0), "of three groups two are often the same");
+        assert!(single.interval.0 > 0.35 && single.interval.1 < 0.65, "{single:?}");
+        assert!(matches!(bootstrap_groups(&[vec![]], &settings), Err(EvaluationError::NoAnswers)));
     }
 
     #[test]

@@ -38,6 +38,24 @@ pub fn mcnemar(left: &[bool], right: &[bool]) -> Result<McNemar> {
     })
 }
 
+/// Holm's correction of p-values for their number, in their order: at a corrected p below alpha all true hypotheses
+/// together are rejected with a probability of at most alpha.
+///
+/// # Mathematical Definition
+///
+/// With p_(1) <= ... <= p_(m): corrected p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)) (Holm 1979).
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
+    let mut corrected = vec![0.0; p_values.len()];
+    let mut largest = 0.0_f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        largest = largest.max((p_values.len() - rank) as f64 * p_values[index]).min(1.0);
+        corrected[index] = largest;
+    }
+    corrected
+}
+
 /// The two-sided p-value, from the largest term of the tail downwards, which starts from its logarithm so that 2^-n does not underflow.
 fn exact_p(b: usize, c: usize) -> f64 {
     let (n, m) = (b + c, b.min(c));
@@ -70,6 +88,17 @@ mod tests {
     fn methods_that_never_differ_have_a_p_of_one() {
         assert_eq!(mcnemar(&[true, false], &[true, false]).unwrap().p_value, 1.0);
         assert!(matches!(mcnemar(&[true], &[]), Err(EvaluationError::Unpaired { left: 1, right: 0 })));
+    }
+
+    #[test]
+    fn holms_correction_keeps_the_order_of_the_p_values() {
+        // R: p.adjust(c(0.01, 0.04, 0.03, 0.005, 0.9), "holm")
+        let corrected = holm(&[0.01, 0.04, 0.03, 0.005, 0.9]);
+        for (got, expected) in corrected.iter().zip([0.04, 0.09, 0.09, 0.025, 0.9]) {
+            assert!((got - expected).abs() < 1e-12, "{corrected:?}");
+        }
+        assert!(holm(&[]).is_empty());
+        assert_eq!(holm(&[0.6, 0.7]), [1.0, 1.0]);
     }
 
     #[test]

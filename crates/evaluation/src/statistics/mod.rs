@@ -7,8 +7,8 @@ mod mcnemar;
 mod rate;
 
 pub use agreement::{Agreement, agreement};
-pub use bootstrap::{BootstrapSettings, Estimate, bootstrap, bootstrap_mean, paired_bootstrap};
-pub use mcnemar::{McNemar, mcnemar};
+pub use bootstrap::{BootstrapSettings, Estimate, bootstrap, bootstrap_groups, bootstrap_mean, paired_bootstrap};
+pub use mcnemar::{McNemar, holm, mcnemar};
 pub use rate::{Spread, spread, wilson};
 
 use crate::{EvaluationError, Result};

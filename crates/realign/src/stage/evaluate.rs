@@ -82,10 +82,13 @@ impl Stage for Evaluate {
     }
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
-        let read = |question: &Question| Ok((question, question.samples.read()?));
-        let questions = self.questions.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let questions: Vec<(&Asked, &[Sample], usize)> =
-            questions.iter().map(|(one, samples)| (&one.asked, samples.as_slice(), one.max_new_tokens)).collect();
+        let samples = self.questions.iter().map(|question| question.samples.read()).collect::<Result<Vec<_>>>()?;
+        let questions: Vec<(&Asked, &[Sample], usize)> = self
+            .questions
+            .iter()
+            .zip(&samples)
+            .map(|(one, samples)| (&one.asked, samples.as_slice(), one.max_new_tokens))
+            .collect();
         let mut model = LazyModel::new(&self.model, self.dtype, job.device);
         ask(&mut model, &questions, out, job)?;
         let asked: Vec<Asked> = self.questions.iter().map(|question| question.asked.clone()).collect();

@@ -21,7 +21,7 @@ pub use evaluate::{Aim, Asked, Evaluate, Measured, Question, ask, measure, read_
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
 pub use import::Import;
 pub use judge::Judge;
-pub use pretrain::{DecoderShape, Pretrain};
+pub use pretrain::Pretrain;
 pub use repair::{Gate, Repair, RepairSummary};
 
 use crate::{Job, Result};

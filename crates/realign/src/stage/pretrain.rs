@@ -3,105 +3,13 @@
 use std::path::Path;
 
 use ::finetune::{Run, StepReport, TrainSettings};
-use model::config::{Activation, LayerType, ModelType};
-use model::{DecoderConfig, checkpoint};
+use model::checkpoint;
 use prompts::Tokenizer;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{MODEL, Stage, TrainSummary};
 use crate::model::encode_samples;
-use crate::{Artifact, Job, Result, Samples};
-
-/// The shape of a decoder; the vocabulary's size is the tokenizer's. What is left out and has no other default here is as
-/// transformers has it for the architecture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DecoderShape {
-    /// The architecture.
-    #[serde(default = "default_model_type")]
-    pub model_type: ModelType,
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the gated MLP.
-    pub intermediate_size: usize,
-    /// Number of decoder blocks.
-    pub num_hidden_layers: usize,
-    /// Number of query heads.
-    pub num_attention_heads: usize,
-    /// Number of key and value heads.
-    pub num_key_value_heads: usize,
-    /// Width of one head; `hidden_size / num_attention_heads` when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head_dim: Option<usize>,
-    /// The MLP's activation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hidden_act: Option<Activation>,
-    /// Positions that a query of a sliding layer sees (Mistral, Gemma 2 and 3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sliding_window: Option<usize>,
-    /// Which layers slide (Gemma 2 and 3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layer_types: Option<Vec<LayerType>>,
-    /// Largest position.
-    #[serde(default = "default_positions")]
-    pub max_position_embeddings: usize,
-    /// Base of the rotary frequencies.
-    #[serde(default = "default_rope_theta")]
-    pub rope_theta: f64,
-    /// Epsilon of the RMS norms.
-    #[serde(default = "default_rms_norm_eps")]
-    pub rms_norm_eps: f64,
-    /// Whether the head is the embedding.
-    #[serde(default = "default_tied")]
-    pub tie_word_embeddings: bool,
-}
-
-fn default_model_type() -> ModelType {
-    ModelType::Llama
-}
-
-fn default_positions() -> usize {
-    512
-}
-
-fn default_rope_theta() -> f64 {
-    10_000.0
-}
-
-fn default_rms_norm_eps() -> f64 {
-    1e-5
-}
-
-fn default_tied() -> bool {
-    true
-}
-
-impl DecoderShape {
-    /// The decoder's configuration for a vocabulary of this size. Scores are divided by the root of a head's width in
-    /// every family.
-    ///
-    /// # Errors
-    /// When a value makes no sense, or the architecture has no such key; the error names it.
-    pub fn decoder(&self, vocab_size: usize) -> model::Result<DecoderConfig> {
-        let path = Path::new("the sweep's `config`");
-        let source = |source| model::Error::ConfigJson { path: path.to_owned(), source };
-        let mut json = serde_json::to_value(self).map_err(source)?;
-        let head_dim = self.head_dim.or_else(|| self.hidden_size.checked_div(self.num_attention_heads));
-        for key in ["head_dim", "query_pre_attn_scalar"] {
-            json[key] = head_dim.into();
-        }
-        if let Some(activation) = json.get("hidden_act").cloned() {
-            json["hidden_activation"] = activation; // its name in Gemma 2 and 3
-        }
-        json["vocab_size"] = vocab_size.into();
-        let config = DecoderConfig::from_json(&json, path)?;
-        if self.sliding_window != config.sliding_window.and(self.sliding_window) {
-            let (key, reason) = ("sliding_window".to_owned(), format!("{} has none", self.model_type.name()));
-            return Err(model::Error::Config { path: path.to_owned(), key, reason });
-        }
-        Ok(config)
-    }
-}
+use crate::{Artifact, DecoderShape, Job, Result, Samples};
 
 /// Trains a decoder from random weights, every one of them.
 #[derive(Debug, Clone, Serialize)]
@@ -133,7 +41,7 @@ impl Stage for Pretrain {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
         let tokenizer = Tokenizer::from_dir(&self.tokenizer.path)?;
         let examples = encode_samples(&tokenizer, &self.corpus.read()?, &self.corpus.file)?;
-        let config = self.config.decoder(tokenizer.vocab_size())?;
+        let config = self.config.decoder(Some(tokenizer.vocab_size()))?;
         let decoder = ::finetune::init_random(&config, self.initializer_range, self.seed, job.device);
         let checkpoint = out.join("train.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));

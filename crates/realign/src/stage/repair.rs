@@ -119,6 +119,7 @@ impl Stage for Repair {
         if let Some(gate) = &gate {
             inputs.gate = Some(recovery::Gate { measure: &mut score, by: gate.name.clone() });
         }
+        let _named = tracing::warn_span!("recover", fine_tuned = %tuned.display()).entered();
         let repaired = method.apply(inputs).within(|| format!("{} of {}", self.method.label(), tuned.display()))?;
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;

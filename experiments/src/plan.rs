@@ -1,0 +1,120 @@
+//! What the rest of a sweep takes: time, memory and disk, before it is run. All of it is rough and says so.
+//!
+//! The time of a stage is the mean of the finished ones of its kind, on a model of the same size where there is one; of a
+//! kind that was never run it is not known. Memory is that of a recovery of the largest model, which needs the most.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{BinaryBytes, HumanDuration};
+use model::DecoderConfig;
+
+use crate::config::{ModelSpec, Source, Sweep};
+use crate::pipeline::Graph;
+use crate::status::{self, CellState};
+use crate::roots::State;
+
+/// Copies of all weights in f32 that a recovery has in memory at its peak: two decoders, three copies of the region, its
+/// gradients twice, and activations (measured on SmolLM2-135M: 3.7 GB).
+const COPIES: u64 = 7;
+
+/// The cells with their state, and what those that are not done take.
+#[must_use]
+pub fn plan(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTreeMap<usize, CellState>) -> String {
+    let mut text = format!("{}: {}\n\n", sweep.name, status::counts(cells));
+    let all = sweep.cells();
+    for (index, state) in cells.iter().filter(|(_, state)| **state != CellState::Done) {
+        text += &format!("{state:<8} {}\n", all[*index].path());
+    }
+    text += &stages(graph, states);
+    text += &models(sweep, graph, states);
+    let chosen = cells.keys().copied().collect();
+    let missing = sweep.missing(&chosen);
+    if missing.is_empty() {
+        text += &status::reasons(sweep, graph);
+    }
+    for missing in missing {
+        text += &format!("before it can be run: {missing}\n");
+    }
+    text
+}
+
+/// The stages that are left by kind, with the mean time of the finished ones.
+fn stages(graph: &Graph, states: &[State]) -> String {
+    #[derive(Default)]
+    struct Kind {
+        left: usize,
+        done: usize,
+        seconds: f64,
+    }
+    let mut kinds = BTreeMap::<&str, Kind>::new();
+    for (node, state) in graph.nodes.iter().zip(states) {
+        let kind = kinds.entry(node.kind).or_default();
+        match state {
+            State::Done(finished) => (kind.done, kind.seconds) = (kind.done + 1, kind.seconds + finished.seconds),
+            _ => kind.left += 1,
+        }
+    }
+    let mut text = format!("\n{:<20} {:>6} {:>6} {:>12} {:>14}\n", "stage", "done", "left", "mean", "left takes");
+    let span = |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds)).to_string();
+    let (mut total, mut unknown) = (0.0, false);
+    for (name, kind) in &kinds {
+        let mean = kind.seconds / kind.done as f64;
+        let (mean_text, left) = match (kind.done, kind.left) {
+            (0, 0) => ("-".to_owned(), "-".to_owned()),
+            (0, _) => {
+                unknown = true;
+                ("not known".to_owned(), "not known".to_owned())
+            }
+            (_, left) => {
+                total += mean * left as f64;
+                (format!("{mean:.2} s"), span(mean * left as f64))
+            }
+        };
+        text += &format!("{name:<20} {:>6} {:>6} {mean_text:>12} {left:>14}\n", kind.done, kind.left);
+    }
+    if kinds.values().any(|kind| kind.left > 0) {
+        let word = if unknown { "more than " } else { "about " };
+        text += &format!("one stage after the other takes {word}{}\n", span(total));
+    }
+    text
+}
+
+/// Parameters and memory by model, and the disk that the models of the stages that are left take.
+fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
+    let mut text = format!("\n{:<20} {:>14} {:>14}\n", "model", "parameters", "memory");
+    let mut largest = 0;
+    for model in &sweep.models {
+        let Some(parameters) = parameters(sweep, model) else {
+            text += &format!("{:<20} {:>14} {:>14}\n", model.name, "not known", "not known");
+            continue;
+        };
+        largest = largest.max(parameters);
+        let memory = BinaryBytes(4 * COPIES * parameters).to_string();
+        text += &format!("{:<20} {:>12.1} M {:>14}\n", model.name, parameters as f64 / 1e6, memory);
+    }
+    let makes_model = |kind: &str| !["evaluate", "judge", "reference"].contains(&kind);
+    let left = graph.nodes.iter().zip(states);
+    let left = left.filter(|(node, state)| makes_model(node.kind) && !matches!(state, State::Done(_))).count();
+    if largest > 0 && left > 0 {
+        let disk = BinaryBytes(4 * largest * left as u64);
+        text += &format!("{left} models in f32 are left to write, {disk} of disk at most; jobs multiply the memory\n");
+    }
+    text
+}
+
+/// The number of a model's parameters, from its files or the sweep.
+fn parameters(sweep: &Sweep, model: &ModelSpec) -> Option<u64> {
+    let config = match &model.source {
+        Source::Dir(dir) => DecoderConfig::from_dir(&sweep.root_file(dir)).ok()?,
+        Source::Hub(hub) => hub.shape.decoder(None).ok()?,
+        Source::Pretrain(pretrain) => {
+            let tokenizer = sweep.data_file(&pretrain.training.tokenizer);
+            pretrain.config.decoder(Some(prompts::Tokenizer::from_dir(&tokenizer).ok()?.vocab_size())).ok()?
+        }
+        // 4.5 bits a weight, as the quantisations that are usual.
+        Source::Gguf(gguf) => return Some(std::fs::metadata(sweep.root_file(&gguf.file)).ok()?.len() * 16 / 9),
+    };
+    let tied = if config.tie_word_embeddings { 1 } else { 2 };
+    Some((config.hidden_parameters() + tied * config.vocab_size * config.hidden_size) as u64)
+}
