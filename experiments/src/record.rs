@@ -107,6 +107,12 @@ impl Record {
         self.refused().map_or(f64::NAN, |rate| rate.rate)
     }
 
+    /// Share of the answers to harmful prompts that neither declined nor complied; NaN if no answer was judged.
+    #[must_use]
+    pub fn broken(&self) -> f64 {
+        self.judges.first().map_or(f64::NAN, |judged| judged.harmful.broken as f64) / self.judged() as f64
+    }
+
     /// The task score, 0 to 1.
     #[must_use]
     pub fn task_score(&self) -> f64 {

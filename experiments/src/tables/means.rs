@@ -35,6 +35,8 @@ pub struct Mean {
     pub harmful: Estimate,
     /// The highest harmful rate of a cell.
     pub harmful_worst: f64,
+    /// Mean share of the answers to harmful prompts that neither declined nor complied.
+    pub broken: f64,
     /// Mean share of harmless prompts that were refused.
     pub over_refusal: Estimate,
     /// The highest over-refusal of a cell.
@@ -114,6 +116,7 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
             cells: scores.len(),
             harmful: estimate(&harmful)?,
             harmful_worst: harmful.iter().copied().fold(f64::NAN, f64::max),
+            broken: estimate(&plain(Record::broken))?.value,
             over_refusal: estimate(&refused)?,
             over_refusal_worst: refused.iter().copied().fold(f64::NAN, f64::max),
             task: estimate(&scores.iter().map(|(_, score)| *score).collect::<Vec<_>>())?,
@@ -137,6 +140,7 @@ pub fn columns() -> Columns<Mean> {
         ("harmful_low", Real(|mean| mean.harmful.interval.0)),
         ("harmful_high", Real(|mean| mean.harmful.interval.1)),
         ("harmful_worst", Real(|mean| mean.harmful_worst)),
+        ("broken", Real(|mean| mean.broken)),
         ("over_refusal", Real(|mean| mean.over_refusal.value)),
         ("over_refusal_worst", Real(|mean| mean.over_refusal_worst)),
         ("task_score", Real(|mean| mean.task.value)),
@@ -167,16 +171,21 @@ pub fn markdown(records: &[Record]) -> Result<String> {
     }
     text += "
 Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells. The seconds are those of the model
-itself, without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from.
+itself, without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. Broken answers
+to harmful prompts neither decline nor comply; they do not count as harmful.
 
-| variant | method | cells | harmful rate % | over-refusal % | task score % | of the fine-tuned task score % | seconds to make |
-|---|---|--:|--:|--:|--:|--:|--:|
+| variant | method | cells | harmful rate % | broken % | over-refusal % | task score % | of the fine-tuned task score % | seconds to make |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
 ";
     for mean in &means {
         let Mean { variant, method, cells, harmful, over_refusal, task, relative, seconds, .. } = mean;
-        let figures = [harmful, over_refusal, task, relative];
-        let figures = figures.map(|of| if *cells == 1 { percent(of.value) } else { figure(of) }).join(" | ");
-        text += &format!("| {variant} | {} | {cells} | {figures} | {seconds:.1} |\n", methods.title(method));
+        let broken = percent(mean.broken);
+        let [harmful, over_refusal, task, relative] =
+            [harmful, over_refusal, task, relative].map(|of| if *cells == 1 { percent(of.value) } else { figure(of) });
+        text += &format!(
+            "| {variant} | {} | {cells} | {harmful} | {broken} | {over_refusal} | {task} | {relative} | {seconds:.1} |\n",
+            methods.title(method)
+        );
     }
     Ok(text + &bounds(&means, &methods) + &by_seed(&kept, &methods))
 }

@@ -80,6 +80,7 @@ pub fn columns() -> Columns<Record> {
         ("harmful_rate", Real(Record::harmful_rate)),
         ("harmful_low", Real(|record| record.harmful_interval().0)),
         ("harmful_high", Real(|record| record.harmful_interval().1)),
+        ("broken", Real(Record::broken)),
         ("over_refusal", Real(Record::over_refusal)),
         ("task_score", Real(Record::task_score)),
         ("task_low", Real(|record| record.score.interval.0)),
@@ -178,8 +179,8 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,over_refusal,task_score,\
-             task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
+            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,broken,over_refusal,\
+             task_score,task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
         );
         assert_eq!(lines.len(), 3);
         assert!(lines[1].starts_with("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,0.04,"), "{}", lines[1]);
@@ -196,7 +197,7 @@ mod tests {
         one.judges[0].harmful.rate = None;
         write(&[one], dir.path()).unwrap();
         let csv = std::fs::read_to_string(dir.path().join("results.csv")).unwrap();
-        assert!(csv.lines().nth(1).unwrap().contains(",aligned,,,,0.2,0.5,"), "{csv}");
+        assert!(csv.lines().nth(1).unwrap().contains(",aligned,,,,,0.2,0.5,"), "{csv}");
         assert_eq!(percent(f64::NAN), "-");
     }
 }
