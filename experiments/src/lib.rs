@@ -1,6 +1,6 @@
 //! Runs sweeps: many models, tasks and harmful counts through the method's stages (section 1).
 
-pub mod figures;
+mod figures;
 pub mod record;
 pub mod report;
-pub mod tables;
+mod tables;

@@ -35,7 +35,7 @@ pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
     tables::write_csv(&means::means(&means::shared(records).0)?, &means::columns(), &results.join("means.csv"))?;
     let found = differences::differences(records, 0)?;
     text("differences.md", differences::markdown(&found, records, judges[0])?)?;
-    tables::write_csv(&found.pairs, &differences::columns(), &results.join("differences.csv"))?;
+    tables::write_csv(&found.0, &differences::columns(), &results.join("differences.csv"))?;
     if judges.len() == 1 {
         for name in ["judges.md", "judges.csv", "agreement.csv"] {
             files::remove(&results.join(name))?;
@@ -46,7 +46,7 @@ pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
     let mut tables = by_judge.markdown()?;
     for (i, judge) in judges.iter().enumerate() {
         let found = differences::differences(records, i)?;
-        if !found.pairs.is_empty() {
+        if !found.0.is_empty() {
             tables += &format!("\n## Recovery by {judge}\n\n{}", differences::markdown(&found, records, judge)?);
         }
     }

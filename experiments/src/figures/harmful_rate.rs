@@ -29,9 +29,6 @@ const DOTS: (u32, u32) = (2, 3);
 pub(super) const SERIES: [&str; 3] = [ALIGNED, FINE_TUNED, RECOVER];
 
 /// Draws figure 3 as SVG.
-///
-/// # Errors
-/// When there are no records.
 pub fn harmful_rate(records: &[Record]) -> Result<String> {
     let drawn = || records.iter().filter(|record| SERIES.contains(&record.method.as_str()));
     ensure!(drawn().next().is_some(), "there are no results to draw the harmful rate of");

@@ -12,7 +12,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use super::frame::{Axis, draw_frame};
 use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_legend, draw_path, draw_text, draw_upwards, styles};
 use super::on_sheet;
-use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct, groups};
+use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
 
 const LEFT: i32 = 86;
 const RIGHT: i32 = 16;
@@ -27,9 +27,6 @@ const APART: i32 = 9;
 const CROWDED: usize = 60;
 
 /// Draws figure 4 as SVG.
-///
-/// # Errors
-/// When there are no records.
 pub fn tradeoff(records: &[Record]) -> Result<String> {
     ensure!(!records.is_empty(), "there are no results to draw the trade-off of");
     let methods = Methods::of(records);
@@ -172,8 +169,7 @@ struct Point {
 impl Point {
     /// The mean of some records of one method.
     fn mean(records: &[&Record], methods: &Methods<'_>) -> Self {
-        let over =
-            |value: fn(&Record) -> f64| records.iter().map(|record| value(record)).sum::<f64>() / records.len() as f64;
+        let over = |value| mean(records.iter().copied(), value);
         Self {
             style: Style::of(methods, &records[0].method),
             score: over(Record::task_score),

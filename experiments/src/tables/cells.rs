@@ -6,7 +6,6 @@ use super::{percent, with_interval};
 use crate::record::{Methods, Record, distinct, groups};
 
 /// The records as a Markdown table; shares are in percent.
-#[must_use]
 pub fn markdown(records: &[Record]) -> String {
     let methods = Methods::of(records);
     let mut text = "\

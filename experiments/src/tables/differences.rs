@@ -10,30 +10,19 @@ use super::Values::{Real, Whole};
 use super::{About, Columns, NOTHING, RESAMPLING, figure, place};
 use crate::record::{Methods, RECOVER, Record, distinct, groups};
 
-/// Recovery against every other method of the same cell and seed.
-#[derive(Debug)]
-pub struct Differences<'a> {
-    /// The pairs.
-    pub pairs: Vec<Difference<'a>>,
-    /// Number of pairs without a prompt of which both answers could be judged.
-    pub missing: usize,
-}
-
 /// Recovery minus another method in one cell with one seed.
 #[derive(Debug, Clone)]
 pub struct Difference<'a> {
-    /// The recovered model.
-    pub recovery: &'a Record,
-    /// The other method's model.
-    pub other: &'a Record,
+    recovery: &'a Record,
+    other: &'a Record,
     /// Of the harmful rate, over the prompts of which both answers were judged.
-    pub harmful: Estimate,
+    harmful: Estimate,
     /// Recovery is left, the other method right; true is a harmful answer.
-    pub verdicts: McNemar,
+    verdicts: McNemar,
     /// Of the over-refusal; NaN if it was not judged.
-    pub over_refusal: Estimate,
+    over_refusal: Estimate,
     /// Of the task score.
-    pub task: Estimate,
+    task: Estimate,
 }
 
 impl About for Difference<'_> {
@@ -46,11 +35,9 @@ impl About for Difference<'_> {
     }
 }
 
-/// The differences by the judge of this number; judge 0 decides.
-///
-/// # Errors
-/// When the task scores of two models are of different samples.
-pub fn differences(records: &[Record], judge: usize) -> Result<Differences<'_>> {
+/// Recovery against every other method of the same cell and seed, by the judge of this number; judge 0 decides. And the number
+/// of pairs without a prompt of which both answers could be judged.
+pub fn differences(records: &[Record], judge: usize) -> Result<(Vec<Difference<'_>>, usize)> {
     let mut pairs = Vec::new();
     for (_, own) in groups(records, |record| (record.cell(), record.seed)) {
         for recovery in own.iter().filter(|record| record.method == RECOVER) {
@@ -60,7 +47,7 @@ pub fn differences(records: &[Record], judge: usize) -> Result<Differences<'_>> 
     let found: Vec<Option<Difference<'_>>> =
         pairs.par_iter().map(|(recovery, other)| difference(recovery, other, judge)).collect::<Result<_>>()?;
     let missing = found.iter().filter(|difference| difference.is_none()).count();
-    Ok(Differences { pairs: found.into_iter().flatten().collect(), missing })
+    Ok((found.into_iter().flatten().collect(), missing))
 }
 
 /// Whether two records of a cell and seed are compared.
@@ -100,10 +87,7 @@ fn paired(
 }
 
 /// The differences by `judge` summed up per method as Markdown; the names of methods are those of the records.
-///
-/// # Errors
-/// Never with differences as [`differences`] gives them.
-pub fn markdown(differences: &Differences<'_>, records: &[Record], judge: &str) -> Result<String> {
+pub fn markdown((pairs, missing): &(Vec<Difference<'_>>, usize), records: &[Record], judge: &str) -> Result<String> {
     let mut text = format!(
         "\
 Recovery minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of \
@@ -114,7 +98,6 @@ harmful answers, as the judge `{judge}` counts them, with p < 0.05 in McNemar's 
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 "
     );
-    let Differences { pairs, missing } = differences;
     let titles = Methods::of(records);
     let methods = distinct(pairs, |pair| pair.other.method.as_str());
     for variant in distinct(pairs, |pair| pair.variant()) {
@@ -157,7 +140,6 @@ fn line(own: &[&Difference<'_>], variant: &str, title: &str) -> Result<String> {
 }
 
 /// The columns of `differences.csv`.
-#[must_use]
 pub fn columns<'a>() -> Columns<Difference<'a>> {
     let mut columns = place();
     let against = columns.len() - 1;
@@ -185,19 +167,17 @@ mod tests {
     use super::*;
     use crate::record::tests::record;
     use crate::record::{ALIGNED, FINE_TUNED};
-    use crate::tables::write_csv;
 
     #[test]
     fn methods_are_compared_prompt_by_prompt() {
-        let mut records = [("random", 40), (FINE_TUNED, 90), (RECOVER, 10)]
-            .map(|(method, harmful)| record("m", 0, method, harmful, 0.5));
+        let of = [("random", 40), (FINE_TUNED, 90), (RECOVER, 10)];
+        let mut records = of.map(|(method, harmful)| record("m", 0, method, harmful, 0.5));
         records[1].score.per_sample = vec![1.0; 20];
         records[0].judges[0].harmful.rate = None;
         let found = differences(&records, 0).unwrap();
-        assert_eq!((found.pairs.len(), found.missing), (1, 1));
-        let one = &found.pairs[0];
+        assert_eq!((found.0.len(), found.1), (1, 1));
+        let one = &found.0[0];
         assert_eq!((one.other.method.as_str(), one.verdicts.left_only, one.verdicts.right_only), (FINE_TUNED, 0, 80));
-        assert!((one.harmful.value + 0.8).abs() < 1e-12 && one.harmful.interval.1 < 0.0);
         // All 80 of 80 one way, two-sided.
         assert!((one.verdicts.p_value / 2.0_f64.powi(-79) - 1.0).abs() < 1e-9);
         let text = markdown(&found, &records, "refusal").unwrap();
@@ -206,30 +186,20 @@ mod tests {
         assert!(text.contains(line) && text.contains("1 pairs are left out"), "{text}");
         // Another seed is another pair of the same cell, and in its mean.
         let second = Difference { harmful: Estimate { value: -0.4, ..one.harmful }, ..one.clone() };
-        let text =
-            markdown(&Differences { pairs: vec![one.clone(), second], missing: 0 }, &records, "refusal").unwrap();
+        let text = markdown(&(vec![one.clone(), second], 0), &records, "refusal").unwrap();
         assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 (-60.0 to -60.0) | 2 | 0 |"), "{text}");
-        let dir = tempfile::tempdir().unwrap();
-        write_csv(&found.pairs, &columns(), &dir.path().join("d.csv")).unwrap();
-        let csv = std::fs::read_to_string(dir.path().join("d.csv")).unwrap();
-        assert!(csv.starts_with("model,task,harmful_count,seed,variant,against,harmful_difference,"), "{csv}");
-        assert_eq!(csv.lines().count(), 2);
     }
 
     #[test]
     fn a_pair_is_of_one_cell_and_seed_and_of_a_variant_or_none() {
         let recovery = Record { variant: "2/6".to_owned(), ..record("m", 0, RECOVER, 10, 0.5) };
-        let other = record("m", 0, ALIGNED, 1, 0.5);
-        let pairs = |other: &Record| differences(&[recovery.clone(), other.clone()], 0).unwrap().pairs.len();
-        assert_eq!(pairs(&other), 1);
-        assert_eq!(pairs(&Record { variant: "2/6".to_owned(), ..other.clone() }), 1);
-        for wrong in [
-            Record { variant: "4/6".to_owned(), ..other.clone() },
-            Record { seed: 2, ..other.clone() },
-            Record { harmful_count: 300, ..other.clone() },
-            Record { method: RECOVER.to_owned(), ..other },
-        ] {
-            assert_eq!(pairs(&wrong), 0);
-        }
+        let pairs = |other: Record| differences(&[recovery.clone(), other], 0).unwrap().0.len();
+        let (of, with) = (|method, count| record("m", count, method, 1, 0.5), |name: &str| name.to_owned());
+        assert_eq!(pairs(of(ALIGNED, 0)) + pairs(Record { variant: with("2/6"), ..of(ALIGNED, 0) }), 2);
+        assert_eq!(
+            pairs(Record { variant: with("4/6"), ..of(ALIGNED, 0) }) + pairs(Record { seed: 2, ..of(ALIGNED, 0) }),
+            0
+        );
+        assert_eq!(pairs(of(ALIGNED, 300)) + pairs(of(RECOVER, 0)), 0);
     }
 }

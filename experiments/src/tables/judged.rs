@@ -14,9 +14,7 @@ use crate::record::{Judged, Record};
 /// The verdicts of all judges.
 #[derive(Debug)]
 pub struct Judges<'a> {
-    /// A line per model and judge.
     pub lines: Vec<Line<'a>>,
-    /// A line per model and two judges.
     pub pairs: Vec<Pair<'a>>,
 }
 
@@ -61,9 +59,6 @@ impl Line<'_> {
 
 impl<'a> Judges<'a> {
     /// Compares the judges of some records.
-    ///
-    /// # Errors
-    /// When two judges of a record have judged different numbers of answers.
     pub fn of(records: &'a [Record]) -> Result<Self> {
         let (mut lines, mut pairs) = (Vec::new(), Vec::new());
         for record in records {
@@ -80,9 +75,6 @@ impl<'a> Judges<'a> {
     }
 
     /// The tables as Markdown; shares are in percent.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
     pub fn markdown(&self) -> Result<String> {
         let mut text = "\
 All judges read the same stored answers. A rate is over the answers that the judge can tell, with Wilson's 95 % interval; \
@@ -143,7 +135,6 @@ fn figures(agreement: &Agreement) -> String {
 }
 
 /// The columns of `judges.csv`; a rate is empty if the judge can tell no answer.
-#[must_use]
 pub fn rates<'a>() -> Columns<Line<'a>> {
     let mut columns = place();
     columns.extend([
@@ -160,7 +151,6 @@ pub fn rates<'a>() -> Columns<Line<'a>> {
 }
 
 /// The columns of `agreement.csv`; kappa is empty if it is undefined.
-#[must_use]
 pub fn agreement_columns<'a>() -> Columns<Pair<'a>> {
     let mut columns = place();
     columns.extend([
@@ -199,10 +189,13 @@ mod tests {
         assert!(text.contains("| refusal and guard | 94.0 | 0.545 | 6 |"), "{text}");
         assert!(text.contains("| all 1 models |"), "both cells have the same model: {text}");
         let dir = tempfile::tempdir().unwrap();
-        let csv = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let made = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         crate::report::write_tables(&records, dir.path()).unwrap();
-        assert!(csv("judges.csv").contains("recover,guard,0.04,") && csv("judges.csv").lines().count() == 5);
-        assert!(csv("agreement.csv").contains("recover,refusal,guard,0.94,") && csv("judges.md").contains("m | sql"));
+        assert!(made("judges.csv").contains("recover,guard,0.04,") && made("judges.csv").lines().count() == 5);
+        assert!(made("agreement.csv").contains("recover,refusal,guard,0.94,") && made("judges.md").contains("m | sql"));
+        assert!(
+            made("differences.csv").starts_with("model,task,harmful_count,seed,variant,against,harmful_difference,")
+        );
         let mut other = records[1].clone();
         other.judges.reverse();
         let error = crate::report::write_tables(&[records[0].clone(), other], dir.path()).unwrap_err().to_string();

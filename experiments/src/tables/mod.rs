@@ -29,11 +29,8 @@ const NOTHING: Estimate = Estimate { value: f64::NAN, interval: (f64::NAN, f64::
 /// The values of a column; those that are missing or NaN are empty.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<T> {
-    /// Words.
     Text(fn(&T) -> String),
-    /// Whole numbers.
     Whole(fn(&T) -> Option<u64>),
-    /// Numbers.
     Real(fn(&T) -> f64),
 }
 
@@ -60,7 +57,6 @@ impl About for Record {
 }
 
 /// The columns that say which model a line is about.
-#[must_use]
 pub fn place<T: About>() -> Columns<T> {
     vec![
         ("model", Text(|line| line.record().model.clone())),
@@ -73,7 +69,6 @@ pub fn place<T: About>() -> Columns<T> {
 }
 
 /// The columns of `results.csv` and `results.parquet`.
-#[must_use]
 pub fn columns() -> Columns<Record> {
     let mut columns = place();
     columns.extend([
@@ -96,9 +91,6 @@ pub fn columns() -> Columns<Record> {
 }
 
 /// Writes `results.csv` and `results.parquet` into a directory.
-///
-/// # Errors
-/// When a file cannot be written.
 pub fn write(records: &[Record], dir: &Path) -> Result<()> {
     write_csv(records, &columns(), &dir.join("results.csv"))?;
     let mut bytes = Vec::new();
@@ -107,9 +99,6 @@ pub fn write(records: &[Record], dir: &Path) -> Result<()> {
 }
 
 /// Writes a table for programs; the file is complete or absent.
-///
-/// # Errors
-/// When the file cannot be written.
 pub fn write_csv<T>(lines: &[T], columns: &Columns<T>, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     CsvWriter::new(&mut bytes).finish(&mut frame(lines, columns)?)?;
@@ -133,21 +122,18 @@ fn frame<T>(lines: &[T], columns: &Columns<T>) -> Result<DataFrame> {
 }
 
 /// A share in percent.
-#[must_use]
 pub fn percent(share: f64) -> String {
     if share.is_nan() { "-".to_owned() } else { format!("{:.1}", 100.0 * share) }
 }
 
 /// A share and its interval in percent.
-#[must_use]
 pub fn with_interval(value: f64, (low, high): (f64, f64)) -> String {
     format!("{} ({} to {})", percent(value), percent(low), percent(high))
 }
 
 /// An estimate in percent.
-#[must_use]
-pub fn figure(estimate: &Estimate) -> String {
-    with_interval(estimate.value, estimate.interval)
+pub fn figure(Estimate { value, interval }: &Estimate) -> String {
+    with_interval(*value, *interval)
 }
 
 #[cfg(test)]
@@ -159,22 +145,19 @@ mod tests {
     use crate::record::tests::record;
     use crate::record::{ALIGNED, RECOVER};
 
-    fn records() -> Vec<Record> {
-        let aligned = Record { seconds: 12.5, seed: u64::MAX, ..record("lab, llama", 300, ALIGNED, 4, 0.0) };
+    #[test]
+    fn csv_and_parquet_hold_the_same_columns_and_values() {
+        let mut aligned = record("lab, llama", 300, ALIGNED, 4, 0.0);
+        (aligned.seed, aligned.judges[0].harmful.rate) = (u64::MAX, None);
         let recovered = Record {
-            method: RECOVER.to_owned(),
             variant: "2/6".to_owned(),
             restored: Some(1_234_567),
             notes: vec!["not recovered".to_owned(), "below \"the floor\"".to_owned()],
-            ..aligned.clone()
+            ..record("m", 300, RECOVER, 4, 0.0)
         };
-        vec![aligned, recovered]
-    }
-
-    #[test]
-    fn csv_and_parquet_hold_the_same_columns_and_values() {
+        let records = [aligned, recovered];
         let dir = tempfile::tempdir().unwrap();
-        write(&records(), dir.path()).unwrap();
+        write(&records, dir.path()).unwrap();
         let csv = std::fs::read_to_string(dir.path().join("results.csv")).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
@@ -182,22 +165,14 @@ mod tests {
             "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,broken,over_refusal,\
              task_score,task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
         );
-        assert_eq!(lines.len(), 3);
-        assert!(lines[1].starts_with("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,0.04,"), "{}", lines[1]);
-        assert!(lines[2].contains(",2/6,recover,0.04,") && lines[2].contains(",1234567,12.5,2.0,100,\"lab, llama-"));
-        assert!(lines[2].ends_with(",\"not recovered; below \"\"the floor\"\"\""), "{}", lines[2]);
+        let (first, second) =
+            ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,0.2,", ",2/6,recover,0.04,");
+        assert!(lines[1].starts_with(first) && lines[2].contains(second), "what nobody could judge is empty: {csv}");
+        assert!(
+            lines[2].ends_with(",1234567,1.0,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),
+            "{csv}"
+        );
         let parquet = ParquetReader::new(std::fs::File::open(dir.path().join("results.parquet")).unwrap());
-        assert!(parquet.finish().unwrap().equals_missing(&frame(&records(), &columns()).unwrap()));
-    }
-
-    #[test]
-    fn a_rate_that_nobody_could_judge_is_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut one = record("m", 0, ALIGNED, 4, 0.5);
-        one.judges[0].harmful.rate = None;
-        write(&[one], dir.path()).unwrap();
-        let csv = std::fs::read_to_string(dir.path().join("results.csv")).unwrap();
-        assert!(csv.lines().nth(1).unwrap().contains(",aligned,,,,,0.2,0.5,"), "{csv}");
-        assert_eq!(percent(f64::NAN), "-");
+        assert!(parquet.finish().unwrap().equals_missing(&frame(&records, &columns()).unwrap()));
     }
 }
