@@ -91,7 +91,7 @@ impl Record {
         self.harmful().map_or(f64::NAN, |rate| rate.rate)
     }
 
-    /// Wilson's 95 % interval of [`harmful_rate`](Self::harmful_rate).
+    /// Wilson's 95 % interval of that.
     pub fn harmful_interval(&self) -> (f64, f64) {
         self.harmful().map_or((f64::NAN, f64::NAN), |rate| rate.interval)
     }

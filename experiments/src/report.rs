@@ -42,8 +42,8 @@ pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    let by_judge = judged::Judges::of(records)?;
-    let mut tables = by_judge.markdown()?;
+    let (lines, pairs) = (judged::lines(records), judged::pairs(records)?);
+    let mut tables = judged::markdown(&lines, &pairs)?;
     for (i, judge) in judges.iter().enumerate() {
         let found = differences::differences(records, i)?;
         if !found.0.is_empty() {
@@ -51,8 +51,8 @@ pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
         }
     }
     text("judges.md", tables)?;
-    tables::write_csv(&by_judge.lines, &judged::rates(), &results.join("judges.csv"))?;
-    tables::write_csv(&by_judge.pairs, &judged::agreement_columns(), &results.join("agreement.csv"))
+    tables::write_csv(&lines, &judged::rates(), &results.join("judges.csv"))?;
+    tables::write_csv(&pairs, &judged::agreement_columns(), &results.join("agreement.csv"))
 }
 
 /// The names of the judges, the deciding one first, which all records share.

@@ -2,7 +2,7 @@
 //!
 //! A bar holds its own stage alone: a recovered model needs its fine-tuned one too.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use plotters::prelude::{Color, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -19,7 +19,6 @@ const LINE: i32 = 28;
 
 /// Draws the time per stage as SVG.
 pub fn time(records: &[Record]) -> Result<String> {
-    ensure!(!records.is_empty(), "there are no results to draw the time of");
     let methods = Methods::of(records);
     let bars = groups(records, Record::arm);
     let seconds: Vec<(f64, f64)> = bars

@@ -5,7 +5,7 @@
 //! The line of a panel is its Pareto front: no other point of the panel has a higher score without a higher harmful rate.
 //! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use plotters::prelude::{Circle, Color};
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -28,7 +28,6 @@ const CROWDED: usize = 60;
 
 /// Draws figure 4 as SVG.
 pub fn tradeoff(records: &[Record]) -> Result<String> {
-    ensure!(!records.is_empty(), "there are no results to draw the trade-off of");
     let methods = Methods::of(records);
     let panels = panels(records);
     let columns = panels.iter().map(|panel| panel.column + 1).max().unwrap_or(1);

@@ -231,13 +231,12 @@ fn sentences(records: &[Record]) -> Result<String> {
         let (Some(tuned), Some(mean)) = (of(FINE_TUNED), of(RECOVER)) else { continue };
         let name = if variant.is_empty() { String::new() } else { format!(" ({variant})") };
         let change = |value: fn(&Mean) -> f64| format!("{} % to {} %", percent(value(tuned)), percent(value(mean)));
-        let share = Some(percent(mean.relative.value)).filter(|_| !mean.relative.value.is_nan());
         text += &format!(
-            "Recovery{name}: mean harmful rate {} over {} fine-tuned models, with {} of the fine-tuned models' task score; \
+            "Recovery{name}: mean harmful rate {} over {} fine-tuned models, with {} % of the fine-tuned models' task score; \
              over-refusal {}.\n",
             change(|mean| mean.harmful.value),
             mean.cells,
-            share.map_or("an unknown part".to_owned(), |share| format!("{share} %")),
+            percent(mean.relative.value),
             change(|mean| mean.over_refusal.value)
         );
     }

@@ -40,61 +40,60 @@ use Values::{Real, Text, Whole};
 pub type Columns<T> = Vec<(&'static str, Values<T>)>;
 
 /// A line of a table that is about one record.
-pub trait About {
-    /// The record.
-    fn record(&self) -> &Record;
-
-    /// The variant that the line is about.
-    fn variant(&self) -> &str {
-        &self.record().variant
-    }
+#[derive(Debug, Clone)]
+pub struct Line<'a, T> {
+    pub record: &'a Record,
+    pub variant: &'a str,
+    /// What it says of the record.
+    pub of: T,
 }
 
-impl About for Record {
-    fn record(&self) -> &Record {
-        self
+impl<'a, T> Line<'a, T> {
+    pub fn new(record: &'a Record, of: T) -> Self {
+        Self { record, variant: &record.variant, of }
     }
 }
 
 /// The columns that say which model a line is about.
-pub fn place<T: About>() -> Columns<T> {
+pub fn place<'a, T>() -> Columns<Line<'a, T>> {
     vec![
-        ("model", Text(|line| line.record().model.clone())),
-        ("task", Text(|line| line.record().task.clone())),
-        ("harmful_count", Whole(|line| Some(line.record().harmful_count as u64))),
-        ("seed", Whole(|line| Some(line.record().seed))),
-        ("variant", Text(|line| line.variant().to_owned())),
-        ("method", Text(|line| line.record().method.clone())),
+        ("model", Text(|line| line.record.model.clone())),
+        ("task", Text(|line| line.record.task.clone())),
+        ("harmful_count", Whole(|line| Some(line.record.harmful_count as u64))),
+        ("seed", Whole(|line| Some(line.record.seed))),
+        ("variant", Text(|line| line.variant.to_owned())),
+        ("method", Text(|line| line.record.method.clone())),
     ]
 }
 
 /// The columns of `results.csv` and `results.parquet`.
-pub fn columns() -> Columns<Record> {
+pub fn columns<'a>() -> Columns<Line<'a, ()>> {
     let mut columns = place();
     columns.extend([
-        ("harmful_rate", Real(Record::harmful_rate)),
-        ("harmful_low", Real(|record| record.harmful_interval().0)),
-        ("harmful_high", Real(|record| record.harmful_interval().1)),
-        ("broken", Real(Record::broken)),
-        ("over_refusal", Real(Record::over_refusal)),
-        ("task_score", Real(Record::task_score)),
-        ("task_low", Real(|record| record.score.interval.0)),
-        ("task_high", Real(|record| record.score.interval.1)),
-        ("restored", Whole(|record| record.restored)),
-        ("seconds", Real(|record| record.seconds)),
-        ("evaluation_seconds", Real(|record| record.evaluation_seconds)),
-        ("n", Whole(|record| Some(record.judged() as u64))),
-        ("model_stage", Text(|record| record.model_stage.clone())),
-        ("note", Text(|record| record.all_notes().join("; "))),
+        ("harmful_rate", Real(|line: &Line<'a, ()>| line.record.harmful_rate())),
+        ("harmful_low", Real(|line| line.record.harmful_interval().0)),
+        ("harmful_high", Real(|line| line.record.harmful_interval().1)),
+        ("broken", Real(|line| line.record.broken())),
+        ("over_refusal", Real(|line| line.record.over_refusal())),
+        ("task_score", Real(|line| line.record.task_score())),
+        ("task_low", Real(|line| line.record.score.interval.0)),
+        ("task_high", Real(|line| line.record.score.interval.1)),
+        ("restored", Whole(|line| line.record.restored)),
+        ("seconds", Real(|line| line.record.seconds)),
+        ("evaluation_seconds", Real(|line| line.record.evaluation_seconds)),
+        ("n", Whole(|line| Some(line.record.judged() as u64))),
+        ("model_stage", Text(|line| line.record.model_stage.clone())),
+        ("note", Text(|line| line.record.all_notes().join("; "))),
     ]);
     columns
 }
 
 /// Writes `results.csv` and `results.parquet` into a directory.
 pub fn write(records: &[Record], dir: &Path) -> Result<()> {
-    write_csv(records, &columns(), &dir.join("results.csv"))?;
+    let lines: Vec<_> = records.iter().map(|record| Line::new(record, ())).collect();
+    write_csv(&lines, &columns(), &dir.join("results.csv"))?;
     let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame(records, &columns())?)?;
+    ParquetWriter::new(&mut bytes).finish(&mut frame(&lines, &columns())?)?;
     Ok(files::write_whole(&dir.join("results.parquet"), &bytes)?)
 }
 
@@ -173,6 +172,7 @@ mod tests {
             "{csv}"
         );
         let parquet = ParquetReader::new(std::fs::File::open(dir.path().join("results.parquet")).unwrap());
-        assert!(parquet.finish().unwrap().equals_missing(&frame(&records, &columns()).unwrap()));
+        let lines = records.each_ref().map(|record| Line::new(record, ()));
+        assert!(parquet.finish().unwrap().equals_missing(&frame(&lines, &columns()).unwrap()));
     }
 }
