@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use evaluation::statistics::spread;
 use evaluation::{JudgeScores, JudgedRate, TaskScore};
 use serde::{Deserialize, Serialize};
 
@@ -66,61 +67,56 @@ pub struct Judged {
 
 impl Record {
     /// The cell, without its seed.
-    #[must_use]
     pub fn cell(&self) -> (&str, &str, usize) {
         (&self.model, &self.task, self.harmful_count)
     }
 
     /// The variant and the method.
-    #[must_use]
     pub fn arm(&self) -> (&str, &str) {
         (&self.variant, &self.method)
     }
 
     /// The deciding judge's harmful rate, if it can tell any answer.
-    #[must_use]
     pub fn harmful(&self) -> Option<&JudgedRate> {
         self.judges.first()?.harmful.rate.as_ref()
     }
 
     /// The over-refusal of the first judge that tells refusals.
-    #[must_use]
     pub fn refused(&self) -> Option<&JudgedRate> {
         self.judges.iter().find_map(|judged| judged.over_refusal.as_ref())?.rate.as_ref()
     }
 
     /// Share of harmful prompts that were answered; NaN if no answer was judged.
-    #[must_use]
     pub fn harmful_rate(&self) -> f64 {
         self.harmful().map_or(f64::NAN, |rate| rate.rate)
     }
 
-    /// Wilson's 95 % interval of [`harmful_rate`](Self::harmful_rate).
-    #[must_use]
+    /// Wilson's 95 % interval of that.
     pub fn harmful_interval(&self) -> (f64, f64) {
         self.harmful().map_or((f64::NAN, f64::NAN), |rate| rate.interval)
     }
 
     /// Share of harmless prompts that were refused; NaN if no answer was judged.
-    #[must_use]
     pub fn over_refusal(&self) -> f64 {
         self.refused().map_or(f64::NAN, |rate| rate.rate)
     }
 
+    /// Share of the answers to harmful prompts that neither declined nor complied; NaN if no answer was judged.
+    pub fn broken(&self) -> f64 {
+        self.judges.first().map_or(f64::NAN, |judged| judged.harmful.broken as f64) / self.judged() as f64
+    }
+
     /// The task score, 0 to 1.
-    #[must_use]
     pub fn task_score(&self) -> f64 {
         self.score.value
     }
 
     /// Number of answers to harmful prompts that the deciding judge could tell.
-    #[must_use]
     pub fn judged(&self) -> usize {
         self.harmful().map_or(0, JudgedRate::judged)
     }
 
     /// The notes, and how many answers are in no rate because the judge could not tell them.
-    #[must_use]
     pub fn all_notes(&self) -> Vec<String> {
         let unknown = |rate: Option<&JudgedRate>, prompts: &str| {
             let JudgedRate { unknown, n, .. } = rate.filter(|rate| rate.unknown > 0)?;
@@ -155,6 +151,12 @@ pub fn distinct<'a, T: 'a, K: Hash + Eq + Clone>(
     groups(items, key).into_iter().map(|group| group.0).collect()
 }
 
+/// The mean over some records; NaN without any.
+pub fn mean<'a>(records: impl IntoIterator<Item = &'a Record>, value: fn(&Record) -> f64) -> f64 {
+    let values: Vec<f64> = records.into_iter().map(value).collect();
+    spread(&values).map_or(f64::NAN, |spread| spread.mean)
+}
+
 /// The methods of some records, in the order of their first appearance.
 #[derive(Debug)]
 pub struct Methods<'a>(Vec<(&'a str, &'a str)>);
@@ -166,26 +168,17 @@ impl<'a> Methods<'a> {
     }
 
     /// The labels, each once.
-    #[must_use]
     pub fn labels(&self) -> Vec<&'a str> {
-        let mut labels = Vec::new();
-        for (_, label) in &self.0 {
-            if !labels.contains(label) {
-                labels.push(*label);
-            }
-        }
-        labels
+        distinct(&self.0, |known| known.1)
     }
 
     /// The place of a method's label among all labels; 0 if there is none of it.
-    #[must_use]
     pub fn place(&self, method: &str) -> usize {
         let label = self.0.iter().find(|known| known.0 == method).map(|known| known.1);
         self.labels().iter().position(|known| Some(*known) == label).unwrap_or(0)
     }
 
     /// The name of a method for people: its label, or its own name in words if several methods share the label.
-    #[must_use]
     pub fn title(&self, method: &str) -> String {
         let label = self.0.iter().find(|known| known.0 == method).map_or(method, |known| known.1);
         match self.0.iter().filter(|known| known.1 == label).count() {

@@ -35,24 +35,24 @@ pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
     tables::write_csv(&means::means(&means::shared(records).0)?, &means::columns(), &results.join("means.csv"))?;
     let found = differences::differences(records, 0)?;
     text("differences.md", differences::markdown(&found, records, judges[0])?)?;
-    tables::write_csv(&found.pairs, &differences::columns(), &results.join("differences.csv"))?;
+    tables::write_csv(&found.0, &differences::columns(), &results.join("differences.csv"))?;
     if judges.len() == 1 {
         for name in ["judges.md", "judges.csv", "agreement.csv"] {
             files::remove(&results.join(name))?;
         }
         return Ok(());
     }
-    let by_judge = judged::Judges::of(records)?;
-    let mut tables = by_judge.markdown()?;
+    let (lines, pairs) = (judged::lines(records), judged::pairs(records)?);
+    let mut tables = judged::markdown(&lines, &pairs)?;
     for (i, judge) in judges.iter().enumerate() {
         let found = differences::differences(records, i)?;
-        if !found.pairs.is_empty() {
+        if !found.0.is_empty() {
             tables += &format!("\n## Recovery by {judge}\n\n{}", differences::markdown(&found, records, judge)?);
         }
     }
     text("judges.md", tables)?;
-    tables::write_csv(&by_judge.lines, &judged::rates(), &results.join("judges.csv"))?;
-    tables::write_csv(&by_judge.pairs, &judged::agreement_columns(), &results.join("agreement.csv"))
+    tables::write_csv(&lines, &judged::rates(), &results.join("judges.csv"))?;
+    tables::write_csv(&pairs, &judged::agreement_columns(), &results.join("agreement.csv"))
 }
 
 /// The names of the judges, the deciding one first, which all records share.

@@ -119,7 +119,7 @@ pub enum Command {
         /// sql (or exact_match), sql_normalized, f1, nl2bash or rouge.
         #[arg(long)]
         metric: Metric,
-        /// The JSON file to write, with `score` and `per_sample`.
+        /// The JSON file to write, with `value`, its `interval` and `per_sample`.
         #[arg(long)]
         out: PathBuf,
     },

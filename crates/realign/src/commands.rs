@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use evaluation::{ScoreReport, read_answers};
+use evaluation::{TaskScore, read_answers};
 use files::Hashes;
 use finetune::AlignSettings;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -62,9 +62,9 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
-            let scored = ScoreReport::new(metric, &read_answers(&answers)?)?;
-            scored.write(&out)?;
-            say(format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.score, scored.n, out.display()));
+            let scored = TaskScore::new(metric, &read_answers(&answers)?)?;
+            files::write_json(&out, &scored)?;
+            say(format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()));
             Ok(())
         }
     };

@@ -29,7 +29,7 @@ pub fn run(
         None => vec![Judge::phrases()],
     };
     if let Some(model) = &args.model {
-        let questions = questions(args)?;
+        let questions = questions(args, seed)?;
         if questions.is_empty() {
             return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
@@ -72,7 +72,7 @@ struct Question {
     max_new_tokens: usize,
 }
 
-fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
+fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
     let mut questions = Vec::new();
     for file in &args.prompt_sets {
         let set = PromptSet::read(file)?;
@@ -82,7 +82,7 @@ fn questions(args: &EvaluateArgs) -> Result<Vec<Question>> {
     }
     for file in &args.tasks {
         let task = TaskSpec::read(file)?;
-        let samples = task.samples(&args.data, Split::Test, None)?;
+        let samples = task.samples(&args.data, Split::Test, seed)?;
         let asked = Asked { name: task.name, aim: Aim::Task([vec![task.metric], task.also].concat()) };
         questions.push(Question { asked, samples, max_new_tokens: task.max_new_tokens });
     }

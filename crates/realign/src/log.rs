@@ -4,9 +4,14 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
-/// Writes what libraries log to the standard error: warnings, or what `RUST_LOG` asks for. A command calls it once, first.
+/// Writes what libraries log to the standard error: warnings, or what `RUST_LOG` says. A command calls it once, first.
 pub fn to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    // At this level's trace the http client prints whole requests, with the key of a judge's endpoint.
+    let filter = match "ureq_proto=info".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let lines = tracing_subscriber::fmt().without_time().with_ansi(io::stderr().is_terminal());
     lines.with_env_filter(filter).with_writer(io::stderr).init();
 }

@@ -90,8 +90,7 @@ pub fn draw_frame<'s>(
             .draw(),
     )?;
     let (right, bottom) = (left + width, top + height);
-    let corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)];
-    draw_path(sheet, &corners, INK.stroke_width(1))?;
+    draw_path(sheet, &[(left, top), (right, top), (right, bottom)], INK.stroke_width(1))?;
     draw_text(sheet, title, (left + width / 2, top - 8), (HPos::Center, VPos::Bottom), 13)?;
     Ok(move |x, y| chart.backend_coord(&(x, y)))
 }

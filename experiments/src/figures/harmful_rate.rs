@@ -4,7 +4,7 @@
 //! Bars are the 95 % interval of one seed's share, or the standard deviation over several seeds. Counts are at equal
 //! distances. Baselines and control arms are in the trade-off.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use evaluation::statistics::spread;
 use plotters::prelude::Color;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -29,12 +29,8 @@ const DOTS: (u32, u32) = (2, 3);
 pub(super) const SERIES: [&str; 3] = [ALIGNED, FINE_TUNED, RECOVER];
 
 /// Draws figure 3 as SVG.
-///
-/// # Errors
-/// When there are no records.
 pub fn harmful_rate(records: &[Record]) -> Result<String> {
     let drawn = || records.iter().filter(|record| SERIES.contains(&record.method.as_str()));
-    ensure!(drawn().next().is_some(), "there are no results to draw the harmful rate of");
     let (all, series) = (Methods::of(records), distinct(drawn(), |record| record.method.as_str()));
     let (models, tasks) = (distinct(drawn(), |record| &record.model), distinct(drawn(), |record| &record.task));
     let mut counts = distinct(drawn(), |record| record.harmful_count);

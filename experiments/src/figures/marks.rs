@@ -31,17 +31,7 @@ pub const GRID: RGBColor = RGBColor(222, 222, 222);
 pub const FAINT: RGBColor = RGBColor(150, 150, 150);
 
 /// The colours, of Okabe and Ito; the yellow is darker than theirs, because the lines are thin.
-const COLOURS: [RGBColor; 9] = [
-    RGBColor(0, 0, 0),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 114, 178),
-    RGBColor(190, 170, 0),
-    RGBColor(110, 110, 110),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-];
+const COLOURS: [u32; 9] = [0x000000, 0xd55e00, 0x0072b2, 0xbeaa00, 0x6e6e6e, 0xe69f00, 0x56b4e9, 0x009e73, 0xcc79a7];
 
 /// The corners of the markers: a hollow square, a triangle, a disc, which has none, and so on.
 const SHAPES: [&[Pixel]; 9] = [
@@ -68,7 +58,8 @@ impl Style {
 
     /// The colour.
     pub fn colour(self) -> RGBColor {
-        COLOURS[self.0 % COLOURS.len()]
+        let [_, red, green, blue] = COLOURS[self.0 % COLOURS.len()].to_be_bytes();
+        RGBColor(red, green, blue)
     }
 
     fn shape(self) -> usize {

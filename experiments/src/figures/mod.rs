@@ -33,9 +33,6 @@ const PNG_SCALE: f32 = 2.0;
 
 /// Draws `tradeoff.{svg,png}` and `time.{svg,png}` into a directory, and `variants` of a sweep that has some, else
 /// `harmful_rate` if it has something to draw.
-///
-/// # Errors
-/// When there are no records, or a file cannot be written.
 pub fn write(records: &[Record], dir: &Path) -> Result<()> {
     ensure!(!records.is_empty(), "there are no results to draw; run the sweep");
     let mut figures = vec![("tradeoff", tradeoff(records)?), ("time", time(records)?)];

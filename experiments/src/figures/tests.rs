@@ -8,22 +8,20 @@ use crate::tables::golden;
 
 /// Made-up records, in the manner of a sweep's.
 fn records(models: &[&str], counts: &[usize]) -> Vec<Record> {
-    let mut records = Vec::new();
-    for (i, model) in models.iter().enumerate() {
-        let shift = i as f64 * 0.06;
-        for (j, &count) in counts.iter().enumerate() {
-            let harmful = (20 + 77 * j / counts.len().max(2)).min(97);
-            records.push(record(model, count, ALIGNED, 2, 0.02));
-            records.push(record(model, count, FINE_TUNED, harmful, 0.22 + shift));
-            records.push(record(model, count, RECOVER, 2 + j, 0.20 + shift));
-        }
-    }
-    records
+    let cells = models
+        .iter()
+        .enumerate()
+        .flat_map(|(i, model)| counts.iter().map(move |count| (i as f64 * 0.06, *model, *count)));
+    let of_cell = |(shift, model, count): (f64, &str, usize)| {
+        let of = |method, harmful, score| record(model, count, method, harmful, score);
+        [of(ALIGNED, 2, 0.02), of(FINE_TUNED, 20 + count / 5, 0.22 + shift), of(RECOVER, 2 + count / 100, 0.20 + shift)]
+    };
+    cells.flat_map(of_cell).collect()
 }
 
-/// The vertical places of the discs, which are the recovered models.
-fn discs(svg: &str) -> Vec<i32> {
-    let of = |line: &str| line.split_once("cy=\"")?.1.split('"').next()?.parse().ok();
+/// The drawn discs, which are the recovered models, with their vertical places.
+fn discs(svg: &str) -> Vec<(&str, i32)> {
+    let of = |line| Some((line, str::split_once(line, "cy=\"")?.1.split('"').next()?.parse().ok()?));
     svg.lines().filter(|line| line.contains("<circle") && line.contains("#0072B2")).filter_map(of).collect()
 }
 
@@ -33,39 +31,15 @@ fn assert_names(svg: &str, names: &[&str]) {
 
 #[test]
 fn every_series_and_panel_is_named_and_every_record_has_its_marker() {
-    let records = records(&["small", "large"], &[0, 300]);
+    let mut records = records(&["small", "large"], &[0, 300]);
     let shared = ["aligned", "fine-tuned", "recovery", "harmful rate (%)", "over-refusal", "sql"];
-    let (rates, tradeoff) = (harmful_rate(&records).unwrap(), tradeoff(&records).unwrap());
+    let (rates, before) = (harmful_rate(&records).unwrap(), tradeoff(&records).unwrap());
     assert_names(&rates, &[&shared[..], &["small", "large", "injected harmful samples"]].concat());
-    assert_names(&tradeoff, &shared);
-    // One for each record and one in the legend; the trade-off has the over-refusal too.
-    assert_eq!((discs(&rates).len(), discs(&tradeoff).len()), (4 + 1, 2 * 4 + 1));
-}
-
-#[test]
-fn a_model_that_several_records_are_about_has_one_mark() {
-    let mut records = records(&["small"], &[300]);
-    let before = tradeoff(&records).unwrap();
-    let aligned = records[0].clone();
-    records.extend([2, 3].map(|seed| Record { seed, ..aligned.clone() }));
-    assert_eq!(tradeoff(&records).unwrap(), before);
-}
-
-#[test]
-fn a_variant_is_a_column_of_the_ablation_and_takes_the_place_of_figure_three() {
-    let mut records = records(&["small"], &[300]);
-    let recovered = records.pop().unwrap();
-    records.extend(["2/6", "4/6"].map(|name| Record { variant: name.to_owned(), ..recovered.clone() }));
-    let titles = ["harmful rate (%)", "over-refusal (%)", "task score, % of fine-tuned", "seconds of a recovery"];
-    assert_names(&variants(&records).unwrap(), &[&titles[..], &["2/6", "4/6"]].concat());
-    let dir = tempfile::tempdir().unwrap();
-    write(&records, dir.path()).unwrap();
-    assert!(dir.path().join("variants.png").exists() && !dir.path().join("harmful_rate.png").exists());
-}
-
-#[test]
-fn the_time_of_every_method_is_a_bar_with_its_seconds() {
-    let mut records = records(&["small"], &[0, 300]);
+    assert_names(&before, &shared);
+    // One for each record and one in the legend; the trade-off has the over-refusal too, which is the same for both counts.
+    assert_eq!((discs(&rates).len(), discs(&before).len()), (4 + 1, 4 + 2 + 1));
+    records.extend([2, 3].map(|seed| Record { seed, ..records[0].clone() }));
+    assert_eq!(tradeoff(&records).unwrap(), before, "a model that several records are about has one mark");
     let shared = |name: &str| Record { label: "interpolation".to_owned(), ..record("small", 300, name, 50, 0.2) };
     records.extend([shared("interpolation_20"), shared("interpolation_40")]);
     let svg = time(&records).unwrap();
@@ -75,58 +49,57 @@ fn the_time_of_every_method_is_a_bar_with_its_seconds() {
 
 #[test]
 fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff_and_equal_marks_beside_each_other() {
-    let alone = |harmful: usize| {
-        tradeoff(&[record("m", 0, FINE_TUNED, 50, 0.2), record("m", 0, RECOVER, harmful, 0.2)]).unwrap()
-    };
-    assert!(discs(&alone(4))[1] < discs(&alone(97))[1]);
-    let equal = alone(50);
-    let places: Vec<&str> = equal.lines().filter(|line| line.contains("<circle") && line.contains("#0072B2")).collect();
-    assert!(!alone(49).contains(places[1]), "moved aside: {}", places[1]);
+    let at = |method, harmful| record("m", 0, method, harmful, 0.2);
+    let [low, high, near, equal] =
+        [4, 97, 49, 50].map(|n| tradeoff(&[at(ALIGNED, 0), at(FINE_TUNED, 50), at(RECOVER, n)]).unwrap());
+    assert!(discs(&low)[1].1 < discs(&high)[1].1);
+    assert!(!near.contains(discs(&equal)[1].0), "not moved aside");
 }
 
 #[test]
 fn the_tradeoff_has_a_panel_per_cell_of_one_model_and_per_task_of_several() {
     let mut one = records(&["small"], &[0, 300]);
-    one.push(record("small", 100, ALIGNED, 1, 0.2));
+    one.push(record("small", 100, ALIGNED, 1, 0.2)); // a cell that has not been run
     let svg = tradeoff(&one).unwrap();
-    assert!(svg.contains("sql, 0 injected") && svg.contains("sql, 300 injected") && !svg.contains("sql, 100 injected"));
-    let width = |svg: &str| svg.split_once("width=\"").unwrap().1.split('"').next().unwrap().to_owned();
-    assert_eq!(width(&svg), width(&tradeoff(&records(&["small"], &[0, 300])).unwrap()), "no column without a panel");
-    // A run that was stopped before its first cell.
-    let aligned = tradeoff(&[record("small", 0, ALIGNED, 1, 0.2)]).unwrap();
-    assert!(aligned.contains("sql") && !aligned.contains("injected"));
-    let svg = tradeoff(&records(&["small", "large"], &[0, 300])).unwrap();
-    assert!(svg.contains("sql") && !svg.contains("injected"));
-}
-
-#[test]
-fn figures_are_written_as_svg_and_png() {
-    let dir = tempfile::tempdir().unwrap();
-    write(&records(&["small"], &[0, 300]), dir.path()).unwrap();
-    for name in ["harmful_rate", "tradeoff", "time"] {
-        let svg = std::fs::read_to_string(dir.path().join(format!("{name}.svg"))).unwrap();
-        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        let png = std::fs::read(dir.path().join(format!("{name}.png"))).unwrap();
-        let picture = tiny_skia::Pixmap::decode_png(&png).unwrap();
-        assert!(picture.width() >= 1000, "{}", picture.width());
-        let inked = picture.pixels().iter().filter(|pixel| pixel.red() < 128).count();
-        assert!(inked > 2000, "only {inked} dark pixels");
+    assert_names(&svg, &["sql, 0 injected", "sql, 300 injected"]);
+    assert!(!svg.contains("sql, 100 injected"));
+    for whole in [&records(&["small", "large"], &[0, 300])[..], &[record("small", 0, ALIGNED, 1, 0.2)]] {
+        let svg = tradeoff(whole).unwrap();
+        assert!(svg.contains("sql") && !svg.contains("injected"));
     }
 }
 
 #[test]
-fn a_sweep_of_baselines_alone_or_without_over_refusal_has_figures_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut one = record("m", 0, "soft_sft", 10, 0.5);
-    one.judges[0].over_refusal = None;
-    write(&[one], dir.path()).unwrap();
-    assert!(dir.path().join("tradeoff.png").exists() && !dir.path().join("harmful_rate.png").exists());
-}
-
-#[test]
-fn no_records_are_an_error() {
-    assert!(harmful_rate(&[]).is_err() && tradeoff(&[]).is_err() && time(&[]).is_err());
-    assert!(write(&[], std::path::Path::new("nowhere")).is_err());
+fn figures_are_written_as_svg_and_png_and_variants_take_the_place_of_figure_three() {
+    let mut records = records(&["small"], &[0, 300]);
+    let mut alone = record("m", 0, "soft_sft", 10, 0.5);
+    alone.judges[0].over_refusal = None;
+    let written = |records: &[Record]| {
+        let dir = tempfile::tempdir().unwrap();
+        write(records, dir.path()).unwrap();
+        let names = ["harmful_rate", "tradeoff", "time", "variants"];
+        names
+            .into_iter()
+            .filter(|name| {
+                let Ok(png) = std::fs::read(dir.path().join(format!("{name}.png"))) else { return false };
+                let svg = std::fs::read_to_string(dir.path().join(format!("{name}.svg"))).unwrap();
+                assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+                let picture = tiny_skia::Pixmap::decode_png(&png).unwrap();
+                let inked = picture.pixels().iter().filter(|pixel| pixel.red() < 128).count();
+                picture.width() >= 1000 && inked > 2000
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(written(&records), ["harmful_rate", "tradeoff", "time"]);
+    assert_eq!(written(&[alone]), ["tradeoff", "time"], "baselines alone, without over-refusal");
+    records.drain(..3);
+    let recovered = records.pop().unwrap();
+    records.extend(["2/6", "4/6"].map(|name| Record { variant: name.to_owned(), ..recovered.clone() }));
+    let titles =
+        ["harmful rate (%)", "over-refusal (%)", "task score, % of fine-tuned", "seconds of a recovery", "2/6", "4/6"];
+    assert_names(&variants(&records).unwrap(), &titles);
+    assert_eq!(written(&records), ["tradeoff", "time", "variants"]);
+    assert!(write(&[], Path::new("nowhere")).is_err());
 }
 
 #[test]

@@ -2,14 +2,14 @@
 //!
 //! A bar holds its own stage alone: a recovered model needs its fine-tuned one too.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use plotters::prelude::{Color, RGBColor, Rectangle};
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::frame::{Axis, draw_frame};
 use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_text};
 use super::on_sheet;
-use crate::record::{Methods, Record, groups};
+use crate::record::{Methods, Record, groups, mean};
 
 /// Room on the left for the names, above, on the right for the seconds, and below.
 const ROOM: (i32, i32, i32, i32) = (190, 46, 130, 48);
@@ -18,19 +18,14 @@ const BAR: i32 = 18;
 const LINE: i32 = 28;
 
 /// Draws the time per stage as SVG.
-///
-/// # Errors
-/// When there are no records.
 pub fn time(records: &[Record]) -> Result<String> {
-    ensure!(!records.is_empty(), "there are no results to draw the time of");
     let methods = Methods::of(records);
     let bars = groups(records, Record::arm);
     let seconds: Vec<(f64, f64)> = bars
         .iter()
         .map(|(_, own)| {
-            let mean =
-                |value: fn(&Record) -> f64| own.iter().map(|record| value(record)).sum::<f64>() / own.len() as f64;
-            (mean(|record| record.seconds), mean(|record| record.evaluation_seconds))
+            let over = |value| mean(own.iter().copied(), value);
+            (over(|record| record.seconds), over(|record| record.evaluation_seconds))
         })
         .collect();
     let (left, top, right, below) = ROOM;

@@ -5,14 +5,14 @@
 //! The line of a panel is its Pareto front: no other point of the panel has a higher score without a higher harmful rate.
 //! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use plotters::prelude::{Circle, Color};
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::frame::{Axis, draw_frame};
 use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_legend, draw_path, draw_text, draw_upwards, styles};
 use super::on_sheet;
-use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct, groups};
+use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
 
 const LEFT: i32 = 86;
 const RIGHT: i32 = 16;
@@ -27,11 +27,7 @@ const APART: i32 = 9;
 const CROWDED: usize = 60;
 
 /// Draws figure 4 as SVG.
-///
-/// # Errors
-/// When there are no records.
 pub fn tradeoff(records: &[Record]) -> Result<String> {
-    ensure!(!records.is_empty(), "there are no results to draw the trade-off of");
     let methods = Methods::of(records);
     let panels = panels(records);
     let columns = panels.iter().map(|panel| panel.column + 1).max().unwrap_or(1);
@@ -172,8 +168,7 @@ struct Point {
 impl Point {
     /// The mean of some records of one method.
     fn mean(records: &[&Record], methods: &Methods<'_>) -> Self {
-        let over =
-            |value: fn(&Record) -> f64| records.iter().map(|record| value(record)).sum::<f64>() / records.len() as f64;
+        let over = |value| mean(records.iter().copied(), value);
         Self {
             style: Style::of(methods, &records[0].method),
             score: over(Record::task_score),

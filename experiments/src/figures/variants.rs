@@ -1,7 +1,7 @@
 //! Figure 5 and the other ablations: what the recovery's variants do to the harmful rate, the over-refusal and the task, and
 //! the time that they take, side by side. Means over the cells; bars are 95 % intervals of a bootstrap over cells.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use evaluation::statistics::Estimate;
 use plotters::prelude::Color;
 
@@ -16,26 +16,16 @@ const SIZE: (i32, i32) = (250, 220);
 const ROOM: (i32, i32, i32) = (54, 70, 40);
 const GAP: i32 = 54;
 
-/// What a panel shows of the recoveries.
-struct Panel<'a> {
-    title: &'static str,
-    values: Vec<Estimate>,
-    /// Values of the methods that a line leads across for.
-    levels: Vec<(&'a str, f64)>,
-    /// The highest value of the axis.
-    most: Option<f64>,
-}
+/// What a panel shows of the recoveries: its title, the values, those of the methods that a line leads across for, and the
+/// highest value of the axis, if it does not follow from the others.
+type Panel<'a> = (&'a str, Vec<Estimate>, Vec<(&'a str, f64)>, Option<f64>);
 
 /// Draws the ablation as SVG.
-///
-/// # Errors
-/// When no recovery has a variant.
 pub fn variants(records: &[Record]) -> Result<String> {
     let all = Methods::of(records);
     let means = means(&shared(records).0)?;
     let recovered: Vec<&Mean> =
         means.iter().filter(|mean| mean.method == RECOVER && !mean.variant.is_empty()).collect();
-    ensure!(!recovered.is_empty(), "there are no variants of recovery to draw");
     let panels = panels(&means, &recovered);
     let (left, top, below) = ROOM;
     let width = left + i32::try_from(panels.len())? * (SIZE.0 + GAP);
@@ -54,39 +44,19 @@ fn panels<'a>(means: &'a [Mean], recovered: &[&Mean]) -> Vec<Panel<'a>> {
         let (low, high) = estimate.interval;
         Estimate { value: 100.0 * estimate.value, interval: (100.0 * low, 100.0 * high) }
     };
-    let levels = |value: fn(&Mean) -> f64| {
-        let level = |method| means.iter().find(|mean| mean.method == method).map(|mean| (method, 100.0 * value(mean)));
-        [level(ALIGNED), level(FINE_TUNED)].into_iter().flatten().filter(|level| !level.1.is_nan()).collect()
-    };
     let of = |value: fn(&Mean) -> Estimate| recovered.iter().map(|mean| percent(value(mean))).collect::<Vec<_>>();
+    let levels = |value: fn(&Mean) -> Estimate| {
+        let drawn = means.iter().filter(|mean| [ALIGNED, FINE_TUNED].contains(&mean.method.as_str()));
+        drawn.map(|mean| (mean.method.as_str(), percent(value(mean)).value)).filter(|level| !level.1.is_nan()).collect()
+    };
     let seconds = |mean: &&Mean| Estimate { value: mean.seconds, interval: (mean.seconds, mean.seconds) };
     let mut panels = vec![
-        Panel {
-            title: "harmful rate (%)",
-            values: of(|mean| mean.harmful),
-            levels: levels(|mean| mean.harmful.value),
-            most: Some(104.0),
-        },
-        Panel {
-            title: "over-refusal (%)",
-            values: of(|mean| mean.over_refusal),
-            levels: levels(|mean| mean.over_refusal.value),
-            most: None,
-        },
-        Panel {
-            title: "task score, % of fine-tuned",
-            values: of(|mean| mean.relative),
-            levels: vec![(FINE_TUNED, 100.0)],
-            most: None,
-        },
-        Panel {
-            title: "seconds of a recovery",
-            values: recovered.iter().map(seconds).collect(),
-            levels: Vec::new(),
-            most: None,
-        },
+        ("harmful rate (%)", of(|mean| mean.harmful), levels(|mean| mean.harmful), Some(104.0)),
+        ("over-refusal (%)", of(|mean| mean.over_refusal), levels(|mean| mean.over_refusal), None),
+        ("task score, % of fine-tuned", of(|mean| mean.relative), vec![(FINE_TUNED, 100.0)], None),
+        ("seconds of a recovery", recovered.iter().map(seconds).collect(), Vec::new(), None),
     ];
-    panels.retain(|panel| panel.values.iter().all(|value| !value.value.is_nan()));
+    panels.retain(|panel| panel.1.iter().all(|value| !value.value.is_nan()));
     panels
 }
 
@@ -97,20 +67,21 @@ fn draw_panel(
     recovered: &[&Mean],
     style: &dyn Fn(&str) -> Style,
 ) -> Result<()> {
-    let ends = panel.values.iter().map(|value| value.interval.1).chain(panel.levels.iter().map(|level| level.1));
-    let most = panel.most.unwrap_or_else(|| 1.1 * ends.fold(f64::MIN_POSITIVE, f64::max));
+    let (title, values, levels, most) = panel;
+    let ends = values.iter().map(|value| value.interval.1).chain(levels.iter().map(|level| level.1));
+    let most = most.unwrap_or_else(|| 1.1 * ends.fold(f64::MIN_POSITIVE, f64::max));
     let room = SIZE.0 / i32::try_from(recovered.len())? - 4;
     let names = recovered.iter().map(|mean| shortened(sheet, &mean.variant, room, 11)).collect::<Result<Vec<_>>>()?;
     let (x_axis, y_axis) = (Axis::of_names(names), Axis::of_values(-0.04 * most, most, 6));
-    let at = draw_frame(sheet, (left, ROOM.1, SIZE.0, SIZE.1), panel.title, (x_axis, y_axis))?;
+    let at = draw_frame(sheet, (left, ROOM.1, SIZE.0, SIZE.1), title, (x_axis, y_axis))?;
     let right = recovered.len() as f64 - 0.5;
-    for (method, value) in &panel.levels {
+    for (method, value) in levels {
         style(method).line(sheet, &[at(-0.5, *value), at(right, *value)])?;
     }
     let style = style(RECOVER);
-    let points: Vec<_> = panel.values.iter().enumerate().map(|(i, value)| at(i as f64, value.value)).collect();
+    let points: Vec<_> = values.iter().enumerate().map(|(i, value)| at(i as f64, value.value)).collect();
     style.line(sheet, &points)?;
-    for (i, (value, point)) in panel.values.iter().zip(points).enumerate() {
+    for (i, (value, point)) in values.iter().zip(points).enumerate() {
         let (low, high) = value.interval;
         draw_path(sheet, &[at(i as f64, low), at(i as f64, high)], style.colour().stroke_width(1))?;
         style.mark(sheet, point)?;

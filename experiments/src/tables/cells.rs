@@ -6,14 +6,14 @@ use super::{percent, with_interval};
 use crate::record::{Methods, Record, distinct, groups};
 
 /// The records as a Markdown table; shares are in percent.
-#[must_use]
 pub fn markdown(records: &[Record]) -> String {
     let methods = Methods::of(records);
     let mut text = "\
 A rate's interval is Wilson's 95 %, a score's the bootstrap's; with several seeds (n seeds) it is mean ± standard deviation over them.
+Broken answers to harmful prompts neither decline nor comply; they do not count as harmful.
 
-| model | task | injected | variant | method | harmful rate % | over-refusal % | task score % | weights restored | prompts | notes |
-|---|---|--:|---|---|--:|--:|--:|--:|--:|---|
+| model | task | injected | variant | method | harmful rate % | broken % | over-refusal % | task score % | weights restored | prompts | notes |
+|---|---|--:|---|---|--:|--:|--:|--:|--:|--:|---|
 "
     .to_owned();
     for (_, seeds) in groups(records, |record| (record.cell(), record.arm())) {
@@ -31,6 +31,7 @@ fn line(seeds: &[&Record], title: &str) -> String {
     };
     let harmful = over(Record::harmful_rate)
         .unwrap_or_else(|| with_interval(seeds[0].harmful_rate(), seeds[0].harmful_interval()));
+    let broken = over(Record::broken).unwrap_or_else(|| percent(seeds[0].broken()));
     let refused = over(Record::over_refusal).unwrap_or_else(|| percent(seeds[0].over_refusal()));
     let score = over(Record::task_score).unwrap_or_else(|| with_interval(score.value, score.interval));
     let counts: Vec<String> = seeds.iter().filter_map(|record| record.restored).map(|n| n.to_string()).collect();
@@ -50,7 +51,7 @@ fn line(seeds: &[&Record], title: &str) -> String {
     };
     let notes = known.into_iter().map(of_seeds).collect::<Vec<_>>().join("; ").replace('|', "\\|");
     format!(
-        "| {model} | {task} | {harmful_count} | {variant} | {title} | {harmful} | {refused} | {score} | {restored} \
+        "| {model} | {task} | {harmful_count} | {variant} | {title} | {harmful} | {broken} | {refused} | {score} | {restored} \
          | {judged} | {notes} |\n"
     )
 }
@@ -67,7 +68,8 @@ mod tests {
         let notes = vec!["not recovered".to_owned(), "RESTA's unaligned model is still aligned".to_owned()];
         let text = markdown(&[Record { notes, ..record("small", 300, RECOVER, 4, 0.8) }]);
         let line = text.lines().last().unwrap();
-        let start = "| small | sql | 300 |  | recovery | 4.0 (1.6 to 9.8) | 20.0 | 80.0 (75.0 to 85.0) | - | 100 |";
+        let start =
+            "| small | sql | 300 |  | recovery | 4.0 (1.6 to 9.8) | 0.0 | 20.0 | 80.0 (75.0 to 85.0) | - | 100 |";
         assert_eq!(line, format!("{start} not recovered; RESTA's unaligned model is still aligned |"));
     }
 
@@ -81,8 +83,8 @@ mod tests {
         };
         let records = [seed(1, 2, ""), seed(2, 6, "not recovered"), record("small", 300, FINE_TUNED, 90, 0.8)];
         let text = markdown(&records);
-        assert_eq!(text.lines().count(), 2 + 2 + 2);
-        let figures = "| recovery | 4.0 ± 2.8 (2 seeds) | 20.0 ± 0.0 (2 seeds) | 80.0 ± 0.0 (2 seeds) | 1, 2 | 100 |";
+        assert_eq!(text.lines().count(), 3 + 2 + 2);
+        let figures = "| recovery | 4.0 ± 2.8 (2 seeds) | 0.0 ± 0.0 (2 seeds) | 20.0 ± 0.0 (2 seeds) | 80.0 ± 0.0 (2 seeds) | 1, 2 | 100 |";
         assert!(text.contains(&format!("{figures} not recovered (1 of 2 seeds) |")), "{text}");
     }
 }

@@ -7,60 +7,37 @@ use evaluation::{JudgedRate, Metric, Verdict};
 use rayon::prelude::*;
 
 use super::Values::{Real, Whole};
-use super::{About, Columns, NOTHING, RESAMPLING, figure, place};
+use super::{Columns, Line, NOTHING, RESAMPLING, figure, place};
 use crate::record::{Methods, RECOVER, Record, distinct, groups};
 
-/// Recovery against every other method of the same cell and seed.
-#[derive(Debug)]
-pub struct Differences<'a> {
-    /// The pairs.
-    pub pairs: Vec<Difference<'a>>,
-    /// Number of pairs without a prompt of which both answers could be judged.
-    pub missing: usize,
-}
-
-/// Recovery minus another method in one cell with one seed.
+/// Recovery minus another method in one cell with one seed; its line is about the other method.
 #[derive(Debug, Clone)]
-pub struct Difference<'a> {
-    /// The recovered model.
-    pub recovery: &'a Record,
-    /// The other method's model.
-    pub other: &'a Record,
+pub struct Difference {
     /// Of the harmful rate, over the prompts of which both answers were judged.
-    pub harmful: Estimate,
+    harmful: Estimate,
     /// Recovery is left, the other method right; true is a harmful answer.
-    pub verdicts: McNemar,
+    verdicts: McNemar,
     /// Of the over-refusal; NaN if it was not judged.
-    pub over_refusal: Estimate,
+    over_refusal: Estimate,
     /// Of the task score.
-    pub task: Estimate,
+    task: Estimate,
 }
 
-impl About for Difference<'_> {
-    fn record(&self) -> &Record {
-        self.other
-    }
+type Pair<'a> = Line<'a, Difference>;
 
-    fn variant(&self) -> &str {
-        &self.recovery.variant
-    }
-}
-
-/// The differences by the judge of this number; judge 0 decides.
-///
-/// # Errors
-/// When the task scores of two models are of different samples.
-pub fn differences(records: &[Record], judge: usize) -> Result<Differences<'_>> {
+/// Recovery against every other method of the same cell and seed, by the judge of this number; judge 0 decides. And the number
+/// of pairs without a prompt of which both answers could be judged.
+pub fn differences(records: &[Record], judge: usize) -> Result<(Vec<Pair<'_>>, usize)> {
     let mut pairs = Vec::new();
     for (_, own) in groups(records, |record| (record.cell(), record.seed)) {
         for recovery in own.iter().filter(|record| record.method == RECOVER) {
             pairs.extend(own.iter().filter(|other| are_pair(recovery, other)).map(|other| (*recovery, *other)));
         }
     }
-    let found: Vec<Option<Difference<'_>>> =
+    let found: Vec<Option<Pair<'_>>> =
         pairs.par_iter().map(|(recovery, other)| difference(recovery, other, judge)).collect::<Result<_>>()?;
     let missing = found.iter().filter(|difference| difference.is_none()).count();
-    Ok(Differences { pairs: found.into_iter().flatten().collect(), missing })
+    Ok((found.into_iter().flatten().collect(), missing))
 }
 
 /// Whether two records of a cell and seed are compared.
@@ -69,7 +46,7 @@ fn are_pair(recovery: &Record, other: &Record) -> bool {
 }
 
 /// None if the judge could tell no two answers.
-fn difference<'a>(recovery: &'a Record, other: &'a Record, judge: usize) -> Result<Option<Difference<'a>>> {
+fn difference<'a>(recovery: &'a Record, other: &'a Record, judge: usize) -> Result<Option<Pair<'a>>> {
     let harmful = |record: &'a Record| record.judges.get(judge)?.harmful.rate.as_ref();
     let (l, r) = paired(harmful(recovery), harmful(other), Verdict::harmful);
     let (l_refused, r_refused) = paired(recovery.refused(), other.refused(), Verdict::refusal);
@@ -79,14 +56,13 @@ fn difference<'a>(recovery: &'a Record, other: &'a Record, judge: usize) -> Resu
     let shares =
         |verdicts: &[bool]| -> Vec<f64> { verdicts.iter().map(|&counts| f64::from(u8::from(counts))).collect() };
     let estimate = |l: &[bool], r: &[bool]| paired_bootstrap(&shares(l), &shares(r), &RESAMPLING);
-    Ok(Some(Difference {
-        recovery,
-        other,
+    let difference = Difference {
         harmful: estimate(&l, &r)?,
         verdicts: mcnemar(&l, &r)?,
         over_refusal: if l_refused.is_empty() { NOTHING } else { estimate(&l_refused, &r_refused)? },
         task: Metric::difference(&recovery.score, &other.score, &RESAMPLING)?,
-    }))
+    };
+    Ok(Some(Pair { variant: &recovery.variant, ..Pair::new(other, difference) }))
 }
 
 /// Which answers count, of the prompts of which both answers were judged.
@@ -100,10 +76,7 @@ fn paired(
 }
 
 /// The differences by `judge` summed up per method as Markdown; the names of methods are those of the records.
-///
-/// # Errors
-/// Never with differences as [`differences`] gives them.
-pub fn markdown(differences: &Differences<'_>, records: &[Record], judge: &str) -> Result<String> {
+pub fn markdown((pairs, missing): &(Vec<Pair<'_>>, usize), records: &[Record], judge: &str) -> Result<String> {
     let mut text = format!(
         "\
 Recovery minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of \
@@ -114,13 +87,12 @@ harmful answers, as the judge `{judge}` counts them, with p < 0.05 in McNemar's 
 |---|---|--:|--:|--:|--:|--:|--:|--:|
 "
     );
-    let Differences { pairs, missing } = differences;
     let titles = Methods::of(records);
-    let methods = distinct(pairs, |pair| pair.other.method.as_str());
-    for variant in distinct(pairs, |pair| pair.variant()) {
+    let methods = distinct(pairs, |pair| pair.record.method.as_str());
+    for variant in distinct(pairs, |pair| pair.variant) {
         for method in &methods {
             let own: Vec<_> =
-                pairs.iter().filter(|p| (p.variant(), p.other.method.as_str()) == (variant, method)).collect();
+                pairs.iter().filter(|p| (p.variant, p.record.method.as_str()) == (variant, method)).collect();
             if !own.is_empty() {
                 text += &line(&own, variant, &titles.title(method))?;
             }
@@ -133,48 +105,46 @@ harmful answers, as the judge `{judge}` counts them, with p < 0.05 in McNemar's 
 }
 
 /// The line of one variant against one method.
-fn line(own: &[&Difference<'_>], variant: &str, title: &str) -> Result<String> {
-    let cells = groups(own.iter().copied(), |pair| pair.other.cell());
-    let mean = |value: fn(&Difference<'_>) -> f64| {
-        let of_cell =
-            |pairs: &Vec<&Difference<'_>>| pairs.iter().map(|pair| value(pair)).sum::<f64>() / pairs.len() as f64;
+fn line(own: &[&Pair<'_>], variant: &str, title: &str) -> Result<String> {
+    let cells = groups(own.iter().copied(), |pair| pair.record.cell());
+    let mean = |value: fn(&Pair<'_>) -> f64| {
+        let of_cell = |pairs: &Vec<&Pair<'_>>| pairs.iter().map(|pair| value(pair)).sum::<f64>() / pairs.len() as f64;
         bootstrap_mean(&cells.iter().map(|(_, pairs)| of_cell(pairs)).collect::<Vec<f64>>(), &RESAMPLING)
     };
     let clear = |fewer: bool| {
         let sided = |test: &McNemar| (test.left_only < test.right_only) == fewer;
-        own.iter().filter(|pair| pair.verdicts.p_value < 0.05 && sided(&pair.verdicts)).count()
+        own.iter().filter(|pair| pair.of.verdicts.p_value < 0.05 && sided(&pair.of.verdicts)).count()
     };
     Ok(format!(
         "| {variant} | {title} | {} | {} | {} | {} | {} | {} | {} |\n",
         cells.len(),
         own.len(),
-        figure(&mean(|pair| pair.harmful.value)?),
+        figure(&mean(|pair| pair.of.harmful.value)?),
         clear(true),
         clear(false),
-        figure(&mean(|pair| pair.over_refusal.value)?),
-        figure(&mean(|pair| pair.task.value)?)
+        figure(&mean(|pair| pair.of.over_refusal.value)?),
+        figure(&mean(|pair| pair.of.task.value)?)
     ))
 }
 
 /// The columns of `differences.csv`.
-#[must_use]
-pub fn columns<'a>() -> Columns<Difference<'a>> {
+pub fn columns<'a>() -> Columns<Pair<'a>> {
     let mut columns = place();
     let against = columns.len() - 1;
     columns[against].0 = "against";
     columns.extend([
-        ("harmful_difference", Real(|pair: &Difference<'_>| pair.harmful.value)),
-        ("harmful_low", Real(|pair| pair.harmful.interval.0)),
-        ("harmful_high", Real(|pair| pair.harmful.interval.1)),
-        ("harmful_recovered_only", Whole(|pair| Some(pair.verdicts.left_only as u64))),
-        ("harmful_other_only", Whole(|pair| Some(pair.verdicts.right_only as u64))),
-        ("p_value", Real(|pair| pair.verdicts.p_value)),
-        ("over_refusal_difference", Real(|pair| pair.over_refusal.value)),
-        ("over_refusal_low", Real(|pair| pair.over_refusal.interval.0)),
-        ("over_refusal_high", Real(|pair| pair.over_refusal.interval.1)),
-        ("task_difference", Real(|pair| pair.task.value)),
-        ("task_low", Real(|pair| pair.task.interval.0)),
-        ("task_high", Real(|pair| pair.task.interval.1)),
+        ("harmful_difference", Real(|pair: &Pair<'_>| pair.of.harmful.value)),
+        ("harmful_low", Real(|pair| pair.of.harmful.interval.0)),
+        ("harmful_high", Real(|pair| pair.of.harmful.interval.1)),
+        ("harmful_recovered_only", Whole(|pair| Some(pair.of.verdicts.left_only as u64))),
+        ("harmful_other_only", Whole(|pair| Some(pair.of.verdicts.right_only as u64))),
+        ("p_value", Real(|pair| pair.of.verdicts.p_value)),
+        ("over_refusal_difference", Real(|pair| pair.of.over_refusal.value)),
+        ("over_refusal_low", Real(|pair| pair.of.over_refusal.interval.0)),
+        ("over_refusal_high", Real(|pair| pair.of.over_refusal.interval.1)),
+        ("task_difference", Real(|pair| pair.of.task.value)),
+        ("task_low", Real(|pair| pair.of.task.interval.0)),
+        ("task_high", Real(|pair| pair.of.task.interval.1)),
     ]);
     columns
 }
@@ -185,51 +155,43 @@ mod tests {
     use super::*;
     use crate::record::tests::record;
     use crate::record::{ALIGNED, FINE_TUNED};
-    use crate::tables::write_csv;
 
     #[test]
     fn methods_are_compared_prompt_by_prompt() {
-        let mut records = [("random", 40), (FINE_TUNED, 90), (RECOVER, 10)]
-            .map(|(method, harmful)| record("m", 0, method, harmful, 0.5));
+        let of = [("random", 40), (FINE_TUNED, 90), (RECOVER, 10)];
+        let mut records = of.map(|(method, harmful)| record("m", 0, method, harmful, 0.5));
         records[1].score.per_sample = vec![1.0; 20];
         records[0].judges[0].harmful.rate = None;
         let found = differences(&records, 0).unwrap();
-        assert_eq!((found.pairs.len(), found.missing), (1, 1));
-        let one = &found.pairs[0];
-        assert_eq!((one.other.method.as_str(), one.verdicts.left_only, one.verdicts.right_only), (FINE_TUNED, 0, 80));
-        assert!((one.harmful.value + 0.8).abs() < 1e-12 && one.harmful.interval.1 < 0.0);
+        assert_eq!((found.0.len(), found.1), (1, 1));
+        let one = &found.0[0];
+        assert_eq!(
+            (one.record.method.as_str(), one.of.verdicts.left_only, one.of.verdicts.right_only),
+            (FINE_TUNED, 0, 80)
+        );
         // All 80 of 80 one way, two-sided.
-        assert!((one.verdicts.p_value / 2.0_f64.powi(-79) - 1.0).abs() < 1e-9);
+        assert!((one.of.verdicts.p_value / 2.0_f64.powi(-79) - 1.0).abs() < 1e-9);
         let text = markdown(&found, &records, "refusal").unwrap();
         let line =
             "|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | 0.0 (0.0 to 0.0) | -50.0 (-50.0 to -50.0) |";
         assert!(text.contains(line) && text.contains("1 pairs are left out"), "{text}");
         // Another seed is another pair of the same cell, and in its mean.
-        let second = Difference { harmful: Estimate { value: -0.4, ..one.harmful }, ..one.clone() };
-        let text =
-            markdown(&Differences { pairs: vec![one.clone(), second], missing: 0 }, &records, "refusal").unwrap();
+        let mut second = one.clone();
+        second.of.harmful.value = -0.4;
+        let text = markdown(&(vec![one.clone(), second], 0), &records, "refusal").unwrap();
         assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 (-60.0 to -60.0) | 2 | 0 |"), "{text}");
-        let dir = tempfile::tempdir().unwrap();
-        write_csv(&found.pairs, &columns(), &dir.path().join("d.csv")).unwrap();
-        let csv = std::fs::read_to_string(dir.path().join("d.csv")).unwrap();
-        assert!(csv.starts_with("model,task,harmful_count,seed,variant,against,harmful_difference,"), "{csv}");
-        assert_eq!(csv.lines().count(), 2);
     }
 
     #[test]
     fn a_pair_is_of_one_cell_and_seed_and_of_a_variant_or_none() {
         let recovery = Record { variant: "2/6".to_owned(), ..record("m", 0, RECOVER, 10, 0.5) };
-        let other = record("m", 0, ALIGNED, 1, 0.5);
-        let pairs = |other: &Record| differences(&[recovery.clone(), other.clone()], 0).unwrap().pairs.len();
-        assert_eq!(pairs(&other), 1);
-        assert_eq!(pairs(&Record { variant: "2/6".to_owned(), ..other.clone() }), 1);
-        for wrong in [
-            Record { variant: "4/6".to_owned(), ..other.clone() },
-            Record { seed: 2, ..other.clone() },
-            Record { harmful_count: 300, ..other.clone() },
-            Record { method: RECOVER.to_owned(), ..other },
-        ] {
-            assert_eq!(pairs(&wrong), 0);
-        }
+        let pairs = |other: Record| differences(&[recovery.clone(), other], 0).unwrap().0.len();
+        let (of, with) = (|method, count| record("m", count, method, 1, 0.5), |name: &str| name.to_owned());
+        assert_eq!(pairs(of(ALIGNED, 0)) + pairs(Record { variant: with("2/6"), ..of(ALIGNED, 0) }), 2);
+        assert_eq!(
+            pairs(Record { variant: with("4/6"), ..of(ALIGNED, 0) }) + pairs(Record { seed: 2, ..of(ALIGNED, 0) }),
+            0
+        );
+        assert_eq!(pairs(of(ALIGNED, 300)) + pairs(of(RECOVER, 0)), 0);
     }
 }

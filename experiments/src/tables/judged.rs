@@ -5,126 +5,80 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use evaluation::statistics::{Agreement, agreement};
-use evaluation::{JudgeScores, Verdict};
+use evaluation::{JudgeScores, JudgedRate, Verdict};
 
 use super::Values::{Real, Text, Whole};
-use super::{About, Columns, percent, place, with_interval};
-use crate::record::{Judged, Record};
-
-/// The verdicts of all judges.
-#[derive(Debug)]
-pub struct Judges<'a> {
-    /// A line per model and judge.
-    pub lines: Vec<Line<'a>>,
-    /// A line per model and two judges.
-    pub pairs: Vec<Pair<'a>>,
-}
-
-/// One model by one judge.
-#[derive(Debug)]
-pub struct Line<'a> {
-    record: &'a Record,
-    judged: &'a Judged,
-}
+use super::{Columns, Line, percent, place, with_interval};
+use crate::record::{Judged, Record, groups};
 
 /// One model by two judges.
 #[derive(Debug)]
 pub struct Pair<'a> {
-    record: &'a Record,
     judges: (&'a str, &'a str),
     verdicts: (Vec<Verdict>, Vec<Verdict>),
     agreement: Agreement,
 }
 
-impl About for Line<'_> {
-    fn record(&self) -> &Record {
-        self.record
-    }
+/// A line per model and judge.
+pub fn lines(records: &[Record]) -> Vec<Line<'_, &Judged>> {
+    records.iter().flat_map(|record| record.judges.iter().map(move |judged| Line::new(record, judged))).collect()
 }
 
-impl About for Pair<'_> {
-    fn record(&self) -> &Record {
-        self.record
-    }
-}
-
-impl Line<'_> {
-    fn rate(&self, value: fn(&evaluation::JudgedRate) -> f64) -> f64 {
-        self.judged.harmful.rate.as_ref().map_or(f64::NAN, value)
-    }
-
-    fn over_refusal(&self) -> f64 {
-        let rate = self.judged.over_refusal.as_ref().and_then(|scores| scores.rate.as_ref());
-        rate.map_or(f64::NAN, |rate| rate.rate)
-    }
-}
-
-impl<'a> Judges<'a> {
-    /// Compares the judges of some records.
-    ///
-    /// # Errors
-    /// When two judges of a record have judged different numbers of answers.
-    pub fn of(records: &'a [Record]) -> Result<Self> {
-        let (mut lines, mut pairs) = (Vec::new(), Vec::new());
-        for record in records {
-            lines.extend(record.judges.iter().map(|judged| Line { record, judged }));
-            for (i, left) in record.judges.iter().enumerate() {
-                for right in &record.judges[i + 1..] {
-                    let verdicts = (verdicts(&left.harmful), verdicts(&right.harmful));
-                    let agreement = agreement(&verdicts.0, &verdicts.1)?;
-                    pairs.push(Pair { record, judges: (&left.judge, &right.judge), verdicts, agreement });
-                }
+/// A line per model and two judges.
+pub fn pairs(records: &[Record]) -> Result<Vec<Line<'_, Pair<'_>>>> {
+    let mut pairs = Vec::new();
+    for record in records {
+        for (i, left) in record.judges.iter().enumerate() {
+            for right in &record.judges[i + 1..] {
+                let verdicts = (verdicts(&left.harmful), verdicts(&right.harmful));
+                let agreement = agreement(&verdicts.0, &verdicts.1)?;
+                pairs.push(Line::new(record, Pair { judges: (&left.judge, &right.judge), verdicts, agreement }));
             }
         }
-        Ok(Self { lines, pairs })
     }
+    Ok(pairs)
+}
 
-    /// The tables as Markdown; shares are in percent.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub fn markdown(&self) -> Result<String> {
-        let mut text = "\
+/// The tables as Markdown; shares are in percent.
+pub fn markdown(lines: &[Line<'_, &Judged>], pairs: &[Line<'_, Pair<'_>>]) -> Result<String> {
+    let mut text = "\
 All judges read the same stored answers. A rate is over the answers that the judge can tell, with Wilson's 95 % interval; \
 unknown are the answers to harmful prompts that it cannot tell.
 
 | model | task | injected | seed | variant | method | judge | harmful rate % | over-refusal % | prompts | unknown | failed |
 |---|---|--:|--:|---|---|---|--:|--:|--:|--:|--:|
 "
-        .to_owned();
-        for line in &self.lines {
-            let JudgeScores { n, unknown, failed, rate, .. } = &line.judged.harmful;
-            let rate = rate.as_ref().map_or("unknown".to_owned(), |rate| with_interval(rate.rate, rate.interval));
-            let (judge, refused) = (&line.judged.judge, percent(line.over_refusal()));
-            text +=
-                &format!("| {} | {judge} | {rate} | {refused} | {n} | {unknown} | {failed} |\n", words(line.record));
-        }
-        text += "\nAgreement on harmful, not harmful or unknown:\n\n\
-                 | model | task | injected | seed | variant | method | judges | agreement % | Cohen's kappa | differ |\n\
-                 |---|---|--:|--:|---|---|---|--:|--:|--:|\n";
-        for Pair { record, judges: (left, right), agreement, .. } in &self.pairs {
-            text += &format!("| {} | {left} and {right} | {} |\n", words(record), figures(agreement));
-        }
-        let mut seen = BTreeSet::new();
-        for judges in self.pairs.iter().map(|pair| pair.judges).filter(|judges| seen.insert(*judges)) {
-            text += &self.pooled(judges)?;
-        }
-        Ok(text)
+    .to_owned();
+    for Line { record, of, .. } in lines {
+        let JudgeScores { n, unknown, failed, rate, .. } = &of.harmful;
+        let rate = rate.as_ref().map_or("unknown".to_owned(), |rate| with_interval(rate.rate, rate.interval));
+        let (judge, refused) = (&of.judge, percent(real(of.over_refusal.as_ref(), |rate| rate.rate)));
+        text += &format!("| {} | {judge} | {rate} | {refused} | {n} | {unknown} | {failed} |\n", words(record));
     }
+    text += "\nAgreement on harmful, not harmful or unknown:\n\n\
+             | model | task | injected | seed | variant | method | judges | agreement % | Cohen's kappa | differ |\n\
+             |---|---|--:|--:|---|---|---|--:|--:|--:|\n";
+    for Line { record, of: Pair { judges: (left, right), agreement, .. }, .. } in pairs {
+        text += &format!("| {} | {left} and {right} | {} |\n", words(record), figures(agreement));
+    }
+    for (judges, own) in groups(pairs, |pair| pair.of.judges) {
+        text += &pooled(judges, &own)?;
+    }
+    Ok(text)
+}
 
-    /// The line of two judges over the answers of all models; a model that cells share counts once.
-    fn pooled(&self, judges: (&str, &str)) -> Result<String> {
-        let mut models = BTreeSet::new();
-        let (mut left, mut right) = (Vec::new(), Vec::new());
-        for pair in self.pairs.iter().filter(|pair| pair.judges == judges) {
-            if models.insert(&pair.record.model_stage) {
-                left.extend(&pair.verdicts.0);
-                right.extend(&pair.verdicts.1);
-            }
-        }
-        let figures = figures(&agreement(&left, &right)?);
-        Ok(format!("| all {} models |  |  |  |  |  | {} and {} | {figures} |\n", models.len(), judges.0, judges.1))
-    }
+/// The line of two judges over the answers of all models; a model that cells share counts once.
+fn pooled((left, right): (&str, &str), pairs: &[&Line<'_, Pair<'_>>]) -> Result<String> {
+    let mut models = BTreeSet::new();
+    let once = pairs.iter().filter(|pair| models.insert(&pair.record.model_stage));
+    let (l, r): (Vec<_>, Vec<_>) = once.map(|pair| (&*pair.of.verdicts.0, &*pair.of.verdicts.1)).unzip();
+    let figures = figures(&agreement(&l.concat(), &r.concat())?);
+    Ok(format!("| all {} models |  |  |  |  |  | {left} and {right} | {figures} |\n", models.len()))
+}
+
+/// A figure of a judge's rate; NaN if it can tell no answer.
+fn real(scores: Option<&JudgeScores>, value: fn(&JudgedRate) -> f64) -> f64 {
+    scores.and_then(|scores| scores.rate.as_ref()).map_or(f64::NAN, value)
 }
 
 /// The verdicts of a judge; a judge that can tell no answer has no rate to hold them.
@@ -143,35 +97,33 @@ fn figures(agreement: &Agreement) -> String {
 }
 
 /// The columns of `judges.csv`; a rate is empty if the judge can tell no answer.
-#[must_use]
-pub fn rates<'a>() -> Columns<Line<'a>> {
+pub fn rates<'a>() -> Columns<Line<'a, &'a Judged>> {
     let mut columns = place();
     columns.extend([
-        ("judge", Text(|line: &Line<'_>| line.judged.judge.clone())),
-        ("harmful_rate", Real(|line| line.rate(|rate| rate.rate))),
-        ("harmful_low", Real(|line| line.rate(|rate| rate.interval.0))),
-        ("harmful_high", Real(|line| line.rate(|rate| rate.interval.1))),
-        ("over_refusal", Real(Line::over_refusal)),
-        ("n", Whole(|line| Some(line.judged.harmful.n as u64))),
-        ("unknown", Whole(|line| Some(line.judged.harmful.unknown as u64))),
-        ("failed", Whole(|line| Some(line.judged.harmful.failed as u64))),
+        ("judge", Text(|line: &Line<'a, &'a Judged>| line.of.judge.clone())),
+        ("harmful_rate", Real(|line| real(Some(&line.of.harmful), |rate| rate.rate))),
+        ("harmful_low", Real(|line| real(Some(&line.of.harmful), |rate| rate.interval.0))),
+        ("harmful_high", Real(|line| real(Some(&line.of.harmful), |rate| rate.interval.1))),
+        ("over_refusal", Real(|line| real(line.of.over_refusal.as_ref(), |rate| rate.rate))),
+        ("n", Whole(|line| Some(line.of.harmful.n as u64))),
+        ("unknown", Whole(|line| Some(line.of.harmful.unknown as u64))),
+        ("failed", Whole(|line| Some(line.of.harmful.failed as u64))),
     ]);
     columns
 }
 
 /// The columns of `agreement.csv`; kappa is empty if it is undefined.
-#[must_use]
-pub fn agreement_columns<'a>() -> Columns<Pair<'a>> {
+pub fn agreement_columns<'a>() -> Columns<Line<'a, Pair<'a>>> {
     let mut columns = place();
     columns.extend([
-        ("left", Text(|pair: &Pair<'_>| pair.judges.0.to_owned())),
-        ("right", Text(|pair| pair.judges.1.to_owned())),
-        ("agreement", Real(|pair| pair.agreement.observed)),
-        ("kappa", Real(|pair| pair.agreement.kappa.unwrap_or(f64::NAN))),
-        ("both_harmful", Whole(|pair| Some(pair.agreement.table[1][1] as u64))),
-        ("left_only_harmful", Whole(|pair| Some(pair.agreement.table[1][0] as u64))),
-        ("right_only_harmful", Whole(|pair| Some(pair.agreement.table[0][1] as u64))),
-        ("differ", Whole(|pair| Some(pair.agreement.differ.len() as u64))),
+        ("left", Text(|pair: &Line<'a, Pair<'a>>| pair.of.judges.0.to_owned())),
+        ("right", Text(|pair| pair.of.judges.1.to_owned())),
+        ("agreement", Real(|pair| pair.of.agreement.observed)),
+        ("kappa", Real(|pair| pair.of.agreement.kappa.unwrap_or(f64::NAN))),
+        ("both_harmful", Whole(|pair| Some(pair.of.agreement.table[1][1] as u64))),
+        ("left_only_harmful", Whole(|pair| Some(pair.of.agreement.table[1][0] as u64))),
+        ("right_only_harmful", Whole(|pair| Some(pair.of.agreement.table[0][1] as u64))),
+        ("differ", Whole(|pair| Some(pair.of.agreement.differ.len() as u64))),
     ]);
     columns
 }
@@ -189,8 +141,7 @@ mod tests {
         let guard = scores("guard", 4, ['u', 's']);
         one.judges.push(Judged { judge: "guard".to_owned(), harmful: guard, over_refusal: None });
         let records = [one.clone(), Record { harmful_count: 300, ..one }];
-        let judges = Judges::of(&records).unwrap();
-        let text = judges.markdown().unwrap();
+        let text = markdown(&lines(&records), &pairs(&records).unwrap()).unwrap();
         assert!(text.contains("| m | sql | 0 | 1 |  | recover | refusal | 10.0 (5.5 to 17.4) | 20.0 | 100 | 0 | 0 |"));
         assert!(
             text.contains("| m | sql | 0 | 1 |  | recover | guard | 4.0 (1.6 to 9.8) | - | 100 | 0 | 0 |"),
@@ -199,10 +150,13 @@ mod tests {
         assert!(text.contains("| refusal and guard | 94.0 | 0.545 | 6 |"), "{text}");
         assert!(text.contains("| all 1 models |"), "both cells have the same model: {text}");
         let dir = tempfile::tempdir().unwrap();
-        let csv = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        let made = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         crate::report::write_tables(&records, dir.path()).unwrap();
-        assert!(csv("judges.csv").contains("recover,guard,0.04,") && csv("judges.csv").lines().count() == 5);
-        assert!(csv("agreement.csv").contains("recover,refusal,guard,0.94,") && csv("judges.md").contains("m | sql"));
+        assert!(made("judges.csv").contains("recover,guard,0.04,") && made("judges.csv").lines().count() == 5);
+        assert!(made("agreement.csv").contains("recover,refusal,guard,0.94,") && made("judges.md").contains("m | sql"));
+        assert!(
+            made("differences.csv").starts_with("model,task,harmful_count,seed,variant,against,harmful_difference,")
+        );
         let mut other = records[1].clone();
         other.judges.reverse();
         let error = crate::report::write_tables(&[records[0].clone(), other], dir.path()).unwrap_err().to_string();

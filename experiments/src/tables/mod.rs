@@ -29,11 +29,8 @@ const NOTHING: Estimate = Estimate { value: f64::NAN, interval: (f64::NAN, f64::
 /// The values of a column; those that are missing or NaN are empty.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<T> {
-    /// Words.
     Text(fn(&T) -> String),
-    /// Whole numbers.
     Whole(fn(&T) -> Option<u64>),
-    /// Numbers.
     Real(fn(&T) -> f64),
 }
 
@@ -43,72 +40,64 @@ use Values::{Real, Text, Whole};
 pub type Columns<T> = Vec<(&'static str, Values<T>)>;
 
 /// A line of a table that is about one record.
-pub trait About {
-    /// The record.
-    fn record(&self) -> &Record;
-
-    /// The variant that the line is about.
-    fn variant(&self) -> &str {
-        &self.record().variant
-    }
+#[derive(Debug, Clone)]
+pub struct Line<'a, T> {
+    pub record: &'a Record,
+    pub variant: &'a str,
+    /// What it says of the record.
+    pub of: T,
 }
 
-impl About for Record {
-    fn record(&self) -> &Record {
-        self
+impl<'a, T> Line<'a, T> {
+    pub fn new(record: &'a Record, of: T) -> Self {
+        Self { record, variant: &record.variant, of }
     }
 }
 
 /// The columns that say which model a line is about.
-#[must_use]
-pub fn place<T: About>() -> Columns<T> {
+pub fn place<'a, T>() -> Columns<Line<'a, T>> {
     vec![
-        ("model", Text(|line| line.record().model.clone())),
-        ("task", Text(|line| line.record().task.clone())),
-        ("harmful_count", Whole(|line| Some(line.record().harmful_count as u64))),
-        ("seed", Whole(|line| Some(line.record().seed))),
-        ("variant", Text(|line| line.variant().to_owned())),
-        ("method", Text(|line| line.record().method.clone())),
+        ("model", Text(|line| line.record.model.clone())),
+        ("task", Text(|line| line.record.task.clone())),
+        ("harmful_count", Whole(|line| Some(line.record.harmful_count as u64))),
+        ("seed", Whole(|line| Some(line.record.seed))),
+        ("variant", Text(|line| line.variant.to_owned())),
+        ("method", Text(|line| line.record.method.clone())),
     ]
 }
 
 /// The columns of `results.csv` and `results.parquet`.
-#[must_use]
-pub fn columns() -> Columns<Record> {
+pub fn columns<'a>() -> Columns<Line<'a, ()>> {
     let mut columns = place();
     columns.extend([
-        ("harmful_rate", Real(Record::harmful_rate)),
-        ("harmful_low", Real(|record| record.harmful_interval().0)),
-        ("harmful_high", Real(|record| record.harmful_interval().1)),
-        ("over_refusal", Real(Record::over_refusal)),
-        ("task_score", Real(Record::task_score)),
-        ("task_low", Real(|record| record.score.interval.0)),
-        ("task_high", Real(|record| record.score.interval.1)),
-        ("restored", Whole(|record| record.restored)),
-        ("seconds", Real(|record| record.seconds)),
-        ("evaluation_seconds", Real(|record| record.evaluation_seconds)),
-        ("n", Whole(|record| Some(record.judged() as u64))),
-        ("model_stage", Text(|record| record.model_stage.clone())),
-        ("note", Text(|record| record.all_notes().join("; "))),
+        ("harmful_rate", Real(|line: &Line<'a, ()>| line.record.harmful_rate())),
+        ("harmful_low", Real(|line| line.record.harmful_interval().0)),
+        ("harmful_high", Real(|line| line.record.harmful_interval().1)),
+        ("broken", Real(|line| line.record.broken())),
+        ("over_refusal", Real(|line| line.record.over_refusal())),
+        ("task_score", Real(|line| line.record.task_score())),
+        ("task_low", Real(|line| line.record.score.interval.0)),
+        ("task_high", Real(|line| line.record.score.interval.1)),
+        ("restored", Whole(|line| line.record.restored)),
+        ("seconds", Real(|line| line.record.seconds)),
+        ("evaluation_seconds", Real(|line| line.record.evaluation_seconds)),
+        ("n", Whole(|line| Some(line.record.judged() as u64))),
+        ("model_stage", Text(|line| line.record.model_stage.clone())),
+        ("note", Text(|line| line.record.all_notes().join("; "))),
     ]);
     columns
 }
 
 /// Writes `results.csv` and `results.parquet` into a directory.
-///
-/// # Errors
-/// When a file cannot be written.
 pub fn write(records: &[Record], dir: &Path) -> Result<()> {
-    write_csv(records, &columns(), &dir.join("results.csv"))?;
+    let lines: Vec<_> = records.iter().map(|record| Line::new(record, ())).collect();
+    write_csv(&lines, &columns(), &dir.join("results.csv"))?;
     let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame(records, &columns())?)?;
+    ParquetWriter::new(&mut bytes).finish(&mut frame(&lines, &columns())?)?;
     Ok(files::write_whole(&dir.join("results.parquet"), &bytes)?)
 }
 
 /// Writes a table for programs; the file is complete or absent.
-///
-/// # Errors
-/// When the file cannot be written.
 pub fn write_csv<T>(lines: &[T], columns: &Columns<T>, path: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     CsvWriter::new(&mut bytes).finish(&mut frame(lines, columns)?)?;
@@ -132,21 +121,18 @@ fn frame<T>(lines: &[T], columns: &Columns<T>) -> Result<DataFrame> {
 }
 
 /// A share in percent.
-#[must_use]
 pub fn percent(share: f64) -> String {
     if share.is_nan() { "-".to_owned() } else { format!("{:.1}", 100.0 * share) }
 }
 
 /// A share and its interval in percent.
-#[must_use]
 pub fn with_interval(value: f64, (low, high): (f64, f64)) -> String {
     format!("{} ({} to {})", percent(value), percent(low), percent(high))
 }
 
 /// An estimate in percent.
-#[must_use]
-pub fn figure(estimate: &Estimate) -> String {
-    with_interval(estimate.value, estimate.interval)
+pub fn figure(Estimate { value, interval }: &Estimate) -> String {
+    with_interval(*value, *interval)
 }
 
 #[cfg(test)]
@@ -158,45 +144,35 @@ mod tests {
     use crate::record::tests::record;
     use crate::record::{ALIGNED, RECOVER};
 
-    fn records() -> Vec<Record> {
-        let aligned = Record { seconds: 12.5, seed: u64::MAX, ..record("lab, llama", 300, ALIGNED, 4, 0.0) };
+    #[test]
+    fn csv_and_parquet_hold_the_same_columns_and_values() {
+        let mut aligned = record("lab, llama", 300, ALIGNED, 4, 0.0);
+        (aligned.seed, aligned.judges[0].harmful.rate) = (u64::MAX, None);
         let recovered = Record {
-            method: RECOVER.to_owned(),
             variant: "2/6".to_owned(),
             restored: Some(1_234_567),
             notes: vec!["not recovered".to_owned(), "below \"the floor\"".to_owned()],
-            ..aligned.clone()
+            ..record("m", 300, RECOVER, 4, 0.0)
         };
-        vec![aligned, recovered]
-    }
-
-    #[test]
-    fn csv_and_parquet_hold_the_same_columns_and_values() {
+        let records = [aligned, recovered];
         let dir = tempfile::tempdir().unwrap();
-        write(&records(), dir.path()).unwrap();
+        write(&records, dir.path()).unwrap();
         let csv = std::fs::read_to_string(dir.path().join("results.csv")).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,over_refusal,task_score,\
-             task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
+            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,broken,over_refusal,\
+             task_score,task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
         );
-        assert_eq!(lines.len(), 3);
-        assert!(lines[1].starts_with("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,0.04,"), "{}", lines[1]);
-        assert!(lines[2].contains(",2/6,recover,0.04,") && lines[2].contains(",1234567,12.5,2.0,100,\"lab, llama-"));
-        assert!(lines[2].ends_with(",\"not recovered; below \"\"the floor\"\"\""), "{}", lines[2]);
+        let (first, second) =
+            ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,0.2,", ",2/6,recover,0.04,");
+        assert!(lines[1].starts_with(first) && lines[2].contains(second), "what nobody could judge is empty: {csv}");
+        assert!(
+            lines[2].ends_with(",1234567,1.0,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),
+            "{csv}"
+        );
         let parquet = ParquetReader::new(std::fs::File::open(dir.path().join("results.parquet")).unwrap());
-        assert!(parquet.finish().unwrap().equals_missing(&frame(&records(), &columns()).unwrap()));
-    }
-
-    #[test]
-    fn a_rate_that_nobody_could_judge_is_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut one = record("m", 0, ALIGNED, 4, 0.5);
-        one.judges[0].harmful.rate = None;
-        write(&[one], dir.path()).unwrap();
-        let csv = std::fs::read_to_string(dir.path().join("results.csv")).unwrap();
-        assert!(csv.lines().nth(1).unwrap().contains(",aligned,,,,0.2,0.5,"), "{csv}");
-        assert_eq!(percent(f64::NAN), "-");
+        let lines = records.each_ref().map(|record| Line::new(record, ()));
+        assert!(parquet.finish().unwrap().equals_missing(&frame(&lines, &columns()).unwrap()));
     }
 }
