@@ -5,12 +5,14 @@
 mod error;
 mod hash;
 mod journal;
+mod read;
 mod seed;
 mod write;
 
 pub use error::{Error, Result};
 pub use hash::{Hashes, Sha, hash_bytes, hash_json, hash_path};
 pub use journal::{Journal, Keyed};
+pub use read::{check_regular, read_regular};
 pub use seed::derived_seed;
 pub use write::{
     create_dir, list, read_json, read_sealed, remove, rename, sync_dir, write_json, write_jsonl, write_sealed,

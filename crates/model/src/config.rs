@@ -20,6 +20,9 @@ pub use crate::ops::Activation;
 use crate::ops::Scores;
 use crate::{Error, Result};
 
+/// A `config.json` may have this many bytes.
+const LARGEST: u64 = 16 << 20;
+
 /// The architectures that this decoder computes, by their `model_type` in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -143,9 +146,9 @@ impl DecoderConfig {
     /// configuration asks for something that this decoder does not compute.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+        let bytes = files::read_regular(&path, LARGEST)?;
         let json: Value =
-            serde_json::from_str(&text).map_err(|source| Error::ConfigJson { path: path.clone(), source })?;
+            serde_json::from_slice(&bytes).map_err(|source| Error::ConfigJson { path: path.clone(), source })?;
         Self::from_json(&json, &path)
     }
 

@@ -2,22 +2,23 @@
 //!
 //! Paper section III-B: prompts are rendered with the model's template before a hidden state is read.
 //! What transformers adds to Jinja is here (`raise_exception`, `strftime_now`, its `tojson`, Python's
-//! methods and its way to print `None`); tools, documents and `{% generation %}` blocks are not.
+//! methods and its way to print `None`; `{% generation %}` marks change nothing); tools and documents are not.
 //! Does NOT turn text into ids: see [`crate::tokenizer`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use chrono::format::{Item, StrftimeItems};
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, ErrorKind, State};
+use minijinja::{Environment, State};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-use crate::config::TokenizerConfig;
+use crate::config::Places;
 use crate::error::{Error, Result};
+use crate::template::{self, Template, TemplateError, refused};
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,13 +51,10 @@ impl Message {
 /// A compiled chat template with the special tokens it may write.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     name: String,
     special_tokens: BTreeMap<&'static str, String>,
 }
-
-/// The name of the one template in its environment.
-const TEMPLATE: &str = "chat";
 
 /// The keys of tokenizer_config.json that a template may use as variables.
 const SPECIAL_TOKENS: [&str; 7] =
@@ -72,24 +70,22 @@ impl ChatTemplate {
 
     /// The template of a Hugging Face directory: `chat_template.jinja`, else that of `tokenizer_config.json`.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let config = TokenizerConfig::read(dir)?;
+        Self::from_places(&Places::new(&[dir])?)
+    }
+
+    /// The template of the first place that has one.
+    pub(crate) fn from_places(places: &Places<'_>) -> Result<Self> {
         let special_tokens =
-            SPECIAL_TOKENS.into_iter().filter_map(|key| Some((key, config.special_token(key)?))).collect();
-        let file = dir.join("chat_template.jinja");
-        if file.exists() {
-            let source = fs::read_to_string(&file).map_err(Error::reading(&file))?;
-            return Self::compile(file.display().to_string(), &source, special_tokens);
-        }
-        let source = config.chat_template().ok_or_else(|| Error::NoTemplate { dir: dir.to_path_buf() })?;
-        let name = format!("of {}", dir.join(TokenizerConfig::FILE).display());
-        Self::compile(name, source, special_tokens)
+            SPECIAL_TOKENS.into_iter().filter_map(|key| Some((key, places.special_token(key)?))).collect();
+        let (name, source) = places.chat_template()?;
+        Self::compile(name, &source, special_tokens)
     }
 
     fn compile(name: String, source: &str, special_tokens: BTreeMap<&'static str, String>) -> Result<Self> {
-        let mut environment = transformers_environment();
         let source = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja reads a template
-        environment.add_template_owned(TEMPLATE, source).map_err(|error| template_error(&name, &error))?;
-        Ok(Self { environment, name, special_tokens })
+        let template = Template::new(transformers_environment(), &without_generation_marks(&source));
+        let template = template.map_err(|error| template_error(&name, error))?;
+        Ok(Self { template, name, special_tokens })
     }
 
     /// Renders a conversation; `add_generation_prompt` also writes the head of the answer that is to come.
@@ -103,10 +99,7 @@ impl ChatTemplate {
         context.insert("add_generation_prompt", add_generation_prompt.into());
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
-        self.environment
-            .get_template(TEMPLATE)
-            .and_then(|template| template.render(context))
-            .map_err(|error| template_error(&self.name, &error))
+        self.template.render(Value::from_iter(context)).map_err(|error| template_error(&self.name, error))
     }
 
     /// Where the template came from, for messages.
@@ -115,35 +108,49 @@ impl ChatTemplate {
     }
 }
 
-fn template_error(name: &str, error: &minijinja::Error) -> Error {
-    let detail = error.detail().unwrap_or_default();
-    let message = match error.kind() {
-        ErrorKind::InvalidOperation if !detail.is_empty() => detail.to_string(),
-        kind if detail.is_empty() => kind.to_string(),
-        kind => format!("{kind}: {detail}"),
-    };
-    Error::Template { name: name.to_string(), line: error.line().unwrap_or(0), message }
+fn template_error(name: &str, TemplateError { line, message }: TemplateError) -> Error {
+    Error::Template { name: name.to_owned(), line, message }
+}
+
+/// The marks that tell a trainer which text is the model's, as blocks that do nothing; a block hides the variables that
+/// are set in it, and so do they.
+fn without_generation_marks(source: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(source.len()), source);
+    while let Some(at) = rest.find("{%") {
+        let end = rest[at..].find("%}").map_or(rest.len(), |end| at + end);
+        let tag = &rest[at..end];
+        out.push_str(&rest[..at]);
+        out.push_str(&match tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches(['-', '+']).trim() {
+            "generation" => tag.replacen("generation", "with", 1),
+            "endgeneration" => tag.replacen("endgeneration", "endwith", 1),
+            _ => tag.to_owned(),
+        });
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 /// The Jinja environment in which transformers compiles chat templates.
 fn transformers_environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+    let mut environment = template::environment();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(python_method);
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::None => Ok(out.write_str("None")?),
         ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
-        _ => minijinja::escape_formatter(out, state, value),
+        _ => template::emit(out, state, value),
     });
     environment.add_filter("tojson", tojson);
-    environment.add_filter("trim", |text: Cow<'_, str>, chars: Option<Cow<'_, str>>| match chars {
-        Some(chars) => text.trim_matches(|c| chars.contains(c)).to_string(),
-        None => text.trim_matches(is_python_space).to_string(),
+    environment.add_filter("trim", |state: &State<'_, '_>, text: Cow<'_, str>, chars: Option<Cow<'_, str>>| {
+        template::count(state, text.len())?;
+        Ok(match chars {
+            Some(chars) => text.trim_matches(|c| chars.contains(c)).to_string(),
+            None => text.trim_matches(is_python_space).to_string(),
+        })
     });
     environment.add_function("raise_exception", |message: Cow<'_, str>| -> std::result::Result<(), _> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.into_owned()))
+        Err(refused(message))
     });
     environment.add_function("strftime_now", strftime_now);
     environment
@@ -160,7 +167,16 @@ fn python_method(
     method: &str,
     args: &[Value],
 ) -> std::result::Result<Value, minijinja::Error> {
+    let values: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
+    template::check(state, method, &values)?;
     match (value.as_str(), method, args) {
+        (Some(text), "join", [values]) => template::join(state, values, text).map(Value::from),
+        (Some(text), "replace", [from, to, most @ ..]) if most.len() < 2 => {
+            let most = most.first().and_then(Value::as_usize);
+            let argument =
+                |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| refused("replace takes strings"));
+            template::replace(state, text, &argument(from)?, &argument(to)?, most).map(Value::from)
+        }
         (Some(text), "strip", []) => Ok(text.trim_matches(is_python_space).into()),
         (Some(text), "lstrip", []) => Ok(text.trim_start_matches(is_python_space).into()),
         (Some(text), "rstrip", []) => Ok(text.trim_end_matches(is_python_space).into()),
@@ -173,30 +189,46 @@ fn strftime_now(format: &str) -> std::result::Result<String, minijinja::Error> {
     let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
     if items.contains(&Item::Error) {
         let message = format!("strftime_now does not know the format \"{format}\"");
-        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+        return Err(refused(message));
     }
     Ok(chrono::Local::now().format_with_items(items.iter()).to_string())
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`: no HTML escapes, a space after `,` and `:`.
-fn tojson(value: &Value, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
+fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
+    template::check(state, "indent", &[Value::UNDEFINED, indent.unwrap_or(0).into()])?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        let message = "tojson(ensure_ascii=true) is not supported";
-        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+        return Err(refused("tojson(ensure_ascii=true) is not supported"));
     }
     options.assert_all_used()?;
-    let written = match indent {
-        Some(width) => write_json(value, PrettyFormatter::with_indent(" ".repeat(width).as_bytes())),
-        None => write_json(value, OneLine),
-    };
-    written.map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
+    template::text(state, |text| {
+        let bytes = Bytes(text);
+        match indent {
+            Some(width) => write_json(value, PrettyFormatter::with_indent(" ".repeat(width).as_bytes()), bytes),
+            None => write_json(value, OneLine, bytes),
+        }
+        .map_err(|_| std::fmt::Error)
+    })
 }
 
-fn write_json(value: &Value, formatter: impl Formatter) -> serde_json::Result<String> {
-    let mut bytes = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
-    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+fn write_json(value: &Value, formatter: impl Formatter, bytes: Bytes<'_>) -> serde_json::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(bytes, formatter))
+}
+
+/// The serializer writes bytes; each piece is valid UTF-8.
+struct Bytes<'a>(&'a mut template::Text);
+
+impl std::io::Write for Bytes<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let part = std::str::from_utf8(bytes).map_err(std::io::Error::other)?;
+        self.0.write_str(part).map_err(std::io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// JSON on one line as Python writes it: `{"a": [1, 2]}`.
@@ -220,6 +252,7 @@ impl Formatter for OneLine {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn render(source: &str) -> Result<String> {
         let template = ChatTemplate::from_source(source.into(), Some("<s>".into()), None)?;
@@ -241,8 +274,32 @@ mod tests {
     fn a_template_that_does_not_parse_is_an_error_with_its_line() {
         let error = render("a\nb\n{% if x %}").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("syntax error"), "{error}");
-        let error = render("\n{% generation %}x{% endgeneration %}").unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("generation"), "{error}");
+    }
+
+    #[test]
+    fn generation_marks_change_nothing() {
+        let marked = "{% set a = 1 %}\n  {%- generation %}\n{% set a = 2 %}x{{ a }}\n{% endgeneration -%}\n {{ a }}";
+        assert_eq!(render(marked).unwrap(), "x2\n1");
+        assert_eq!(render("{% generation\n%}{% if true %}y{% endif %}{%endgeneration%}").unwrap(), "y");
+        assert!(render("{% generation %}x").is_err());
+    }
+
+    #[test]
+    fn what_a_template_writes_is_bounded() {
+        let nested =
+            "{% set ns = namespace(a=['x']) %}{% for i in range(40) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}";
+        for source in [
+            format!("{nested}{{{{ ns.a | tojson }}}}"),
+            "{{ messages | tojson(indent=18446744073709551615) }}".into(),
+            "{{ messages | tojson(indent=4611686018427387904) }}".into(),
+            "{% set a = 'aaaaaaaa' %}".to_owned() + &"{% set a = a.replace('a', a) %}".repeat(9),
+            "{% set a = 'aaaaaaaa' %}".to_owned() + &"{% set a = a.join([a, a, a]) %}".repeat(40),
+            "{{ '{:99999999999}'.format(1) }}".into(),
+        ] {
+            assert!(matches!(render(&source), Err(Error::Template { .. })), "{source}");
+        }
+        assert_eq!(render("{{ 'a-b'.replace('-', '+', 1) }}{{ ', '.join(['x', 'y']) }}").unwrap(), "a+bx, y");
+        assert!(render("{{ messages | tojson(indent=4) }}").unwrap().contains("\n    {"));
     }
 
     #[test]

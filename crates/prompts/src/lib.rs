@@ -4,11 +4,13 @@
 //! response tokens only). Knows nothing of models or tensors: ids go out, ids come in.
 
 pub mod batch;
+mod caught;
 pub mod chat;
 mod config;
 pub mod error;
 pub mod gguf_vocab;
 pub mod sample;
+pub mod template;
 pub mod tokenizer;
 
 pub use batch::{length_buckets, shuffled_order};

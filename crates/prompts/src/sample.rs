@@ -1,7 +1,7 @@
 //! Prompt files: JSONL, with file, line and key in every error.
 //!
-//! One object per line: `prompt`, and where the data has them `response`, `category`, `id`. Other keys
-//! are ignored. Does NOT render templates or count tokens: see [`crate::chat`] and [`crate::tokenizer`].
+//! One object per line: `prompt`, and where the data has them `response`, `category`, `id`; these two may be of any type.
+//! Other keys are ignored, as is a byte order mark. Does NOT render templates or count tokens: see [`crate::chat`] and [`crate::tokenizer`].
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,8 @@ pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
 /// The samples with their line numbers, from 1.
 fn read_numbered(path: &Path) -> Result<Vec<(usize, Sample)>> {
     let bytes = fs::read(path).map_err(Error::reading(path))?;
-    let samples: Vec<_> = bytes
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let samples: Vec<_> = text
         .split(|&byte| byte == b'\n')
         .enumerate()
         .filter(|(_, line)| !line.trim_ascii().is_empty())
@@ -104,7 +105,27 @@ fn parse_line(path: &Path, line: usize, text: &[u8]) -> Result<Sample> {
         key: "prompt",
         problem: "is missing, expected a string".into(),
     })?;
-    Ok(Sample { prompt, response: take("response")?, category: take("category")?, id: take("id")? })
+    let response = take("response")?;
+    let mut label = |key| object.remove(key).and_then(|value| label(&value));
+    Ok(Sample { prompt, response, category: label("category"), id: label("id") })
+}
+
+/// A value as the text of an optional column: of an object of flags the names of those that are true.
+fn label(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Object(flags) if flags.values().all(Value::is_boolean) => {
+            let names: Vec<&str> =
+                flags.iter().filter(|(_, flag)| **flag == true).map(|(name, _)| name.as_str()).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().filter_map(label).collect();
+            (!items.is_empty()).then(|| items.join(", "))
+        }
+        other => Some(other.to_string()),
+    }
 }
 
 /// What a JSON value is, for an error message; never its content.
@@ -150,12 +171,25 @@ mod tests {
     fn errors_name_file_line_and_key() {
         let missing = failure("\n{\"response\":\"a\"}");
         assert!(missing.contains("prompts.jsonl, line 2") && missing.contains("\"prompt\" is missing"), "{missing}");
-        let wrong = failure("{\"prompt\":\"a\"}\n{\"prompt\":\"a\",\"category\":[1]}");
-        assert!(wrong.contains("line 2") && wrong.contains("\"category\" is a list"), "{wrong}");
+        let wrong = failure("{\"prompt\":\"a\"}\n{\"prompt\":\"a\",\"response\":[1]}");
+        assert!(wrong.contains("line 2") && wrong.contains("\"response\" is a list"), "{wrong}");
         let broken = failure("{\"prompt\":\"a\"}\n\n{\"prompt\":");
         assert!(broken.contains("line 3") && broken.contains("not a JSON object"), "{broken}");
         let bytes = failure(b"{\"prompt\":\"\xff\"}");
         assert!(bytes.contains("line 1"), "{bytes}");
+    }
+
+    #[test]
+    fn optional_columns_may_be_of_any_type_and_a_byte_order_mark_is_ignored() {
+        let (_dir, path) = file(
+            "\u{feff}{\"prompt\":\"a\",\"id\":7,\"category\":{\"theft\":true,\"other\":false,\"fraud\":true}}\r\n\
+             {\"prompt\":\"b\",\"id\":null,\"category\":[\"x\",2]}\n{\"prompt\":\"c\",\"category\":{\"x\":false}}\n",
+        );
+        let samples = read_jsonl(&path).unwrap();
+        let of = |index: usize| (samples[index].id.as_deref(), samples[index].category.as_deref());
+        assert_eq!(of(0), (Some("7"), Some("theft, fraud")));
+        assert_eq!(of(1), (None, Some("x, 2")));
+        assert_eq!(of(2), (None, None));
     }
 
     #[test]

@@ -4,14 +4,17 @@
 //! a model learns to stop. Does NOT pad, truncate or add special tokens of its own: what a model reads is
 //! what its chat template writes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::caught::caught;
 use crate::chat::{ChatTemplate, Message, Role};
-use crate::config::{TokenizerConfig, read_json_if_there};
+use crate::config::Places;
 use crate::error::{Error, Result};
+
+/// A tokenizer.json may have this many bytes.
+const LARGEST: u64 = 512 << 20;
 
 /// A tokenizer with its chat template and the ids that mean something to generation.
 #[derive(Debug, Clone)]
@@ -37,28 +40,36 @@ impl Tokenizer {
     ///
     /// Truncation and padding that `tokenizer.json` may ask for are switched off.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
+        Self::from_dirs(&[dir])
+    }
+
+    /// The same from several directories, each file from the first that has it: those of an adapter and its base.
+    pub fn from_dirs(dirs: &[&Path]) -> Result<Self> {
+        let places = Places::new(dirs)?;
+        let path = places.path("tokenizer.json");
         let wrap = |source| Error::Tokenizer { path: path.clone(), source };
-        let bytes = fs::read(&path).map_err(Error::reading(&path))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(wrap)?;
+        let bytes = files::read_regular(&path, LARGEST)?;
+        // The library panics on some files that are cut off.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+            .map_err(|error| wrap(format!("not valid JSON, is the file whole? {error}").into()))?;
+        let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(wrap)?;
         inner.with_truncation(None).map_err(wrap)?;
         inner.with_padding(None);
-        let template = ChatTemplate::from_dir(dir)?;
-        let config = TokenizerConfig::read(dir)?;
+        let template = ChatTemplate::from_places(&places)?;
         let end_of_turn = end_of_turn(&inner, &template).map_err(wrap)?;
-        let eos_ids = eos_ids(dir, &inner, &config, end_of_turn)?;
+        let eos_ids = eos_ids(&places, &inner, end_of_turn)?;
         Ok(Self { inner, template, path, end_of_turn, eos_ids })
     }
 
     /// The ids of `text` as it stands; nothing is added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|source| self.error(source))?;
+        let encoding = contained(|| self.inner.encode_fast(text, false)).map_err(|source| self.error(source))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of `ids`, without special tokens if `skip_special`.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|source| self.error(source))
+        contained(|| self.inner.decode(ids, skip_special)).map_err(|source| self.error(source))
     }
 
     /// Number of tokens, the added ones included.
@@ -68,8 +79,8 @@ impl Tokenizer {
 
     /// The ids at which generation stops; at least one.
     ///
-    /// Those of `generation_config.json`, else the `eos_token` of `tokenizer_config.json`, and the token
-    /// that the template writes after an assistant's message.
+    /// Those of `generation_config.json`, else of `config.json`, else the `eos_token` of `tokenizer_config.json` or
+    /// `special_tokens_map.json`, and the token that the template writes after an assistant's message.
     pub fn eos_ids(&self) -> Vec<u32> {
         self.eos_ids.clone()
     }
@@ -121,6 +132,13 @@ impl Tokenizer {
     }
 }
 
+/// What the library returns; a panic in it becomes an error.
+fn contained<T>(
+    work: impl FnOnce() -> std::result::Result<T, tokenizers::Error>,
+) -> std::result::Result<T, tokenizers::Error> {
+    caught(work).unwrap_or_else(|panic| Err(format!("the library cannot take it ({panic})").into()))
+}
+
 fn conversation(prompt: &str, system: Option<&str>) -> Vec<Message> {
     let system = system.map(|text| Message::new(Role::System, text));
     system.into_iter().chain([Message::new(Role::User, prompt)]).collect()
@@ -143,43 +161,45 @@ fn end_of_turn(
         return Ok(None);
     };
     let added = inner.get_added_tokens_decoder();
-    let ids = inner.encode_fast(tail, false)?;
+    let ids = contained(|| inner.encode_fast(tail, false))?;
     Ok(ids.get_ids().iter().copied().find(|id| added.contains_key(id)))
 }
 
-fn eos_ids(
-    dir: &Path,
-    inner: &tokenizers::Tokenizer,
-    config: &TokenizerConfig,
-    end_of_turn: Option<u32>,
-) -> Result<Vec<u32>> {
-    let path = dir.join("generation_config.json");
-    let generation = read_json_if_there(&path)?.unwrap_or_default();
-    let id = |value: &Value| {
-        value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::Config {
-            path: path.clone(),
-            problem: format!("eos_token_id is {value}, expected a token id or a list of them"),
-        })
-    };
-    let mut ids = match (&generation["eos_token_id"], config.special_token("eos_token")) {
-        (Value::Array(ids), _) => ids.iter().map(id).collect::<Result<_>>()?,
-        (Value::Null, Some(token)) => vec![token_id(inner, dir, "eos_token", &token)?],
-        (Value::Null, None) => vec![],
-        (number, _) => vec![id(number)?],
-    };
+fn eos_ids(places: &Places<'_>, inner: &tokenizers::Tokenizer, end_of_turn: Option<u32>) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for file in ["generation_config.json", "config.json"] {
+        let (path, json) = places.json(file)?;
+        let id = |value: &Value| {
+            value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::Config {
+                path: path.clone(),
+                problem: format!("eos_token_id is {value}, expected a token id or a list of them"),
+            })
+        };
+        ids = match &json["eos_token_id"] {
+            Value::Null => continue,
+            Value::Array(ids) => ids.iter().map(id).collect::<Result<_>>()?,
+            number => vec![id(number)?],
+        };
+        if !ids.is_empty() {
+            break;
+        }
+    }
+    if ids.is_empty() {
+        ids.extend(places.special_token("eos_token").map(|token| token_id(places, inner, &token)).transpose()?);
+    }
     ids.extend(end_of_turn.filter(|end| !ids.contains(end)));
     match ids.is_empty() {
         true => Err(Error::Config {
-            path: dir.join(TokenizerConfig::FILE),
+            path: places.config_path(),
             problem: "no token at which generation stops; set \"eos_token\"".into(),
         }),
         false => Ok(ids),
     }
 }
 
-fn token_id(inner: &tokenizers::Tokenizer, dir: &Path, key: &str, token: &str) -> Result<u32> {
+fn token_id(places: &Places<'_>, inner: &tokenizers::Tokenizer, token: &str) -> Result<u32> {
     inner.token_to_id(token).ok_or_else(|| Error::Config {
-        path: dir.join(TokenizerConfig::FILE),
-        problem: format!("\"{key}\" is \"{token}\", which tokenizer.json does not know"),
+        path: places.config_path(),
+        problem: format!("\"eos_token\" is \"{token}\", which tokenizer.json does not know"),
     })
 }

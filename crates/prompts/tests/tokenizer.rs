@@ -140,12 +140,18 @@ fn generation_stops_at_the_configured_ids_and_at_the_end_of_turn() {
     assert_eq!(tokenizer.eos_ids(), [IM_END]);
     assert_eq!(eos(r#"{"eos_token_id": [5, 2]}"#).unwrap(), [5, 2]);
     assert_eq!(eos(r#"{"eos_token_id": 0}"#).unwrap(), [0, IM_END]);
+    set(dir.path(), "config.json", r#"{"eos_token_id": [7, 2]}"#);
+    assert_eq!(eos("{}").unwrap(), [7, 2], "config.json is asked next");
+    fs::remove_file(dir.path().join("config.json")).unwrap();
     assert!(eos(r#"{"eos_token_id": "x"}"#).unwrap_err().to_string().contains("generation_config.json: eos_token_id"));
     set(dir.path(), "tokenizer_config.json", r#"{"eos_token": "<|endoftext|>", "chat_template": "{{ messages }}"}"#);
     assert_eq!(eos("{}").unwrap(), [0]);
     set(dir.path(), "tokenizer_config.json", r#"{"eos_token": "</s>", "chat_template": "x"}"#);
     assert!(eos("{}").unwrap_err().to_string().contains("\"eos_token\" is \"</s>\""));
-    set(dir.path(), "tokenizer_config.json", r#"{"chat_template": "x"}"#);
+    set(dir.path(), "tokenizer_config.json", r#"{"chat_template": "x", "pad_token": "[UNK]"}"#);
+    set(dir.path(), "special_tokens_map.json", r#"{"eos_token": {"content": "<|endoftext|>"}}"#);
+    assert_eq!(eos("{}").unwrap(), [0], "an unknown pad token does not matter");
+    fs::remove_file(dir.path().join("special_tokens_map.json")).unwrap();
     assert!(eos("{}").unwrap_err().to_string().contains("no token at which generation stops"));
 }
 
@@ -171,6 +177,69 @@ fn a_broken_tokenizer_file_is_named() {
     assert!(error.contains("tokenizer.json"), "{error}");
     fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     assert!(Tokenizer::from_dir(dir.path()).unwrap_err().to_string().contains("cannot read"));
+}
+
+#[test]
+fn a_file_cut_off_anywhere_or_that_the_library_cannot_take_is_an_error() {
+    let (dir, _) = written(&vocab(CHATML));
+    let path = dir.path().join("tokenizer.json");
+    let whole = fs::read(&path).unwrap();
+    for length in (0..whole.len() - 1).step_by(37) {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: not valid JSON, is the file whole?"), "{length}: {error}");
+    }
+    // Panics of the library: a decoder that is no object of the known form, a prefix longer than a merge's part.
+    let json: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    for (pointer, value) in [
+        ("/decoder", serde_json::json!({"type": "ByteLevel", "add_prefix_space": "x"})),
+        ("/normalizer", serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+        ("/model/continuing_subword_prefix", serde_json::json!("##########")),
+    ] {
+        let mut broken = json.clone();
+        *broken.pointer_mut(pointer).unwrap() = value;
+        fs::write(&path, broken.to_string()).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{pointer}: {error}");
+    }
+    // A text on which the splitting rule gives up.
+    let mut slow = json;
+    slow["pre_tokenizer"] = serde_json::json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated",
+        "invert": false});
+    fs::write(&path, slow.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let error = tokenizer.encode(&("a".repeat(60) + "b")).unwrap_err().to_string();
+    assert!(error.contains("the library cannot take it"), "{error}");
+}
+
+#[test]
+fn an_adapters_own_files_go_before_those_of_its_base() {
+    let (base, plain) = written(&vocab(CHATML));
+    let adapter = tempfile::tempdir().unwrap();
+    let prompt = || {
+        let tokenizer = Tokenizer::from_dirs(&[adapter.path(), base.path()]).unwrap();
+        tokenizer.decode(&tokenizer.encode_prompt("Go", None).unwrap(), false).unwrap()
+    };
+    assert_eq!(prompt(), plain.decode(&plain.encode_prompt("Go", None).unwrap(), false).unwrap());
+    set(base.path(), "chat_template.jinja", "base {{ eos_token }}");
+    set(adapter.path(), "tokenizer_config.json", r#"{"chat_template": "own {{ eos_token }}", "eos_token": "<note>"}"#);
+    assert_eq!(prompt(), "own <note>");
+    set(adapter.path(), "chat_template.jinja", "file");
+    assert_eq!(prompt(), "file");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_device_or_a_pipe_is_not_read() {
+    let (dir, _) = written(&vocab(CHATML));
+    for name in ["chat_template.jinja", "generation_config.json", "tokenizer_config.json", "tokenizer.json"] {
+        let path = dir.path().join(name);
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("not a regular file"), "{error}");
+        fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

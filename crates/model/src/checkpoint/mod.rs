@@ -18,7 +18,10 @@ pub mod peft;
 mod safetensors;
 mod save;
 
-pub use save::{copy_companions, save, save_as};
+pub use save::{copy_companions, copy_companions_of, save, save_as};
+
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Reads a Hugging Face directory: `config.json` with `model.safetensors`, or with the shards of
 /// `model.safetensors.index.json`.
@@ -28,9 +31,46 @@ pub use save::{copy_companions, save, save_as};
 /// missing, has another shape or a type other than F32, F16 and BF16, or holds a value that is
 /// not finite.
 pub fn load(dir: &Path, device: &Device) -> Result<Decoder> {
-    let config = DecoderConfig::from_dir(dir)?;
-    let files = safetensors::Files::open(dir)?;
+    let (config, files) = open(dir)?;
     build(&config, files.path(), &files.shapes(), device, |name| files.read(name))
+}
+
+/// The configuration and the tensors of a directory. A head of its own is one, whatever the configuration says.
+fn open(dir: &Path) -> Result<(DecoderConfig, safetensors::Files)> {
+    let mut config = DecoderConfig::from_dir(dir)?;
+    let files = safetensors::Files::open(dir)?;
+    let shapes = files.shapes();
+    let has_both = shapes.get(HEAD).is_some_and(|shape| Some(shape) == shapes.get(EMBEDDING));
+    if config.tie_word_embeddings && has_both && files.read(HEAD)? != files.read(EMBEDDING)? {
+        let path = files.path().display();
+        tracing::warn!(%path, "tie_word_embeddings is true, but lm_head.weight differs from the embedding; it is used");
+        config.tie_word_embeddings = false;
+    }
+    Ok((config, files))
+}
+
+/// What a directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// A whole model; an adapter's configuration without its weights does not count.
+    Model,
+    /// An adapter alone.
+    Adapter,
+    /// A whole model and an adapter: which of them is meant is not known.
+    Both,
+    /// Neither.
+    Neither,
+}
+
+/// What a directory holds, by its files.
+pub fn contents(dir: &Path) -> Contents {
+    let model = dir.join("config.json").is_file() && safetensors::Files::is_in(dir);
+    match (model, peft::is_adapter(dir)) {
+        (true, false) => Contents::Model,
+        (false, true) => Contents::Adapter,
+        (true, true) => Contents::Both,
+        (false, false) => Contents::Neither,
+    }
 }
 
 /// The precision of the weights in a Hugging Face directory, as its files have it and whatever its `config.json` says:
@@ -39,8 +79,7 @@ pub fn load(dir: &Path, device: &Device) -> Result<Decoder> {
 /// # Errors
 /// When a file is missing, damaged or hostile, or a tensor is missing or has another type.
 pub fn stored_dtype(dir: &Path) -> Result<Dtype> {
-    let config = DecoderConfig::from_dir(dir)?;
-    let files = safetensors::Files::open(dir)?;
+    let (config, files) = open(dir)?;
     let mut common = None;
     for (name, _) in expected(&config) {
         let dtype = files.dtype(&name)?;
@@ -61,7 +100,17 @@ fn build(
 ) -> Result<Decoder> {
     let mut used = 0;
     for (name, expected) in expected(config) {
-        let found = shapes.get(&name).ok_or_else(|| missing(path, &name))?;
+        let found = shapes.get(&name).ok_or_else(|| {
+            match shapes.keys().find(|other| other.ends_with(&format!(".{name}"))) {
+                None => missing(path, &name),
+                Some(other) => {
+                    let prefix = &other[..other.len() - name.len()];
+                    let reason =
+                        format!("tensor `{name}` is missing, but `{other}` is there: take `{prefix}` off all names");
+                    Error::checkpoint(path, reason)
+                }
+            }
+        })?;
         if *found != expected {
             return Err(Error::Shape { path: path.to_path_buf(), name, expected, found: found.clone() });
         }
@@ -100,8 +149,7 @@ fn check_finite(path: &Path, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
 
 fn warn_of_unused(config: &DecoderConfig, path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
     let known: Vec<String> = expected(config).map(|(name, _)| name).collect();
-    let harmless =
-        |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
+    let harmless = |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == HEAD);
     let unused: Vec<&String> = shapes.keys().filter(|name| !known.contains(name) && !harmless(name)).collect();
     if !unused.is_empty() {
         tracing::warn!(path = %path.display(), ?unused, "tensors of the checkpoint that the decoder does not use");
@@ -112,9 +160,9 @@ fn warn_of_unused(config: &DecoderConfig, path: &Path, shapes: &BTreeMap<String,
 /// taking memory for them: a hostile configuration fails at the first tensor that is not there.
 fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
     let (vocab, d) = (config.vocab_size, config.hidden_size);
-    let embedding = [("model.embed_tokens.weight".to_owned(), vec![vocab, d])];
+    let embedding = [(EMBEDDING.to_owned(), vec![vocab, d])];
     let norm = [("model.norm.weight".to_owned(), vec![d])];
-    let head = (!config.tie_word_embeddings).then(|| ("lm_head.weight".to_owned(), vec![vocab, d]));
+    let head = (!config.tie_word_embeddings).then(|| (HEAD.to_owned(), vec![vocab, d]));
     let blocks = (0..config.num_hidden_layers).flat_map(|layer| expected_of_block(config, layer));
     embedding.into_iter().chain(blocks).chain(norm).chain(head)
 }
@@ -171,6 +219,62 @@ pub(crate) mod tests {
             let per_block = 2 + if config.qk_norm { 2 } else { 0 } + if config.output_norms { 2 } else { 0 };
             assert_eq!(norms.count(), 1 + per_block * config.num_hidden_layers);
         }
+    }
+
+    #[test]
+    fn a_head_of_its_own_is_used_though_the_configuration_ties_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let untied = numbered(&config("llama", false));
+        let path = dir.path().join("config.json");
+        let tie = || {
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"))
+                .unwrap();
+        };
+        save(&untied, dir.path()).unwrap();
+        tie();
+        let loaded = load(dir.path(), &Device::default()).unwrap();
+        assert!(!loaded.config().tie_word_embeddings);
+        assert_eq!(weights::read(&loaded, |_| true).unwrap(), weights::read(&untied, |_| true).unwrap());
+        let embedding = weights::read(&untied, |info| info.name == EMBEDDING).unwrap().remove(0).1;
+        let equal = weights::replace(untied, |info| {
+            (info.name == HEAD).then(|| TensorData::new(embedding.clone(), info.shape.clone()))
+        });
+        save(&equal, dir.path()).unwrap();
+        tie();
+        assert!(load(dir.path(), &Device::default()).unwrap().config().tie_word_embeddings);
+    }
+
+    #[test]
+    fn names_with_a_prefix_and_weights_of_another_format_are_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let shapes: BTreeMap<_, _> =
+            expected(&config("llama", true)).map(|(name, shape)| (format!("language_model.{name}"), shape)).collect();
+        let read = |_: &str| -> Result<Vec<f32>> { unreachable!("nothing is read") };
+        let error = build(&config("llama", true), Path::new("m"), &shapes, &Device::default(), read).unwrap_err();
+        assert!(error.to_string().contains("take `language_model.` off all names"), "{error}");
+        save(&numbered(&config("llama", true)), dir.path()).unwrap();
+        std::fs::rename(dir.path().join("model.safetensors"), dir.path().join("pytorch_model.bin")).unwrap();
+        let error = load(dir.path(), &Device::default()).unwrap_err().to_string();
+        assert!(error.contains("safe_serialization"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_told_by_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let touch = |name: &str| std::fs::write(dir.path().join(name), "").unwrap();
+        let steps = [
+            ("config.json", Contents::Neither),
+            ("model.safetensors", Contents::Model),
+            ("adapter_config.json", Contents::Model),
+            ("adapter_model.safetensors", Contents::Both),
+        ];
+        for (name, wanted) in steps {
+            touch(name);
+            assert_eq!(contents(dir.path()), wanted, "{name}");
+        }
+        std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        assert_eq!(contents(dir.path()), Contents::Adapter);
     }
 
     #[test]

@@ -1,31 +1,30 @@
 //! LoRA adapters as peft keeps them: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! An adapter goes where its tensors say. What would change the computation and is not done here
-//! (DoRA, trained biases or whole modules, ranks that differ from layer to layer, initialisations
-//! that change the base weights) is refused by name, never ignored.
+//! An adapter goes where its tensors say. Ranks and alphas may differ by layer, saved modules and biases replace those of
+//! the decoder, DoRA is merged as it is read. What else would change the computation is refused by name, with the way to
+//! merge it, never ignored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use ::safetensors::tensor::{Dtype, TensorView};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
+use regex::Regex;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::check_finite;
 use super::safetensors::Files;
-use super::{check_finite, missing};
-use crate::{Decoder, Error, Linear, Lora, Result};
+use crate::{Decoder, Error, Linear, Lora, Result, weights};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// `adapter_config.json` may have this many bytes.
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// Keys of `adapter_config.json` that must be absent, null, false or empty.
-const UNSUPPORTED: [&str; 15] = [
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_dora",
+const UNSUPPORTED: [&str; 11] = [
     "lora_bias",
     "fan_in_fan_out",
     "layer_replication",
@@ -39,6 +38,9 @@ const UNSUPPORTED: [&str; 15] = [
     "alora_invocation_tokens",
 ];
 
+/// Ways to begin a training that leave the base's weights as they are.
+const STARTS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
 /// The keys of `adapter_config.json` that matter here, under peft's names.
 #[derive(Debug, Deserialize)]
 struct Settings {
@@ -49,19 +51,25 @@ struct Settings {
     lora_dropout: f64,
     #[serde(default)]
     use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    /// The first pattern that fits a projection decides its alpha; ranks are those of the tensors.
+    #[serde(default)]
+    alpha_pattern: Option<Map<String, Value>>,
 }
 
 impl Settings {
     fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
+        let bytes = files::read_regular(path, MAX_CONFIG)?;
         let wrong = |reason: String| Error::checkpoint(path, format!("not an adapter that can be used: {reason}"));
-        let json: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let json: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
         let settings = Self::deserialize(&json).map_err(|error| wrong(error.to_string()))?;
         if settings.peft_type != "LORA" {
-            return Err(wrong(format!("peft_type is `{}`; supported: LORA", settings.peft_type)));
+            let reason = format!("peft_type is `{}`; supported: LORA", settings.peft_type);
+            return Err(wrong(format!("{reason}; {}", way_out(path))));
         }
         if let Some((key, value)) = unsupported(&json) {
-            return Err(wrong(format!("key `{key}` = {value} is not supported")));
+            return Err(wrong(format!("key `{key}` = {value} is not supported; {}", way_out(path))));
         }
         if settings.r == 0 || !settings.lora_alpha.is_finite() || !(0.0..1.0).contains(&settings.lora_dropout) {
             let Self { r, lora_alpha, lora_dropout, .. } = settings;
@@ -71,10 +79,33 @@ impl Settings {
         Ok(settings)
     }
 
-    fn scale(&self) -> f64 {
-        let rank = self.r as f64;
-        self.lora_alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    /// The alpha of each pattern, in the file's order; a pattern fits a projection by the end of its path.
+    fn alphas(&self, path: &Path) -> Result<Vec<(Regex, f64)>> {
+        let pattern = |(pattern, alpha): (&String, &Value)| {
+            let wrong = |reason: String| {
+                Error::checkpoint(path, format!("key `alpha_pattern`, `{pattern}`: {reason}; {}", way_out(path)))
+            };
+            let alpha = alpha.as_f64().filter(|alpha| alpha.is_finite()).ok_or_else(|| wrong(format!("{alpha}")))?;
+            let fits = Regex::new(&format!(r"^(.*\.)?(?:{pattern})$")).map_err(|error| wrong(error.to_string()))?;
+            Ok((fits, alpha))
+        };
+        self.alpha_pattern.iter().flatten().map(pattern).collect()
     }
+
+    fn scale(&self, alphas: &[(Regex, f64)], path: &str, rank: usize) -> f64 {
+        let own = alphas.iter().find(|(pattern, _)| pattern.is_match(path));
+        let alpha = own.map_or(self.lora_alpha, |(_, alpha)| *alpha);
+        alpha / if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 }
+    }
+}
+
+/// What to do with an adapter that is not supported.
+fn way_out(path: &Path) -> String {
+    let dir = path.parent().unwrap_or(path).display();
+    format!(
+        "merge it first: python -c \"from peft import AutoPeftModelForCausalLM as M; \
+         M.from_pretrained('{dir}').merge_and_unload().save_pretrained('merged')\""
+    )
 }
 
 /// The first key that asks for something this crate does not compute.
@@ -85,74 +116,120 @@ fn unsupported(json: &Value) -> Option<(&str, &Value)> {
         Value::Object(values) => values.is_empty(),
         _ => false,
     };
-    let asked =
-        UNSUPPORTED.iter().find_map(|&key| json.get(key).filter(|value| !neutral(value)).map(|value| (key, value)));
-    let other = |key, known: &[Value]| json.get(key).filter(|value| !known.contains(value)).map(|value| (key, value));
-    asked
-        .or_else(|| other("bias", &[json!("none"), Value::Null]))
-        .or_else(|| other("init_lora_weights", &[json!(true), json!(false), json!("gaussian"), Value::Null]))
+    let asked = UNSUPPORTED.into_iter().find(|&key| json.get(key).is_some_and(|value| !neutral(value)));
+    let start = json.get("init_lora_weights").filter(|value| match value {
+        Value::String(start) => !STARTS.contains(&start.as_str()),
+        _ => false,
+    });
+    asked.or(start.map(|_| "init_lora_weights")).and_then(|key| Some((key, json.get(key)?)))
 }
 
-/// Whether `dir` holds an adapter rather than a model.
+/// Whether `dir` holds an adapter; the configuration alone, left beside a whole model, is none.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file()
+    dir.join(CONFIG).is_file() && (dir.join(WEIGHTS).is_file() || !Files::is_in(dir))
 }
 
 /// Attaches the adapter of a peft directory; adapters that are there already are replaced where
-/// it has its own.
+/// it has its own. An adapter with magnitudes (DoRA) is merged instead.
 ///
 /// # Errors
 /// When a file is missing or damaged, the adapter needs something that is not supported, or its
 /// tensors do not fit the decoder. The decoder is unchanged then.
 pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
-    let settings = Settings::read(&dir.join(CONFIG))?;
+    let config = dir.join(CONFIG);
+    let settings = Settings::read(&config)?;
+    let alphas = settings.alphas(&config)?;
     let files = Files::open_file(&dir.join(WEIGHTS))?;
     let shapes = files.shapes();
     let device = decoder.device();
-    let mut unknown: BTreeSet<&String> = shapes.keys().collect();
-    let mut adapters = HashMap::new();
+    let mut unknown: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
+    let (mut adapters, mut merged) = (HashMap::new(), HashMap::new());
     for (path, linear) in decoder.linears() {
         let names = tensor_names(&path);
-        let there = names.each_ref().map(|name| unknown.remove(name));
+        let there = names.each_ref().map(|name| unknown.remove(name.as_str()));
         if there == [false, false] {
             continue;
         }
         let [out_features, in_features] = linear.weight.dims();
-        let shapes_of_layer = [[settings.r, in_features], [out_features, settings.r]];
+        let rank = shapes.get(&names[0]).and_then(|shape| shape.first().copied()).unwrap_or(settings.r).max(1);
+        let shapes_of_layer = [[rank, in_features], [out_features, rank]];
         let [a, b] = [0, 1].map(|which| read(&files, &names[which], shapes_of_layer[which], &device));
-        adapters.insert(path, Lora { a: a?, b: b?, scale: settings.scale(), dropout: settings.lora_dropout, seed: 0 });
+        let scale = settings.scale(&alphas, &path, rank);
+        let lora = Lora { a: a?, b: b?, scale, dropout: settings.lora_dropout, seed: 0 };
+        if settings.use_dora {
+            let name = format!("{ROOT}{path}.lora_magnitude_vector");
+            unknown.remove(name.as_str());
+            let magnitude = read(&files, &name, [out_features], &device)?.val();
+            let adapted = Linear { lora: Some(lora), ..linear.clone() };
+            merged.insert(path, rescaled(adapted.merged_weight(), magnitude)?);
+        } else {
+            adapters.insert(path, lora);
+        }
     }
+    let saved = saved_modules(decoder, &files, &mut unknown)?;
     if let Some(name) = unknown.first() {
-        return Err(Error::checkpoint(
-            files.path(),
-            format!("tensor `{name}` belongs to no projection of the decoder"),
-        ));
+        let reason = format!("tensor `{name}` belongs to no projection of the decoder; {}", way_out(&config));
+        return Err(Error::checkpoint(files.path(), reason));
     }
-    if adapters.is_empty() {
+    if adapters.is_empty() && merged.is_empty() {
         return Err(Error::checkpoint(files.path(), "holds no adapter"));
+    }
+    if !saved.is_empty() {
+        *decoder = weights::replace(decoder.clone(), |info| {
+            saved.get(&info.name).map(|values| TensorData::new(values.clone(), info.shape.clone()))
+        });
     }
     for (path, linear) in decoder.linears_mut() {
         if let Some(adapter) = adapters.remove(&path) {
             linear.lora = Some(adapter);
+        } else if let Some(weight) = merged.remove(&path) {
+            (linear.weight, linear.lora) = (Param::from_tensor(weight), None);
         }
     }
     Ok(())
 }
 
-/// peft's names of a projection's two tensors.
-fn tensor_names(path: &str) -> [String; 2] {
-    ["A", "B"].map(|part| format!("base_model.model.{path}.lora_{part}.weight"))
+/// DoRA (Liu et al. 2024): the direction is the adapted weight's, the length of each row the magnitude's.
+///
+/// # Mathematical Definition
+/// `W' = m / |W0 + s B A|_row (W0 + s B A)`
+fn rescaled(adapted: Tensor<2>, magnitude: Tensor<1>) -> Result<Tensor<2>> {
+    let [rows, width] = adapted.dims();
+    let device = adapted.device();
+    let mut values: Vec<f32> = adapted.try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
+    let magnitude: Vec<f32> = magnitude.try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
+    for (row, magnitude) in values.chunks_exact_mut(width).zip(magnitude) {
+        let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32;
+        row.iter_mut().for_each(|x| *x *= magnitude / norm);
+    }
+    Ok(Tensor::from_data(TensorData::new(values, [rows, width]), &device))
 }
 
-fn read(files: &Files, name: &str, expected: [usize; 2], device: &Device) -> Result<Param<Tensor<2>>> {
-    let shapes = files.shapes();
-    let found = shapes.get(name).ok_or_else(|| missing(files.path(), name))?;
-    if *found != expected {
-        let reason = format!("tensor `{name}` has shape {found:?}, but model and rank ask for {expected:?}");
-        return Err(Error::checkpoint(files.path(), reason));
+/// Whole tensors that were trained beside the adapter: norms, biases, and a head or embedding that are not one.
+fn saved_modules(decoder: &Decoder, files: &Files, unknown: &mut BTreeSet<&str>) -> Result<BTreeMap<String, Vec<f32>>> {
+    let mut saved = BTreeMap::new();
+    let tied = decoder.config().tie_word_embeddings;
+    for info in weights::infos(decoder).into_iter().filter(|info| !(tied && info.name == super::EMBEDDING)) {
+        let name = format!("{ROOT}{}", info.name);
+        if unknown.remove(name.as_str()) {
+            let values = files.read_as(&name, &info.shape)?;
+            saved.insert(info.name, check_finite(files.path(), &name, values)?);
+        }
     }
-    let values = check_finite(files.path(), name, files.read(name)?)?;
-    Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, expected), device)))
+    Ok(saved)
+}
+
+/// What peft puts before the names of the base's parameters.
+const ROOT: &str = "base_model.model.";
+
+/// peft's names of a projection's two tensors.
+fn tensor_names(path: &str) -> [String; 2] {
+    ["A", "B"].map(|part| format!("{ROOT}{path}.lora_{part}.weight"))
+}
+
+fn read<const D: usize>(files: &Files, name: &str, shape: [usize; D], device: &Device) -> Result<Param<Tensor<D>>> {
+    let values = check_finite(files.path(), name, files.read_as(name, &shape)?)?;
+    Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device)))
 }
 
 /// Writes the attached adapters into `dir`, which is made when it is not there, so that peft
@@ -304,15 +381,17 @@ mod tests {
     fn what_is_not_supported_is_refused_by_name() {
         let cases = [
             ("peft_type", json!("IA3"), "peft_type is `IA3`; supported: LORA"),
-            ("modules_to_save", json!(["lm_head"]), "key `modules_to_save` = [\"lm_head\"]"),
-            ("use_dora", json!(true), "key `use_dora` = true"),
-            ("bias", json!("all"), "key `bias` = \"all\""),
-            ("rank_pattern", json!({"q_proj": 4}), "key `rank_pattern`"),
+            (
+                "trainable_token_indices",
+                json!([1]),
+                "key `trainable_token_indices` = [1] is not supported; merge it first",
+            ),
+            ("use_dora", json!(true), "lora_magnitude_vector` is missing"),
+            ("alpha_pattern", json!({"(?=q)": 4}), "key `alpha_pattern`, `(?=q)`"),
             ("init_lora_weights", json!("pissa"), "key `init_lora_weights` = \"pissa\""),
             ("r", json!(0), "r must be above 0"),
             ("r", json!("two"), "invalid type"),
             ("lora_dropout", json!(1.0), "below 1"),
-            ("r", json!(3), "ask for [3, 16]"),
         ];
         for (key, value, wanted) in cases {
             let dir = saved();
@@ -322,6 +401,48 @@ mod tests {
             assert!(message.contains(wanted), "{wanted}: {message}");
             assert!(decoder.linears().all(|(_, linear)| linear.lora.is_none()), "the decoder is unchanged");
         }
+    }
+
+    /// What peft merged, beside the adapters it merged: a case that is handed to the project.
+    #[test]
+    #[ignore = "needs ../shared/cases"]
+    fn merged_adapters_are_what_peft_merges() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases/adapters-that-peft-merges");
+        let cases = if cases.exists() { cases } else { "/work/shared/cases/adapters-that-peft-merges".into() };
+        for name in ["rank-pattern", "alpha-pattern", "dora", "save-norm", "save-head"] {
+            let base = cases.join(if name == "save-head" { "base-untied" } else { "base" });
+            let mut found = super::super::load(&base, &Device::default()).unwrap();
+            load_adapter(&mut found, &cases.join(name)).unwrap();
+            for (_, linear) in found.linears_mut() {
+                linear.weight = Param::from_tensor(linear.merged_weight());
+                linear.lora = None;
+            }
+            let wanted = super::super::load(&cases.join(format!("merged-{name}")), &Device::default()).unwrap();
+            let [found, wanted] = [found, wanted].map(|decoder| weights::read(&decoder, |_| true).unwrap());
+            let mut worst = 0.0f32;
+            for ((info, found), (other, wanted)) in found.iter().zip(&wanted) {
+                assert_eq!(info, other);
+                worst = found.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+            }
+            println!("{name}: largest difference {worst:e}");
+            assert!(worst < 2e-7, "{name}: {worst}"); // a row's length is rounded once in another order
+        }
+    }
+
+    #[test]
+    fn ranks_and_alphas_may_differ_by_layer() {
+        let dir = saved();
+        change(dir.path(), "r", json!(8));
+        change(dir.path(), "rank_pattern", json!({"q_proj": 2}));
+        change(
+            dir.path(),
+            "alpha_pattern",
+            json!({".*\\.layers\\.1\\..*(q_proj|k_proj)": 32, "layers.1.mlp.up_proj": 6}),
+        );
+        let mut decoder = base();
+        load_adapter(&mut decoder, dir.path()).unwrap();
+        let scales: Vec<f64> = decoder.linears().map(|(_, linear)| linear.lora.as_ref().unwrap().scale).collect();
+        assert_eq!(scales, [4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 16.0, 16.0, 4.0, 4.0, 4.0, 3.0, 4.0]);
     }
 
     #[test]

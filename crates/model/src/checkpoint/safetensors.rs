@@ -16,6 +16,10 @@ use crate::{Dtype, Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const PICKLED: &str = ", but weights in PyTorch's own format, which can run code when it is read: convert them in a place \
+    that you trust, with AutoModelForCausalLM.from_pretrained(dir).save_pretrained(out, safe_serialization=True)";
+/// An index may have this many bytes.
+const MAX_INDEX: u64 = 64 << 20;
 /// The format's own limit of the header's length.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -37,12 +41,20 @@ impl Files {
     pub(super) fn open(dir: &Path) -> Result<Self> {
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
         if single.exists() {
+            inside(dir, SINGLE).map_err(|reason| Error::checkpoint(&single, reason))?;
             Self::open_file(&single)
         } else if index.exists() {
             Self::open_index(dir, index)
         } else {
-            Err(Error::checkpoint(dir, format!("holds neither {SINGLE} nor {INDEX}")))
+            let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter();
+            let hint = pickled.map(|name| dir.join(name)).find(|path| path.exists()).map_or("", |_| PICKLED);
+            Err(Error::checkpoint(dir, format!("holds neither {SINGLE} nor {INDEX}{hint}")))
         }
+    }
+
+    /// Whether a directory has either.
+    pub(super) fn is_in(dir: &Path) -> bool {
+        dir.join(SINGLE).exists() || dir.join(INDEX).exists()
     }
 
     /// Opens one file.
@@ -53,8 +65,7 @@ impl Files {
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Self> {
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
-        let json: Value = serde_json::from_str(&text)
+        let json: Value = serde_json::from_slice(&files::read_regular(&path, MAX_INDEX)?)
             .map_err(|error| Error::checkpoint(&path, format!("not a safetensors index: {error}")))?;
         let map = json.get("weight_map").and_then(Value::as_object);
         let map = map.ok_or_else(|| Error::checkpoint(&path, "has no object `weight_map` from tensors to files"))?;
@@ -104,6 +115,16 @@ impl Files {
         self.tensors.get(name).ok_or_else(|| super::missing(&self.path, name))
     }
 
+    /// The values of a tensor that must have a shape.
+    pub(super) fn read_as(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let found = self.stored(name)?.tensor.shape.to_vec();
+        if found != shape {
+            let reason = format!("tensor `{name}` has shape {found:?}, but model and rank ask for {shape:?}");
+            return Err(Error::checkpoint(&self.path, reason));
+        }
+        self.read(name)
+    }
+
     /// The values of a tensor, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
         self.dtype(name)?;
@@ -114,8 +135,9 @@ impl Files {
     }
 }
 
-/// The path of an index entry, which must lie in `dir` once links are followed.
-fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, String> {
+/// The path of a file, which must lie in `dir` once links are followed, or among the blobs of a hub's cache that has
+/// `dir` as a snapshot.
+pub(super) fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, String> {
     let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
     let outside = || "points outside the model's directory".to_owned();
     if file.is_empty() || !plain {
@@ -123,7 +145,11 @@ fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, String> {
     }
     let path = dir.join(file);
     let real = |path: &Path| path.canonicalize().map_err(|error| format!("cannot be opened: {error}"));
-    if real(&path)?.starts_with(real(dir)?) { Ok(path) } else { Err(outside()) }
+    let (found, dir) = (real(&path)?, real(dir)?);
+    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
+    let is_blob = blobs.is_some_and(|blobs| found.parent() == Some(&blobs));
+    if is_blob || found.starts_with(dir) { Ok(path) } else { Err(outside()) }
 }
 
 /// The tensors of one file, unread.
@@ -136,8 +162,15 @@ fn open(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
     })
 }
 
+/// What is checked of a tensor in the header; the rest is not kept in memory.
+#[derive(serde::Deserialize)]
+struct Entry {
+    data_offsets: Option<(u64, u64)>,
+}
+
 /// Checks the header's length and that no tensor reaches past the file's end.
 fn check_header(path: &Path) -> Result<()> {
+    files::check_regular(path, u64::MAX)?;
     let io = |source| Error::io(path, source);
     let wrong = |reason: String| Error::checkpoint(path, format!("not a safetensors file: {reason}"));
     let mut file = std::fs::File::open(path).map_err(io)?;
@@ -155,19 +188,18 @@ fn check_header(path: &Path) -> Result<()> {
     }
     let mut header = vec![0; length as usize];
     file.read_exact(&mut header).map_err(io)?;
-    let header: BTreeMap<String, Value> =
+    let header: BTreeMap<String, Entry> =
         serde_json::from_slice(&header).map_err(|error| wrong(format!("the header is not a JSON object: {error}")))?;
     let room = size - 8 - length;
     for (name, info) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        let offset = |index: usize| info.get("data_offsets")?.get(index)?.as_u64();
-        match (offset(0), offset(1)) {
-            (Some(start), Some(end)) if start <= end && end <= room => {}
-            (Some(start), Some(end)) => {
+        match info.data_offsets {
+            Some((start, end)) if start <= end && end <= room => {}
+            Some((start, end)) => {
                 return Err(wrong(format!(
                     "tensor `{name}` lies at {start}..{end} of {room} bytes of data; is the file truncated?"
                 )));
             }
-            _ => return Err(wrong(format!("tensor `{name}` has no two `data_offsets`"))),
+            None => return Err(wrong(format!("tensor `{name}` has no two `data_offsets`"))),
         }
     }
     Ok(())

@@ -4,13 +4,13 @@
 //! Each file is written beside its place and renamed when it is complete, so that a full disk or
 //! a kill leaves the old file or none. Shards are not written.
 
-use std::fs;
 use std::path::Path;
 
 use burn_store::burn_pack::AtomicFile;
 use burn_store::{FloatCastAdapter, ModuleSnapshot, SafetensorsStore};
 use serde_json::Value;
 
+use super::safetensors::inside;
 use crate::{Decoder, Dtype, Error, Result, weights};
 
 /// Files that belong to a model but not to its weights.
@@ -25,6 +25,9 @@ const COMPANIONS: [&str; 9] = [
     "generation_config.json",
     "chat_template.jinja",
 ];
+
+/// A companion may have this many bytes.
+const LARGEST: u64 = 512 << 20;
 
 /// Keys of a source's `config.json` that describe its weights and not the saved ones.
 const OF_THE_SOURCE: [&str; 3] = ["dtype", "torch_dtype", "quantization_config"];
@@ -79,18 +82,29 @@ fn check_range(decoder: &Decoder, dtype: Dtype) -> Result<()> {
 /// that the target's has not, such as `eos_token_id`.
 ///
 /// # Errors
-/// When a file cannot be read or written, or a `config.json` is not an object.
+/// When a file cannot be read or written, is a link to the outside of its directory, or a `config.json` is not an object.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    copy_companions_of(&[from], to)
+}
+
+/// The same from several directories, each file from the first that has it: those of an adapter and its base. What none
+/// of them has is removed from the target, where another model may have left it.
+///
+/// # Errors
+/// As [`copy_companions`].
+pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
     for name in COMPANIONS {
-        let source = from.join(name);
-        if source.is_file() {
-            let bytes = fs::read(&source).map_err(|error| Error::io(&source, error))?;
-            files::write_whole(&to.join(name), &bytes)?;
-        }
+        let Some(dir) = from.iter().find(|dir| dir.join(name).symlink_metadata().is_ok()) else {
+            files::remove(&to.join(name))?;
+            continue;
+        };
+        let source = inside(dir, name).map_err(|reason| Error::checkpoint(dir.join(name), reason))?;
+        files::write_whole(&to.join(name), &files::read_regular(&source, LARGEST)?)?;
     }
     let path = to.join("config.json");
     let mut config = read_object(&path)?;
-    for (key, value) in read_object(&from.join("config.json"))? {
+    let source = from.iter().map(|dir| dir.join("config.json")).find(|path| path.exists());
+    for (key, value) in source.map(|path| read_object(&path)).transpose()?.unwrap_or_default() {
         if !OF_THE_SOURCE.contains(&key.as_str()) {
             config.entry(key).or_insert(value);
         }
@@ -99,8 +113,8 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>> {
-    let text = fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
-    serde_json::from_str(&text).map_err(|source| Error::ConfigJson { path: path.to_path_buf(), source })
+    serde_json::from_slice(&files::read_regular(path, LARGEST)?)
+        .map_err(|source| Error::ConfigJson { path: path.to_path_buf(), source })
 }
 
 /// burn-store hands on the system's message but not its kind, so a full disk is known by its text.
@@ -118,6 +132,7 @@ mod tests {
     use super::super::tests::{config, numbered};
     use super::*;
     use burn::tensor::{Device, TensorData};
+    use std::fs;
 
     #[test]
     fn a_saved_model_is_loaded_back_bit_for_bit() {
@@ -165,6 +180,51 @@ mod tests {
         assert!(!config.contains_key("dtype"));
         assert_eq!(fs::read_to_string(to.path().join("tokenizer.json")).unwrap(), "{}");
         assert!(load(to.path(), &Device::default()).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_companion_outside_its_directory_is_not_copied_and_a_stale_one_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let [from, to, secret] = ["snapshots/main", "to", "secret"].map(|name| root.path().join(name));
+        save(&numbered(&config("llama", true)), &from).unwrap();
+        save(&numbered(&config("llama", true)), &to).unwrap();
+        fs::write(&secret, "private").unwrap();
+        let link = from.join("merges.txt");
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let message = copy_companions(&from, &to).unwrap_err().to_string();
+        assert!(message.contains("merges.txt: points outside"), "{message}");
+        assert!(!to.join("merges.txt").exists());
+        fs::remove_file(&link).unwrap();
+        // The layout of the hub's cache.
+        fs::create_dir(root.path().join("blobs")).unwrap();
+        fs::write(root.path().join("blobs/abc"), "merges").unwrap();
+        std::os::unix::fs::symlink("../../blobs/abc", &link).unwrap();
+        fs::write(to.join("chat_template.jinja"), "of an earlier model").unwrap();
+        copy_companions(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(to.join("merges.txt")).unwrap(), "merges");
+        assert!(!to.join("chat_template.jinja").exists());
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", from.join("tokenizer.json")).unwrap();
+        assert!(copy_companions(&from, &to).is_err());
+        fs::remove_file(from.join("tokenizer.json")).unwrap();
+        fs::remove_file(from.join("config.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", from.join("config.json")).unwrap();
+        let message = load(&from, &Device::default()).unwrap_err().to_string();
+        assert!(message.contains("not a regular file"), "{message}");
+    }
+
+    #[test]
+    fn an_adapters_companions_go_before_its_bases() {
+        let [base, adapter, to] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        save(&numbered(&config("llama", true)), base.path()).unwrap();
+        save(&numbered(&config("llama", true)), to.path()).unwrap();
+        fs::write(base.path().join("tokenizer.json"), "base").unwrap();
+        fs::write(base.path().join("merges.txt"), "base").unwrap();
+        fs::write(adapter.path().join("tokenizer.json"), "own").unwrap();
+        copy_companions_of(&[adapter.path(), base.path()], to.path()).unwrap();
+        let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
+        assert_eq!([read("tokenizer.json"), read("merges.txt")], ["own", "base"]);
     }
 
     #[test]

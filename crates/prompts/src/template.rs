@@ -1,0 +1,376 @@
+//! Jinja templates with a budget: anybody may have written them, and each is rendered when it is read.
+//!
+//! A template may be 64 KB long and run 200,000 instructions; the texts and lists that it makes may have 32 MB in all;
+//! it may take five seconds, on a thread whose stack holds any nesting that fits the rest. minijinja counts instructions
+//! alone, so operators and filters that make texts and lists are replaced by ones that count bytes. Does NOT know what
+//! chat templates may use: see [`crate::chat`].
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use minijinja::machinery::{CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, Vm, WhitespaceConfig};
+use minijinja::value::{Object, Rest, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters, machinery};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Bytes that a template may have.
+const SOURCE: usize = 64 << 10;
+/// Instructions that one rendering may run.
+const FUEL: usize = 200_000;
+/// Bytes of the texts and lists that one rendering may make.
+const BYTES: usize = 32 << 20;
+/// Bytes of plain text that one rendering may write; plain text is not counted, its instructions are.
+const PLAIN: usize = 256 << 20;
+/// Bytes of a list's entry.
+const ENTRY: usize = 64;
+/// Columns by which text may be indented.
+const INDENT: usize = 16;
+/// The largest number in a format such as `%8d`.
+const WIDTH: usize = 1000;
+/// Tokens that one tag may have; some work grows with their square.
+const TOKENS: usize = 2000;
+/// How often a template may multiply: constants are multiplied when it is read, to 100 MB each.
+const PRODUCTS: usize = 4;
+/// How long a rendering may take.
+const TIME: Duration = Duration::from_secs(5);
+/// Stack of the thread that renders.
+const STACK: usize = 256 << 20;
+
+/// A template with an environment that [`environment`] began.
+#[derive(Debug, Clone)]
+pub struct Template {
+    environment: Environment<'static>,
+    source: Arc<str>,
+}
+
+/// Why a template does not parse or render.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct TemplateError {
+    /// Line in the template, from 1; 0 when unknown.
+    pub line: usize,
+    /// The template's own message, or the engine's.
+    pub message: String,
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// When it does not parse, or is too long.
+    pub fn new(environment: Environment<'static>, source: &str) -> std::result::Result<Self, TemplateError> {
+        if source.len() > SOURCE {
+            let message = format!("a template of {} bytes; at most {SOURCE} are read", source.len());
+            return Err(TemplateError { line: 0, message });
+        }
+        let template = Self { environment, source: source.into() };
+        template.run(None)?;
+        Ok(template)
+    }
+
+    /// Renders it with the variables of `context`, a map.
+    ///
+    /// # Errors
+    /// What the template raises, and when it goes beyond its budget.
+    pub fn render(&self, context: Value) -> std::result::Result<String, TemplateError> {
+        self.run(Some(context))
+    }
+
+    /// Values and errors die on the thread that made them: a value can be nested too deep for any other.
+    fn run(&self, context: Option<Value>) -> std::result::Result<String, TemplateError> {
+        let (send, receive) = mpsc::channel();
+        let (environment, source) = (self.environment.clone(), self.source.clone());
+        let work = move || drop(send.send(evaluate(environment, &source, context).map_err(|error| plain(&error))));
+        let failed = |message: String| TemplateError { line: 0, message };
+        let thread = thread::Builder::new().name("template".into()).stack_size(STACK);
+        thread.spawn(work).map_err(|error| failed(format!("no thread to render on: {error}")))?;
+        match receive.recv_timeout(TIME) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(failed(format!("takes more than {} seconds", TIME.as_secs()))),
+            Err(RecvTimeoutError::Disconnected) => Err(failed("the template engine failed".into())),
+        }
+    }
+}
+
+fn evaluate(mut environment: Environment<'static>, source: &str, context: Option<Value>) -> Result<String> {
+    environment.set_debug(false);
+    let config = TemplateConfig {
+        syntax_config: Default::default(),
+        ws_config: WhitespaceConfig {
+            keep_trailing_newline: environment.keep_trailing_newline(),
+            lstrip_blocks: environment.lstrip_blocks(),
+            trim_blocks: environment.trim_blocks(),
+        },
+        default_auto_escape: Arc::new(|_| AutoEscape::None),
+    };
+    check_tokens(source, &config)?;
+    let mut compiled = CompiledTemplate::new("template", source, &config)?;
+    let Some(context) = context else { return Ok(String::new()) };
+    let all = std::iter::once(&mut compiled.instructions).chain(compiled.blocks.values_mut());
+    let longest = all.map(count_bytes).max().unwrap_or(0);
+    environment.set_fuel(Some(FUEL.min(PLAIN / longest.max(1)) as u64));
+    let mut text = String::new();
+    let mut output = machinery::make_string_output(&mut text);
+    Vm::new(&environment).eval(&compiled.instructions, context, &compiled.blocks, &mut output, AutoEscape::None)?;
+    Ok(text)
+}
+
+/// Refuses tags that are very long, and many products.
+fn check_tokens(source: &str, config: &TemplateConfig) -> Result<()> {
+    let (mut in_tag, mut products) = (0, 0);
+    for token in machinery::tokenize(source, false, config.syntax_config.clone(), config.ws_config) {
+        match token?.0 {
+            Token::TemplateData(_) | Token::VariableEnd | Token::BlockEnd => in_tag = 0,
+            Token::Mul => (in_tag, products) = (in_tag + 1, products + 1),
+            _ => in_tag += 1,
+        }
+        if in_tag > TOKENS || products > PRODUCTS {
+            return Err(refused(format!("at most {TOKENS} tokens in a tag and {PRODUCTS} products are read")));
+        }
+    }
+    Ok(())
+}
+
+/// Replaces operators by the filters that count; returns the length of the longest plain text.
+fn count_bytes(instructions: &mut Instructions<'_>) -> usize {
+    let mut longest = 0;
+    for at in 0..instructions.len() as u32 {
+        let Some(instruction) = instructions.get_mut(at) else { continue };
+        let (filter, arguments) = match instruction {
+            Instruction::StringConcat => ("~", 2),
+            Instruction::Add => ("+", 2),
+            Instruction::Mul => ("*", 2),
+            Instruction::Slice => ("[:]", 4),
+            Instruction::EmitRaw(text) => {
+                longest = longest.max(text.len());
+                continue;
+            }
+            _ => continue,
+        };
+        *instruction = Instruction::ApplyFilter(filter, Some(arguments), u8::MAX);
+    }
+    longest
+}
+
+fn plain(error: &Error) -> TemplateError {
+    let detail = error.detail().unwrap_or_default();
+    let message = match error.kind() {
+        ErrorKind::OutOfFuel => "runs too many instructions".into(),
+        ErrorKind::InvalidOperation if !detail.is_empty() => detail.to_owned(),
+        kind if detail.is_empty() => kind.to_string(),
+        kind => format!("{kind}: {detail}"),
+    };
+    TemplateError { line: error.line().unwrap_or(0), message }
+}
+
+/// Bytes that a rendering has made so far.
+#[derive(Debug, Default)]
+struct Made(AtomicUsize);
+
+impl Object for Made {}
+
+/// Counts bytes that a rendering makes.
+///
+/// # Errors
+/// When they are too many.
+pub(crate) fn count(state: &State<'_, '_>, bytes: usize) -> Result<usize> {
+    let made = state.get_or_set_temp_object("bytes made", Made::default);
+    let before = made.0.fetch_add(bytes.min(BYTES + 1), Ordering::Relaxed);
+    match before.saturating_add(bytes) > BYTES {
+        true => Err(refused("makes too much text")),
+        false => Ok(BYTES - before),
+    }
+}
+
+/// A text that is written piece by piece, and counted.
+pub(crate) fn text(state: &State<'_, '_>, write: impl FnOnce(&mut Text) -> fmt::Result) -> Result<String> {
+    let mut text = Text { text: String::new(), left: count(state, 0)? };
+    write(&mut text).map_err(|_| refused("makes too much text"))?;
+    count(state, text.text.len())?;
+    Ok(text.text)
+}
+
+/// A text of bounded length.
+pub(crate) struct Text {
+    text: String,
+    left: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.left = self.left.checked_sub(part.len()).ok_or(fmt::Error)?;
+        self.text.push_str(part);
+        Ok(())
+    }
+}
+
+pub(crate) fn refused(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// Bytes that a filter may make of a value: letters can have three bytes in the other case.
+pub(crate) fn cost(value: &Value) -> usize {
+    match value.as_str() {
+        Some(text) => text.len() * 3,
+        None => value.len().unwrap_or(0).saturating_mul(ENTRY),
+    }
+}
+
+macro_rules! counted {
+    ($environment:ident: $($name:ident)*) => {
+        $({
+            let filter = Value::from_function(filters::$name);
+            $environment.add_filter(stringify!($name), move |state: &State<'_, '_>, Rest(values): Rest<Value>| {
+                check(state, stringify!($name), &values)?;
+                filter.call(state, &values)
+            });
+        })*
+    };
+}
+
+/// An environment with a budget for texts; what has no bound, or is not of Jinja, is not in it.
+pub fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(|out, state, value| emit(out, state, value));
+    for name in ["chain", "zip", "lines", "split", "pprint"] {
+        environment.remove_filter(name);
+    }
+    environment.remove_global("debug");
+    counted!(environment: upper lower title capitalize trim dictsort items reverse sort batch slice indent format
+        select selectattr reject rejectattr map groupby unique);
+    environment.add_filter("~", |state: &State<'_, '_>, left: Value, right: Value| {
+        defined(state, &[&left, &right])?;
+        text(state, |text| write!(text, "{left}{right}"))
+    });
+    environment.add_filter("+", add);
+    environment.add_filter("*", multiply);
+    environment.add_filter("[:]", |state: &State<'_, '_>, value: Value, start: Value, stop: Value, step: Value| {
+        count(state, cost(&value))?;
+        evaluated(state, "a[b:c:d]", [("a", value), ("b", start), ("c", stop), ("d", step)])
+    });
+    environment.add_filter("join", |state: &State<'_, '_>, values: Value, joiner: Option<Value>| {
+        join(state, &values, joiner.as_ref().and_then(Value::as_str).unwrap_or_default())
+    });
+    environment.add_filter("replace", |state: &State<'_, '_>, text: Value, from: Value, to: Value| {
+        replace(state, &text.to_string(), &from.to_string(), &to.to_string(), None)
+    });
+    environment.add_filter("list", |state: &State<'_, '_>, values: Value| {
+        let mut list = Vec::new();
+        for value in values.try_iter()? {
+            count(state, ENTRY)?;
+            list.push(value);
+        }
+        Ok(Value::from(list))
+    });
+    environment.add_filter("string", |state: &State<'_, '_>, value: Value| match value.kind() {
+        ValueKind::String => Ok(value),
+        _ => text(state, |text| write!(text, "{value}")).map(Value::from),
+    });
+    environment
+}
+
+/// Writes a value as it is, counted.
+pub(crate) fn emit(out: &mut minijinja::Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<()> {
+    match value.as_str() {
+        Some(text) => {
+            count(state, text.len())?;
+            Ok(out.write_str(text)?)
+        }
+        None if value.is_undefined() => Ok(()),
+        None => Ok(out.write_str(&text(state, |text| write!(text, "{value}"))?)?),
+    }
+}
+
+/// Counts what a filter or method may make, and checks the numbers that it is given.
+pub(crate) fn check(state: &State<'_, '_>, name: &str, values: &[Value]) -> Result<()> {
+    let format = values.first().and_then(Value::as_str).filter(|_| name == "format").unwrap_or_default();
+    let times = 1 + format.matches(['%', '{']).count();
+    count(state, values.iter().map(cost).fold(0, usize::saturating_add).saturating_mul(times))?;
+    let most = match name {
+        "indent" => INDENT,
+        "batch" | "slice" => WIDTH,
+        "format" => {
+            let numbers = format.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+            return match format.contains('*')
+                || numbers.into_iter().any(|n| n.parse().map_or(true, |n: usize| n > WIDTH))
+            {
+                true => Err(refused(format!("a format may not have `*` or numbers above {WIDTH}"))),
+                false => Ok(()),
+            };
+        }
+        _ => return Ok(()),
+    };
+    // A keyword's value counts as well: the last value is then a map of them.
+    let keywords = values.last().filter(|value| value.kind() == ValueKind::Map);
+    let named = keywords.and_then(|map| map.get_attr("width").ok());
+    let number = |value: &Value| value.kind() == ValueKind::Number && *value > Value::from(most);
+    match values.iter().skip(1).chain(&named).any(number) {
+        true => Err(refused(format!("{name} takes at most {most}"))),
+        false => Ok(()),
+    }
+}
+
+/// The texts of some values with `joiner` between.
+pub(crate) fn join(state: &State<'_, '_>, values: &Value, joiner: &str) -> Result<String> {
+    let values = values.try_iter()?;
+    text(state, |text| {
+        for (index, value) in values.enumerate() {
+            text.left = text.left.checked_sub(1).ok_or(fmt::Error)?; // empty texts count, too
+            write!(text, "{}{value}", if index > 0 { joiner } else { "" })?;
+        }
+        Ok(())
+    })
+}
+
+/// `text` with `from` replaced by `to`, as often as `most` says.
+pub(crate) fn replace(state: &State<'_, '_>, text: &str, from: &str, to: &str, most: Option<usize>) -> Result<String> {
+    let most = most.unwrap_or(usize::MAX);
+    let found = text.matches(from).take(most).count();
+    count(state, found.saturating_mul(to.len()).saturating_add(text.len()))?;
+    Ok(text.replacen(from, to, most))
+}
+
+fn add(state: &State<'_, '_>, left: Value, right: Value) -> Result<Value> {
+    defined(state, &[&left, &right])?;
+    match (left.as_str(), right.as_str()) {
+        (Some(left), Some(right)) => text(state, |text| write!(text, "{left}{right}")).map(Value::from),
+        _ => {
+            let entries = [&left, &right].map(|value| value.len().unwrap_or(0));
+            count(state, entries[0].saturating_add(entries[1]).saturating_mul(ENTRY))?;
+            evaluated(state, "a + b", [("a", left), ("b", right)])
+        }
+    }
+}
+
+fn multiply(state: &State<'_, '_>, left: Value, right: Value) -> Result<Value> {
+    defined(state, &[&left, &right])?;
+    let times = |value: &Value, by: &Value| match value.kind() {
+        ValueKind::Number => 0,
+        _ => cost(value).saturating_mul(by.as_usize().unwrap_or(0)),
+    };
+    count(state, times(&left, &right).max(times(&right, &left)))?;
+    evaluated(state, "a * b", [("a", left), ("b", right)])
+}
+
+fn defined(state: &State<'_, '_>, values: &[&Value]) -> Result<()> {
+    let strict = state.undefined_behavior() == minijinja::UndefinedBehavior::Strict;
+    match strict && values.iter().any(|value| value.is_undefined()) {
+        true => Err(Error::from(ErrorKind::UndefinedError)),
+        false => Ok(()),
+    }
+}
+
+/// The operator itself.
+fn evaluated<const N: usize>(state: &State<'_, '_>, expression: &str, values: [(&str, Value); N]) -> Result<Value> {
+    state.env().compile_expression(expression)?.eval(Value::from_iter(values))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
