@@ -21,7 +21,7 @@ pub use error::{Error, Result, Within};
 pub use guard::{ToJudge, identity, judge_sets};
 pub use interrupt::Interrupt;
 pub use input::{Artifact, Pick, Samples, Split};
-pub use model::{LazyModel, Model, dtype_for, encode_samples, home_of_fine_tuned, save};
+pub use model::{LazyModel, Model, Source, encode_samples, save};
 pub use job::{Job, Progress, Report};
 pub use shape::DecoderShape;
 pub use stage::Stage;
