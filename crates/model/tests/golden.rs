@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use model::checkpoint::{self, gguf, peft};
 use model::generate::{Prompt, greedy, greedy_each};
 use model::{Decoder, Packed, weights};
@@ -306,6 +306,42 @@ fn gguf_blocks_of_every_type_are_dequantised_bit_for_bit() {
     for name in names {
         let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(file.tensor(&name).unwrap()), bits(golden.floats(&name)), "{name}");
+    }
+}
+
+#[test]
+fn endless_answers_and_logits_that_are_no_numbers_are_errors() {
+    let decoder = load("tiny-llama");
+    let prompts = [vec![1, 2, 3]];
+    let error = greedy(&decoder, &prompts, usize::MAX, &[]).unwrap_err().to_string();
+    assert!(error.contains("exceed max_position_embeddings"), "{error}");
+    let large = weights::replace(decoder, |info| {
+        info.name.ends_with("up_proj.weight").then(|| TensorData::full(info.shape.clone(), 3e38f32))
+    });
+    let error = greedy(&large, &prompts, 2, &[]).unwrap_err().to_string();
+    assert!(error.contains("the logits are not finite"), "{error}");
+}
+
+#[test]
+fn gguf_files_of_all_families_give_the_weights_they_were_made_of() {
+    for name in ["gemma", "gemma2", "gemma3", "qwen2", "qwen3", "llama3"] {
+        let found = gguf::load(&fixture(&format!("gguf/tiny-{name}.gguf")), &Device::default()).unwrap();
+        let wanted = load(&format!("tiny-{name}"));
+        let [a, b] = [&found, &wanted].map(|decoder| {
+            let c = decoder.config();
+            let sizes = [c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_key_value_heads, c.head_dim];
+            let caps = (c.attn_logit_softcapping, c.final_logit_softcapping);
+            (c.model_type, sizes, c.tie_word_embeddings, caps, c.rope_theta, c.rope_scaling, c.qkv_bias, c.o_bias)
+        });
+        assert_eq!(a, b, "{name}");
+        let [found, wanted] = [found, wanted].map(|decoder| weights::read(&decoder, |_| true).unwrap());
+        for ((info, found), (other, wanted)) in found.into_iter().zip(wanted) {
+            assert_eq!(info, other);
+            // Gemma's norms were stored with 1 added.
+            let most = if info.is_norm && name.starts_with("gemma") { 1e-6 } else { 0.0 };
+            let worst = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= most, "{name} {}: {worst}", info.name);
+        }
     }
 }
 

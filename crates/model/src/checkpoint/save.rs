@@ -101,6 +101,7 @@ pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
         let source = inside(dir, name).map_err(|reason| Error::checkpoint(dir.join(name), reason))?;
         files::write_whole(&to.join(name), &files::read_regular(&source, LARGEST)?)?;
     }
+    copy_more_templates(from, to)?;
     let path = to.join("config.json");
     let mut config = read_object(&path)?;
     let source = from.iter().map(|dir| dir.join("config.json")).find(|path| path.exists());
@@ -110,6 +111,23 @@ pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
         }
     }
     Ok(files::write_json(&path, &config)?)
+}
+
+/// Copies the directory of further chat templates, from the first directory that has one.
+fn copy_more_templates(from: &[&Path], to: &Path) -> Result<()> {
+    const DIR: &str = "additional_chat_templates";
+    files::remove(&to.join(DIR))?;
+    let Some(dir) = from.iter().find(|dir| dir.join(DIR).is_dir()) else { return Ok(()) };
+    for entry in std::fs::read_dir(dir.join(DIR)).map_err(|source| Error::io(dir.join(DIR), source))? {
+        let name = entry.map_err(|source| Error::io(dir.join(DIR), source))?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.ends_with(".jinja")).map(|name| format!("{DIR}/{name}"))
+        else {
+            continue;
+        };
+        let source = inside(dir, &name).map_err(|reason| Error::checkpoint(dir.join(&name), reason))?;
+        files::write_whole(&to.join(&name), &files::read_regular(&source, LARGEST)?)?;
+    }
+    Ok(())
 }
 
 fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>> {
@@ -221,10 +239,12 @@ mod tests {
         save(&numbered(&config("llama", true)), to.path()).unwrap();
         fs::write(base.path().join("tokenizer.json"), "base").unwrap();
         fs::write(base.path().join("merges.txt"), "base").unwrap();
+        files::write_whole(&base.path().join("additional_chat_templates/tools.jinja"), b"base").unwrap();
         fs::write(adapter.path().join("tokenizer.json"), "own").unwrap();
         copy_companions_of(&[adapter.path(), base.path()], to.path()).unwrap();
         let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
         assert_eq!([read("tokenizer.json"), read("merges.txt")], ["own", "base"]);
+        assert_eq!(read("additional_chat_templates/tools.jinja"), "base");
     }
 
     #[test]

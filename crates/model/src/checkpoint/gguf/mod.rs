@@ -149,6 +149,9 @@ pub fn config(gguf: &Gguf) -> Result<DecoderConfig> {
         "tie_word_embeddings": !gguf.tensors().contains_key("output.weight"),
         "head_dim": head_dim,
     });
+    if model_type != ModelType::Qwen2 && gguf.tensors().contains_key("blk.0.attn_q.bias") {
+        json["attention_bias"] = true.into();
+    }
     let epsilon = key("attention.layer_norm_rms_epsilon");
     json["rms_norm_eps"] = gguf.float(&epsilon)?.ok_or_else(|| missing_key(gguf, &epsilon))?.into();
     let mut float = |name: &str, to: &str| -> Result<()> {
