@@ -8,9 +8,7 @@ use files::Hashes;
 use finetune::AlignSettings;
 use model::Dtype;
 use realign::stage::{Align, Finetune, Gate, Import, Inject, Objective, REFERENCE, Reference, Repair, TrainingSet};
-use realign::{
-    Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files,
-};
+use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files};
 use recovery::{Layer, Method, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
@@ -37,7 +35,12 @@ const NOT_RECOVERED: u8 = 3;
 /// Those of its stage.
 pub fn run(cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
-    let context = Context { dtype: cli.dtype.map(Into::into), seed: cli.seed, thinking: cli.enable_thinking, hashes: Hashes::default() };
+    let context = Context {
+        dtype: cli.dtype.map(Into::into),
+        seed: cli.seed,
+        thinking: cli.enable_thinking,
+        hashes: Hashes::default(),
+    };
     let interrupt = Interrupt::listen().map_err(files::Error::io("listen to Ctrl-C in", Path::new("this process")))?;
     let mut shown = Shown::new(cli.quiet);
     let mut report = |progress: realign::Progress<'_>| {
@@ -61,7 +64,8 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
         Command::Evaluate(args) => {
             job.batch = args.batch;
-            let files: Vec<&Path> = [&args.harmful, &args.harmless, &args.task].into_iter().flatten().map(|file| &**file).collect();
+            let files: Vec<&Path> =
+                [&args.harmful, &args.harmless, &args.task].into_iter().flatten().map(|file| &**file).collect();
             let settings = (cli.device, context.dtype, context.thinking, context.seed);
             crate::evaluate::run(&args, settings, &mut job).map_err(|error| error.located(&files))?;
         }
@@ -183,7 +187,8 @@ impl Context {
         };
         let (settings, seed, dtype) = (args.train, self.seed, self.dtype);
         let stage = Finetune { model, data, objective, settings, seed, dtype, kind: "finetune" };
-        let inputs: Vec<&Path> = [&args.model, &args.task].into_iter().chain(&args.inject).map(|path| &**path).collect();
+        let inputs: Vec<&Path> =
+            [&args.model, &args.task].into_iter().chain(&args.inject).map(|path| &**path).collect();
         let summary = make(&stage, &args.out, &inputs, &[], job)?;
         let (samples, dropped, loss) = (summary.samples, summary.dropped, summary.final_loss);
         say(format!("trained on {samples} samples ({dropped} too long), loss {loss:.3}; wrote {}", args.out.display()));
@@ -212,7 +217,10 @@ impl Context {
             fine_tuned: self.model(&args.finetuned)?,
             unaligned: model(&args.unaligned)?,
             recovery: None,
-            prompts: samples(&args.prompts, Pick { fields: fields(&args.prompt_key), count: args.limit, ..Pick::default() })?,
+            prompts: samples(
+                &args.prompts,
+                Pick { fields: fields(&args.prompt_key), count: args.limit, ..Pick::default() },
+            )?,
             task: samples(&args.task, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
             gate,
             seed: self.seed,

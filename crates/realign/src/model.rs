@@ -159,7 +159,10 @@ impl Model {
         let encode = |(index, sample): (usize, &Sample)| {
             let ids = self.tokenizer.encode_prompt(&sample.prompt, None)?;
             match ids.len() > limit {
-                true => Err(Error::too_long(sample, model::Error::TooLong { index, tokens: ids.len(), new_tokens: 0, limit })),
+                true => Err(Error::too_long(
+                    sample,
+                    model::Error::TooLong { index, tokens: ids.len(), new_tokens: 0, limit },
+                )),
                 false => Ok(ids),
             }
         };

@@ -40,7 +40,9 @@ pub fn write(out: &Path, bytes: &[u8]) -> Result<()> {
     }
     let mut stdout = std::io::stdout();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(files::Error::io("write", out)(error).into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(files::Error::io("write", out)(error).into())
+        }
         _ => Ok(()),
     }
 }
@@ -136,7 +138,8 @@ fn can_go_on(work: &Path) -> bool {
 
 /// The directory beside `out` in which a stage works; `out/` and `out` are one.
 fn work_dir(out: &Path) -> Result<PathBuf> {
-    let name = out.file_name().ok_or_else(|| Error::Invalid(format!("--out {}: name a new directory", out.display())))?;
+    let name =
+        out.file_name().ok_or_else(|| Error::Invalid(format!("--out {}: name a new directory", out.display())))?;
     let mut name = name.to_owned();
     name.push(".partial");
     Ok(out.with_file_name(name))

@@ -82,7 +82,8 @@ fn every_command_takes_an_adapter_with_its_base_and_names_one_without() {
         assert_ne!(run("adapter --base aligned", "x"), run("aligned", "z"), "{command}");
         bench.fails(&format!("{} adapter", command.replace('O', "n")), &["adapter of peft", "--base"]);
     }
-    for command in ["finetune --task p.jsonl --model adapter", "recover --finetuned tuned --prompts p.jsonl --aligned adapter"]
+    for command in
+        ["finetune --task p.jsonl --model adapter", "recover --finetuned tuned --prompts p.jsonl --aligned adapter"]
     {
         bench.fails(&format!("{command} --out n"), &["adapter of peft", "--base"]);
     }
@@ -108,7 +109,10 @@ fn a_model_with_an_adapter_beside_it_is_the_adapter_and_leftovers_are_not() {
     bench.works(&format!("recover --aligned aligned --finetuned merged {SHORT} --out from-merged"));
     let model = |name: &str| fs::read(bench.path(name).join("model.safetensors")).unwrap();
     assert_eq!(model("from-both"), model("from-merged"));
-    bench.fails("generate --model both --prompts p.jsonl --out a", &["beside a whole model", "--base", "adapter_config.json"]);
+    bench.fails(
+        "generate --model both --prompts p.jsonl --out a",
+        &["beside a whole model", "--base", "adapter_config.json"],
+    );
 }
 
 #[test]
@@ -152,13 +156,12 @@ fn outputs_go_through_links_and_to_standard_output() {
         assert_eq!(bench.says(&format!("{generate} {out}"), 0, &["wrote 4 answers"]), answers);
     }
     bench.works("import --from aligned --out linked");
-    assert!(bench.path("real/config.json").is_file() && fs::symlink_metadata(bench.path("linked")).unwrap().is_symlink());
-    let score: Value = serde_json::from_str(&bench.says(
-        "score --answers real.jsonl --metric rouge --out -",
-        0,
-        &["score: "],
-    ))
-    .unwrap();
+    assert!(
+        bench.path("real/config.json").is_file() && fs::symlink_metadata(bench.path("linked")).unwrap().is_symlink()
+    );
+    let score: Value =
+        serde_json::from_str(&bench.says("score --answers real.jsonl --metric rouge --out -", 0, &["score: "]))
+            .unwrap();
     assert_eq!(score["n"], 4);
 }
 
@@ -182,7 +185,10 @@ fn models_that_make_no_pair_are_named() {
     // The same model twice.
     let said = bench.says(&recover("aligned", "same"), 0, &["nothing to recover", "the aligned model refuses 0 of 4"]);
     assert!(said.contains("nothing to recover") && !said.contains("recovered after"), "{said}");
-    assert_eq!(fs::read(bench.path("same/model.safetensors")).unwrap(), fs::read(bench.path("aligned/model.safetensors")).unwrap());
+    assert_eq!(
+        fs::read(bench.path("same/model.safetensors")).unwrap(),
+        fs::read(bench.path("aligned/model.safetensors")).unwrap()
+    );
     assert!(fs::read_to_string(bench.path("same/outcome.json")).unwrap().contains("nothing"));
     for arm in ["full_revert --layer 2", "largest_difference --count 9 --layer 2"] {
         let said = bench.says(&format!("{arm} --aligned aligned --finetuned aligned --out {}", &arm[..4]), 0, &[]);
@@ -230,7 +236,10 @@ fn a_prompt_that_is_too_long_is_named_by_file_and_line() {
     bench.fails("generate --model aligned --prompts long.jsonl --out o", &parts);
     bench.fails("direction --model aligned --prompts long.jsonl --out o", &parts);
     bench.fails("evaluate --model aligned --harmful long.jsonl --out ev", &parts);
-    bench.fails(&format!("recover --aligned aligned --finetuned tuned --out o {}", SHORT.replace("p.jsonl", "long.jsonl")), &parts);
+    bench.fails(
+        &format!("recover --aligned aligned --finetuned tuned --out o {}", SHORT.replace("p.jsonl", "long.jsonl")),
+        &parts,
+    );
     let most = "generate --model aligned --prompts p.jsonl --out o --max-new-tokens 18446744073709551615";
     bench.fails(most, &["p.jsonl, line 1", "18446744073709551615 new ones"]);
 }

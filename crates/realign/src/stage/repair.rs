@@ -156,7 +156,8 @@ impl Stage for Repair {
         files::remove(&checkpoint)?;
         let by = self.gate.as_ref().map_or("nothing", |gate| gate.metric.name());
         let summary = summary(&repaired, by);
-        let made = serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
+        let made =
+            serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
         files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;
         if repaired.outcome == Outcome::Nothing {
             tracing::warn!("{}", summary.note);
@@ -193,7 +194,9 @@ impl Repair {
                 "the aligned model refuses {by_aligned} of {all} prompts of {file}: recovery needs prompts that it refuses"
             );
         } else if by_tuned == by_aligned {
-            tracing::warn!("the fine-tuned model refuses {by_tuned} of {all} prompts of {file}, as the aligned one does");
+            tracing::warn!(
+                "the fine-tuned model refuses {by_tuned} of {all} prompts of {file}, as the aligned one does"
+            );
         }
         Ok(())
     }
@@ -228,7 +231,9 @@ fn compare(aligned: &Model, fine_tuned: &Model) -> Result<()> {
 fn restored_by(stage: &Artifact) -> Result<usize> {
     let path = stage.path.join(RepairSummary::FILE);
     let summary: RepairSummary = files::read_json(&path)?;
-    summary.restored.ok_or_else(|| Error::Invalid(format!("{}: this method counts no restored weights", path.display())))
+    summary
+        .restored
+        .ok_or_else(|| Error::Invalid(format!("{}: this method counts no restored weights", path.display())))
 }
 
 /// A gate with its samples read.
