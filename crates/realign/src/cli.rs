@@ -75,7 +75,7 @@ impl From<DtypeName> for Dtype {
 pub enum Command {
     /// Turn a GGUF file or a Hugging Face directory into a directory that the other commands read.
     Import {
-        /// The GGUF file or directory.
+        /// The GGUF file or directory, or a peft adapter's on --base.
         #[arg(long)]
         from: PathBuf,
         /// The model that --from is a peft adapter on, if it is one.
@@ -87,7 +87,7 @@ pub enum Command {
     },
     /// Answer prompts greedily; writes JSONL with `prompt` and `response`.
     Generate {
-        /// Directory of the model.
+        /// Directory of the model, or of a peft adapter on --base.
         #[arg(long)]
         model: PathBuf,
         /// The model that --model is a peft adapter on, if it is one.
@@ -115,7 +115,7 @@ pub enum Command {
     Finetune(FinetuneArgs),
     /// Compute the mean hidden state of prompts at the direction layer.
     Direction {
-        /// Directory of the model.
+        /// Directory of the model, or of a peft adapter on --base.
         #[arg(long)]
         model: PathBuf,
         /// The model that --model is a peft adapter on, if it is one.
@@ -225,7 +225,7 @@ pub enum ObjectiveName {
 /// What `evaluate` takes.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Directory of the model; without it the answers in `--out` are judged and scored again.
+    /// Directory of the model, or of a peft adapter on --base; without it the answers in `--out` are judged and scored again.
     #[arg(long)]
     pub model: Option<PathBuf>,
     /// The model that --model is a peft adapter on, if it is one.

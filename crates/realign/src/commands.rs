@@ -48,6 +48,13 @@ pub fn run(cli: Cli) -> Result<u8> {
         interrupt.flow()
     };
     let mut job = Job { device: &device, batch: DEFAULT_BATCH, earlier: Vec::new(), report: &mut report };
+    let reads_thinking = !matches!(
+        cli.command,
+        Command::Import { .. } | Command::Align(_) | Command::Finetune(_) | Command::Score { .. }
+    );
+    if cli.enable_thinking.is_some() && !reads_thinking {
+        return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
+    }
     match cli.command {
         Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
         Command::Generate { model, base, prompts, prompt_key, max_new_tokens, batch, out } => {

@@ -43,8 +43,9 @@ impl<'a> Source<'a> {
         let Some(base) = base else {
             let or = if whole.is_empty() { "" } else { ", or remove its adapter_config.json to read the whole model" };
             return invalid(format!(
-                "{shown} is an adapter of peft{whole}: name the model that it was trained on, {}with --base{or}",
-                base_name(dir).map_or(String::new(), |name| format!("`{name}`, "))
+                "{shown} is an adapter of peft{whole}: name the model that it was trained on{} with --base, or merge it first \
+                 with `realign import --from {shown} --base MODEL --out MERGED`{or}",
+                base_name(dir).map_or(String::new(), |name| format!(" (`{name}`)"))
             ));
         };
         if contents == Contents::Both {

@@ -140,6 +140,8 @@ fn what_is_read_is_not_written_over() {
     }
     assert_eq!(fs::read(bench.path("p.jsonl")).unwrap(), before);
     bench.fails("import --from aligned --out tuned", &["is there already"]);
+    bench.works(&format!("recover --aligned aligned --finetuned tuned {SHORT} --out m --trace m/trace.json"));
+    assert!(bench.path("m/trace.json").is_file() && bench.path("m/model.safetensors").is_file());
     bench.fails("import --from aligned --out -", &["a model needs a directory"]);
 }
 
@@ -261,6 +263,7 @@ fn prompts_have_the_key_and_the_thinking_that_are_asked_for() {
         let key = |line: &str| serde_json::from_str::<Value>(line).unwrap()["key"].clone();
         read("d.jsonl").lines().map(key).collect::<Vec<_>>()
     };
+    bench.fails("import --from aligned --out o --enable-thinking true", &["--enable-thinking"]);
     let all = ["", "--enable-thinking true", "--enable-thinking false"].map(keys);
     assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
 }
