@@ -6,7 +6,7 @@
 #   scripts/make-lab-models.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo run --release -p experiments -- run from-nothing.yaml --cells '*/sql/0'
+cargo run -p experiments -- run from-nothing.yaml --cells '*/sql/0'
 python3 - <<'PY'
 import csv, json, pathlib, shutil, subprocess
 results = pathlib.Path("results/runs")
@@ -18,7 +18,7 @@ for name, evaluation in aligned.items():
     model = stages / "align" / manifest["parents"]["model"] / "model"
     out = pathlib.Path("data/lab/models") / name
     shutil.rmtree(out, ignore_errors=True)
-    realign = ["cargo", "run", "--release", "--quiet", "-p", "realign", "--"]
+    realign = ["cargo", "run", "--quiet", "-p", "realign", "--"]
     subprocess.run([*realign, "import", "--dtype", "f16", "--from", str(model), "--out", str(out)], check=True)
 PY
 (cd data && sha256sum lab/models/*/model.safetensors)

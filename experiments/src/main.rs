@@ -10,8 +10,8 @@ use experiments::cli::{Cli, Command, RunArgs, SweepArgs};
 use experiments::config::{Places, Sweep, find};
 use experiments::pipeline::{Graph, graph};
 use experiments::record::{self, Record};
-use experiments::run::{self, Run};
 use experiments::roots::Roots;
+use experiments::run::{self, Run};
 use experiments::store::{Store, is_stopped};
 use experiments::{data, figures, plan, report, status};
 use realign::Interrupt;
@@ -126,8 +126,16 @@ fn run(args: &RunArgs) -> Result<()> {
     let cells = status::cells(sweep, &graph, &states, &places.results);
     say(&format!("{}: {}\n", sweep.name, status::counts(&cells)));
     let jobs = args.jobs.or(sweep.jobs).unwrap_or(1);
-    let ended = Run { sweep, graph: &graph, store: &store, results: &places.results, device: &device, jobs, interrupt: &interrupt }
-        .run()?;
+    let ended = Run {
+        sweep,
+        graph: &graph,
+        store: &store,
+        results: &places.results,
+        device: &device,
+        jobs,
+        interrupt: &interrupt,
+    }
+    .run()?;
     if let Ok(records) = opened.records() {
         report::write(&records, &places.results)?;
         say(&report::text(&records, &places.results)?);

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use evaluation::{Metric, PromptKind};
-use finetune::TrainSettings;
 use files::Hashes;
+use finetune::TrainSettings;
 use model::Dtype;
 use realign::stage::{
-    Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question, REFERENCE,
-    Reference, Repair, TrainingSet,
+    Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question,
+    REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Job, Pick, Samples, Stage};
 use serde_json::Value;
@@ -110,7 +110,8 @@ pub struct Graph {
 #[must_use]
 pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
     let cells = sweep.cells();
-    let mut builder = Builder { sweep, roots, hashes: Hashes::default(), graph: Graph::default(), known: HashMap::new() };
+    let mut builder =
+        Builder { sweep, roots, hashes: Hashes::default(), graph: Graph::default(), known: HashMap::new() };
     let mut aligned: BTreeMap<(&str, u64), Result<usize, String>> = BTreeMap::new();
     for (_, model) in sweep.models_of(chosen) {
         for seed in sweep.model_seeds() {
@@ -203,8 +204,9 @@ impl Builder<'_> {
         let stage = match &model.source {
             Source::Pretrain(pretrain) => {
                 let training = &pretrain.training;
+                let vocabulary = prompts::Tokenizer::from_dir(&sweep.data_file(&training.tokenizer))?.vocab_size();
                 let stage = Pretrain {
-                    config: pretrain.config.clone(),
+                    config: pretrain.config.decoder(Some(vocabulary))?,
                     tokenizer: Artifact::model(&sweep.data_file(&training.tokenizer), &self.hashes)?,
                     corpus: self.samples((sweep.data_file(&training.corpus), Pick::answered()))?,
                     initializer_range: training.initializer_range,
@@ -215,8 +217,9 @@ impl Builder<'_> {
             }
             Source::Dir(dir) => import(sweep.root_file(dir)),
             Source::Gguf(gguf) => import(sweep.root_file(&gguf.file)),
-            Source::Hub(hub) => import(sweep.root_file(&hub.dir))
-                .with_context(|| format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())),
+            Source::Hub(hub) => import(sweep.root_file(&hub.dir)).with_context(|| {
+                format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())
+            }),
         };
         self.add(model.name.clone(), stage?, &[])
     }
@@ -444,7 +447,10 @@ impl Builder<'_> {
 impl Evaluated {
     /// Its stages.
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
-        [self.model, self.safety, self.task].into_iter().chain(self.unaligned).chain(self.judges.iter().map(|one| one.1))
+        [self.model, self.safety, self.task]
+            .into_iter()
+            .chain(self.unaligned)
+            .chain(self.judges.iter().map(|one| one.1))
     }
 }
 

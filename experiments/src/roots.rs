@@ -154,4 +154,3 @@ pub(crate) fn sibling(dir: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
-

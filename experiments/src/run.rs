@@ -17,8 +17,8 @@ use crate::config::Sweep;
 use crate::pipeline::{Evaluated, Graph, Node};
 use crate::progress::Progress;
 use crate::record::{self, Judged, Record};
-use crate::status;
 use crate::roots::{Finished, Roots, State};
+use crate::status;
 use crate::store::{Store, is_stopped, lock};
 
 /// What a run needs besides the sweep.
@@ -121,7 +121,9 @@ impl Worker<'_> {
             Err(error) => Err(format!("{error:#}")),
         };
         match &outcome {
-            Ok((finished, true)) => self.progress.finish(node.kind, &node.name, &figure(node, finished), finished.seconds),
+            Ok((finished, true)) => {
+                self.progress.finish(node.kind, &node.name, &figure(node, finished), finished.seconds)
+            }
             Ok(_) => {}
             // What needs a failed stage fails with its error, which has its line.
             Err(error) if lock(&self.outcomes).values().any(|known| known.as_ref().err() == Some(error)) => {}
@@ -191,13 +193,7 @@ pub fn keep_records(
 }
 
 /// The record of a model whose stages are all finished.
-fn record(
-    roots: &Roots,
-    sweep: &Sweep,
-    graph: &Graph,
-    index: usize,
-    evaluated: &Evaluated,
-) -> Result<Option<Record>> {
+fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: &Evaluated) -> Result<Option<Record>> {
     let finished = |node: usize| match roots.state(graph.nodes[node].kind, &graph.nodes[node].key) {
         State::Done(finished) => Some(finished),
         _ => None,

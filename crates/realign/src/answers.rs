@@ -78,7 +78,8 @@ impl Open {
         let identity = model.identity();
         let key = |sample: &Sample| {
             let mut hash = files::Sha::default();
-            hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt).finish()[..16].to_owned()
+            hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt).finish()[..16]
+                .to_owned()
         };
         let mut journal = Journal::open(&wanted.path)?;
         if let Some(name) = wanted.path.file_name() {

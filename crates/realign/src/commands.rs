@@ -52,9 +52,7 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Align(args) => context.align(args, &mut job),
         Command::Finetune(args) => context.finetune(args, &mut job),
-        Command::Direction { model, prompts, layer, out } => {
-            context.direction(&model, &prompts, layer, &out, &mut job)
-        }
+        Command::Direction { model, prompts, layer, out } => context.direction(&model, &prompts, layer, &out, &mut job),
         Command::Repair(command) => context.repair(command.method, command.inputs, &mut job),
         Command::Evaluate(args) => {
             job.batch = args.batch;
@@ -147,7 +145,8 @@ impl Context {
         };
         let (settings, seed, dtype) = (args.train, self.seed, self.dtype);
         let stage = Finetune { model, data, objective, settings, seed, dtype, kind: "finetune" };
-        let inputs: Vec<&Path> = [&args.model, &args.task].into_iter().chain(&args.inject).map(|path| &**path).collect();
+        let inputs: Vec<&Path> =
+            [&args.model, &args.task].into_iter().chain(&args.inject).map(|path| &**path).collect();
         let summary = make(&stage, &args.out, &inputs, &[], job)?;
         let (samples, dropped, loss) = (summary.samples, summary.dropped, summary.final_loss);
         say(format!("trained on {samples} samples ({dropped} too long), loss {loss:.3}; wrote {}", args.out.display()));

@@ -83,9 +83,8 @@ pub fn judge_sets(judge: &Judge, sets: &[ToJudge<'_>], job: &mut Job<'_>) -> Res
             Judge::Guard(settings, format) => {
                 let guard = match &mut guard {
                     Some(guard) => guard,
-                    none => none.insert(
-                        Guard::open(settings, format, device).within(|| format!("judge {}", settings.name))?,
-                    ),
+                    none => none
+                        .insert(Guard::open(settings, format, device).within(|| format!("judge {}", settings.name))?),
                 };
                 guard.judge(&asked, &mut add)?;
             }

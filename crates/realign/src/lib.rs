@@ -12,16 +12,14 @@ pub mod interrupt;
 mod job;
 pub mod log;
 mod model;
-mod shape;
 pub mod stage;
 
 pub use answers::{Wanted, answer_files, answers};
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};
 pub use guard::{ToJudge, identity, judge_sets};
-pub use interrupt::Interrupt;
 pub use input::{Artifact, Pick, Samples, Split};
-pub use model::{LazyModel, Model, dtype_for, encode_samples, home_of_fine_tuned, save};
+pub use interrupt::Interrupt;
 pub use job::{Job, Progress, Report};
-pub use shape::DecoderShape;
+pub use model::{LazyModel, Model, dtype_for, encode_samples, home_of_fine_tuned, save};
 pub use stage::Stage;

@@ -96,7 +96,8 @@ fn can_go_on(work: &Path) -> bool {
 
 /// The directory beside `out` in which a stage works; `out/` and `out` are one.
 fn work_dir(out: &Path) -> Result<PathBuf> {
-    let name = out.file_name().ok_or_else(|| Error::Invalid(format!("--out {}: name a new directory", out.display())))?;
+    let name =
+        out.file_name().ok_or_else(|| Error::Invalid(format!("--out {}: name a new directory", out.display())))?;
     let mut name = name.to_owned();
     name.push(".partial");
     Ok(out.with_file_name(name))

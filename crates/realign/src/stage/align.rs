@@ -68,7 +68,12 @@ impl Stage for Align {
 impl Align {
     /// The harmless samples with answers, and whether the answer is the model's own; no answer is empty. Own answers are
     /// kept, so that a stopped alignment does not make them again.
-    fn with_own_answers(&self, model: &mut LazyModel<'_>, kept: &Path, job: &mut Job<'_>) -> Result<Vec<(Sample, bool)>> {
+    fn with_own_answers(
+        &self,
+        model: &mut LazyModel<'_>,
+        kept: &Path,
+        job: &mut Job<'_>,
+    ) -> Result<Vec<(Sample, bool)>> {
         let mut samples = Vec::new();
         for set in &self.helpful {
             samples.extend(set.read()?);

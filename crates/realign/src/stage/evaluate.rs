@@ -134,7 +134,9 @@ pub fn ask(
 fn check_names(questions: &[(&Asked, &[Sample], usize)]) -> Result<()> {
     for (index, (Asked { name, .. }, ..)) in questions.iter().enumerate() {
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return invalid(format!("the name {name:?} of a prompt set or task must be letters, digits, `-`, `_` or `.`"));
+            return invalid(format!(
+                "the name {name:?} of a prompt set or task must be letters, digits, `-`, `_` or `.`"
+            ));
         }
         if questions[..index].iter().any(|(other, ..)| other.name == *name) {
             return invalid(format!("two prompt sets or tasks are called {name:?}; rename one"));

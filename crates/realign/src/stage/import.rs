@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use model::checkpoint::{self, gguf};
 use model::Dtype;
+use model::checkpoint::{self, gguf};
 use prompts::GgufVocab;
 use serde::Serialize;
 

@@ -30,7 +30,12 @@ impl Judge {
     ///
     /// # Errors
     /// When the files of a guard cannot be read.
-    pub fn new(judge: &evaluation::Judge, answers: Artifact, asked: Vec<Asked>, hashes: &files::Hashes) -> Result<Self> {
+    pub fn new(
+        judge: &evaluation::Judge,
+        answers: Artifact,
+        asked: Vec<Asked>,
+        hashes: &files::Hashes,
+    ) -> Result<Self> {
         let identity = identity(judge, hashes).within(|| format!("judge {}", judge.name()))?;
         Ok(Self { answers, asked, identity, judge: judge.clone() })
     }

@@ -137,7 +137,9 @@ impl Stage for Repair {
 fn restored_by(stage: &Artifact) -> Result<usize> {
     let path = stage.path.join(RepairSummary::FILE);
     let summary: RepairSummary = files::read_json(&path)?;
-    summary.restored.ok_or_else(|| Error::Invalid(format!("{}: this method counts no restored weights", path.display())))
+    summary
+        .restored
+        .ok_or_else(|| Error::Invalid(format!("{}: this method counts no restored weights", path.display())))
 }
 
 /// A gate with its samples read.
