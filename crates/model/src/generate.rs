@@ -85,7 +85,8 @@ pub fn greedy_each<E: From<Error>>(
 /// Refuses prompts before any is decoded.
 fn check(decoder: &Decoder, prompts: &[Prompt]) -> Result<()> {
     let limit = decoder.config().max_position_embeddings;
-    let Some(Prompt { ids, max_new_tokens }) = prompts.iter().find(|one| one.ids.len() + one.max_new_tokens > limit)
+    let Some(Prompt { ids, max_new_tokens }) =
+        prompts.iter().find(|one| one.ids.len().saturating_add(one.max_new_tokens) > limit)
     else {
         return Ok(());
     };
@@ -229,6 +230,12 @@ impl<'a> Decoding<'a> {
 /// The index of the largest logit of each row.
 fn argmax(logits: Tensor<2>) -> Result<Vec<u32>> {
     let [rows, _] = logits.dims();
+    let sums: Vec<f32> =
+        logits.clone().sum_dim(1).try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
+    if let Some(sum) = sums.into_iter().find(|sum| !sum.is_finite()) {
+        let reason = "a weight, or a number of config.json, is too large or too small for f32";
+        return Err(Error::Input(format!("the logits are not finite (their sum is {sum}): {reason}")));
+    }
     let ids = logits.argmax(1).reshape([rows]);
     let ids: Vec<i32> = ids.try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
     Ok(ids.into_iter().map(|id| id as u32).collect())

@@ -310,6 +310,29 @@ fn gguf_blocks_of_every_type_are_dequantised_bit_for_bit() {
 }
 
 #[test]
+fn gguf_files_of_all_families_give_the_weights_they_were_made_of() {
+    for name in ["gemma", "gemma2", "gemma3", "qwen2", "qwen3", "llama3"] {
+        let found = gguf::load(&fixture(&format!("gguf/tiny-{name}.gguf")), &Device::default()).unwrap();
+        let wanted = load(&format!("tiny-{name}"));
+        let [a, b] = [&found, &wanted].map(|decoder| {
+            let c = decoder.config();
+            let sizes = [c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_key_value_heads, c.head_dim];
+            let caps = (c.attn_logit_softcapping, c.final_logit_softcapping);
+            (c.model_type, sizes, c.tie_word_embeddings, caps, c.rope_theta, c.rope_scaling, c.qkv_bias, c.o_bias)
+        });
+        assert_eq!(a, b, "{name}");
+        let [found, wanted] = [found, wanted].map(|decoder| weights::read(&decoder, |_| true).unwrap());
+        for ((info, found), (other, wanted)) in found.into_iter().zip(wanted) {
+            assert_eq!(info, other);
+            // Gemma's norms were stored with 1 added.
+            let most = if info.is_norm && name.starts_with("gemma") { 1e-6 } else { 0.0 };
+            let worst = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= most, "{name} {}: {worst}", info.name);
+        }
+    }
+}
+
+#[test]
 fn a_gguf_model_is_what_transformers_reads() {
     let decoder = gguf::load(&fixture("gguf/tiny-llama.gguf"), &Device::default()).unwrap();
     let golden = Golden::open(&fixture("gguf/tiny-llama-expected.safetensors"));

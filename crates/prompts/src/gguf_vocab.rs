@@ -1,10 +1,10 @@
 //! A GGUF file's vocabulary, written as the tokenizer files of a Hugging Face directory.
 //!
 //! GGUF names the splitting rule of a byte-level vocabulary (`tokenizer.ggml.pre`) instead of giving it;
-//! the rules here are those of the models' own `tokenizer.json`. Does NOT read GGUF files (the model crate
-//! does) and does NOT write sentencepiece vocabularies (`tokenizer.ggml.model` = "llama").
+//! the rules here are those of the models' own `tokenizer.json`. A SentencePiece vocabulary has scores in place of merges,
+//! which are found as transformers finds them. Does NOT read GGUF files (the model crate does).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -36,6 +36,8 @@ pub struct GgufVocab {
     pub pad_id: Option<u32>,
     /// `ggml.add_bos_token`: whether plain text gets the first token put before it.
     pub add_bos: Option<bool>,
+    /// `ggml.add_space_prefix`: whether a SentencePiece text begins with a space; it does where the file is silent.
+    pub add_space_prefix: Option<bool>,
     /// `chat_template`.
     pub chat_template: Option<String>,
 }
@@ -55,7 +57,11 @@ enum Split {
     Llama3,
     /// Qwen2's: each digit alone, text in normal form C.
     Qwen2,
+    /// Mistral Nemo's: by case, each digit alone; a token that is a whole word needs no merges.
+    Tekken,
 }
+
+const TEKKEN_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2_SPLIT: &str =
@@ -68,8 +74,9 @@ impl Split {
             None | Some("gpt-2" | "gpt2" | "default") => Ok(Self::Gpt2),
             Some("llama-bpe" | "llama3" | "llama-v3") => Ok(Self::Llama3),
             Some("qwen2" | "deepseek-r1-qwen") => Ok(Self::Qwen2),
+            Some("tekken") => Ok(Self::Tekken),
             Some(other) => Err(vocab_error(format!(
-                "tokenizer.ggml.pre is \"{other}\"; supported are smollm, gpt-2, default, llama-bpe and qwen2"
+                "tokenizer.ggml.pre is \"{other}\"; supported are smollm, gpt-2, default, llama-bpe, qwen2 and tekken"
             ))),
         }
     }
@@ -77,7 +84,7 @@ impl Split {
     fn normalizer(&self) -> Value {
         match self {
             Self::Qwen2 => json!({"type": "NFC"}),
-            Self::SmolLm | Self::Gpt2 | Self::Llama3 => Value::Null,
+            Self::SmolLm | Self::Gpt2 | Self::Llama3 | Self::Tekken => Value::Null,
         }
     }
 
@@ -93,6 +100,7 @@ impl Split {
             Self::Gpt2 => bytes(true),
             Self::Llama3 => sequence(regex(LLAMA3_SPLIT)),
             Self::Qwen2 => sequence(regex(QWEN2_SPLIT)),
+            Self::Tekken => sequence(regex(TEKKEN_SPLIT)),
         }
     }
 }
@@ -100,13 +108,6 @@ impl Split {
 /// Writes `tokenizer.json`, `tokenizer_config.json` (with the chat template), `special_tokens_map.json` and
 /// `generation_config.json` into `dir`, for this crate and for transformers' `AutoTokenizer`.
 pub fn write_tokenizer(vocab: &GgufVocab, dir: &Path) -> Result<()> {
-    if vocab.model != "gpt2" {
-        return Err(vocab_error(format!(
-            "tokenizer.ggml.model is \"{}\"; only byte-level BPE (\"gpt2\") can be imported: take the model's \
-             safetensors directory, which has its tokenizer.json",
-            vocab.model
-        )));
-    }
     let special = special_tokens(vocab)?;
     let tokenizer = serde_json::to_vec(&tokenizer_json(vocab)?).map_err(|error| vocab_error(error.to_string()))?;
     tokenizers::Tokenizer::from_bytes(&tokenizer)
@@ -150,35 +151,89 @@ fn special_tokens(vocab: &GgufVocab) -> Result<Map<String, Value>> {
 }
 
 fn tokenizer_json(vocab: &GgufVocab) -> Result<Value> {
-    let split = Split::named(vocab.pre.as_deref())?;
     let mut ids = Map::with_capacity(vocab.tokens.len());
     for (id, token) in vocab.tokens.iter().enumerate() {
         if let Some(first) = ids.insert(token.clone(), id.into()) {
             return Err(vocab_error(format!("tokenizer.ggml.tokens has \"{token}\" twice, at {first} and {id}")));
         }
     }
-    Ok(json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added_tokens(vocab)?,
-        "normalizer": split.normalizer(),
-        "pre_tokenizer": split.pre_tokenizer(),
-        "post_processor": post_processor(vocab),
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": matches!(split, Split::Llama3),
-            "vocab": ids,
-            "merges": vocab.merges,
-        },
-    }))
+    let (added_tokens, post_processor) = (added_tokens(vocab)?, post_processor(vocab));
+    let rest = match vocab.model.as_str() {
+        "gpt2" => byte_level(vocab, ids)?,
+        "llama" => sentence_piece(vocab, ids)?,
+        other => {
+            return Err(vocab_error(format!(
+                "tokenizer.ggml.model is \"{other}\"; \"gpt2\" and \"llama\" can be imported: take the model's \
+                 safetensors directory, which has its tokenizer.json"
+            )));
+        }
+    };
+    let mut json = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added_tokens,
+        "post_processor": post_processor});
+    for (key, value) in rest {
+        json[key] = value;
+    }
+    Ok(json)
+}
+
+/// Byte-level BPE.
+fn byte_level(vocab: &GgufVocab, ids: Map<String, Value>) -> Result<[(&'static str, Value); 4]> {
+    let split = Split::named(vocab.pre.as_deref())?;
+    let model = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+        "ignore_merges": matches!(split, Split::Llama3 | Split::Tekken), "vocab": ids, "merges": vocab.merges});
+    Ok([
+        ("normalizer", split.normalizer()),
+        ("pre_tokenizer", split.pre_tokenizer()),
+        ("decoder", json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})),
+        ("model", model),
+    ])
+}
+
+/// SentencePiece's BPE with bytes for what has no token, as the files of Llama 2 have it.
+fn sentence_piece(vocab: &GgufVocab, ids: Map<String, Value>) -> Result<[(&'static str, Value); 4]> {
+    if vocab.scores.len() != vocab.tokens.len() {
+        let (scores, tokens) = (vocab.scores.len(), vocab.tokens.len());
+        return Err(vocab_error(format!("tokenizer.ggml.scores has {scores} entries for {tokens} tokens")));
+    }
+    let prefix = vocab.add_space_prefix.unwrap_or(true);
+    let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let unknown = vocab.unk_id.and_then(|id| vocab.tokens.get(id as usize));
+    let model = json!({"type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": ids,
+        "merges": merges(vocab)});
+    Ok([
+        ("normalizer", json!({"type": "Sequence", "normalizers": normalizers})),
+        ("pre_tokenizer", Value::Null),
+        ("decoder", json!({"type": "Sequence", "decoders": decoders})),
+        ("model", model),
+    ])
+}
+
+/// All pairs of tokens that join to a token, those with the highest scores first; of equal ones the longest left part,
+/// then the longest right part.
+fn merges(vocab: &GgufVocab) -> Vec<[&str; 2]> {
+    let ids: HashMap<&str, usize> = vocab.tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
+    let mut merges = Vec::new();
+    for (token, &score) in vocab.tokens.iter().zip(&vocab.scores) {
+        let splits = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
+        let mut own: Vec<(&str, &str)> =
+            splits.filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right)).collect();
+        own.sort_by_key(|(left, right)| (ids[left], ids[right]));
+        merges.extend(own.into_iter().map(|(left, right)| (score, left, right)));
+    }
+    let length = |text: &str| text.chars().count();
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(length(b.1).cmp(&length(a.1))).then(length(b.2).cmp(&length(a.2))));
+    merges.into_iter().map(|(_, left, right)| [left, right]).collect()
 }
 
 /// The tokens that are found in text as they stand: control and user-defined ones, and those with a role.

@@ -244,13 +244,61 @@ fn a_device_or_a_pipe_is_not_read() {
 
 #[test]
 fn a_vocabulary_that_makes_no_tokenizer_is_refused_before_anything_is_written() {
-    assert!(refused(|vocab| vocab.model = "llama".into()).contains("tokenizer.ggml.model is \"llama\""));
+    assert!(refused(|vocab| vocab.model = "bert".into()).contains("tokenizer.ggml.model is \"bert\""));
+    assert!(refused(|vocab| vocab.model = "llama".into()).contains("tokenizer.ggml.scores has 0 entries"));
     assert!(refused(|vocab| vocab.pre = Some("chatglm".into())).contains("tokenizer.ggml.pre is \"chatglm\""));
     assert!(refused(|vocab| vocab.tokens[9] = "<note>".into()).contains("\"<note>\" twice, at 3 and 9"));
     assert!(refused(|vocab| vocab.eos_id = Some(70_000)).contains("tokenizer.ggml.eos_token_id is 70000"));
     assert!(refused(|vocab| vocab.merges.push("x yz".into())).contains("do not make a tokenizer"));
     assert!(refused(|vocab| vocab.merges.push("x".into())).contains("do not make a tokenizer"));
     assert!(refused(|vocab| vocab.token_types.truncate(3)).contains("tokenizer.ggml.token_type has"));
+}
+
+#[test]
+fn a_sentence_piece_vocabulary_merges_by_score_and_falls_back_to_bytes() {
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
+    tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    let pieces = ["▁", "o", "p", "e", "n", "op", "en", "▁o", "open", "▁open"];
+    tokens.extend(pieces.map(String::from));
+    let count = tokens.len();
+    // Later pieces score lower: `op` and `en` before `▁o`, as SentencePiece numbers them.
+    let scores = (0..count).map(|id| if id < 259 { 0.0 } else { 259.0 - id as f32 }).collect();
+    let kind = |id| {
+        if id == 0 {
+            2
+        } else if id < 3 {
+            3
+        } else if id < 259 {
+            6
+        } else {
+            1
+        }
+    };
+    let vocab = GgufVocab {
+        model: "llama".into(),
+        pre: Some("default".into()),
+        token_types: (0..count).map(kind).collect(),
+        tokens: tokens.clone(),
+        scores,
+        bos_id: Some(1),
+        eos_id: Some(2),
+        unk_id: Some(0),
+        chat_template: Some("{% for m in messages %}<s>{{ m.content }}</s>{% endfor %}".into()),
+        ..GgufVocab::default()
+    };
+    let (_dir, tokenizer) = written(&vocab);
+    let pieces = |text: &str| -> Vec<String> {
+        tokenizer.encode(text).unwrap().into_iter().map(|id| tokens[id as usize].clone()).collect()
+    };
+    assert_eq!(pieces("open"), ["▁open"]);
+    assert_eq!(pieces("open pen"), ["▁open", "▁", "p", "en"]);
+    assert_eq!(pieces("é\n"), ["▁", "<0xC3>", "<0xA9>", "<0x0A>"]);
+    for text in ["open pen", "é\n 👍 open", " two  spaces"] {
+        assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap(), false).unwrap(), text);
+    }
+    let (_dir, bare) = written(&GgufVocab { add_space_prefix: Some(false), ..vocab.clone() });
+    assert_eq!(bare.encode("open").unwrap().len(), 1);
+    assert_eq!(bare.decode(&bare.encode("open").unwrap(), false).unwrap(), "open");
 }
 
 #[test]

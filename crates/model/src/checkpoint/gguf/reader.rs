@@ -62,6 +62,7 @@ impl Gguf {
     /// tensor types; the message names the byte offset and what was expected.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::io(path, source);
+        files::check_regular(path, u64::MAX)?;
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut cursor = Cursor { path, reader: BufReader::new(file), at: 0, size, values: 0 };
@@ -133,6 +134,17 @@ impl Gguf {
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
         self.array(key, "an array of whole numbers", |value| match value {
             Value::Integer(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// An array of numbers, if the key is there.
+    ///
+    /// # Errors
+    /// When the value is not an array of numbers.
+    pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        self.array(key, "an array of floats", |value| match value {
+            Value::Float(number) => Some(*number as f32),
             _ => None,
         })
     }
