@@ -53,12 +53,13 @@ fn vocab(source: &Path) -> Result<GgufVocab> {
         tokens: tokenizer.tokens,
         token_types,
         merges: tokenizer.merges,
-        scores: Vec::new(),
+        scores: tokenizer.scores,
         bos_id: tokenizer.bos_token_id,
         eos_id: tokenizer.eos_token_id,
         unk_id: tokenizer.unknown_token_id,
         pad_id: tokenizer.padding_token_id,
         add_bos: Some(tokenizer.add_bos_token),
+        add_space_prefix: tokenizer.add_space_prefix,
         chat_template: tokenizer.chat_template,
     })
 }
