@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use evaluation::{Metric, PromptKind};
-use finetune::TrainSettings;
 use files::Hashes;
+use finetune::TrainSettings;
 use model::Dtype;
 use realign::stage::{
-    Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question, REFERENCE,
-    Reference, Repair, TrainingSet,
+    Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question,
+    REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Job, Pick, Samples, Stage};
 use serde_json::Value;
@@ -43,6 +43,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// A stage that reads `parents`.
+    pub(crate) fn new<S: Stage + Send + Sync + 'static>(name: String, stage: S, parents: &[usize]) -> Result<Self> {
+        let (key, kind, value) = (stage.key()?, stage.kind(), serde_json::to_value(&stage)?);
+        let (parents, evaluated, stage) = (parents.to_vec(), None, Box::new(stage));
+        Ok(Self { key, kind, version: S::VERSION, value, name, parents, evaluated, stage })
+    }
+
     /// Runs the stage; see [`Stage::run`].
     ///
     /// # Errors
@@ -110,7 +117,8 @@ pub struct Graph {
 #[must_use]
 pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
     let cells = sweep.cells();
-    let mut builder = Builder { sweep, roots, hashes: Hashes::default(), graph: Graph::default(), known: HashMap::new() };
+    let mut builder =
+        Builder { sweep, roots, hashes: Hashes::default(), graph: Graph::default(), known: HashMap::new() };
     let mut aligned: BTreeMap<(&str, u64), Result<usize, String>> = BTreeMap::new();
     for (_, model) in sweep.models_of(chosen) {
         for seed in sweep.model_seeds() {
@@ -148,21 +156,18 @@ struct At<'a> {
 
 impl Builder<'_> {
     fn add<S: Stage + Send + Sync + 'static>(&mut self, name: String, stage: S, parents: &[usize]) -> Result<usize> {
-        let key = stage.key()?;
-        if let Some(&known) = self.known.get(&key) {
-            return Ok(known);
+        let mut node = Node::new(name, stage, parents)?;
+        let next = self.graph.nodes.len();
+        let place = *self.known.entry(node.key.clone()).or_insert(next);
+        if place == next {
+            node.evaluated = match node.kind {
+                "evaluate" => node.value["model"].as_str().map(str::to_owned),
+                "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
+                _ => None,
+            };
+            self.graph.nodes.push(node);
         }
-        let value = serde_json::to_value(&stage)?;
-        let (kind, version, parents) = (stage.kind(), S::VERSION, parents.to_vec());
-        let evaluated = match kind {
-            "evaluate" => value["model"].as_str().map(str::to_owned),
-            "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
-            _ => None,
-        };
-        let node = Node { key: key.clone(), kind, version, value, name, parents, evaluated, stage: Box::new(stage) };
-        self.graph.nodes.push(node);
-        self.known.insert(key, self.graph.nodes.len() - 1);
-        Ok(self.graph.nodes.len() - 1)
+        Ok(place)
     }
 
     /// The directory of a stage's result, finished or not.
@@ -215,8 +220,9 @@ impl Builder<'_> {
             }
             Source::Dir(dir) => import(sweep.root_file(dir)),
             Source::Gguf(gguf) => import(sweep.root_file(&gguf.file)),
-            Source::Hub(hub) => import(sweep.root_file(&hub.dir))
-                .with_context(|| format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())),
+            Source::Hub(hub) => import(sweep.root_file(&hub.dir)).with_context(|| {
+                format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())
+            }),
         };
         self.add(model.name.clone(), stage?, &[])
     }
@@ -444,7 +450,10 @@ impl Builder<'_> {
 impl Evaluated {
     /// Its stages.
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
-        [self.model, self.safety, self.task].into_iter().chain(self.unaligned).chain(self.judges.iter().map(|one| one.1))
+        [self.model, self.safety, self.task]
+            .into_iter()
+            .chain(self.unaligned)
+            .chain(self.judges.iter().map(|one| one.1))
     }
 }
 

@@ -11,8 +11,8 @@ use model::DecoderConfig;
 
 use crate::config::{ModelSpec, Source, Sweep};
 use crate::pipeline::Graph;
-use crate::status::{self, CellState};
 use crate::roots::State;
+use crate::status::{self, CellState};
 
 /// Copies of all weights in f32 that a recovery has in memory at its peak: two decoders, three copies of the region, its
 /// gradients twice, and activations (measured on SmolLM2-135M: 3.7 GB).

@@ -93,7 +93,8 @@ fn module_arrows(src: &Path) -> Arrows {
         read_module(&src.join(format!("{module}.rs")), &mut texts);
         read_module(&src.join(module), &mut texts);
         let used = texts.iter().flat_map(|text| used_names(text));
-        let homes = used.filter_map(|name| if modules.contains(&name) { Some(name) } else { homes.get(&name).cloned() });
+        let homes =
+            used.filter_map(|name| if modules.contains(&name) { Some(name) } else { homes.get(&name).cloned() });
         let others = homes.filter(|home| modules.contains(home) && home != module).collect();
         arrows.insert(module.clone(), others);
     }
