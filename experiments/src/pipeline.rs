@@ -43,6 +43,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// A stage that reads `parents`.
+    pub(crate) fn new<S: Stage + Send + Sync + 'static>(name: String, stage: S, parents: &[usize]) -> Result<Self> {
+        let (key, kind, value) = (stage.key()?, stage.kind(), serde_json::to_value(&stage)?);
+        let (parents, evaluated, stage) = (parents.to_vec(), None, Box::new(stage));
+        Ok(Self { key, kind, version: S::VERSION, value, name, parents, evaluated, stage })
+    }
+
     /// Runs the stage; see [`Stage::run`].
     ///
     /// # Errors
@@ -149,21 +156,18 @@ struct At<'a> {
 
 impl Builder<'_> {
     fn add<S: Stage + Send + Sync + 'static>(&mut self, name: String, stage: S, parents: &[usize]) -> Result<usize> {
-        let key = stage.key()?;
-        if let Some(&known) = self.known.get(&key) {
-            return Ok(known);
+        let mut node = Node::new(name, stage, parents)?;
+        let next = self.graph.nodes.len();
+        let place = *self.known.entry(node.key.clone()).or_insert(next);
+        if place == next {
+            node.evaluated = match node.kind {
+                "evaluate" => node.value["model"].as_str().map(str::to_owned),
+                "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
+                _ => None,
+            };
+            self.graph.nodes.push(node);
         }
-        let value = serde_json::to_value(&stage)?;
-        let (kind, version, parents) = (stage.kind(), S::VERSION, parents.to_vec());
-        let evaluated = match kind {
-            "evaluate" => value["model"].as_str().map(str::to_owned),
-            "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
-            _ => None,
-        };
-        let node = Node { key: key.clone(), kind, version, value, name, parents, evaluated, stage: Box::new(stage) };
-        self.graph.nodes.push(node);
-        self.known.insert(key, self.graph.nodes.len() - 1);
-        Ok(self.graph.nodes.len() - 1)
+        Ok(place)
     }
 
     /// The directory of a stage's result, finished or not.

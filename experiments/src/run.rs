@@ -130,7 +130,11 @@ impl Worker<'_> {
             Err(error) => self.progress.fail(node.kind, &node.name, error),
         }
         let told = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
-        lock(&self.outcomes).insert(index, outcome);
+        let mut outcomes = lock(&self.outcomes);
+        // Who waited for another worker finds the stage done, and did not run it.
+        if !matches!((&outcome, outcomes.get(&index)), (Ok((_, false)), Some(Ok(_)))) {
+            outcomes.insert(index, outcome);
+        }
         Some(told)
     }
 
@@ -141,11 +145,12 @@ impl Worker<'_> {
                 if store.is_sound(&graph.nodes[parent])? {
                     continue;
                 }
-                // It failed before, or was found damaged just now and is made again.
-                if let Some(Err(error)) = lock(&self.outcomes).remove(&parent) {
-                    lock(&self.outcomes).insert(parent, Err(error.clone()));
+                let known = lock(&self.outcomes).get(&parent).cloned();
+                if let Some(Err(error)) = known {
                     bail!(error);
                 }
+                // It may have been found damaged just now: it is made again.
+                lock(&self.outcomes).remove(&parent);
                 match self.node(parent) {
                     Some(outcome) => outcome.map_err(|error| anyhow!(error))?,
                     None => return Err(realign::Error::Stopped.into()),
@@ -173,7 +178,7 @@ impl Worker<'_> {
     }
 }
 
-/// Writes the records of what is finished of a cell.
+/// Writes the records of what is finished of a cell, in place of those of an earlier run.
 ///
 /// # Errors
 /// When a summary is damaged or the file cannot be written.
@@ -189,7 +194,11 @@ pub fn keep_records(
     for evaluated in &graph.cells[&index].evaluated {
         records.extend(record(roots, sweep, graph, index, evaluated)?);
     }
-    if records.is_empty() { Ok(()) } else { record::write_cell(&results.join("records"), path, &records) }
+    // What is there of a cell whose stages are not all known may still be right.
+    if records.is_empty() && graph.cells[&index].unknown.is_some() {
+        return Ok(());
+    }
+    record::write_cell(&results.join("records"), path, &records)
 }
 
 /// The record of a model whose stages are all finished.
