@@ -14,7 +14,7 @@ use experiments::roots::{Roots, State};
 use experiments::run::{self, Run};
 use experiments::status::CellState;
 use experiments::store::{Store, is_stopped};
-use experiments::{data, figures, plan, report, status};
+use experiments::{data, plan, report, status};
 use realign::Interrupt;
 use realign::interrupt::EXIT_STATUS;
 
@@ -114,7 +114,7 @@ fn act(cli: Cli) -> Result<()> {
         Command::Figures(args) => {
             let opened = Opened::new(&args)?;
             let dir = opened.places.results.join("figures");
-            figures::write(&opened.records()?, &dir)?;
+            report::write_figures(&opened.records()?, &dir)?;
             say(&format!("figures: {}\n", dir.display()));
             Ok(())
         }
