@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use model::checkpoint::{self, gguf, peft};
 use model::generate::{Prompt, greedy, greedy_each};
 use model::{Decoder, Packed, weights};
@@ -307,6 +307,19 @@ fn gguf_blocks_of_every_type_are_dequantised_bit_for_bit() {
         let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(file.tensor(&name).unwrap()), bits(golden.floats(&name)), "{name}");
     }
+}
+
+#[test]
+fn endless_answers_and_logits_that_are_no_numbers_are_errors() {
+    let decoder = load("tiny-llama");
+    let prompts = [vec![1, 2, 3]];
+    let error = greedy(&decoder, &prompts, usize::MAX, &[]).unwrap_err().to_string();
+    assert!(error.contains("exceed max_position_embeddings"), "{error}");
+    let large = weights::replace(decoder, |info| {
+        info.name.ends_with("up_proj.weight").then(|| TensorData::full(info.shape.clone(), 3e38f32))
+    });
+    let error = greedy(&large, &prompts, 2, &[]).unwrap_err().to_string();
+    assert!(error.contains("the logits are not finite"), "{error}");
 }
 
 #[test]

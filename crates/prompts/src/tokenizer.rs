@@ -48,6 +48,12 @@ impl Tokenizer {
         let places = Places::new(dirs)?;
         let path = places.path("tokenizer.json");
         let wrap = |source| Error::Tokenizer { path: path.clone(), source };
+        let model = places.path("tokenizer.model");
+        if !path.exists() && model.exists() {
+            let problem = "is the only tokenizer; tokenizer.json is needed: in transformers, \
+                           AutoTokenizer.from_pretrained(dir).save_pretrained(dir) writes it";
+            return Err(Error::Config { path: model, problem: problem.into() });
+        }
         let bytes = files::read_regular(&path, LARGEST)?;
         // The library panics on some files that are cut off.
         serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)

@@ -177,6 +177,31 @@ fn a_broken_tokenizer_file_is_named() {
     assert!(error.contains("tokenizer.json"), "{error}");
     fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     assert!(Tokenizer::from_dir(dir.path()).unwrap_err().to_string().contains("cannot read"));
+    set(dir.path(), "tokenizer.model", "");
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.model: is the only tokenizer"), "{error}");
+}
+
+/// Cases that are handed to the project.
+#[test]
+#[ignore = "needs ../shared/cases"]
+fn hostile_tokenizers_and_templates_are_errors() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases/hostile-tokenizer");
+    let shared = if shared.exists() { shared } else { "/work/shared/cases/hostile-tokenizer".into() };
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(shared.join("model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let run = || Tokenizer::from_dir(dir.path()).and_then(|tokenizer| tokenizer.encode_prompt("Größe?", None));
+    assert!(run().is_ok());
+    set(dir.path(), "chat_template.jinja", &format!("{{{{ messages[0].content{} }}}}", "|list".repeat(60_000)));
+    assert!(matches!(run(), Err(Error::Template { .. })));
+    fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
+    for name in ["charsmap", "slice", "index"] {
+        fs::copy(shared.join(format!("{name}.json")), dir.path().join("tokenizer.json")).unwrap();
+        assert!(run().is_err(), "{name}");
+    }
 }
 
 #[test]

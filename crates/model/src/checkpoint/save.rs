@@ -60,9 +60,28 @@ pub fn save_as(decoder: &Decoder, dtype: Dtype, dir: &Path) -> Result<()> {
     let mut store = store.with_to_adapter(FloatCastAdapter::to(dtype.in_burn()));
     decoder.save_into(&mut store).map_err(|error| unwritable(&path, &error))?;
     scratch.commit().map_err(|error| unwritable(&path, &error))?;
+    remove_earlier(dir)?;
     let mut config = decoder.config().to_json();
     config["torch_dtype"] = dtype.torch_name().into();
     Ok(files::write_json(&dir.join("config.json"), &config)?)
+}
+
+/// Removes what an earlier model left in a directory and would be read with the new one: shards, their index, an adapter.
+fn remove_earlier(dir: &Path) -> Result<()> {
+    for name in ["model.safetensors.index.json", "adapter_config.json", "adapter_model.safetensors"] {
+        files::remove(&dir.join(name))?;
+    }
+    for entry in std::fs::read_dir(dir).map_err(|source| Error::io(dir, source))? {
+        let path = entry.map_err(|source| Error::io(dir, source))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let shard = numbers.and_then(|rest| rest.split_once("-of-"));
+        if shard.is_some_and(|(number, count)| is_number(number) && is_number(count)) {
+            files::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a decoder that holds a value which a precision cannot.
@@ -101,6 +120,7 @@ pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
         let source = inside(dir, name).map_err(|reason| Error::checkpoint(dir.join(name), reason))?;
         files::write_whole(&to.join(name), &files::read_regular(&source, LARGEST)?)?;
     }
+    copy_more_templates(from, to)?;
     let path = to.join("config.json");
     let mut config = read_object(&path)?;
     let source = from.iter().map(|dir| dir.join("config.json")).find(|path| path.exists());
@@ -110,6 +130,23 @@ pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
         }
     }
     Ok(files::write_json(&path, &config)?)
+}
+
+/// Copies the directory of further chat templates, from the first directory that has one.
+fn copy_more_templates(from: &[&Path], to: &Path) -> Result<()> {
+    const DIR: &str = "additional_chat_templates";
+    files::remove(&to.join(DIR))?;
+    let Some(dir) = from.iter().find(|dir| dir.join(DIR).is_dir()) else { return Ok(()) };
+    for entry in std::fs::read_dir(dir.join(DIR)).map_err(|source| Error::io(dir.join(DIR), source))? {
+        let name = entry.map_err(|source| Error::io(dir.join(DIR), source))?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.ends_with(".jinja")).map(|name| format!("{DIR}/{name}"))
+        else {
+            continue;
+        };
+        let source = inside(dir, &name).map_err(|reason| Error::checkpoint(dir.join(&name), reason))?;
+        files::write_whole(&to.join(&name), &files::read_regular(&source, LARGEST)?)?;
+    }
+    Ok(())
 }
 
 fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>> {
@@ -148,6 +185,18 @@ mod tests {
             names.sort();
             assert_eq!(names, ["config.json", "model.safetensors"], "nothing temporary stays");
         }
+    }
+
+    #[test]
+    fn what_an_earlier_model_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let earlier = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json"];
+        let others = ["model-notes.txt", "notes.safetensors", "README.md"];
+        earlier.iter().chain(&others).for_each(|name| fs::write(dir.path().join(name), "").unwrap());
+        save(&numbered(&config("llama", true)), dir.path()).unwrap();
+        assert!(earlier.iter().all(|name| !dir.path().join(name).exists()));
+        assert!(others.iter().all(|name| dir.path().join(name).exists()));
+        assert!(load(dir.path(), &Device::default()).is_ok());
     }
 
     #[test]
@@ -221,10 +270,12 @@ mod tests {
         save(&numbered(&config("llama", true)), to.path()).unwrap();
         fs::write(base.path().join("tokenizer.json"), "base").unwrap();
         fs::write(base.path().join("merges.txt"), "base").unwrap();
+        files::write_whole(&base.path().join("additional_chat_templates/tools.jinja"), b"base").unwrap();
         fs::write(adapter.path().join("tokenizer.json"), "own").unwrap();
         copy_companions_of(&[adapter.path(), base.path()], to.path()).unwrap();
         let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
         assert_eq!([read("tokenizer.json"), read("merges.txt")], ["own", "base"]);
+        assert_eq!(read("additional_chat_templates/tools.jinja"), "base");
     }
 
     #[test]

@@ -66,8 +66,9 @@ impl<'a> Keys<'a> {
     pub fn number(&self, key: &str) -> Result<f64> {
         let value = self.get(key).ok_or_else(|| self.error(key, "is missing"))?;
         match value.as_f64() {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
-            _ => Err(self.error(key, format!("`{value}` is not a number above 0"))),
+            // The arithmetic is in f32, where it must be a number, too.
+            Some(number) if number as f32 > 0.0 && (number as f32).is_finite() => Ok(number),
+            _ => Err(self.error(key, format!("`{value}` is not a number above 0 that f32 can hold"))),
         }
     }
 

@@ -258,6 +258,11 @@ fn refuse_partial(keys: &Keys<'_>) -> Result<()> {
 /// Refuses what would silently change the computation.
 fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<()> {
     refuse_partial(keys)?;
+    if keys.get("quantization_config").is_some() {
+        let reason = "is not supported: dequantise the model first (in transformers: model.dequantize(), then \
+                      save_pretrained), or take its unquantised original";
+        return Err(keys.error("quantization_config", reason));
+    }
     if family.bias != Bias::AsConfigured && keys.flag_or("attention_bias", false)? {
         return Err(keys.error("attention_bias", "is not supported for this architecture"));
     }

@@ -56,7 +56,8 @@ fn errors_name_file_key_and_value() {
     assert!(wrong("intermediate_size", json!(1 << 25)).contains("33554432 is not between 1 and 16777216"));
     assert!(wrong("num_attention_heads", json!(64)).contains("`head_dim`: is 0"));
     let text = wrong("rope_scaling", json!({"rope_type": "linear", "factor": -1}));
-    assert_eq!(text, "dir/config.json: key `rope_scaling.factor`: `-1` is not a number above 0");
+    assert_eq!(text, "dir/config.json: key `rope_scaling.factor`: `-1` is not a number above 0 that f32 can hold");
+    assert!(wrong("rms_norm_eps", json!(1e300)).contains("`rms_norm_eps`"));
 }
 
 #[test]
@@ -66,6 +67,7 @@ fn what_would_change_the_computation_is_refused() {
         ("llama", "rope_scaling", json!("linear"), "`\"linear\"` is not an object"),
         ("llama", "partial_rotary_factor", json!(0.5), "0.5 is not supported"),
         ("llama", "mlp_bias", json!(true), "is not supported"),
+        ("llama", "quantization_config", json!({"bits": 4}), "dequantise the model first"),
         ("mistral", "attention_bias", json!(true), "is not supported for this architecture"),
         ("llama", "hidden_act", json!("relu"), "is neither `silu` nor"),
         ("llama", "layer_types", json!(vec!["sliding_attention"; 4]), "differs from what this architecture computes"),
