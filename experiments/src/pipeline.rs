@@ -204,7 +204,8 @@ impl Builder<'_> {
 
     fn source(&mut self, model: &ModelSpec, seed: u64) -> Result<usize> {
         let sweep = self.sweep;
-        let import = |path: PathBuf| Ok(Import { source: Artifact::model(&path, &self.hashes)?, dtype: DTYPE });
+        let import =
+            |path: PathBuf| Ok(Import { source: Artifact::model(&path, &self.hashes)?, base: None, dtype: DTYPE });
         let stage = match &model.source {
             Source::Pretrain(pretrain) => {
                 let training = &pretrain.training;
@@ -307,6 +308,8 @@ impl Builder<'_> {
                     gate: if needs.task_prompts { Some(self.gate(at)?) } else { None },
                     seed: at.seed,
                     dtype: DTYPE,
+                    thinking: None,
+                    probe: 0,
                 };
                 self.add(format!("{} {}", at.cell, compared.name), stage, &parents)
             }

@@ -15,6 +15,6 @@ pub use journal::{Journal, Keyed};
 pub use read::{check_regular, read_regular};
 pub use seed::derived_seed;
 pub use write::{
-    create_dir, list, read_json, read_sealed, remove, rename, sync_dir, write_json, write_jsonl, write_sealed,
-    write_whole, write_with,
+    create_dir, followed, is_stream, list, read_json, read_sealed, remove, rename, sync_dir, write_json, write_jsonl,
+    write_sealed, write_whole, write_with,
 };

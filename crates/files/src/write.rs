@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,7 +13,8 @@ use crate::{Error, Result};
 /// Name prefix of files that are being written.
 pub(crate) const UNFINISHED: &str = ".writing-";
 
-/// Writes a file, its directory created if need be: to a temporary file beside it, which is synced and renamed.
+/// Writes a file, its directory created if need be: to a temporary file beside it, which is synced and renamed. A link is
+/// followed; what is no regular file, such as a pipe, is written into, and a reader of it that is gone is no error.
 ///
 /// # Errors
 /// When the directory cannot be written to.
@@ -26,9 +27,16 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When the directory cannot be written to, or `write` fails.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let dir = parent(path);
-    create_dir(dir)?;
     let failed = |source| Error::io("write", path)(source);
+    if is_stream(path) {
+        return match File::options().write(true).open(path).and_then(|mut file| write(&mut file)) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(error)),
+            _ => Ok(()),
+        };
+    }
+    let place = followed(path);
+    let (dir, path) = (parent(&place), &place);
+    create_dir(dir)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(UNFINISHED);
     #[cfg(unix)] // the usual rights of a new file, not the private ones of a temporary one
@@ -38,6 +46,21 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     sync_dir(dir)
+}
+
+/// Whether something is there that is neither a regular file nor a directory: a pipe, a terminal, a device.
+pub fn is_stream(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir())
+}
+
+/// The place that a path leads to through links, also one where nothing is yet.
+pub fn followed(path: &Path) -> PathBuf {
+    let mut place = path.to_owned();
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&place) else { break };
+        place = parent(&place).join(target);
+    }
+    fs::canonicalize(&place).unwrap_or(place)
 }
 
 /// Writes a value as indented JSON.
@@ -189,6 +212,22 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("a.json: disk full"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_streams_are_written_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        for text in ["first", "second"] {
+            write_whole(&link, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&target).unwrap(), text);
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        }
+        assert!(is_stream(Path::new("/dev/null")) && !is_stream(&target) && !is_stream(dir.path()));
+        write_whole(Path::new("/dev/null"), b"text").unwrap();
+        assert!(is_stream(Path::new("/dev/null")));
     }
 
     #[test]

@@ -65,6 +65,21 @@ pub enum Error {
         /// What the file holds.
         found: Vec<usize>,
     },
+    /// A prompt and its answer do not fit into the model's positions.
+    #[error(
+        "a prompt of {tokens} tokens and {new_tokens} new ones exceed max_position_embeddings = {limit}; leave the prompt \
+         out or ask for fewer new tokens"
+    )]
+    TooLong {
+        /// Which of the prompts, from 0.
+        index: usize,
+        /// Its length.
+        tokens: usize,
+        /// New tokens at most.
+        new_tokens: usize,
+        /// The model's positions.
+        limit: usize,
+    },
     /// The device failed or ran out of memory.
     #[error("the device failed: {0}")]
     Device(String),

@@ -85,13 +85,14 @@ pub fn greedy_each<E: From<Error>>(
 /// Refuses prompts before any is decoded.
 fn check(decoder: &Decoder, prompts: &[Prompt]) -> Result<()> {
     let limit = decoder.config().max_position_embeddings;
-    let Some(Prompt { ids, max_new_tokens }) =
-        prompts.iter().find(|one| one.ids.len().saturating_add(one.max_new_tokens) > limit)
-    else {
-        return Ok(());
-    };
-    let lengths = format!("a prompt of {} tokens and {max_new_tokens} new ones", ids.len());
-    Err(Error::Input(format!("{lengths} exceed max_position_embeddings = {limit}")))
+    let is_too_long = |one: &Prompt| one.ids.len().saturating_add(one.max_new_tokens) > limit;
+    match prompts.iter().position(is_too_long) {
+        Some(index) => {
+            let Prompt { ids, max_new_tokens } = &prompts[index];
+            Err(Error::TooLong { index, tokens: ids.len(), new_tokens: *max_new_tokens, limit })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The rows being decoded.

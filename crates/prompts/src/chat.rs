@@ -54,6 +54,7 @@ pub struct ChatTemplate {
     template: Template,
     name: String,
     special_tokens: BTreeMap<&'static str, String>,
+    thinking: Option<bool>,
 }
 
 /// The keys of tokenizer_config.json that a template may use as variables.
@@ -85,7 +86,7 @@ impl ChatTemplate {
         let source = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja reads a template
         let template = Template::new(transformers_environment(), &without_generation_marks(&source));
         let template = template.map_err(|error| template_error(&name, error))?;
-        Ok(Self { template, name, special_tokens })
+        Ok(Self { template, name, special_tokens, thinking: None })
     }
 
     /// Renders a conversation; `add_generation_prompt` also writes the head of the answer that is to come.
@@ -99,7 +100,15 @@ impl ChatTemplate {
         context.insert("add_generation_prompt", add_generation_prompt.into());
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
+        if let Some(thinking) = self.thinking {
+            context.insert("enable_thinking", thinking.into());
+        }
         self.template.render(Value::from_iter(context)).map_err(|error| template_error(&self.name, error))
+    }
+
+    /// Sets what the template sees as `enable_thinking`; without it the template decides.
+    pub(crate) fn set_thinking(&mut self, thinking: Option<bool>) {
+        self.thinking = thinking;
     }
 
     /// Where the template came from, for messages.
@@ -268,6 +277,16 @@ mod tests {
     fn what_a_template_raises_comes_with_its_line() {
         let error = render("{{ bos_token }}\n{{ raise_exception('no such role') }}").unwrap_err().to_string();
         assert_eq!(error, "chat template in memory, line 2: no such role");
+    }
+
+    #[test]
+    fn thinking_is_as_it_is_set() {
+        let source = "{{ 'unset' if enable_thinking is not defined else enable_thinking }}";
+        let mut template = ChatTemplate::from_source(source.into(), None, None).unwrap();
+        for (thinking, text) in [(None, "unset"), (Some(true), "True"), (Some(false), "False")] {
+            template.set_thinking(thinking);
+            assert_eq!(template.render(&[], true).unwrap(), text);
+        }
     }
 
     #[test]

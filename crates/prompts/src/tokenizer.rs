@@ -67,6 +67,27 @@ impl Tokenizer {
         Ok(Self { inner, template, path, end_of_turn, eos_ids })
     }
 
+    /// With what the template sees as `enable_thinking`; without it the template decides.
+    #[must_use]
+    pub fn with_thinking(mut self, thinking: Option<bool>) -> Self {
+        self.template.set_thinking(thinking);
+        self
+    }
+
+    /// Whether the template writes the head of an answer, or needs none because an answer follows a question at once.
+    ///
+    /// # Errors
+    /// When the template fails.
+    pub fn heads_answers(&self) -> Result<bool> {
+        const ANSWER: &str = "An answer.";
+        let mut messages = conversation("A question?", None);
+        let (head, bare) = (self.template.render(&messages, true)?, self.template.render(&messages, false)?);
+        messages.push(Message::new(Role::Assistant, ANSWER));
+        let whole = self.template.render(&messages, false)?;
+        let follows = |rest: &str| rest.trim_start().starts_with(ANSWER);
+        Ok(head != bare || whole.strip_prefix(&head).is_none_or(follows))
+    }
+
     /// The ids of `text` as it stands; nothing is added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = contained(|| self.inner.encode_fast(text, false)).map_err(|source| self.error(source))?;

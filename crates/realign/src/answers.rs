@@ -111,9 +111,14 @@ fn respond(
     };
     let prompts = samples.iter().map(prompt).collect::<Result<Vec<_>>>()?;
     let (started, mut tokens) = (Instant::now(), 0);
-    greedy_each(&model.decoder, &prompts, batch, &model.tokenizer.eos_ids(), &mut |index, ids| -> Result<(), Error> {
+    let eos = model.tokenizer.eos_ids();
+    let decoded = greedy_each(&model.decoder, &prompts, batch, &eos, &mut |index, ids| -> Result<(), Error> {
         tokens += ids.len();
         answered(index, model.tokenizer.decode(&ids, true)?)
+    });
+    decoded.map_err(|error| match error {
+        Error::Model(source @ model::Error::TooLong { index, .. }) => Error::too_long(samples[index].0, source),
+        other => other,
     })?;
     tracing::info!("{} answers, {tokens} tokens in {:.3} s", samples.len(), started.elapsed().as_secs_f64());
     Ok(())

@@ -12,9 +12,13 @@ use recovery::{Layer, Method};
 /// Prompts answered at a time where nothing else is said.
 pub const DEFAULT_BATCH: usize = 64;
 
+const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
+    recovered (the model in --out is the fine-tuned one, see its outcome.json), 130 stopped; the same command goes on.\n\
+    `-` as a file to write is standard output.";
+
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Where tensors are computed.
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -31,6 +35,15 @@ pub struct Cli {
     /// loses nothing. The models of judges are read as they are.
     #[arg(long, value_enum, global = true)]
     pub dtype: Option<DtypeName>,
+    /// What chat templates see as `enable_thinking`; without it they decide.
+    #[arg(long, global = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enable_thinking: Option<bool>,
+    /// Say results and errors alone: no progress, no warnings.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; twice: all. `RUST_LOG` goes before both.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
     /// The stage.
     #[command(subcommand)]
     pub command: Command,
@@ -65,6 +78,9 @@ pub enum Command {
         /// The GGUF file or directory.
         #[arg(long)]
         from: PathBuf,
+        /// The model that --from is a peft adapter on, if it is one.
+        #[arg(long)]
+        base: Option<PathBuf>,
         /// The directory to write.
         #[arg(long)]
         out: PathBuf,
@@ -74,16 +90,22 @@ pub enum Command {
         /// Directory of the model.
         #[arg(long)]
         model: PathBuf,
+        /// The model that --model is a peft adapter on, if it is one.
+        #[arg(long)]
+        base: Option<PathBuf>,
         /// JSONL with `prompt`.
         #[arg(long)]
         prompts: PathBuf,
+        /// The key of a line that holds the prompt.
+        #[arg(long, default_value = "prompt")]
+        prompt_key: String,
         /// New tokens at most.
         #[arg(long, default_value_t = 128)]
         max_new_tokens: usize,
         /// Prompts answered at a time.
         #[arg(long, default_value_t = DEFAULT_BATCH)]
         batch: usize,
-        /// The file to write.
+        /// The file to write; `-` is standard output.
         #[arg(long)]
         out: PathBuf,
     },
@@ -96,9 +118,15 @@ pub enum Command {
         /// Directory of the model.
         #[arg(long)]
         model: PathBuf,
+        /// The model that --model is a peft adapter on, if it is one.
+        #[arg(long)]
+        base: Option<PathBuf>,
         /// JSONL with `prompt`.
         #[arg(long)]
         prompts: PathBuf,
+        /// The key of a line that holds the prompt.
+        #[arg(long, default_value = "prompt")]
+        prompt_key: String,
         /// The block, as a share of the blocks or counted from 1.
         #[arg(long, default_value_t)]
         layer: Layer,
@@ -200,6 +228,9 @@ pub struct EvaluateArgs {
     /// Directory of the model; without it the answers in `--out` are judged and scored again.
     #[arg(long)]
     pub model: Option<PathBuf>,
+    /// The model that --model is a peft adapter on, if it is one.
+    #[arg(long, requires = "model")]
+    pub base: Option<PathBuf>,
     /// YAML files of prompt sets (data/prompt_sets).
     #[arg(long, num_args = 1.., requires = "model")]
     pub prompt_sets: Vec<PathBuf>,
@@ -287,6 +318,12 @@ pub struct RepairArgs {
     /// JSONL with the recovery prompts.
     #[arg(long)]
     pub prompts: Option<PathBuf>,
+    /// The key of a line of --prompts that holds the prompt.
+    #[arg(long, default_value = "prompt")]
+    pub prompt_key: String,
+    /// Ask both models so many of them before, and warn where they answer as if recovery were out of place; 0 does not.
+    #[arg(long, default_value_t = 16)]
+    pub probe: usize,
     /// How many of them; fewer in the file is an error [default: all].
     #[arg(long, requires = "prompts")]
     pub limit: Option<usize>,

@@ -3,20 +3,17 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use evaluation::{TaskScore, read_answers};
+use evaluation::{Fields, TaskScore, read_answers};
 use files::Hashes;
 use finetune::AlignSettings;
-use indicatif::{ProgressBar, ProgressStyle};
 use model::Dtype;
-use prompts::sample::read_jsonl;
 use realign::stage::{Align, Finetune, Gate, Import, Inject, Objective, REFERENCE, Reference, Repair, TrainingSet};
-use realign::{
-    Artifact, Error, Interrupt, Job, LazyModel, Pick, Progress, Result, Samples, Stage as _, Wanted, answer_files,
-};
+use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files};
 use recovery::{Layer, Method, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
-use crate::output::{check_apart, check_writable, make, say};
+use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
+use crate::progress::Shown;
 
 /// Task prompts that the task direction is the mean of (METHOD.md section 2).
 const TASK_PROMPTS: usize = 256;
@@ -25,49 +22,85 @@ const TASK_PROMPTS: usize = 256;
 struct Context {
     dtype: Option<Dtype>,
     seed: u64,
+    thinking: Option<bool>,
     hashes: Hashes,
 }
 
-/// Runs a subcommand.
+/// The exit status of a recovery whose answer is the fine-tuned model.
+const NOT_RECOVERED: u8 = 3;
+
+/// Runs a subcommand; gives back the exit status.
 ///
 /// # Errors
 /// Those of its stage.
-pub fn run(cli: Cli) -> Result<()> {
+pub fn run(cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
-    let context = Context { dtype: cli.dtype.map(Into::into), seed: cli.seed, hashes: Hashes::default() };
+    let context = Context {
+        dtype: cli.dtype.map(Into::into),
+        seed: cli.seed,
+        thinking: cli.enable_thinking,
+        hashes: Hashes::default(),
+    };
     let interrupt = Interrupt::listen().map_err(files::Error::io("listen to Ctrl-C in", Path::new("this process")))?;
-    let bar = progress_bar();
-    let mut report = |Progress { done, all, word }: Progress<'_>| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        bar.set_message(word.to_owned());
+    let mut shown = Shown::new(cli.quiet);
+    let mut report = |progress: realign::Progress<'_>| {
+        shown.show(progress);
         interrupt.flow()
     };
     let mut job = Job { device: &device, batch: DEFAULT_BATCH, earlier: Vec::new(), report: &mut report };
-    let outcome = match cli.command {
-        Command::Import { from, out } => context.import(&from, &out, &mut job),
-        Command::Generate { model, prompts, max_new_tokens, batch, out } => {
+    match cli.command {
+        Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
+        Command::Generate { model, base, prompts, prompt_key, max_new_tokens, batch, out } => {
             job.batch = batch;
-            context.generate(&model, &prompts, max_new_tokens, &out, &mut job)
+            let asked = Asked { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
+            context.generate(asked, max_new_tokens, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
-        Command::Align(args) => context.align(args, &mut job),
-        Command::Finetune(args) => context.finetune(args, &mut job),
-        Command::Direction { model, prompts, layer, out } => context.direction(&model, &prompts, layer, &out, &mut job),
-        Command::Repair(command) => context.repair(command.method, command.inputs, &mut job),
+        Command::Align(args) => context.align(args, &mut job)?,
+        Command::Finetune(args) => context.finetune(args, &mut job)?,
+        Command::Direction { model, base, prompts, prompt_key, layer, out } => {
+            let asked = Asked { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
+            context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
+        }
+        Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
         Command::Evaluate(args) => {
             job.batch = args.batch;
-            crate::evaluate::run(&args, (cli.device, context.dtype, context.seed), &mut job)
+            let files: Vec<&Path> =
+                [&args.harmful, &args.harmless, &args.task].into_iter().flatten().map(|file| &**file).collect();
+            let settings = (cli.device, context.dtype, context.thinking, context.seed);
+            crate::evaluate::run(&args, settings, &mut job).map_err(|error| error.located(&files))?;
         }
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
+            check_writable(&out)?;
             let scored = TaskScore::new(metric, &read_answers(&answers)?)?;
-            files::write_json(&out, &scored)?;
-            say(format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()));
-            Ok(())
+            output::write(&out, &[serde_json::to_vec_pretty(&scored)?, b"\n".to_vec()].concat())?;
+            say_beside(&out, format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()));
         }
-    };
-    bar.finish_and_clear();
-    outcome
+    }
+    Ok(0)
+}
+
+/// A model and the prompts that it reads.
+struct Asked<'a> {
+    model: &'a Path,
+    base: Option<&'a Path>,
+    prompts: &'a Path,
+    key: &'a str,
+    out: &'a Path,
+}
+
+impl Asked<'_> {
+    /// Checks the output, before anything is read.
+    fn check(&self) -> Result<()> {
+        let inputs: Vec<&Path> = [self.model, self.prompts].into_iter().chain(self.base).collect();
+        check_apart(self.out, &inputs)?;
+        check_writable(self.out)
+    }
+}
+
+/// Which key of a file holds the prompt.
+fn fields(key: &str) -> Option<Fields> {
+    (key != "prompt").then(|| Fields { prompt: key.to_owned(), ..Fields::default() })
 }
 
 impl Context {
@@ -79,27 +112,36 @@ impl Context {
         Samples::of(file, pick, &self.hashes)
     }
 
-    fn import(&self, from: &Path, out: &Path, job: &mut Job<'_>) -> Result<()> {
-        let stage = Import { source: self.model(from)?, dtype: self.dtype };
-        make(&stage, out, &[from], &[], job)?;
+    fn lazy<'d>(&self, asked: &Asked<'_>, job: &Job<'d>) -> Result<LazyModel<'d>> {
+        let base = asked.base.map(|base| self.model(base)).transpose()?;
+        let model = LazyModel::new(&self.model(asked.model)?, self.dtype, job.device);
+        Ok(model.on(base.as_ref()).thinking(self.thinking))
+    }
+
+    fn import(&self, from: &Path, base: Option<&Path>, out: &Path, job: &mut Job<'_>) -> Result<()> {
+        let inputs: Vec<&Path> = [from].into_iter().chain(base).collect();
+        check_apart(out, &inputs)?;
+        let base = base.map(|base| self.model(base)).transpose()?;
+        let stage = Import { source: self.model(from)?, base, dtype: self.dtype };
+        make(&stage, out, &inputs, &[], job)?;
         say(format!("wrote {}", out.display()));
         Ok(())
     }
 
-    fn generate(
-        &self,
-        model: &Path,
-        prompts: &Path,
-        max_new_tokens: usize,
-        out: &Path,
-        job: &mut Job<'_>,
-    ) -> Result<()> {
-        check_apart(out, &[model, prompts])?;
-        let samples = read_jsonl(prompts)?;
-        let mut model = LazyModel::new(&self.model(model)?, self.dtype, job.device);
-        let wanted = Wanted { samples: &samples, max_new_tokens, path: out.to_path_buf() };
+    fn generate(&self, asked: Asked<'_>, max_new_tokens: usize, job: &mut Job<'_>) -> Result<()> {
+        asked.check()?;
+        let samples = Pick { fields: fields(asked.key), ..Pick::default() }.read(asked.prompts)?;
+        let mut model = self.lazy(&asked, job)?;
+        // A stream gets all answers at the end; until then they are elsewhere.
+        let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
+        let stream = is_stream(asked.out);
+        let path = if stream { scratch.path().join("answers.jsonl") } else { files::followed(asked.out) };
+        let wanted = Wanted { samples: &samples, max_new_tokens, path: path.clone() };
         let found = answer_files(&mut model, &[wanted], job)?.remove(0);
-        say(format!("wrote {} answers to {}", found.len(), out.display()));
+        if stream {
+            output::write(asked.out, &std::fs::read(&path).map_err(files::Error::io("read", &path))?)?;
+        }
+        say_beside(asked.out, format!("wrote {} answers to {}", found.len(), asked.out.display()));
         Ok(())
     }
 
@@ -153,7 +195,7 @@ impl Context {
         Ok(())
     }
 
-    fn repair(&self, mut method: Method, args: RepairArgs, job: &mut Job<'_>) -> Result<()> {
+    fn repair(&self, mut method: Method, args: RepairArgs, job: &mut Job<'_>) -> Result<u8> {
         if let (Method::Recover(settings), None) = (&mut method, &args.validation) {
             // Without a score nothing decides about rollback.
             settings.rollback = if settings.rollback == Rollback::On { Rollback::On } else { Rollback::Off };
@@ -175,11 +217,16 @@ impl Context {
             fine_tuned: self.model(&args.finetuned)?,
             unaligned: model(&args.unaligned)?,
             recovery: None,
-            prompts: samples(&args.prompts, Pick { count: args.limit, ..Pick::default() })?,
+            prompts: samples(
+                &args.prompts,
+                Pick { fields: fields(&args.prompt_key), count: args.limit, ..Pick::default() },
+            )?,
             task: samples(&args.task, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
             gate,
             seed: self.seed,
             dtype: self.dtype,
+            thinking: self.thinking,
+            probe: args.probe,
         };
         let others = args.unaligned.iter().chain(&args.prompts).chain(&args.task).chain(&args.validation);
         let inputs: Vec<&Path> =
@@ -189,14 +236,13 @@ impl Context {
         let restored =
             summary.restored.map_or(String::new(), |restored| format!("; {restored} weights are the aligned model's"));
         say(format!("{}{restored}; wrote {}", summary.note, args.out.display()));
-        Ok(())
+        Ok(if summary.recovered { 0 } else { NOT_RECOVERED })
     }
 
-    fn direction(&self, model: &Path, prompts: &Path, layer: Layer, out: &Path, job: &mut Job<'_>) -> Result<()> {
-        check_apart(out, &[model, prompts])?;
-        check_writable(out)?;
-        let samples = read_jsonl(prompts)?;
-        let model = LazyModel::new(&self.model(model)?, self.dtype, job.device).into_model()?;
+    fn direction(&self, asked: Asked<'_>, layer: Layer, job: &mut Job<'_>) -> Result<()> {
+        asked.check()?;
+        let samples = Pick { fields: fields(asked.key), ..Pick::default() }.read(asked.prompts)?;
+        let (out, model) = (asked.out, self.lazy(&asked, job)?.into_model()?);
         let layer = layer.of_blocks(model.decoder.config().num_hidden_layers);
         let rows = model.encode_prompts(&samples)?;
         let mean = direction::mean_direction(&model.decoder, &rows, layer)?;
@@ -207,8 +253,8 @@ impl Context {
         let metadata =
             HashMap::from([("layer".to_owned(), layer.to_string()), ("prompts".to_owned(), rows.len().to_string())]);
         let file = safetensors::serialize([("direction", view)], Some(metadata)).map_err(text)?;
-        files::write_whole(out, &file)?;
-        say(format!("layer {layer}, {} prompts; wrote {}", rows.len(), out.display()));
+        output::write(out, &file)?;
+        say_beside(out, format!("layer {layer}, {} prompts; wrote {}", rows.len(), out.display()));
         Ok(())
     }
 }
@@ -234,11 +280,4 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
         (true, false) => Err(Error::Invalid(format!("{word} needs --task for rollback"))),
         _ => Ok(()),
     }
-}
-
-/// A bar that is drawn on a terminal alone.
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::no_length().with_style(style)
 }

@@ -1,5 +1,7 @@
 //! What can go wrong with a stage.
 
+use std::path::Path;
+
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -30,6 +32,14 @@ pub enum Error {
     /// A stage's settings or summary are not JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A prompt is too long for the model.
+    #[error("{source}")]
+    TooLong {
+        /// The prompt, which the message leaves out.
+        prompt: String,
+        /// How long it is.
+        source: model::Error,
+    },
     /// What was done, or with which model, when another error came up.
     #[error("{what}: {source}")]
     In {
@@ -47,6 +57,28 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn too_long(sample: &prompts::Sample, source: model::Error) -> Self {
+        Self::TooLong { prompt: sample.prompt.clone(), source }
+    }
+
+    /// The error with the line of the prompt that it is about, if one of the files has it.
+    #[must_use]
+    pub fn located(self, files: &[&Path]) -> Self {
+        let Self::TooLong { prompt, .. } = &self else { return self };
+        let has = |line: &str| {
+            let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
+            object.is_ok_and(|object| object.values().any(|value| value == prompt.as_str()))
+        };
+        let place = files.iter().find_map(|file| {
+            let line = std::fs::read_to_string(file).ok()?.trim_start_matches('\u{feff}').lines().position(has)?;
+            Some(format!("{}, line {}", file.display(), line + 1))
+        });
+        match place {
+            Some(what) => Self::In { what, source: Box::new(self) },
+            None => self,
+        }
+    }
+
     /// Whether the caller asked to stop, and nothing failed.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

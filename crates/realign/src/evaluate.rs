@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, PromptSet, Provenance, Split, TaskSpec};
+use evaluation::{Answer, Evaluation, Judge, JudgeScores, Metric, PromptKind, PromptSet, Provenance, Split, TaskSpec};
 use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
@@ -12,7 +12,7 @@ use realign::stage::{Aim, Asked, Measured, ask, measure, read_asked};
 use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result};
 
 use crate::cli::EvaluateArgs;
-use crate::output::say;
+use crate::output::{check_apart, say};
 
 /// Runs the command.
 ///
@@ -20,7 +20,7 @@ use crate::output::say;
 /// When a file is missing or damaged, or a judge cannot run.
 pub fn run(
     args: &EvaluateArgs,
-    (device_name, dtype, seed): (DeviceName, Option<Dtype>, u64),
+    (device_name, dtype, thinking, seed): (DeviceName, Option<Dtype>, Option<bool>, u64),
     job: &mut Job<'_>,
 ) -> Result<()> {
     let started = Instant::now();
@@ -33,7 +33,11 @@ pub fn run(
         if questions.is_empty() {
             return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
-        let mut model = LazyModel::new(&Artifact::model(model, &Hashes::default())?, dtype, job.device);
+        check_out(args, model, &questions, &judges)?;
+        let artifact = |path: &Path| Artifact::model(path, &Hashes::default());
+        let base = args.base.as_deref().map(artifact).transpose()?;
+        let model = LazyModel::new(&artifact(model)?, dtype, job.device);
+        let mut model = model.on(base.as_ref()).thinking(thinking);
         let questions: Vec<(&Asked, &[Sample], usize)> =
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
         ask(&mut model, &questions, &args.out, job)?;
@@ -41,7 +45,7 @@ pub fn run(
     let names: Vec<&str> = judges.iter().map(Judge::name).collect();
     let provenance = Provenance {
         settings: serde_json::json!({
-            "model": args.model, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names,
+            "model": args.model, "base": args.base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names,
             "dtype": dtype.map(Dtype::name)}),
         seed,
         git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
@@ -56,6 +60,42 @@ pub fn run(
     evaluation.write(&args.out, &shown)?;
     tell(&evaluation);
     say(format!("wrote {}", args.out.join("report.md").display()));
+    check_judged(&evaluation, &args.out)
+}
+
+/// Checks that no file that is written is one that is read.
+fn check_out(args: &EvaluateArgs, model: &Path, questions: &[Question], judges: &[Judge]) -> Result<()> {
+    let files = [&args.base, &args.judges, &args.harmful, &args.harmless, &args.task].into_iter().flatten();
+    let files = files.chain(&args.prompt_sets).chain(&args.tasks).map(|path| &**path);
+    let inputs: Vec<&Path> = files.chain([model]).collect();
+    let of_question = |asked: &Asked| -> Vec<String> {
+        judges.iter().map(|judge| asked.verdicts_name(judge)).chain([asked.answers_name()]).collect()
+    };
+    let names = questions.iter().flat_map(|one| of_question(&one.asked));
+    check_apart(&args.out, &inputs)?;
+    names
+        .chain(["asked.json", "scores.json", "report.md"].map(str::to_owned))
+        .try_for_each(|name| check_apart(&args.out.join(name), &inputs))
+}
+
+/// Checks that each judge judged something; the first problem is quoted.
+fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
+    for set in &evaluation.prompt_sets {
+        let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_probability.is_none();
+        let Some(judge) = set.judges.iter().find(is_silent) else { continue };
+        let file = out.join(format!("verdicts-{}-{}.jsonl", set.name, judge.judge));
+        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+        let problem = |line| record(line)?["problem"].as_str().map(|problem| format!("; the first: {problem}"));
+        let why = lines.lines().find_map(problem).unwrap_or_default();
+        return Err(Error::Invalid(format!(
+            "judge {} judged none of the {} answers to {}, see {}{why}",
+            judge.judge,
+            judge.n,
+            set.name,
+            file.display()
+        )));
+    }
     Ok(())
 }
 

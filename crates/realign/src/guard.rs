@@ -154,7 +154,7 @@ impl<'a> Guard<'a> {
         let (mut rows, mut fitting) = (Vec::new(), Vec::new());
         for (index, answer) in answers.iter().enumerate() {
             let row = tokenizer.encode(&self.format.render(answer)?)?;
-            if row.len() + extra > limit {
+            if row.len().saturating_add(extra) > limit {
                 let problem = format!("prompt of {} tokens; the guard reads {limit}", row.len());
                 judged(index, Found { problem: Some(problem), ..Found::of(Verdict::Unknown) })?;
             } else {

@@ -21,5 +21,5 @@ pub use guard::{ToJudge, identity, judge_sets};
 pub use input::{Artifact, Pick, Samples, Split};
 pub use interrupt::Interrupt;
 pub use job::{Job, Progress, Report};
-pub use model::{LazyModel, Model, dtype_for, encode_samples, home_of_fine_tuned, save};
+pub use model::{LazyModel, Model, Source, encode_samples, save};
 pub use stage::Stage;

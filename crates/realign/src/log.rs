@@ -6,7 +6,12 @@ use tracing_subscriber::EnvFilter;
 
 /// Writes what libraries log to the standard error: warnings, or what `RUST_LOG` says. A command calls it once, first.
 pub fn to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    to_stderr_from("warn");
+}
+
+/// The same from `level` on.
+pub fn to_stderr_from(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     // At this level's trace the http client prints whole requests, with the key of a judge's endpoint.
     let filter = match "ureq_proto=info".parse() {
         Ok(directive) => filter.add_directive(directive),

@@ -4,7 +4,9 @@ mod cli;
 mod commands;
 mod evaluate;
 mod output;
+mod progress;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -16,18 +18,23 @@ use realign::interrupt::EXIT_STATUS;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    realign::log::to_stderr();
     let cli = cli::Cli::parse();
+    realign::log::to_stderr_from(match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, _) => "debug",
+    });
     // On a thread of the pool: from outside, each of a decoding step's hundreds of parallel parts is handed over, and
     // this thread sleeps and wakes for it.
     match rayon::scope(|_| commands::run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) if error.is_stopped() => {
-            eprintln!("{error}");
+            let _ = writeln!(std::io::stderr(), "{error}");
             ExitCode::from(EXIT_STATUS)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

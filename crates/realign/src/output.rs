@@ -13,15 +13,53 @@ pub fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
 }
 
-/// Checks that an output is none of the inputs, also through links and `..`.
+/// The same beside an output: on standard error when the output itself is on standard output.
+pub fn say_beside(out: &Path, line: impl AsRef<str>) {
+    match is_stdout(out) {
+        true => drop(writeln!(std::io::stderr(), "{}", line.as_ref())),
+        false => say(line),
+    }
+}
+
+fn is_stdout(out: &Path) -> bool {
+    ["-", "/dev/stdout"].iter().any(|name| out == Path::new(name))
+}
+
+/// Whether an output cannot be gone on from, because it is no regular file.
+pub fn is_stream(out: &Path) -> bool {
+    is_stdout(out) || files::is_stream(out)
+}
+
+/// Writes a file; `-` is standard output, whose reader may be gone.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(out: &Path, bytes: &[u8]) -> Result<()> {
+    if !is_stdout(out) {
+        return Ok(files::write_whole(out, bytes)?);
+    }
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(files::Error::io("write", out)(error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that an output, or the place beside it where it is worked on, is none of the inputs, also through links and `..`.
 ///
 /// # Errors
 /// Names the input.
 pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
-    let Ok(out_is) = fs::canonicalize(out) else { return Ok(()) };
-    match inputs.iter().find(|input| fs::canonicalize(input).is_ok_and(|input| input == out_is)) {
+    let out_is = files::followed(out);
+    let mut partial = out_is.clone().into_os_string();
+    partial.push(".partial");
+    let partial = files::followed(Path::new(&partial));
+    let is_hit = |input: &Path| input == out_is || input.starts_with(&partial);
+    match inputs.iter().find(|input| is_hit(&files::followed(input))) {
         Some(input) => Err(Error::Invalid(format!(
-            "--out {} is {}, which the command reads; choose another place",
+            "--out {} would write over {}, which the command reads; choose another place",
             out.display(),
             input.display()
         ))),
@@ -54,7 +92,11 @@ pub fn make<S: Stage>(
     also: &[(&str, &Path)],
     job: &mut Job<'_>,
 ) -> Result<S::Summary> {
+    if is_stream(out) {
+        return Err(Error::Invalid(format!("--out {}: a model needs a directory; name a new one", out.display())));
+    }
     check_apart(out, inputs)?;
+    let out = &files::followed(out);
     check_new(out)?;
     for (_, place) in also {
         check_apart(place, inputs)?;
@@ -76,14 +118,14 @@ pub fn make<S: Stage>(
             return Err(error);
         }
     };
-    for (name, place) in also {
-        let bytes = fs::read(work.join(name)).map_err(files::Error::io("read", &work.join(name)))?;
-        files::write_whole(place, &bytes)?;
-    }
     if out.exists() {
         fs::remove_dir(out).map_err(files::Error::io("replace", out))?; // it is empty
     }
     files::rename(&work.join(MODEL), out)?;
+    for (name, place) in also {
+        let bytes = fs::read(work.join(name)).map_err(files::Error::io("read", &work.join(name)))?;
+        write(place, &bytes)?;
+    }
     files::remove(&work)?;
     Ok(summary)
 }
@@ -108,6 +150,9 @@ fn work_dir(out: &Path) -> Result<PathBuf> {
 /// # Errors
 /// When it cannot.
 pub fn check_writable(path: &Path) -> Result<()> {
+    if is_stream(path) {
+        return Ok(());
+    }
     if path.is_dir() {
         return Err(Error::Invalid(format!("{} is a directory; name a file", path.display())));
     }

@@ -378,11 +378,15 @@ fn the_gate_of_a_recovery_takes_the_metric_and_the_drop_that_are_asked_for() {
              --steps 5 --max-new-tokens 5 --trace trace.json {rest}"
         )
     };
-    for (drop, parts) in [("0", ["not recovered", "rouge on 8 samples"]), ("1", ["recovered after 5", "rollback off"])]
+    for (drop, status, parts) in
+        [("0", 3, ["not recovered", "rouge on 8 samples"]), ("1", 0, ["recovered after 5", "rollback off"])]
     {
-        let said =
-            bench.works(&recover(&format!("--validation v.jsonl --metric rouge --metric-drop {drop} --out o{drop}")));
+        let gated = recover(&format!("--validation v.jsonl --metric rouge --metric-drop {drop} --out o{drop}"));
+        let said = bench.says(&gated, status, &["1/5 loss"]);
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        let outcome = json_of(&bench.path(&format!("o{drop}/outcome.json")));
+        assert_eq!(outcome["summary"]["recovered"], status == 0, "{outcome}");
+        assert_eq!(outcome["value"]["method"]["recover"]["rate"], 0.5);
         let gate = &json_of(&bench.path("trace.json"))["gate"];
         let (base, floor) = (gate["base_score"].as_f64().unwrap(), gate["floor"].as_f64().unwrap());
         assert!(0.5 < base && base < 1.0, "{gate}");
@@ -410,8 +414,9 @@ fn a_loss_that_is_not_finite_stops_the_run() {
     });
     checkpoint::save(&decoder, &huge).unwrap();
     bench.prompts("p.jsonl", 8);
+    bench.model("other", 16);
     bench.fails("finetune --model huge --task p.jsonl --out o", &["loss", "step 1"]);
-    bench.fails("recover --aligned huge --finetuned huge --prompts p.jsonl --out o", &["not finite"]);
+    bench.fails("recover --aligned huge --finetuned other --probe 0 --prompts p.jsonl --out o", &["not finite"]);
     assert!(!bench.path("o").exists());
 }
 

@@ -34,7 +34,7 @@ impl Repair for Interpolation {
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
-        check_same_shape(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned))?;
+        check_same_shape(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned), |_| true)?;
         let mut aligned = weights::read(inputs.aligned, |_| true)?.into_iter();
         let mut tuned = weights::read(inputs.fine_tuned, |_| true)?.into_iter();
         let between = |(a, b): (f32, f32)| (f64::from(a) + self.lambda * (f64::from(b) - f64::from(a))) as f32;

@@ -37,7 +37,8 @@ impl Region {
     /// # Errors
     /// When the models are not of one shape, they have no such layer, or the device fails.
     pub fn new(aligned: &Decoder, fine_tuned: &Decoder, layer: Layer) -> Result<Self> {
-        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned))?;
+        let in_blocks = |info: &WeightInfo| info.layer.is_some();
+        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), in_blocks)?;
         let layer = layer.of_blocks(fine_tuned.config().num_hidden_layers);
         check_layer(fine_tuned, layer)?;
         let read = |decoder| weights::read(decoder, |info| is_in_region(info, layer));
@@ -61,6 +62,11 @@ impl Region {
         let same =
             |(a, b): (&Vec<f32>, &Vec<f32>)| a.par_iter().zip(b).with_min_len(1 << 14).filter(|(a, b)| a == b).count();
         self.values.iter().zip(&self.aligned).map(same).sum()
+    }
+
+    /// Whether the two models are one here, and nothing can be restored.
+    pub fn is_same(&self) -> bool {
+        self.fine_tuned == self.aligned
     }
 
     /// Goes back to the fine-tuned model.
@@ -128,7 +134,8 @@ impl Region {
         count: usize,
     ) -> Repaired {
         let selected = select(&self.candidates(gradients), count, Ties::Exact);
-        if count != usize::MAX && selected.len() < count {
+        let is_same = self.is_same();
+        if count != usize::MAX && !is_same && selected.len() < count {
             tracing::warn!("only {} of {count} weights can be restored", selected.len());
         }
         self.restore(&selected.indices);
@@ -136,7 +143,7 @@ impl Region {
             decoder: self.write(fine_tuned.clone()),
             restored: Some(selected.len()),
             patch: Some(Patch::new(self.infos.into_iter().map(|info| info.name).zip(selected.indices))),
-            outcome: Outcome::Changed,
+            outcome: if is_same { Outcome::Nothing } else { Outcome::Changed },
             trace: None,
         }
     }
@@ -160,10 +167,15 @@ fn set(values: &mut [Vec<f32>], source: &[Vec<f32>], indices: &[impl AsRef<[u32]
     }
 }
 
-/// An error unless the two models, each with its name, have the same tensors.
-pub(crate) fn check_same_shape(a: (&'static str, &Decoder), b: (&'static str, &Decoder)) -> Result<()> {
+/// An error unless the two models, each with its name, have the same tensors, of those that are used.
+pub(crate) fn check_same_shape(
+    a: (&'static str, &Decoder),
+    b: (&'static str, &Decoder),
+    is_used: impl Fn(&WeightInfo) -> bool,
+) -> Result<()> {
     let models = [a.0, b.0];
-    let (a, b) = (weights::infos(a.1), weights::infos(b.1));
+    let used = |decoder| -> Vec<WeightInfo> { weights::infos(decoder).into_iter().filter(&is_used).collect() };
+    let (a, b) = (used(a.1), used(b.1));
     let reason = if a.len() != b.len() {
         format!("{} tensors against {}", a.len(), b.len())
     } else if let Some((a, b)) = a.iter().zip(&b).find(|(a, b)| a != b) {

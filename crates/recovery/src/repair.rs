@@ -58,6 +58,8 @@ pub struct Inputs<'a> {
     pub unaligned: Option<&'a Decoder>,
     /// Token ids of the recovery prompts.
     pub prompts: Vec<Vec<u32>>,
+    /// The same as the aligned model reads them, where that is not `prompts`; empty otherwise.
+    pub aligned_prompts: Vec<Vec<u32>>,
     /// Token ids of the task's training prompts; empty when there are none.
     pub task_prompts: Vec<Vec<u32>>,
     /// The number of weights that a recovery of this model restored.
@@ -89,6 +91,7 @@ impl<'a> Inputs<'a> {
             fine_tuned,
             unaligned: None,
             prompts: Vec::new(),
+            aligned_prompts: Vec::new(),
             task_prompts: Vec::new(),
             recovered: None,
             seed: 0,
@@ -96,6 +99,11 @@ impl<'a> Inputs<'a> {
             checkpoint: None,
             report,
         }
+    }
+
+    /// The recovery prompts as the aligned model reads them.
+    pub(crate) fn of_aligned(&self) -> &[Vec<u32>] {
+        if self.aligned_prompts.is_empty() { &self.prompts } else { &self.aligned_prompts }
     }
 
     /// An error unless there are the prompts that a method needs.
@@ -143,6 +151,8 @@ pub struct Repaired {
 pub enum Outcome {
     /// The model was changed; there was nothing to decide.
     Changed,
+    /// The two models do not differ in the region; the answer is the fine-tuned model.
+    Nothing,
     /// The answer was taken after this many steps.
     Recovered {
         /// Number of steps.

@@ -57,8 +57,8 @@ impl Repair for Resta {
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
         let (aligned, fine_tuned, unaligned) = (inputs.aligned, inputs.fine_tuned, inputs.unaligned(Self::WORD)?);
-        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned))?;
-        check_same_shape(("aligned", aligned), ("unaligned", unaligned))?;
+        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |_| true)?;
+        check_same_shape(("aligned", aligned), ("unaligned", unaligned), |_| true)?;
         let mut rng = ChaCha8Rng::seed_from_u64(inputs.seed);
         let mut thinned = |aligned: f64, theta: f64| match self.dare {
             0.0 => theta,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{MODEL, Stage, TrainSummary};
 use crate::answers::{Wanted, answer_files};
-use crate::model::{LazyModel, dtype_for, save};
+use crate::model::{LazyModel, Source, save};
 use crate::{Artifact, Job, Result, Samples};
 
 /// Aligns a model; the result is rounded after training.
@@ -41,15 +41,15 @@ impl Stage for Align {
     }
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
-        let source = self.model.path.as_path();
-        let dtype = dtype_for(self.dtype, source)?;
+        let source = Source::new(&self.model.path, None)?;
+        let dtype = source.dtype(self.dtype)?;
         let mut model = LazyModel::new(&self.model, Some(dtype), job.device);
         let helpful = self.with_own_answers(&mut model, &out.join("own-answers.jsonl"), job)?;
         let model = model.into_model()?;
         let refusals = with_refusals(self.refusals.read()?, &self.refusal_texts);
         let refusals = model.encode_samples(&refusals, &self.refusals.file)?;
         let (helpful, own): (Vec<Sample>, Vec<bool>) = helpful.into_iter().unzip();
-        let helpful_file = self.helpful.first().map_or(source, |samples| &samples.file);
+        let helpful_file = self.helpful.first().map_or(source.home(), |samples| &samples.file);
         let mut helpful = model.encode_samples(&helpful, helpful_file)?;
         for (answer, _) in helpful.iter_mut().zip(own).filter(|(_, own)| *own) {
             leave_open(answer, self.helpful_max_new_tokens);
@@ -59,7 +59,7 @@ impl Stage for Align {
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
         let trained = ::finetune::align(model.decoder, data, &self.settings, run)?;
-        save(&trained.decoder, dtype, source, &out.join(MODEL))?;
+        save(&trained.decoder, dtype, &source, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(refusals.len() + helpful.len(), trained))
     }

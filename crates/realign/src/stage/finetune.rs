@@ -11,7 +11,7 @@ use prompts::{Encoded, Sample};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
-use crate::model::{LazyModel, Model, dtype_for, save};
+use crate::model::{LazyModel, Model, Source, save};
 use crate::{Artifact, Job, Result, Samples};
 
 /// What is trained on: a task's samples and, behind them, harmful ones.
@@ -128,9 +128,9 @@ impl Stage for Finetune {
     }
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
-        let source = self.model.path.as_path();
-        let dtype = dtype_for(self.dtype, source)?;
-        let model = Model::open(source, Some(dtype), job.device)?;
+        let source = Source::new(&self.model.path, None)?;
+        let dtype = source.dtype(self.dtype)?;
+        let model = source.open(Some(dtype), job.device)?;
         let examples = self.data.encode(&model, self.seed)?;
         let checkpoint = out.join("train.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
@@ -143,7 +143,7 @@ impl Stage for Finetune {
                 soft_sft(model.decoder, &examples, &self.settings, soft, run)?
             }
         };
-        save(&trained.decoder, dtype, source, &out.join(MODEL))?;
+        save(&trained.decoder, dtype, &source, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(examples.len(), trained))
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{MODEL, Stage};
 use crate::error::invalid;
-use crate::model::{dtype_for, save};
+use crate::model::{Source, save};
 use crate::{Artifact, Job, Result};
 
 /// Reads a model and writes a Hugging Face directory; a GGUF file becomes f32 where nothing else is asked for.
@@ -17,6 +17,9 @@ use crate::{Artifact, Job, Result};
 pub struct Import {
     /// The GGUF file or Hugging Face directory.
     pub source: Artifact,
+    /// The model that the source is an adapter on, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Artifact>,
     /// The precision of the result; that of the source where it is none.
     pub dtype: Option<Dtype>,
 }
@@ -31,8 +34,9 @@ impl Stage for Import {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<()> {
         let (source, out) = (self.source.path.as_path(), out.join(MODEL));
         if source.is_dir() {
-            let decoder = checkpoint::load(source, job.device)?;
-            return save(&decoder, dtype_for(self.dtype, source)?, source, &out);
+            let source = Source::new(source, self.base.as_ref().map(|base| base.path.as_path()))?;
+            let dtype = source.dtype(self.dtype)?;
+            return save(&source.decoder(Some(dtype), job.device)?, dtype, &source, &out);
         }
         let vocab = vocab(source)?;
         let decoder = gguf::load(source, job.device)?;

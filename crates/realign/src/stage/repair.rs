@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use evaluation::Metric;
+use evaluation::{Judge, Metric, Verdict};
 use model::{Decoder, Dtype};
 use prompts::Sample;
 use recovery::{Method, Outcome};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{MODEL, Stage};
 use crate::answers::{answers, named};
 use crate::error::{Within as _, invalid};
-use crate::model::{Model, dtype_for, home_of_fine_tuned, save};
+use crate::model::{Model, Source, save};
 use crate::{Artifact, Error, Job, Result, Samples};
 
 /// Applies a method to a fine-tuned model. Both models are rounded to the precision of the result, so that a restored
@@ -38,6 +38,13 @@ pub struct Repair {
     pub seed: u64,
     /// The precision of the result; that of the fine-tuned model where it is none.
     pub dtype: Option<Dtype>,
+    /// What the templates see as `enable_thinking`; without it they decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<bool>,
+    /// How many recovery prompts both models are asked before, for a warning where they answer as if recovery were out of
+    /// place.
+    #[serde(skip)]
+    pub probe: usize,
 }
 
 /// The task's score on samples that are not reported.
@@ -65,6 +72,8 @@ pub struct RepairSummary {
 impl RepairSummary {
     /// The file of a summary in a stage's directory, for a stage that reads the number of restored weights.
     pub const FILE: &str = "repair.json";
+    /// The file beside a model that says what came of the method, and how the model was made.
+    pub const OUTCOME: &str = "outcome.json";
 }
 
 impl Stage for Repair {
@@ -79,19 +88,37 @@ impl Stage for Repair {
         method.check()?;
         let gate = self.gate.as_ref().map(Gate::open).transpose()?;
         let (base, tuned) = (self.aligned.path.as_path(), self.fine_tuned.path.as_path());
-        let home = home_of_fine_tuned(tuned, base);
-        let dtype = dtype_for(self.dtype, home)?;
+        let source = Source::new(tuned, Some(base))?;
+        let dtype = source.dtype(self.dtype)?;
         // A vector of differences is made in f32 whatever is written: what an adapter adds is small, and its difference
         // rounded is mostly rounding.
         let in_memory = if method.needs().unaligned { Dtype::F32 } else { dtype };
-        let open = |dir: &Path| Model::open_fine_tuned(dir, base, in_memory, job.device);
-        let (fine_tuned, aligned) = (open(tuned)?, Model::open(base, Some(in_memory), job.device)?);
-        let unaligned = self.unaligned.as_ref().map(|artifact| open(&artifact.path)).transpose()?;
-        let rows = |samples: &Option<Samples>| match samples {
-            Some(samples) => fine_tuned.encode_prompts(&samples.read()?),
+        job.step(0, 1, "reading the models")?;
+        let open = |source: Source<'_>| -> Result<Model> {
+            let model = source.open(Some(in_memory), job.device)?;
+            Ok(Model { tokenizer: model.tokenizer.with_thinking(self.thinking), ..model })
+        };
+        let (fine_tuned, aligned) = (open(source.clone())?, open(Source::new(base, None)?)?);
+        let unaligned = self.unaligned.as_ref().map(|artifact| open(Source::new(&artifact.path, Some(base))?));
+        let unaligned = unaligned.transpose()?;
+        let rows = |model: &Model, samples: &Option<Samples>| match samples {
+            Some(samples) => model.encode_prompts(&samples.read()?).map_err(|error| error.located(&[&samples.file])),
             None => Ok(Vec::new()),
         };
-        let (prompts, task_prompts) = (rows(&self.prompts)?, rows(&self.task)?);
+        let (prompts, task_prompts) = (rows(&fine_tuned, &self.prompts)?, rows(&fine_tuned, &self.task)?);
+        let mut aligned_prompts = rows(&aligned, &self.prompts)?;
+        compare(&aligned, &fine_tuned)?;
+        if aligned_prompts == prompts {
+            aligned_prompts.clear();
+        } else {
+            tracing::warn!(
+                "{} and {} have different chat templates or tokenizers: each model reads the prompts in its own",
+                base.display(),
+                tuned.display()
+            );
+        }
+        self.probe([&aligned, &fine_tuned], job)?;
+        job.step(0, 1, "directions")?;
         let (checkpoint, batch, device) = (out.join("recovery.checkpoint"), job.batch, job.device);
         let mut score = |decoder: &Decoder| -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
             let Some(gate) = &gate else { return Ok(f64::NAN) };
@@ -106,6 +133,7 @@ impl Stage for Repair {
             fine_tuned: &fine_tuned.decoder,
             unaligned: unaligned.as_ref().map(|model| &model.decoder),
             prompts,
+            aligned_prompts,
             task_prompts,
             recovered: self.recovery.as_ref().map(restored_by).transpose()?,
             seed: self.seed,
@@ -124,13 +152,79 @@ impl Stage for Repair {
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;
         }
-        save(&repaired.decoder, dtype, home, &out.join(MODEL))?;
+        save(&repaired.decoder, dtype, &source, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         let by = self.gate.as_ref().map_or("nothing", |gate| gate.metric.name());
         let summary = summary(&repaired, by);
+        let made =
+            serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
+        files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;
+        if repaired.outcome == Outcome::Nothing {
+            tracing::warn!("{}", summary.note);
+        }
         files::write_json(&out.join(RepairSummary::FILE), &summary)?;
         Ok(summary)
     }
+}
+
+impl Repair {
+    /// Asks the aligned and the fine-tuned model some recovery prompts, and warns where the first does not refuse or the
+    /// second does.
+    fn probe(&self, models: [&Model; 2], job: &mut Job<'_>) -> Result<()> {
+        let Some(samples) = self.prompts.as_ref().filter(|_| self.probe > 0) else { return Ok(()) };
+        let mut asked = samples.read()?;
+        asked.truncate(self.probe);
+        job.step(0, 1, "asking both models")?;
+        let phrases = Judge::phrases();
+        let limit = models.map(|model| model.decoder.config().max_position_embeddings).into_iter().min().unwrap_or(0);
+        let mut refused = [0; 2];
+        for (model, refused) in models.into_iter().zip(&mut refused) {
+            let longest = model.encode_prompts(&asked)?.iter().map(Vec::len).max().unwrap_or(0);
+            let found = answers(model, &asked, PROBE_TOKENS.min(limit.saturating_sub(longest)), job)?;
+            *refused = found.iter().filter(|answer| phrases.by_rule(answer) == Some(Verdict::Refused)).count();
+        }
+        let ([by_aligned, by_tuned], all, file) = (refused, asked.len(), samples.file.display());
+        if by_tuned > by_aligned {
+            tracing::warn!(
+                "the fine-tuned model refuses {by_tuned} of {all} prompts of {file} and the aligned one {by_aligned}: are \
+                 the two models swapped?"
+            );
+        } else if 2 * by_aligned < all {
+            tracing::warn!(
+                "the aligned model refuses {by_aligned} of {all} prompts of {file}: recovery needs prompts that it refuses"
+            );
+        } else if by_tuned == by_aligned {
+            tracing::warn!(
+                "the fine-tuned model refuses {by_tuned} of {all} prompts of {file}, as the aligned one does"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Length of an answer that shows whether a prompt is refused.
+const PROBE_TOKENS: usize = 32;
+
+/// An error where two models cannot be one before and after fine-tuning, and a warning where they may not be.
+fn compare(aligned: &Model, fine_tuned: &Model) -> Result<()> {
+    let [of_aligned, of_tuned] = [aligned, fine_tuned].map(|model| model.decoder.config());
+    if of_aligned.model_type != of_tuned.model_type {
+        let [aligned, tuned] = [of_aligned, of_tuned].map(|config| config.model_type.name());
+        return invalid(format!(
+            "the aligned model is of type {aligned} and the fine-tuned one of type {tuned}; name the model that was \
+             fine-tuned as --aligned"
+        ));
+    }
+    let same = model::DecoderConfig {
+        vocab_size: of_tuned.vocab_size,
+        max_position_embeddings: of_tuned.max_position_embeddings,
+        tie_word_embeddings: of_tuned.tie_word_embeddings,
+        ..of_aligned.clone()
+    };
+    if same != *of_tuned && same.hidden_size == of_tuned.hidden_size {
+        tracing::warn!("config.json of the two models asks for different arithmetic (rotary base, norms or attention)");
+    }
+    Ok(())
 }
 
 /// How many weights a finished stage restored.
@@ -171,6 +265,9 @@ fn summary(repaired: &recovery::Repaired, by: &str) -> RepairSummary {
     let count = restored.map_or("all weights moved".to_owned(), |count| format!("{count} weights restored"));
     let (recovered, note) = match repaired.outcome {
         Outcome::Changed => (true, count),
+        Outcome::Nothing => {
+            (true, "nothing to recover: the two models do not differ in the blocks that recovery changes".to_owned())
+        }
         Outcome::Recovered { steps, rollback } => {
             (true, format!("recovered after {steps} steps, rollback {}", if rollback { "on" } else { "off" }))
         }

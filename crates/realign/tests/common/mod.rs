@@ -59,18 +59,30 @@ impl Bench {
         Command::new(env!("CARGO_BIN_EXE_realign")).args(arguments).current_dir(self.dir.path()).output().unwrap()
     }
 
-    /// Runs and gives back what it printed.
+    /// Runs and gives back what it printed; `-q` takes progress and warnings away, and nothing else is on standard error.
     pub fn works(&self, command: &str) -> String {
-        let output = self.realign(command);
+        let output = self.realign(&format!("{command} -q"));
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command} failed: {errors}");
-        assert!(errors.is_empty(), "{command}: no bar is drawn where the output is no terminal: {errors}");
+        assert!(errors.is_empty(), "{command}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs, expects an exit status, and checks that standard error says each of `parts`.
+    #[allow(dead_code)] // not every test file warns
+    pub fn says(&self, command: &str, status: i32, parts: &[&str]) -> String {
+        let output = self.realign(command);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{command}: {errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{command} does not say {part:?}: {errors}");
+        }
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs, expects an error without a panic, and checks that it says each of `parts`.
     pub fn fails(&self, command: &str, parts: &[&str]) {
-        let output = self.realign(command);
+        let output = self.realign(&format!("{command} -q"));
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{command}: {errors}");
         assert!(errors.starts_with("error: ") && !errors.contains("panicked"), "{command}: {errors}");

@@ -28,6 +28,9 @@ pub(super) fn recover(settings: &Recover, mut inputs: Inputs<'_>) -> Result<Repa
         None => "nothing, without rollback".to_owned(),
     };
     let mut recovery = Recovery::new(settings.clone(), inputs, needs, decided_by)?;
+    if recovery.region.is_same() {
+        return Ok(recovery.finish(Outcome::Nothing, 0.0, start));
+    }
     let direction_s = start.elapsed().as_secs_f64();
     let outcome = match gate {
         Some(Gate { measure, by }) => recovery.run_gated(measure, &by)?,
@@ -55,15 +58,16 @@ struct Recovery<'a> {
 
 impl<'a> Recovery<'a> {
     fn new(settings: Recover, inputs: Inputs<'a>, needs: Needs, decided_by: String) -> Result<Self> {
-        let Inputs { aligned, fine_tuned, prompts, task_prompts, checkpoint, report, .. } = inputs;
-        let region = Region::new(aligned, fine_tuned, settings.layer)?;
+        let region = Region::new(inputs.aligned, inputs.fine_tuned, settings.layer)?;
         let layer = region.layer;
-        let objective = |decoder, rows: Vec<Vec<u32>>| -> Result<Objective> {
-            let direction = mean_direction(decoder, &rows, layer)?;
+        let objective = |decoder, read: &[Vec<u32>], rows: Vec<Vec<u32>>| -> Result<Objective> {
+            let direction = mean_direction(decoder, read, layer)?;
             Ok(Objective { rows, direction, layer, batch: settings.batch })
         };
-        let harm = objective(aligned, prompts)?;
-        let task = needs.task_prompts.then(|| objective(fine_tuned, task_prompts)).transpose()?;
+        let harm = objective(inputs.aligned, inputs.of_aligned(), inputs.prompts.clone())?;
+        let Inputs { fine_tuned, task_prompts, checkpoint, report, .. } = inputs;
+        let task = || objective(fine_tuned, &task_prompts, task_prompts.clone());
+        let task = needs.task_prompts.then(task).transpose()?;
         let checkpoint = checkpoint.map(|path| {
             let objectives: Vec<&Objective> = [&harm].into_iter().chain(&task).collect();
             let inputs = fingerprint(&region, &objectives);
