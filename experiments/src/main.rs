@@ -62,23 +62,25 @@ impl Opened {
     /// The records of all cells that have some, in the order of the grid.
     fn records(&self) -> Result<Vec<Record>> {
         let cells: Vec<String> = self.sweep.cells().iter().map(|cell| cell.path()).collect();
-        let dir = self.places.results.join("records");
-        let records = record::read_cells(&dir, cells)?;
-        if records.is_empty() {
-            bail!("{} holds no records; run the sweep first", dir.display());
-        }
-        Ok(records)
+        record::read_cells(&self.places.results.join("records"), cells)
     }
 
-    /// Tables and figures of the records that there are.
+    /// Tables and figures of the records that there are; a run that was stopped early has none yet.
     fn report(&self) -> Result<()> {
         let records = self.records()?;
+        if records.is_empty() {
+            return Ok(());
+        }
         report::write(&records, &self.places.results)?;
         say(&report::text(&records, &self.places.results)?);
+        Ok(())
+    }
+
+    /// Which cells have records that may be of earlier settings.
+    fn outdated(&self) -> String {
         let all = graph(&self.sweep, &self.roots, &(0..self.sweep.cells().len()).collect());
         let cells = self.cells(&all, &status::states(&all, &self.roots));
-        say(&status::outdated(&self.sweep, &cells, &self.places.results));
-        Ok(())
+        status::outdated(&self.sweep, &cells, &self.places.results)
     }
 }
 
@@ -146,6 +148,9 @@ fn run(args: &RunArgs) -> Result<()> {
     }
     .run()?;
     let reported = opened.report();
+    if chosen.len() < sweep.cells().len() {
+        say(&opened.outdated());
+    }
     say(&run::times(&ended));
     let ended = if interrupt.is_set() {
         say("stopped; the same command goes on from here\n");

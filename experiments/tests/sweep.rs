@@ -107,6 +107,10 @@ fn tables_and_figures_need_records_alone() {
     let sweep = bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [{}]\n", words.join(", ")));
     bench.run(&sweep, 1).unwrap();
     let results = bench.results();
+    for word in ["tables", "figures"] {
+        let error = bench.command(word, "tiny.yaml", &bench.path("none")).output().unwrap().stderr;
+        assert!(String::from_utf8_lossy(&error).contains("run the sweep"), "{word}");
+    }
     let before = common::files(&results);
     for entry in fs::read_dir(&results).unwrap().map(|entry| entry.unwrap().path()) {
         match entry.file_name().unwrap().to_str().unwrap() {
