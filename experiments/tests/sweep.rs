@@ -277,7 +277,22 @@ fn every_field_of_every_setting_is_in_the_key() {
         let (aligned, fine_tuned) = (artifact(), artifact());
         let (unaligned, recovery, prompts, task, gate) = (None, None, None, None, None);
         let (seed, dtype) = (1, None);
-        Repair { method, aligned, fine_tuned, unaligned, recovery, prompts, task, gate, seed, dtype }.key().unwrap()
+        let (thinking, probe) = (None, 0);
+        let stage = Repair {
+            method,
+            aligned,
+            fine_tuned,
+            unaligned,
+            recovery,
+            prompts,
+            task,
+            gate,
+            seed,
+            dtype,
+            thinking,
+            probe,
+        };
+        stage.key().unwrap()
     };
     let check = |what: &str, value: Value, key: &dyn Fn(Value) -> String| {
         let mut keys = BTreeSet::from([key(value.clone())]);
