@@ -235,7 +235,8 @@ impl Context {
         let summary = make(&stage, &args.out, &inputs, &also, job)?;
         let restored =
             summary.restored.map_or(String::new(), |restored| format!("; {restored} weights are the aligned model's"));
-        say(format!("{}{restored}; wrote {}", summary.note, args.out.display()));
+        let beside = args.trace.as_deref().unwrap_or(&args.out);
+        say_beside(beside, format!("{}{restored}; wrote {}", summary.note, args.out.display()));
         Ok(if summary.recovered { 0 } else { NOT_RECOVERED })
     }
 
@@ -250,8 +251,9 @@ impl Context {
         let text = |error: safetensors::SafeTensorError| Error::Invalid(format!("{}: {error}", out.display()));
         let view =
             safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![mean.len()], &bytes).map_err(text)?;
-        let metadata =
-            HashMap::from([("layer".to_owned(), layer.to_string()), ("prompts".to_owned(), rows.len().to_string())]);
+        // One key: several are written in an order that changes.
+        let notes = serde_json::json!({"layer": layer, "prompts": rows.len()}).to_string();
+        let metadata = HashMap::from([("realign".to_owned(), notes)]);
         let file = safetensors::serialize([("direction", view)], Some(metadata)).map_err(text)?;
         output::write(out, &file)?;
         say_beside(out, format!("layer {layer}, {} prompts; wrote {}", rows.len(), out.display()));

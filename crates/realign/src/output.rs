@@ -103,6 +103,8 @@ pub fn make<S: Stage>(
         check_writable(place)?;
     }
     let work = work_dir(out)?;
+    let new_dirs: Vec<&Path> =
+        work.ancestors().skip(1).take_while(|dir| *dir != Path::new("") && !dir.exists()).collect();
     // What another stage left there is of no use to this one.
     let (key_file, key) = (work.join("key"), stage.key()?);
     if fs::read_to_string(&key_file).ok().as_deref() != Some(&key) {
@@ -114,6 +116,7 @@ pub fn make<S: Stage>(
         Err(error) => {
             if !can_go_on(&work) {
                 files::remove(&work)?;
+                new_dirs.iter().for_each(|dir| drop(fs::remove_dir(dir))); // they are empty
             }
             return Err(error);
         }
@@ -156,8 +159,9 @@ pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::Invalid(format!("{} is a directory; name a file", path.display())));
     }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    files::create_dir(dir)?;
+    let place = files::followed(path);
+    let dirs = place.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    let dir = dirs.into_iter().find(|dir| dir.exists()).unwrap_or(Path::new("."));
     tempfile::tempfile_in(dir).map_err(files::Error::io("write into", dir))?;
     Ok(())
 }

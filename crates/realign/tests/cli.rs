@@ -183,7 +183,7 @@ fn an_evaluation_says_what_is_wrong_with_its_files() {
     let bench = evaluation_bench();
     bench.fails("evaluate --out nowhere", &["nowhere", "no answers are stored"]);
     bench.fails("evaluate --model m --out s", &["--prompt-sets"]);
-    bench.fails("evaluate --model m --prompt-sets set.yaml --out s", &["set.jsonl", "check the path"]);
+    bench.fails("evaluate --model m --prompt-sets set.yaml --out s", &["cannot read", "set.jsonl"]);
     bench.fails("evaluate --model m --prompt-sets set.yaml set.yaml --data data --out s", &["two", "\"set\""]);
     bench.file("bad.yaml", "{name: set, kind: evil}");
     bench.fails("evaluate --model m --prompt-sets bad.yaml --out s", &["bad.yaml", "evil"]);

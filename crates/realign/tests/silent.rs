@@ -207,7 +207,7 @@ fn each_model_reads_the_prompts_in_its_own_template() {
     let bench = bench();
     variant(&bench, "aligned", "other", 1.1, |_| {});
     edit(&bench.path("other/tokenizer_config.json"), |json| {
-        json["chat_template"] = json!(format!("{{{{ bos_token }}}}{}", json["chat_template"].as_str().unwrap()));
+        json["chat_template"] = json!(format!("code {}", json["chat_template"].as_str().unwrap()));
     });
     let recover = |tuned: &str, out: &str| format!("recover --aligned aligned --finetuned {tuned} {SHORT} --out {out}");
     bench.says(&recover("other", "a"), 0, &["aligned and other have different chat templates"]);
@@ -233,9 +233,9 @@ fn a_prompt_that_is_too_long_is_named_by_file_and_line() {
     let long = json!({"prompt": "map ".repeat(300)});
     bench.file("long.jsonl", &format!("{{\"prompt\": \"map\"}}\n\n{long}\n"));
     let parts = ["long.jsonl, line 3", "max_position_embeddings = 128"];
-    bench.fails("generate --model aligned --prompts long.jsonl --out o", &parts);
+    bench.fails("generate --model aligned --max-new-tokens 4 --prompts long.jsonl --out o", &parts);
     bench.fails("direction --model aligned --prompts long.jsonl --out o", &parts);
-    bench.fails("evaluate --model aligned --harmful long.jsonl --out ev", &parts);
+    bench.fails("evaluate --model aligned --max-new-tokens 4 --harmful long.jsonl --out ev", &parts);
     bench.fails(
         &format!("recover --aligned aligned --finetuned tuned --out o {}", SHORT.replace("p.jsonl", "long.jsonl")),
         &parts,
@@ -263,4 +263,53 @@ fn prompts_have_the_key_and_the_thinking_that_are_asked_for() {
     };
     let all = ["", "--enable-thinking true", "--enable-thinking false"].map(keys);
     assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+}
+
+#[test]
+fn models_that_seem_swapped_or_prompts_that_are_not_refused_are_named() {
+    let bench = bench();
+    let line =
+        |word: &str| json!({"prompt": format!("where is the {word}"), "response": "i cannot help with the code"});
+    let rows: String = ["map", "gate", "song", "code"].map(|word| format!("{}\n", line(word))).concat();
+    bench.file("r.jsonl", &rows);
+    bench.works("finetune --model aligned --task r.jsonl --rank 0 --learning-rate 0.01 --epochs 60 --out refuses");
+    let recover = |aligned: &str, tuned: &str| {
+        let _ = fs::remove_dir_all(bench.path("o"));
+        format!("recover --aligned {aligned} --finetuned {tuned} {SHORT} --out o")
+    };
+    bench.says(&recover("aligned", "refuses"), 0, &["refuses 4 of 4", "are the two models swapped?"]);
+    bench.says(&recover("aligned", "tuned"), 0, &["recovery needs prompts that it refuses"]);
+    variant(&bench, "refuses", "still", 1.0001, |_| {});
+    bench.says(&recover("refuses", "still"), 0, &["refuses 4 of 4 prompts of p.jsonl, as the aligned one does"]);
+    let sound = bench.realign(&recover("refuses", "tuned"));
+    assert!(!String::from_utf8_lossy(&sound.stderr).contains("WARN"), "{sound:?}");
+}
+
+#[test]
+fn a_judge_that_judges_nothing_is_an_error_with_its_own_words() {
+    let bench = bench();
+    bench.file(
+        "dead.yaml",
+        "judges: [{kind: http, name: dead, base_url: 'http://127.0.0.1:1/v1', model: m, format: f.yaml, retries: 0}]",
+    );
+    bench.file(
+        "f.yaml",
+        "{name: f, source: own, licence: own, template: 'is {{ response }} fine?', max_new_tokens: 2, \
+         labels: {words: {yes: safe, no: unsafe}}}",
+    );
+    let evaluate = "evaluate --model aligned --harmful p.jsonl --max-new-tokens 2 --judges dead.yaml --out ev";
+    bench.fails(
+        evaluate,
+        &["judge dead judged none of the 4 answers to harmful", "verdicts-harmful-dead.jsonl", "first: "],
+    );
+    assert!(bench.path("ev/report.md").exists(), "what is known is written");
+}
+
+#[test]
+fn progress_is_a_line_a_step_where_there_is_no_terminal() {
+    let bench = bench();
+    let recover = format!("recover --aligned aligned --finetuned tuned {SHORT} --out");
+    bench.says(&format!("{recover} a"), 0, &["reading the models", "1/2 loss", "2/2 loss"]);
+    bench.says(&format!("{recover} b -v"), 0, &["INFO", "2/2 loss"]);
+    bench.works(&format!("{recover} c"));
 }

@@ -154,7 +154,7 @@ impl Stage for Repair {
         }
         save(&repaired.decoder, dtype, &source, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
-        let by = self.gate.as_ref().map_or("nothing", |gate| gate.metric.name());
+        let by = gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let summary = summary(&repaired, by);
         let made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
