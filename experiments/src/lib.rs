@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 mod figures;
+pub mod graph;
 pub mod grid;
 pub mod pipeline;
 pub mod plan;

@@ -14,7 +14,7 @@ use realign::stage::{RepairSummary, TrainSummary};
 use realign::{Interrupt, Job};
 
 use crate::config::Sweep;
-use crate::pipeline::{Evaluated, Graph, Node};
+use crate::graph::{Evaluated, Graph, Node};
 use crate::progress::Progress;
 use crate::record::{self, Judged, Record};
 use crate::roots::{Finished, Roots, State};

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Sweep;
-use crate::pipeline::{CellStages, Graph};
+use crate::graph::{CellStages, Graph};
 use crate::record::cell_file;
 use crate::roots::{Roots, State};
 

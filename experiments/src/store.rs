@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use realign::Job;
 
-use crate::pipeline::Node;
+use crate::graph::Node;
 use crate::roots::{Content, Finished, MANIFEST, Manifest, Readers, Roots, State, read_manifest, sibling};
 
 /// The stages of one sweep, open for writing by this process alone. Threads share it: two that want one stage get it one

@@ -15,7 +15,7 @@ use std::thread;
 
 use common::{Bench, SWEEP, timeless};
 use evaluation::{Answer, RefusalJudge, read_answers};
-use experiments::pipeline::Graph;
+use experiments::graph::Graph;
 use experiments::record::Record;
 
 const METHODS: &str = "methods: [aligned, fine_tuned]\n";

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 
 use burn::tensor::Device;
 use experiments::config::Sweep;
-use experiments::pipeline::{Graph, graph};
+use experiments::graph::Graph;
+use experiments::pipeline::graph;
 use experiments::record::{Record, read_all};
 use experiments::roots::{Roots, State};
 use experiments::run::{Ended, Run};
