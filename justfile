@@ -4,7 +4,7 @@ check:
 
 # The README's first command.
 sweep:
-    cargo run --release -p experiments -- sweep.yaml
+    cargo run -p experiments -- sweep.yaml
 
 # Golden files from PyTorch, transformers and peft (needs a venv with them).
 goldens:

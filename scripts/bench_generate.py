@@ -1,6 +1,6 @@
 """Tokens per second of `realign generate` and of transformers' `generate`, on the same prompts.
 
-    python3 scripts/bench_generate.py --realign target/release/realign --model DIR \
+    python3 scripts/bench_generate.py --realign target/debug/realign --model DIR \
         --prompts ../shared/data/harmless/prompts.jsonl ../shared/data/beavertails/recovery.jsonl
 
 DIR is a directory that `realign import` wrote; both sides read it. The engines take turns within one
@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--realign", type=Path, required=True, help="the command, built with --release")
+    parser.add_argument("--realign", type=Path, required=True, help="the command")
     parser.add_argument("--model", type=Path, required=True, help="an imported model directory")
     parser.add_argument("--prompts", type=Path, nargs="+", required=True, help="JSONL files, taken from in equal parts")
     parser.add_argument("--count", type=int, default=100, help="prompts in all")

@@ -6,19 +6,17 @@
 #   scripts/make-lab-models.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo run --release -p experiments -- run from-nothing.yaml --cells '*/sql/0'
+cargo run -p experiments -- run from-nothing.yaml --cells '*/sql/0'
 python3 - <<'PY'
-import csv, json, pathlib, shutil, subprocess
-results = pathlib.Path("results/runs")
-stages = results / "lab-125"
-rows = csv.DictReader(open(results / "lab-125-from-nothing/results.csv", encoding="utf-8"))
-aligned = {row["model"]: row["safety_stage"] for row in rows if row["method"] == "aligned" and row["seed"] == "1"}
-for name, evaluation in aligned.items():
-    manifest = json.load(open(stages / "evaluate" / evaluation / "stage.json", encoding="utf-8"))
-    model = stages / "align" / manifest["parents"]["model"] / "model"
-    out = pathlib.Path("data/lab/models") / name
+import json, pathlib, shutil, subprocess
+runs = pathlib.Path("results/runs")  # the stages are in the base's directory
+files = sorted((runs / "lab-125-from-nothing/records").glob("*.jsonl"))
+records = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+aligned = {record["model"]: record["model_stage"] for record in records if record["method"] == "aligned" and record["seed"] == 1}
+for name, key in aligned.items():
+    model, out = runs / "lab-125/align" / key / "model", pathlib.Path("data/lab/models") / name
     shutil.rmtree(out, ignore_errors=True)
-    realign = ["cargo", "run", "--release", "--quiet", "-p", "realign", "--"]
+    realign = ["cargo", "run", "--quiet", "-p", "realign", "--"]
     subprocess.run([*realign, "import", "--dtype", "f16", "--from", str(model), "--out", str(out)], check=True)
 PY
 (cd data && sha256sum lab/models/*/model.safetensors)

@@ -4,7 +4,7 @@
 # an answer to something else, and of harmless requests. It is a small classifier on 600 samples, not a published guard
 # model; the last line says how often it is right on 260 others.
 #
-#   REALIGN=target/release/realign scripts/train-guard.sh ALIGNED DATA OUT
+#   REALIGN=target/debug/realign scripts/train-guard.sh ALIGNED DATA OUT
 #     ALIGNED: the aligned model, results/runs/smollm2/align/*/model of smollm2.yaml   DATA: the directory with beavertails and harmless
 #     OUT: the directory to write: samples, answers, model; smollm2-guard.yaml reads ~/.cache/realign/smollm2/guard
 #
@@ -13,7 +13,7 @@ set -euo pipefail
 aligned="${1:?name the aligned model}"
 data="${2:?name the data directory}"
 out="${3:?name the directory to write to}"
-realign="${REALIGN:-target/release/realign}"
+realign="${REALIGN:-target/debug/realign}"
 mkdir -p "$out"
 
 head -n 200 "$data/beavertails/recovery.jsonl" > "$out/declined.jsonl"

@@ -10,6 +10,7 @@ mod files;
 mod layers;
 mod methods;
 mod models;
+mod shape;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use files::{Places, find};
 use layers::Layers;
 pub use methods::{Compared, What};
 pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
+pub use shape::DecoderShape;
 
 /// A sweep: every model x task x harmful count, and the settings of the stages they go through.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -6,7 +6,8 @@
 pub mod cli;
 pub mod config;
 pub mod data;
-pub mod figures;
+mod figures;
+pub mod graph;
 pub mod grid;
 pub mod pipeline;
 pub mod plan;
@@ -17,4 +18,4 @@ pub mod roots;
 pub mod run;
 pub mod status;
 pub mod store;
-pub mod tables;
+mod tables;

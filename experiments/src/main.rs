@@ -1,6 +1,6 @@
 //! The `experiments` command: runs the sweep that its YAML file describes, and shows what there is of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -8,12 +8,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use experiments::cli::{Cli, Command, RunArgs, SweepArgs};
 use experiments::config::{Places, Sweep, find};
-use experiments::pipeline::{Graph, graph};
+use experiments::graph::Graph;
+use experiments::pipeline::graph;
 use experiments::record::{self, Record};
-use experiments::roots::Roots;
+use experiments::roots::{Roots, State};
 use experiments::run::{self, Run};
+use experiments::status::CellState;
 use experiments::store::{Store, is_stopped};
-use experiments::{data, figures, plan, report, status};
+use experiments::{data, plan, report, status};
 use realign::Interrupt;
 use realign::interrupt::EXIT_STATUS;
 
@@ -54,19 +56,32 @@ impl Opened {
         Ok(Self { sweep, places, roots })
     }
 
-    fn graph(&self, cells: &[String]) -> Result<Graph> {
-        Ok(graph(&self.sweep, &self.roots, &self.sweep.choose(cells)?))
+    fn cells(&self, graph: &Graph, states: &[State]) -> BTreeMap<usize, CellState> {
+        status::cells(&self.sweep, graph, states, &self.places.results)
     }
 
     /// The records of all cells that have some, in the order of the grid.
     fn records(&self) -> Result<Vec<Record>> {
         let cells: Vec<String> = self.sweep.cells().iter().map(|cell| cell.path()).collect();
-        let dir = self.places.results.join("records");
-        let records = record::read_cells(&dir, cells)?;
+        record::read_cells(&self.places.results.join("records"), cells)
+    }
+
+    /// Tables and figures of the records that there are; a run that was stopped early has none yet.
+    fn report(&self) -> Result<()> {
+        let records = self.records()?;
         if records.is_empty() {
-            bail!("{} holds no records; run the sweep first", dir.display());
+            return Ok(());
         }
-        Ok(records)
+        report::write(&records, &self.places.results)?;
+        say(&report::text(&records, &self.places.results)?);
+        Ok(())
+    }
+
+    /// Which cells have records that may be of earlier settings.
+    fn outdated(&self) -> String {
+        let all = graph(&self.sweep, &self.roots, &(0..self.sweep.cells().len()).collect());
+        let cells = self.cells(&all, &status::states(&all, &self.roots));
+        status::outdated(&self.sweep, &cells, &self.places.results)
     }
 }
 
@@ -75,19 +90,18 @@ fn act(cli: Cli) -> Result<()> {
         Command::Run(args) => run(&args),
         Command::Plan(args) => {
             let opened = Opened::new(&args.sweep)?;
-            let graph = opened.graph(&args.cells)?;
+            let graph = graph(&opened.sweep, &opened.roots, &opened.sweep.choose(&args.cells)?);
             let states = status::states(&graph, &opened.roots);
-            let cells = status::cells(&opened.sweep, &graph, &states, &opened.places.results);
+            let cells = opened.cells(&graph, &states);
             say(&plan::plan(&opened.sweep, &graph, &states, &cells));
             Ok(())
         }
         Command::Status(args) => {
             let opened = Opened::new(&args)?;
-            let graph = opened.graph(&[])?;
-            let states = status::states(&graph, &opened.roots);
-            let cells = status::cells(&opened.sweep, &graph, &states, &opened.places.results);
-            say(&status::text(&opened.sweep, &graph, &cells));
-            let is_failed = |state: &&status::CellState| matches!(state, status::CellState::Failed(_));
+            let graph = graph(&opened.sweep, &opened.roots, &opened.sweep.choose(&[])?);
+            let cells = opened.cells(&graph, &status::states(&graph, &opened.roots));
+            say(&status::text(&opened.sweep, &graph, &cells, &opened.places.results));
+            let is_failed = |state: &&CellState| matches!(state, CellState::Failed(_));
             match cells.values().filter(is_failed).count() {
                 0 => Ok(()),
                 failed => bail!("{failed} cells failed"),
@@ -103,7 +117,7 @@ fn act(cli: Cli) -> Result<()> {
         Command::Figures(args) => {
             let opened = Opened::new(&args)?;
             let dir = opened.places.results.join("figures");
-            figures::write(&opened.records()?, &dir)?;
+            report::write_figures(&opened.records()?, &dir)?;
             say(&format!("figures: {}\n", dir.display()));
             Ok(())
         }
@@ -122,9 +136,7 @@ fn run(args: &RunArgs) -> Result<()> {
     let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
     data::prepare(sweep, &chosen)?;
     let graph = graph(sweep, roots, &chosen);
-    let states = status::states(&graph, roots);
-    let cells = status::cells(sweep, &graph, &states, &places.results);
-    say(&format!("{}: {}\n", sweep.name, status::counts(&cells)));
+    say(&format!("{}: {}\n", sweep.name, status::counts(&opened.cells(&graph, &status::states(&graph, roots)))));
     let jobs = args.jobs.or(sweep.jobs).unwrap_or(1);
     let ended = Run {
         sweep,
@@ -136,16 +148,21 @@ fn run(args: &RunArgs) -> Result<()> {
         interrupt: &interrupt,
     }
     .run()?;
-    if let Ok(records) = opened.records() {
-        report::write(&records, &places.results)?;
-        say(&report::text(&records, &places.results)?);
+    let reported = opened.report();
+    if chosen.len() < sweep.cells().len() {
+        say(&opened.outdated());
     }
     say(&run::times(&ended));
-    if interrupt.is_set() {
+    let ended = if interrupt.is_set() {
         say("stopped; the same command goes on from here\n");
-        return Err(realign::Error::Stopped.into());
+        Err(realign::Error::Stopped.into())
+    } else {
+        failed(&ended.failed, &chosen)
+    };
+    if let (Err(_), Err(error)) = (&ended, &reported) {
+        eprintln!("no tables: {error:#}");
     }
-    failed(&ended.failed, &chosen)
+    ended.and(reported)
 }
 
 fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {

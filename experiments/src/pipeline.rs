@@ -2,7 +2,7 @@
 //! harmful count, as a graph of stage values. Nothing is run here; a run, a plan and the tables walk the graph.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 use evaluation::{Metric, PromptKind};
@@ -13,98 +13,15 @@ use realign::stage::{
     Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question,
     REFERENCE, Reference, Repair, TrainingSet,
 };
-use realign::{Artifact, Job, Pick, Samples, Stage};
-use serde_json::Value;
+use realign::{Artifact, Pick, Samples, Stage};
 
 use crate::config::{AnswerSet, Compared, ModelSpec, PromptSet, Resolved, Source, Sweep, What};
+use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
 use crate::roots::Roots;
 
 /// Models of a sweep are f32, whatever they came as: stored results keep their meaning.
 const DTYPE: Option<Dtype> = Some(Dtype::F32);
-
-/// A stage of a sweep, ready to run.
-pub struct Node {
-    /// The name of its result.
-    pub key: String,
-    /// Its kind in tables and directories.
-    pub kind: &'static str,
-    /// The version of its code.
-    pub version: u32,
-    /// Its value, of which the key is the hash.
-    pub value: Value,
-    /// What it works on, for people.
-    pub name: String,
-    /// The stages that it reads.
-    pub parents: Vec<usize>,
-    /// The key of the model that an evaluation, or the judging of one, is about.
-    pub evaluated: Option<String>,
-    stage: Box<dyn AnyStage>,
-}
-
-impl Node {
-    /// Runs the stage; see [`Stage::run`].
-    ///
-    /// # Errors
-    /// Those of the stage.
-    pub fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
-        self.stage.run(out, job)
-    }
-}
-
-/// A [`Stage`] of any kind.
-trait AnyStage: Send + Sync {
-    fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value>;
-}
-
-impl<S: Stage + Send + Sync> AnyStage for S {
-    fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
-        Ok(serde_json::to_value(Stage::run(self, out, job)?)?)
-    }
-}
-
-/// A model of a cell that is evaluated: the stages that a [`Record`](crate::record::Record) is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evaluated {
-    /// Seed of the cell.
-    pub seed: u64,
-    /// Name of the variant; empty where all variants have the same model.
-    pub variant: String,
-    /// Name of the method in tables, and for people.
-    pub method: (String, String),
-    /// The model.
-    pub model: usize,
-    /// Its answers to harmful and harmless prompts, with the refusal phrases' verdicts.
-    pub safety: usize,
-    /// Its answers to the task's test split, with their scores.
-    pub task: usize,
-    /// The verdicts of the sweep's judges, with their names.
-    pub judges: Vec<(String, usize)>,
-    /// The answers of the unaligned model that the method reads.
-    pub unaligned: Option<usize>,
-}
-
-/// A cell with all its seeds, variants and methods.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CellStages {
-    /// Its stages, each after those that it reads; the models that cells share are among them.
-    pub stages: Vec<usize>,
-    /// What is evaluated, seed by seed and method by method.
-    pub evaluated: Vec<Evaluated>,
-    /// Why not all of its stages are known, such as a missing file.
-    pub unknown: Option<String>,
-}
-
-/// The stages of a sweep.
-#[derive(Default)]
-pub struct Graph {
-    /// Every stage once.
-    pub nodes: Vec<Node>,
-    /// By the cell's number in the grid.
-    pub cells: BTreeMap<usize, CellStages>,
-    /// The aligned models, and what they are made of: work that whole groups of cells wait for.
-    pub models: Vec<usize>,
-}
 
 /// Builds the graph of some cells. What is wrong with a cell is kept with it.
 #[must_use]
@@ -149,21 +66,18 @@ struct At<'a> {
 
 impl Builder<'_> {
     fn add<S: Stage + Send + Sync + 'static>(&mut self, name: String, stage: S, parents: &[usize]) -> Result<usize> {
-        let key = stage.key()?;
-        if let Some(&known) = self.known.get(&key) {
-            return Ok(known);
+        let mut node = Node::new(name, stage, parents)?;
+        let next = self.graph.nodes.len();
+        let place = *self.known.entry(node.key.clone()).or_insert(next);
+        if place == next {
+            node.evaluated = match node.kind {
+                "evaluate" => node.value["model"].as_str().map(str::to_owned),
+                "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
+                _ => None,
+            };
+            self.graph.nodes.push(node);
         }
-        let value = serde_json::to_value(&stage)?;
-        let (kind, version, parents) = (stage.kind(), S::VERSION, parents.to_vec());
-        let evaluated = match kind {
-            "evaluate" => value["model"].as_str().map(str::to_owned),
-            "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
-            _ => None,
-        };
-        let node = Node { key: key.clone(), kind, version, value, name, parents, evaluated, stage: Box::new(stage) };
-        self.graph.nodes.push(node);
-        self.known.insert(key, self.graph.nodes.len() - 1);
-        Ok(self.graph.nodes.len() - 1)
+        Ok(place)
     }
 
     /// The directory of a stage's result, finished or not.
@@ -205,8 +119,9 @@ impl Builder<'_> {
         let stage = match &model.source {
             Source::Pretrain(pretrain) => {
                 let training = &pretrain.training;
+                let vocabulary = prompts::Tokenizer::from_dir(&sweep.data_file(&training.tokenizer))?.vocab_size();
                 let stage = Pretrain {
-                    config: pretrain.config.clone(),
+                    config: pretrain.config.decoder(Some(vocabulary))?,
                     tokenizer: Artifact::model(&sweep.data_file(&training.tokenizer), &self.hashes)?,
                     corpus: self.samples((sweep.data_file(&training.corpus), Pick::answered()))?,
                     initializer_range: training.initializer_range,
@@ -443,16 +358,6 @@ impl Builder<'_> {
             }
         }
         needed.into_iter().collect() // a stage is added after its parents
-    }
-}
-
-impl Evaluated {
-    /// Its stages.
-    pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
-        [self.model, self.safety, self.task]
-            .into_iter()
-            .chain(self.unaligned)
-            .chain(self.judges.iter().map(|one| one.1))
     }
 }
 

@@ -10,7 +10,7 @@ use indicatif::{BinaryBytes, HumanDuration};
 use model::DecoderConfig;
 
 use crate::config::{ModelSpec, Source, Sweep};
-use crate::pipeline::Graph;
+use crate::graph::Graph;
 use crate::roots::State;
 use crate::status::{self, CellState};
 

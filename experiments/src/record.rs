@@ -217,7 +217,8 @@ pub fn read_all(dir: &Path) -> Result<Vec<Record>> {
     paths.iter().map(|path| read(path)).collect::<Result<Vec<_>>>().map(|cells| cells.concat())
 }
 
-fn cell_file(dir: &Path, cell: &str) -> PathBuf {
+/// The file of a cell's records.
+pub(crate) fn cell_file(dir: &Path, cell: &str) -> PathBuf {
     dir.join(format!("{}.jsonl", cell.replace('/', "~")))
 }
 

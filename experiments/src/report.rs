@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::figures;
-
 use crate::record::Record;
 use crate::tables::{self, cells, differences, judged, means};
 
@@ -18,7 +17,15 @@ const PRINTED: usize = 40;
 /// When there are no records, their judges differ, or a file cannot be written.
 pub fn write(records: &[Record], results: &Path) -> Result<()> {
     write_tables(records, results)?;
-    figures::write(records, &results.join("figures"))
+    write_figures(records, &results.join("figures"))
+}
+
+/// Draws all figures of some records into `dir`.
+///
+/// # Errors
+/// When there are no records, or a file cannot be written.
+pub fn write_figures(records: &[Record], dir: &Path) -> Result<()> {
+    figures::write(records, dir)
 }
 
 /// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}` and, if there are several judges,

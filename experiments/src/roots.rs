@@ -94,7 +94,7 @@ impl Roots {
     pub fn place(&self, kind: &str, key: &str) -> PathBuf {
         let own = self.own.join(kind).join(key);
         let in_base = self.base.as_ref().map(|base| base.join(kind).join(key));
-        in_base.filter(|dir| !own.exists() && dir.exists()).unwrap_or(own)
+        in_base.filter(|dir| !own.exists() && read_whole(dir, key).is_some()).unwrap_or(own)
     }
 
     /// How far a stage has come. A finished one is what its name says: the name is the hash of the manifest's value, and
@@ -102,7 +102,7 @@ impl Roots {
     #[must_use]
     pub fn state(&self, kind: &str, key: &str) -> State {
         let dir = self.place(kind, key);
-        if let Some(finished) = read_manifest(&dir).filter(|manifest| is_whole(manifest, &dir, key)) {
+        if let Some(finished) = read_whole(&dir, key) {
             return State::Done(Finished { dir, seconds: finished.seconds, summary: finished.summary });
         }
         let dir = self.own.join(kind).join(key);
@@ -140,12 +140,15 @@ pub(crate) fn read_manifest(dir: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(dir.join(MANIFEST)).ok()?).ok()
 }
 
-fn is_whole(manifest: &Manifest, dir: &Path, key: &str) -> bool {
-    let hash = files::hash_json(&(&manifest.kind, manifest.version, &manifest.value));
+/// The manifest of a directory that holds what its name and the manifest say.
+fn read_whole(dir: &Path, key: &str) -> Option<Manifest> {
+    let manifest = read_manifest(dir)?;
+    let hash = files::hash_json(&(&manifest.kind, manifest.version, &manifest.value)).ok()?;
     let has_size = |(name, content): (&String, &Content)| {
         fs::metadata(dir.join(name)).is_ok_and(|found| found.len() == content.bytes)
     };
-    hash.is_ok_and(|hash| hash.starts_with(key)) && manifest.files.iter().all(has_size)
+    let is_whole = hash.starts_with(key) && manifest.files.iter().all(has_size);
+    is_whole.then_some(manifest)
 }
 
 /// `dir` with something after its name.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use anyhow::{Result, anyhow, bail};
@@ -14,7 +14,7 @@ use realign::stage::{RepairSummary, TrainSummary};
 use realign::{Interrupt, Job};
 
 use crate::config::Sweep;
-use crate::pipeline::{Evaluated, Graph, Node};
+use crate::graph::{Evaluated, Graph, Node};
 use crate::progress::Progress;
 use crate::record::{self, Judged, Record};
 use crate::roots::{Finished, Roots, State};
@@ -57,6 +57,8 @@ struct Worker<'a> {
     /// By number: finished stages, and the errors of those that failed, in this run.
     outcomes: Mutex<HashMap<usize, Outcome>>,
     failed: Mutex<Vec<String>>,
+    /// By number: held by the worker that finishes a stage.
+    turns: Mutex<HashMap<usize, Arc<Mutex<()>>>>,
 }
 
 impl Run<'_> {
@@ -72,7 +74,8 @@ impl Run<'_> {
             self.sweep.judges.iter().try_for_each(check_judge)?; // before hours of answers
         }
         let progress = Progress::new(left.iter().map(|&node| self.graph.nodes[node].kind), self.jobs);
-        let worker = Worker { run: self, progress, outcomes: Mutex::default(), failed: Mutex::default() };
+        let (outcomes, failed, turns) = Default::default();
+        let worker = Worker { run: self, progress, outcomes, failed, turns };
         // Whole groups of cells wait for a model: models come first.
         let models: Vec<usize> = self.graph.models.iter().copied().filter(|node| left.contains(node)).collect();
         in_turn(self.jobs, models, self.interrupt, |node| drop(worker.node(node)))?;
@@ -111,10 +114,17 @@ impl Worker<'_> {
 
     /// Finishes a stage; its error, or nothing when the user asked to stop.
     fn node(&self, index: usize) -> Option<Result<(), String>> {
-        if let Some(outcome) = lock(&self.outcomes).get(&index) {
-            return Some(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
-        }
+        // A worker that waited for another one takes over its outcome, a failure too.
+        let turn = Arc::clone(lock(&self.turns).entry(index).or_default());
+        let _turn = lock(&turn);
         let node = &self.run.graph.nodes[index];
+        let told = |outcome: &Outcome| outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+        let known = lock(&self.outcomes).get(&index).map(told);
+        // One that was found damaged since then is made again.
+        let is_there = || matches!(self.run.store.state(node), State::Done(_));
+        if let Some(known) = known.filter(|known| known.is_err() || is_there()) {
+            return Some(known);
+        }
         let outcome = match self.run_node(node) {
             Ok(done) => Ok(done),
             Err(error) if is_stopped(&error) => return None,
@@ -129,7 +139,7 @@ impl Worker<'_> {
             Err(error) if lock(&self.outcomes).values().any(|known| known.as_ref().err() == Some(error)) => {}
             Err(error) => self.progress.fail(node.kind, &node.name, error),
         }
-        let told = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+        let told = told(&outcome);
         lock(&self.outcomes).insert(index, outcome);
         Some(told)
     }
@@ -140,11 +150,6 @@ impl Worker<'_> {
             for &parent in &node.parents {
                 if store.is_sound(&graph.nodes[parent])? {
                     continue;
-                }
-                // It failed before, or was found damaged just now and is made again.
-                if let Some(Err(error)) = lock(&self.outcomes).remove(&parent) {
-                    lock(&self.outcomes).insert(parent, Err(error.clone()));
-                    bail!(error);
                 }
                 match self.node(parent) {
                     Some(outcome) => outcome.map_err(|error| anyhow!(error))?,
@@ -173,7 +178,7 @@ impl Worker<'_> {
     }
 }
 
-/// Writes the records of what is finished of a cell.
+/// Writes the records of what is finished of a cell, in place of those of an earlier run.
 ///
 /// # Errors
 /// When a summary is damaged or the file cannot be written.
@@ -189,7 +194,11 @@ pub fn keep_records(
     for evaluated in &graph.cells[&index].evaluated {
         records.extend(record(roots, sweep, graph, index, evaluated)?);
     }
-    if records.is_empty() { Ok(()) } else { record::write_cell(&results.join("records"), path, &records) }
+    // What is there of a cell whose stages are not all known may still be right.
+    if records.is_empty() && graph.cells[&index].unknown.is_some() {
+        return Ok(());
+    }
+    record::write_cell(&results.join("records"), path, &records)
 }
 
 /// The record of a model whose stages are all finished.

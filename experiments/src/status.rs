@@ -8,7 +8,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Sweep;
-use crate::pipeline::{CellStages, Graph};
+use crate::graph::{CellStages, Graph};
+use crate::record::cell_file;
 use crate::roots::{Roots, State};
 
 /// How far a cell has come, over all its seeds, variants and methods.
@@ -82,7 +83,7 @@ pub fn counts(cells: &BTreeMap<usize, CellState>) -> String {
 
 /// How many cells are done, what is begun, and the errors of those that failed.
 #[must_use]
-pub fn text(sweep: &Sweep, graph: &Graph, cells: &BTreeMap<usize, CellState>) -> String {
+pub fn text(sweep: &Sweep, graph: &Graph, cells: &BTreeMap<usize, CellState>, results: &Path) -> String {
     let all = sweep.cells();
     let mut text = format!("{}: {}\n", sweep.name, counts(cells));
     for (index, state) in cells {
@@ -94,10 +95,24 @@ pub fn text(sweep: &Sweep, graph: &Graph, cells: &BTreeMap<usize, CellState>) ->
         }
     }
     text += &reasons(sweep, graph);
+    text += &outdated(sweep, cells, results);
     if cells.values().any(|state| *state != CellState::Done) {
         text += "`experiments run` does what is left\n";
     }
     text
+}
+
+/// Which cells have records although their stages are not all there: a setting may have changed since, and then the tables
+/// mix old and new.
+#[must_use]
+pub fn outdated(sweep: &Sweep, cells: &BTreeMap<usize, CellState>, results: &Path) -> String {
+    let all = sweep.cells();
+    let is_open = |state: &CellState| matches!(state, CellState::Partly(..) | CellState::Missing);
+    let paths = cells.iter().filter(|(_, state)| is_open(state)).map(|(&index, _)| all[index].path());
+    let old: Vec<String> = paths.filter(|path| cell_file(&results.join("records"), path).exists()).collect();
+    let Some(first) = old.first() else { return String::new() };
+    let others = if old.len() > 1 { format!(" and {} more", old.len() - 1) } else { String::new() };
+    format!("records without all of their stages, perhaps of earlier settings: {first}{others}\n")
 }
 
 /// Why the stages of some cells are not all known, each reason once.

@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use realign::Job;
 
-use crate::pipeline::Node;
+use crate::graph::Node;
 use crate::roots::{Content, Finished, MANIFEST, Manifest, Readers, Roots, State, read_manifest, sibling};
 
 /// The stages of one sweep, open for writing by this process alone. Threads share it: two that want one stage get it one
@@ -32,7 +32,7 @@ pub struct Store {
     revision: String,
     /// Held while the store is open; the system lets go of it when the process ends.
     _lock: File,
-    /// By key: held by the thread that works on a stage.
+    /// By key.
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     /// Directories whose content was compared with their manifest.
     verified: Mutex<BTreeSet<PathBuf>>,
@@ -85,7 +85,7 @@ impl Store {
     /// When the work fails or panics: the error is also kept beside the directory, and the next run tries again. When the
     /// result cannot be written.
     pub fn run(&self, node: &Node, job: &mut Job<'_>) -> Result<(Finished, bool)> {
-        let turn = Arc::clone(lock(&self.turns).entry(node.key.clone()).or_default());
+        let turn = self.turn(node);
         let _turn = lock(&turn);
         if let State::Done(finished) = self.roots.state(node.kind, &node.key) {
             return Ok((finished, false));
@@ -108,6 +108,11 @@ impl Store {
                 Err(error.context(format!("{} ({}/{})", node.name, node.kind, node.key)))
             }
         }
+    }
+
+    /// Held by the thread that works on a stage.
+    fn turn(&self, node: &Node) -> Arc<Mutex<()>> {
+        Arc::clone(lock(&self.turns).entry(node.key.clone()).or_default())
     }
 
     fn attempt(&self, node: &Node, dir: &Path, job: &mut Job<'_>) -> Result<()> {
@@ -146,8 +151,10 @@ impl Store {
     /// that is not is removed, so that the stage can be run again.
     ///
     /// # Errors
-    /// When it cannot be read or removed.
+    /// When it cannot be read or removed, or is another sweep's, which is only read.
     pub fn is_sound(&self, node: &Node) -> Result<bool> {
+        let turn = self.turn(node);
+        let _turn = lock(&turn);
         let dir = self.roots.place(node.kind, &node.key);
         let State::Done(_) = self.state(node) else { return Ok(false) };
         if lock(&self.verified).contains(&dir) {
@@ -156,6 +163,9 @@ impl Store {
         let manifest = read_manifest(&dir).with_context(|| format!("{} has no manifest", dir.display()))?;
         for (name, content) in &manifest.files {
             if files::hash_path(&dir.join(name))? != content.sha256 {
+                if !dir.starts_with(self.roots.own()) {
+                    bail!("{}: {name} is not as it was written: remove this directory and run again", dir.display());
+                }
                 tracing::warn!("{}: {name} is not as it was written; {} is made again", dir.display(), node.name);
                 files::remove(&dir)?;
                 return Ok(false);

@@ -26,10 +26,10 @@ pub use judge::{
     settings::{Judge, JudgeSpec},
     verdicts::{VerdictRecord, verdict_key},
 };
-pub use metrics::{Metric, Score};
+pub use metrics::{Metric, Score, TaskScore};
 pub use prompt_set::{PromptKind, PromptSet};
 pub use samples::{Fields, read_samples};
 pub use score::{JudgedRate, Provenance};
 pub use statistics::wilson;
-pub use summary::{Evaluation, JudgeScores, SetScores, TaskScore, TaskScores};
+pub use summary::{Evaluation, JudgeScores, SetScores, TaskScores};
 pub use task::{Split, TaskEntry, TaskSpec};

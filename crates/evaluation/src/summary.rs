@@ -4,9 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, EvaluationError, JudgedRate, Metric, PromptKind, Provenance, Result, Verdict, VerdictRecord,
-    metrics::{Classes, Score},
-    statistics::{Agreement, BootstrapSettings, agreement},
+    Answer, EvaluationError, JudgedRate, Metric, PromptKind, Provenance, Result, TaskScore, Verdict, VerdictRecord,
+    statistics::{Agreement, agreement},
 };
 
 /// The scores of one model.
@@ -85,27 +84,6 @@ pub struct TaskScores {
     pub scores: Vec<TaskScore>,
 }
 
-/// The score of one model's answers to a task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskScore {
-    /// How the answers are scored.
-    pub metric: Metric,
-    /// Number of answers.
-    pub n: usize,
-    /// The figure, 0 to 1.
-    pub value: f64,
-    /// Bootstrap 95 % interval over the samples.
-    pub interval: (f64, f64),
-    /// Each sample's score, in the answers' order.
-    pub per_sample: Vec<f64>,
-    /// The true class and the answered one of each sample; F1 only, which is not a mean of `per_sample`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<Vec<Classes>>,
-    /// The metric's further figures.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<serde_json::Value>,
-}
-
 impl SetScores {
     /// Counts verdicts, one list per judge, each in the answers' order.
     ///
@@ -170,19 +148,5 @@ impl TaskScores {
     pub fn new(name: &str, metrics: &[Metric], answers: &[Answer]) -> Result<Self> {
         let scores = metrics.iter().map(|metric| TaskScore::new(*metric, answers)).collect::<Result<_>>()?;
         Ok(Self { name: name.to_owned(), scores })
-    }
-}
-
-impl TaskScore {
-    /// Scores answers that carry a reference.
-    ///
-    /// # Errors
-    /// As [`Metric::score`].
-    pub fn new(metric: Metric, answers: &[Answer]) -> Result<Self> {
-        let Score { value, per_sample, classes, details } = metric.score(answers)?;
-        let interval = (value, value);
-        let mut score = Self { metric, n: answers.len(), value, interval, per_sample, classes, details };
-        score.interval = Metric::interval(&score, &BootstrapSettings::default())?.interval;
-        Ok(score)
     }
 }

@@ -12,7 +12,6 @@ pub mod interrupt;
 mod job;
 pub mod log;
 mod model;
-mod shape;
 pub mod stage;
 
 pub use answers::{Wanted, answer_files, answers};
@@ -23,5 +22,4 @@ pub use input::{Artifact, Pick, Samples, Split};
 pub use interrupt::Interrupt;
 pub use job::{Job, Progress, Report};
 pub use model::{LazyModel, Model, Source, encode_samples, save};
-pub use shape::DecoderShape;
 pub use stage::Stage;

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::Method;
-
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -23,10 +21,12 @@ pub enum Error {
     #[error("stopped before the end; the same again goes on from the checkpoint, where there is one")]
     Stopped,
     /// There is no method of this word.
-    #[error("there is no method `{word}`; the methods are {}", Method::WORDS.join(", "))]
+    #[error("there is no method `{word}`; the methods are {known}")]
     UnknownMethod {
         /// The word.
         word: String,
+        /// The words of all methods.
+        known: String,
     },
     /// Settings are not those of the method.
     #[error("settings of `{method}`: {source}")]

@@ -18,6 +18,7 @@ mod repair;
 mod resta;
 mod selection;
 mod tensors;
+mod trace;
 
 pub use direction::Layer;
 pub use error::{Error, Result};
@@ -27,8 +28,9 @@ pub use largest_difference::LargestDifference;
 pub use method::Method;
 pub use patch::Patch;
 pub use random::Random;
-pub use recover::{GradientMode, Recover, Rollback, Trace, TraceGate, TraceStep};
+pub use recover::{GradientMode, Recover, Rollback};
 pub use region::{Region, is_in_region};
 pub use repair::{Gate, Inputs, Measure, Needs, Outcome, Repair, Repaired, Report};
 pub use resta::Resta;
 pub use selection::{Candidates, Selected, Ties, select};
+pub use trace::{Trace, TraceGate, TraceStep};

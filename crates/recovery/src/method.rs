@@ -71,7 +71,7 @@ impl Method {
     /// When the word is unknown, or a setting is unknown, of another type or out of its range.
     pub fn from_settings(word: &str, settings: Value) -> Result<Self> {
         let Some(&word) = Self::WORDS.iter().find(|known| **known == word) else {
-            return Err(Error::UnknownMethod { word: word.to_owned() });
+            return Err(Error::UnknownMethod { word: word.to_owned(), known: Self::WORDS.join(", ") });
         };
         let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
         let method = Value::Object(Map::from_iter([(word.to_owned(), settings)]));

@@ -5,14 +5,11 @@
 mod checkpoint;
 mod rollback;
 mod run;
-mod trace;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{check_counts, check_share};
 use crate::{Inputs, Layer, Needs, Repair, Repaired, Result, Ties};
-
-pub use trace::{Trace, TraceGate, TraceStep};
 
 /// The settings of a recovery; defaults are the paper's where METHOD.md section 7 does not say otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use finetune::{AlignSettings, TrainSettings};
-use realign::DecoderShape;
 use serde::{Deserialize, Serialize};
+
+use super::DecoderShape;
 
 /// One model of the grid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

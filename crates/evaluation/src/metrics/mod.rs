@@ -8,7 +8,7 @@ use serde::{
 };
 
 use crate::{
-    Answer, EvaluationError, Result, TaskScore,
+    Answer, EvaluationError, Result,
     statistics::{BootstrapSettings, Estimate, bootstrap, bootstrap_mean, check_paired, paired_bootstrap},
 };
 
@@ -19,11 +19,13 @@ mod nl2bash_parse;
 mod rouge;
 mod rouge_porter;
 mod sql_normalized;
+mod task_score;
 
 pub use f1::F1Details;
 pub use nl2bash::nl2bash_pair;
 pub use rouge::{Overlap, RougeScores, rouge_pair};
 pub use sql_normalized::normalize_sql;
+pub use task_score::TaskScore;
 
 /// Declares the metrics: variant and file, whose name is the metric's word in files and tables.
 macro_rules! metrics {

@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use ::finetune::{Run, StepReport, TrainSettings};
-use model::checkpoint;
+use model::{DecoderConfig, checkpoint};
 use prompts::Tokenizer;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{MODEL, Stage, TrainSummary};
 use crate::model::encode_samples;
-use crate::{Artifact, DecoderShape, Job, Result, Samples};
+use crate::{Artifact, Job, Result, Samples};
 
 /// Trains a decoder from random weights, every one of them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pretrain {
-    /// The decoder's shape.
-    pub config: DecoderShape,
+    /// The decoder's configuration.
+    #[serde(serialize_with = "as_json")]
+    pub config: DecoderConfig,
     /// Directory with `tokenizer.json` and the chat template.
     pub tokenizer: Artifact,
     /// What it is trained on.
@@ -26,6 +27,11 @@ pub struct Pretrain {
     pub settings: TrainSettings,
     /// Decides the start and the order of the samples.
     pub seed: u64,
+}
+
+/// All of it as `config.json` has it, what is left to the family's defaults too.
+fn as_json<S: Serializer>(config: &DecoderConfig, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    config.to_json().serialize(serializer)
 }
 
 /// What the model takes over from the directory of its tokenizer.
@@ -41,8 +47,7 @@ impl Stage for Pretrain {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
         let tokenizer = Tokenizer::from_dir(&self.tokenizer.path)?;
         let examples = encode_samples(&tokenizer, &self.corpus.read()?, &self.corpus.file)?;
-        let config = self.config.decoder(Some(tokenizer.vocab_size()))?;
-        let decoder = ::finetune::init_random(&config, self.initializer_range, self.seed, job.device);
+        let decoder = ::finetune::init_random(&self.config, self.initializer_range, self.seed, job.device);
         let checkpoint = out.join("train.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };

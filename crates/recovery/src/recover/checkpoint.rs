@@ -9,9 +9,9 @@ use model::weights::WeightInfo;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::{Recover, TraceStep};
+use super::Recover;
 use crate::tensors::{Numbers, floats, indices};
-use crate::{Error, Patch, Region, Result};
+use crate::{Error, Patch, Region, Result, TraceStep};
 
 /// How far a recovery is; what a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -9,10 +9,10 @@ use model::{Decoder, weights};
 
 use super::checkpoint::{Checkpoint, Origin, Progress, fingerprint};
 use super::rollback::select_rollback;
-use super::{GradientMode, Recover, Rollback, Trace, TraceGate, TraceStep};
+use super::{GradientMode, Recover, Rollback};
 use crate::{
-    Error, Gate, Inputs, Measure, Needs, Outcome, Patch, Region, Repair as _, Repaired, Report, Result, is_in_region,
-    select,
+    Error, Gate, Inputs, Measure, Needs, Outcome, Patch, Region, Repair as _, Repaired, Report, Result, Trace,
+    TraceGate, TraceStep, is_in_region, select,
 };
 
 /// Recovers the fine-tuned model.

@@ -1,0 +1,108 @@
+//! The graph of a sweep's stages: values that are ready to run, each after those that it reads. `pipeline.rs` builds it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use realign::{Job, Stage};
+use serde_json::Value;
+
+/// A stage of a sweep, ready to run.
+pub struct Node {
+    /// The name of its result.
+    pub key: String,
+    /// Its kind in tables and directories.
+    pub kind: &'static str,
+    /// The version of its code.
+    pub version: u32,
+    /// Its value, of which the key is the hash.
+    pub value: Value,
+    /// What it works on, for people.
+    pub name: String,
+    /// The stages that it reads.
+    pub parents: Vec<usize>,
+    /// The key of the model that an evaluation, or the judging of one, is about.
+    pub evaluated: Option<String>,
+    stage: Box<dyn AnyStage>,
+}
+
+impl Node {
+    /// A stage that reads `parents`.
+    pub(crate) fn new<S: Stage + Send + Sync + 'static>(name: String, stage: S, parents: &[usize]) -> Result<Self> {
+        let (key, kind, value) = (stage.key()?, stage.kind(), serde_json::to_value(&stage)?);
+        let (parents, evaluated, stage) = (parents.to_vec(), None, Box::new(stage));
+        Ok(Self { key, kind, version: S::VERSION, value, name, parents, evaluated, stage })
+    }
+
+    /// Runs the stage; see [`Stage::run`].
+    ///
+    /// # Errors
+    /// Those of the stage.
+    pub fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
+        self.stage.run(out, job)
+    }
+}
+
+/// A [`Stage`] of any kind.
+trait AnyStage: Send + Sync {
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value>;
+}
+
+impl<S: Stage + Send + Sync> AnyStage for S {
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
+        Ok(serde_json::to_value(Stage::run(self, out, job)?)?)
+    }
+}
+
+/// A model of a cell that is evaluated: the stages that a [`Record`](crate::record::Record) is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Seed of the cell.
+    pub seed: u64,
+    /// Name of the variant; empty where all variants have the same model.
+    pub variant: String,
+    /// Name of the method in tables, and for people.
+    pub method: (String, String),
+    /// The model.
+    pub model: usize,
+    /// Its answers to harmful and harmless prompts, with the refusal phrases' verdicts.
+    pub safety: usize,
+    /// Its answers to the task's test split, with their scores.
+    pub task: usize,
+    /// The verdicts of the sweep's judges, with their names.
+    pub judges: Vec<(String, usize)>,
+    /// The answers of the unaligned model that the method reads.
+    pub unaligned: Option<usize>,
+}
+
+impl Evaluated {
+    /// Its stages.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        [self.model, self.safety, self.task]
+            .into_iter()
+            .chain(self.unaligned)
+            .chain(self.judges.iter().map(|one| one.1))
+    }
+}
+
+/// A cell with all its seeds, variants and methods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CellStages {
+    /// Its stages, each after those that it reads; the models that cells share are among them.
+    pub stages: Vec<usize>,
+    /// What is evaluated, seed by seed and method by method.
+    pub evaluated: Vec<Evaluated>,
+    /// Why not all of its stages are known, such as a missing file.
+    pub unknown: Option<String>,
+}
+
+/// The stages of a sweep.
+#[derive(Default)]
+pub struct Graph {
+    /// Every stage once.
+    pub nodes: Vec<Node>,
+    /// By the cell's number in the grid.
+    pub cells: BTreeMap<usize, CellStages>,
+    /// The aligned models, and what they are made of: work that whole groups of cells wait for.
+    pub models: Vec<usize>,
+}

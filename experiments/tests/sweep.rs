@@ -1,0 +1,314 @@
+//! Sweeps from end to end, with a model of `data/lab` and a few samples: all methods, stopping and going on, damage, tables
+//! without stages, and which settings a stage hangs on.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Bench, SWEEP, text, timeless};
+use experiments::config::Sweep;
+use experiments::record::{Record, read_all};
+use finetune::{SoftSftSettings, TrainSettings};
+use realign::stage::{Finetune, MODEL, Objective, Repair, TrainingSet};
+use realign::{Artifact, Stage};
+use recovery::Method;
+use serde_json::Value;
+
+const METHODS: &str = "\
+methods:
+  - aligned
+  - fine_tuned
+  - recover
+  - soft_sft
+  - resta
+  - random
+  - largest_difference
+  - full_revert
+  - { name: interpolation_20, interpolation: { lambda: 0.2 } }
+  - { name: interpolation_40, interpolation: { lambda: 0.4 } }
+  - { name: interpolation_60, interpolation: { lambda: 0.6 } }
+  - { name: interpolation_80, interpolation: { lambda: 0.8 } }
+";
+
+/// Two cells with all methods.
+fn sweep(bench: &Bench) -> Sweep {
+    bench.sweep("tiny.yaml", &(SWEEP.replace("counts: [2]", "counts: [0, 2]") + METHODS))
+}
+
+fn records(out: &Path) -> Vec<Record> {
+    read_all(&out.join("records")).unwrap()
+}
+
+#[test]
+fn all_methods_run_two_cells_at_a_time_and_a_second_run_has_nothing_to_do() {
+    let bench = Bench::new();
+    let sweep = sweep(&bench);
+    let ended = bench.run(&sweep, 2).unwrap();
+    assert!(ended.failed.is_empty(), "{:?}", ended.failed);
+    let methods: Vec<&str> = sweep.methods.iter().map(|one| one.name.as_str()).collect();
+    let records = bench.records();
+    assert_eq!((methods.len(), records.len()), (12, 24));
+    for cell in records.chunks(12) {
+        assert_eq!(cell.iter().map(|record| record.method.as_str()).collect::<Vec<_>>(), methods);
+        let restored = |place: usize| cell[place].restored;
+        assert!(restored(2) > Some(0) && restored(5) == restored(2) && restored(6) == restored(2));
+        assert!(restored(7) > restored(2) && restored(3).is_none() && restored(4).is_none());
+    }
+    // Of both cells: the import, what SoftSFT knows of the task, the unaligned model. The aligned model is evaluated once.
+    let count = |kind: &str| ended.times[kind][0].0;
+    assert_eq!((count("import"), count("reference"), count("unaligned")), (1, 2, 1));
+    assert_eq!((count("finetune"), count("soft_sft"), count("interpolation")), (2, 2, 8));
+
+    let before = common::files(&bench.results());
+    let again = bench.run(&sweep, 2).unwrap();
+    assert!(again.failed.is_empty() && again.times.values().all(|[computed, _]| computed.0 == 0), "{again:?}");
+    let parquet = |name: &str| name.ends_with(".parquet");
+    for (name, bytes) in common::files(&bench.results()).iter().filter(|(name, _)| !parquet(name)) {
+        assert!(before.get(name) == Some(bytes), "{name} has changed");
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_records() {
+    let bench = Bench::new();
+    sweep(&bench);
+    let (whole, out) = (bench.path("whole"), bench.path("stopped"));
+    text(&bench.command("run", "tiny.yaml", &whole).output().unwrap());
+
+    let mut command = bench.command("run", "tiny.yaml", &out);
+    let mut run = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("] finetune ")));
+    let stop = std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status();
+    assert!(stop.unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(run.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("goes on from here")), "{rest:?}");
+    let left = common::files(&out);
+    assert!(!left.keys().any(|name| name.contains(".error.json") || name.starts_with("failed/")));
+    let status = text(&bench.command("status", "tiny.yaml", &out).output().unwrap());
+    assert!(status.contains("partly"), "{status}");
+
+    text(&bench.command("run", "tiny.yaml", &out).output().unwrap());
+    assert_eq!(timeless(records(&out)), timeless(records(&whole)));
+    let status = text(&bench.command("status", "tiny.yaml", &out).output().unwrap());
+    assert!(status.contains("2 cells: 2 done"), "{status}");
+}
+
+#[test]
+fn tables_and_figures_need_records_alone() {
+    let bench = Bench::new();
+    let words = ["aligned", "fine_tuned", "recover", "full_revert"];
+    let sweep = bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [{}]\n", words.join(", ")));
+    bench.run(&sweep, 1).unwrap();
+    let results = bench.results();
+    for word in ["tables", "figures"] {
+        let error = bench.command(word, "tiny.yaml", &bench.path("none")).output().unwrap().stderr;
+        assert!(String::from_utf8_lossy(&error).contains("run the sweep"), "{word}");
+    }
+    let before = common::files(&results);
+    for entry in fs::read_dir(&results).unwrap().map(|entry| entry.unwrap().path()) {
+        match entry.file_name().unwrap().to_str().unwrap() {
+            "records" => {}
+            _ if entry.is_dir() => fs::remove_dir_all(entry).unwrap(),
+            _ => fs::remove_file(entry).unwrap(),
+        }
+    }
+    for word in ["tables", "figures"] {
+        text(&bench.command(word, "tiny.yaml", &results).output().unwrap());
+    }
+    let after = common::files(&results);
+    let is_report = |name: &&String| {
+        let is_of_kind = ["csv", "md", "svg", "png"].iter().any(|ending| name.ends_with(ending));
+        is_of_kind && (name.starts_with("figures/") || !name.contains('/'))
+    };
+    let reports: Vec<&String> = before.keys().filter(is_report).collect();
+    assert!(reports.len() > 5, "{reports:?}");
+    for name in reports {
+        assert!(before[name] == after[name], "{name}");
+    }
+}
+
+#[test]
+fn status_fails_when_a_cell_has_failed() {
+    let bench = Bench::new();
+    bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [aligned, fine_tuned, full_revert]\n"));
+    let out = bench.results();
+    let run = |word: &str| bench.command(word, "tiny.yaml", &out).output().unwrap();
+    assert!(run("status").status.success(), "what is missing has not failed");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("full_revert"), "").unwrap(); // a file where the directory would be
+    let failed = run("run");
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("1 of 1 cells failed: small/sql/2"));
+    assert_eq!(records(&out).len(), 2);
+    let status = run("status");
+    assert_eq!(status.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("failed  small/sql/2: "));
+    fs::remove_file(out.join("full_revert")).unwrap();
+    text(&run("run"));
+    text(&run("status"));
+}
+
+#[test]
+fn a_damaged_stage_is_made_again_before_another_reads_it() {
+    let bench = Bench::new();
+    let sweep = bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [aligned, fine_tuned, full_revert]\n"));
+    bench.run(&sweep, 2).unwrap();
+    let (before, graph) = (bench.records(), bench.graph(&sweep));
+    let dir = |kind: &str| {
+        let node = graph.nodes.iter().find(|node| node.kind == kind).unwrap();
+        bench.results().join(kind).join(&node.key)
+    };
+    let weights = dir("finetune").join(MODEL).join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    assert!(bench.left(&sweep).is_empty(), "sizes are the same, and nothing reads it");
+    fs::remove_dir_all(dir("full_revert")).unwrap();
+    let ended = bench.run(&sweep, 2).unwrap();
+    assert!(ended.failed.is_empty(), "{:?}", bench.errors(&sweep));
+    assert_eq!(fs::read(&weights).unwrap(), whole);
+    assert_eq!(timeless(bench.records()), timeless(before));
+}
+
+#[test]
+fn records_of_earlier_settings_are_told_of() {
+    let bench = Bench::new();
+    let cells = SWEEP.replace("counts: [2]", "counts: [0, 2]") + "methods: [fine_tuned]\n";
+    bench.sweep("tiny.yaml", &cells);
+    let run = |more: &[&str]| text(&bench.command("run", "tiny.yaml", &bench.results()).args(more).output().unwrap());
+    let told = "perhaps of earlier settings: small/sql/0\n";
+    assert!(!run(&[]).contains("earlier settings"));
+    bench.sweep("tiny.yaml", &cells.replace("batch: 4", "batch: 5"));
+    assert!(run(&["--cells", "small/sql/2"]).contains(told));
+    assert!(text(&bench.command("status", "tiny.yaml", &bench.results()).output().unwrap()).contains(told));
+    assert!(!run(&[]).contains("earlier settings"));
+}
+
+/// The kinds of the stages that only the second sweep has.
+fn new_kinds(bench: &Bench, before: &Sweep, after: &Sweep) -> BTreeSet<&'static str> {
+    let known: BTreeSet<String> = bench.graph(before).nodes.into_iter().map(|node| node.key).collect();
+    let nodes = bench.graph(after).nodes;
+    let new = nodes.iter().filter(|node| !known.contains(&node.key));
+    new.map(|node| node.kind).collect()
+}
+
+#[test]
+fn a_changed_setting_makes_what_depends_on_it_and_nothing_else() {
+    let bench = Bench::new();
+    let before = sweep(&bench);
+    let arms = ["recover", "random", "largest_difference"];
+    let repairs = [&arms[..], &["resta", "full_revert", "interpolation"]].concat();
+    let all = ["finetune", "soft_sft", "unaligned"];
+    for (overlay, kinds) in [
+        ("settings: { resta: { gamma: 0.4 } }", vec!["resta"]),
+        ("settings: { recover: { rate: 0.1 } }", arms.to_vec()),
+        ("settings: { soft_sft: { beta_first: 0.25 } }", vec!["soft_sft"]),
+        ("unaligned: { epochs: 2 }", vec!["unaligned", "resta"]),
+        ("recovery: { count: 3 }", arms.to_vec()),
+        ("finetune: { weight_decay: 0.1 }", [&all[..], &repairs].concat()),
+        ("evaluation: { batch: 1 }", vec![]),
+        ("jobs: 3", vec![]),
+    ] {
+        let after = bench.sweep("over.yaml", &format!("base: tiny.yaml\nname: over\n{overlay}\n"));
+        let mut expected: BTreeSet<&str> = kinds.into_iter().collect();
+        if !expected.is_empty() {
+            expected.insert("evaluate");
+        }
+        assert_eq!(new_kinds(&bench, &before, &after), expected, "{overlay}");
+        let mut kept = after.finetune.clone();
+        kept.weight_decay = before.finetune.weight_decay;
+        assert_eq!(kept, before.finetune, "{overlay}: the rest stays");
+    }
+}
+
+/// A value with one field changed, field by field, with the field's name.
+fn changed(value: &Value) -> Vec<(String, Value)> {
+    let other = |value: &Value| match value {
+        Value::Null => 1.into(),
+        Value::Bool(yes) => (!yes).into(),
+        Value::Number(number) if number.is_u64() => (number.as_u64().unwrap() + 1).into(),
+        Value::Number(number) => (number.as_f64().unwrap() + 0.125).into(),
+        Value::Array(items) if items[0].is_number() => items.iter().map(|item| item.as_f64().unwrap() / 2.0).collect(),
+        Value::Array(items) => items[1..].to_vec().into(),
+        Value::String(word) => match word.as_str() {
+            "auto" => "on".into(),
+            "exact" => "strict".into(),
+            "cumulative" => "per_step".into(),
+            "4/6" => "3/6".into(),
+            word => panic!("{word:?} is not known here"),
+        },
+        Value::Object(_) => unreachable!("has fields of its own"),
+    };
+    let mut all = Vec::new();
+    for (name, field) in value.as_object().unwrap() {
+        let fields = if field.is_object() { changed(field) } else { vec![(String::new(), other(field))] };
+        for (inner, field) in fields {
+            let mut value = value.clone();
+            value[name] = field;
+            all.push((format!("{name}.{inner}"), value));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_field_of_every_setting_is_in_the_key() {
+    let artifact = || Artifact { key: "k".into(), path: "nowhere".into() };
+    let finetune = |settings: TrainSettings, objective: Objective| {
+        let data = TrainingSet { task: None, inject: None };
+        let (model, kind) = (artifact(), "finetune");
+        Finetune { model, data, objective, settings, seed: 1, dtype: None, kind }.key().unwrap()
+    };
+    let trained = |value: Value| finetune(serde_json::from_value(value).unwrap(), Objective::Sft);
+    let soft = |value: Value| {
+        let settings: SoftSftSettings = serde_json::from_value(value).unwrap();
+        finetune(TrainSettings::default(), Objective::SoftSft { settings, references: vec![artifact()] })
+    };
+    let repaired = |word: &str, value: Value| {
+        let method = serde_json::from_value(serde_json::json!({ word: value })).unwrap();
+        let (aligned, fine_tuned) = (artifact(), artifact());
+        let (unaligned, recovery, prompts, task, gate) = (None, None, None, None, None);
+        let (seed, dtype) = (1, None);
+        let (thinking, probe) = (None, 0);
+        let stage = Repair {
+            method,
+            aligned,
+            fine_tuned,
+            unaligned,
+            recovery,
+            prompts,
+            task,
+            gate,
+            seed,
+            dtype,
+            thinking,
+            probe,
+        };
+        stage.key().unwrap()
+    };
+    let check = |what: &str, value: Value, key: &dyn Fn(Value) -> String| {
+        let mut keys = BTreeSet::from([key(value.clone())]);
+        let fields = changed(&value);
+        for (field, value) in &fields {
+            assert!(keys.insert(key(value.clone())), "{what}: {field} is not in the key");
+        }
+        fields.len()
+    };
+    let train = check("finetune", serde_json::to_value(TrainSettings::default()).unwrap(), &trained);
+    assert!(train > 12, "{train} fields");
+    check("soft_sft", serde_json::to_value(SoftSftSettings::default()).unwrap(), &soft);
+    for &word in Method::WORDS {
+        let method = Method::from_settings(word, Value::Null).unwrap();
+        let settings = serde_json::to_value(&method).unwrap()[word].clone();
+        let fields = check(word, settings, &|value| repaired(word, value));
+        assert!(fields > 0, "{word}");
+    }
+}
