@@ -21,7 +21,7 @@ use finetune::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
-pub use files::{Places, find};
+pub use files::{Paths, find};
 use layers::Layers;
 pub use methods::{Compared, What};
 pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
@@ -126,7 +126,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The keys that a profile stands for.
+    /// The keys that a profile sets.
     fn overlay(word: &str) -> Option<Value> {
         let keys = match word {
             "sound" => "{recovery: {decide_on: validation}, settings: {recover: {ties: exact}}}",

@@ -92,7 +92,7 @@ impl Sweep {
         if patterns.is_empty() { Ok((0..paths.len()).collect()) } else { Ok(chosen) }
     }
 
-    /// The models of some cells, with their places in `models`.
+    /// The models of some cells, with their paths in `models`.
     #[must_use]
     pub fn models_of(&self, chosen: &BTreeSet<usize>) -> Vec<(usize, &ModelSpec)> {
         let of_model = self.tasks.len() * self.harmful_counts.len();
@@ -100,7 +100,7 @@ impl Sweep {
         self.models.iter().enumerate().filter(|(i, _)| used(*i)).collect()
     }
 
-    /// The tasks of some cells, with their places in `tasks`.
+    /// The tasks of some cells, with their paths in `tasks`.
     #[must_use]
     pub fn tasks_of(&self, chosen: &BTreeSet<usize>) -> Vec<(usize, &TaskSpec)> {
         let used: BTreeSet<usize> =

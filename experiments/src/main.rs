@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use experiments::cli::{Cli, Command, RunArgs, SweepArgs};
-use experiments::config::{Places, Sweep, find};
+use experiments::config::{Paths, Sweep, find};
 use experiments::graph::Graph;
 use experiments::pipeline::graph;
 use experiments::record::{self, Record};
@@ -44,26 +44,26 @@ fn say(text: &str) {
 /// A sweep, and where its results and its stages are.
 struct Opened {
     sweep: Sweep,
-    places: Places,
+    paths: Paths,
     roots: Roots,
 }
 
 impl Opened {
     fn new(args: &SweepArgs) -> Result<Self> {
         let sweep = Sweep::load(&find(&args.sweep)?)?;
-        let places = sweep.places(args.out.as_deref());
-        let roots = Roots::new(&places.own, places.base.as_deref());
-        Ok(Self { sweep, places, roots })
+        let paths = sweep.paths(args.out.as_deref());
+        let roots = Roots::new(&paths.own, paths.base.as_deref());
+        Ok(Self { sweep, paths, roots })
     }
 
     fn cells(&self, graph: &Graph, states: &[State]) -> BTreeMap<usize, CellState> {
-        status::cells(&self.sweep, graph, states, &self.places.results)
+        status::cells(&self.sweep, graph, states, &self.paths.results)
     }
 
     /// The records of all cells that have some, in the order of the grid.
     fn records(&self) -> Result<Vec<Record>> {
         let cells: Vec<String> = self.sweep.cells().iter().map(|cell| cell.path()).collect();
-        record::read_cells(&self.places.results.join("records"), cells)
+        record::read_cells(&self.paths.results.join("records"), cells)
     }
 
     /// Tables and figures of the records that there are; a run that was stopped early has none yet.
@@ -72,8 +72,8 @@ impl Opened {
         if records.is_empty() {
             return Ok(());
         }
-        report::write(&records, &self.places.results)?;
-        say(&report::text(&records, &self.places.results)?);
+        report::write(&records, &self.paths.results)?;
+        say(&report::text(&records, &self.paths.results)?);
         Ok(())
     }
 
@@ -81,7 +81,7 @@ impl Opened {
     fn outdated(&self) -> String {
         let all = graph(&self.sweep, &self.roots, &(0..self.sweep.cells().len()).collect());
         let cells = self.cells(&all, &status::states(&all, &self.roots));
-        status::outdated(&self.sweep, &cells, &self.places.results)
+        status::outdated(&self.sweep, &cells, &self.paths.results)
     }
 }
 
@@ -100,7 +100,7 @@ fn act(cli: Cli) -> Result<()> {
             let opened = Opened::new(&args)?;
             let graph = graph(&opened.sweep, &opened.roots, &opened.sweep.choose(&[])?);
             let cells = opened.cells(&graph, &status::states(&graph, &opened.roots));
-            say(&status::text(&opened.sweep, &graph, &cells, &opened.places.results));
+            say(&status::text(&opened.sweep, &graph, &cells, &opened.paths.results));
             let is_failed = |state: &&CellState| matches!(state, CellState::Failed(_));
             match cells.values().filter(is_failed).count() {
                 0 => Ok(()),
@@ -110,13 +110,13 @@ fn act(cli: Cli) -> Result<()> {
         Command::Tables(args) => {
             let opened = Opened::new(&args)?;
             let records = opened.records()?;
-            report::write_tables(&records, &opened.places.results)?;
-            say(&report::text(&records, &opened.places.results)?);
+            report::write_tables(&records, &opened.paths.results)?;
+            say(&report::text(&records, &opened.paths.results)?);
             Ok(())
         }
         Command::Figures(args) => {
             let opened = Opened::new(&args)?;
-            let dir = opened.places.results.join("figures");
+            let dir = opened.paths.results.join("figures");
             report::write_figures(&opened.records()?, &dir)?;
             say(&format!("figures: {}\n", dir.display()));
             Ok(())
@@ -126,13 +126,13 @@ fn act(cli: Cli) -> Result<()> {
 
 fn run(args: &RunArgs) -> Result<()> {
     let opened = Opened::new(&args.plan.sweep)?;
-    let Opened { sweep, places, roots } = &opened;
+    let Opened { sweep, paths, roots } = &opened;
     let chosen = sweep.choose(&args.plan.cells)?;
     sweep.check_files(&chosen)?;
     let device = args.device.open()?;
     let store = Store::open(roots, args.device.name())?;
-    files::create_dir(&places.results)?;
-    check_name(sweep, places)?;
+    files::create_dir(&paths.results)?;
+    check_name(sweep, paths)?;
     let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
     data::prepare(sweep, &chosen)?;
     let graph = graph(sweep, roots, &chosen);
@@ -142,7 +142,7 @@ fn run(args: &RunArgs) -> Result<()> {
         sweep,
         graph: &graph,
         store: &store,
-        results: &places.results,
+        results: &paths.results,
         device: &device,
         jobs,
         interrupt: &interrupt,
@@ -178,13 +178,13 @@ fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {
 }
 
 /// That the results are those of this sweep: another sweep file of the same name would replace them.
-fn check_name(sweep: &Sweep, places: &Places) -> Result<()> {
-    let path = places.results.join("sweep");
+fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
+    let path = paths.results.join("sweep");
     let own = sweep.file().display().to_string();
     match std::fs::read_to_string(&path) {
         Ok(other) if other != own => bail!(
             "{} holds the results of {other}, and {own} has the same name {:?}: give it another name, or another --out",
-            places.results.display(),
+            paths.results.display(),
             sweep.name
         ),
         Ok(_) => Ok(()),

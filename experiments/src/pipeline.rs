@@ -10,7 +10,7 @@ use files::Hashes;
 use finetune::TrainSettings;
 use model::Dtype;
 use realign::stage::{
-    Aim, Align, Asked, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question,
+    Aim, Align, AnswerFile, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question,
     REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Pick, Samples, Stage};
@@ -314,11 +314,11 @@ impl Builder<'_> {
         let safety = self.safety(at, name.clone(), model)?;
         let task = at.cell.task;
         let samples = self.samples(at.sweep.test_samples(task))?;
-        let question = Question { asked: asked_task(task.metric), samples, max_new_tokens: task.max_new_tokens };
+        let question = Question { asked: task_set(task.metric), samples, max_new_tokens: task.max_new_tokens };
         let scored = self.ask(name.clone(), model, vec![question])?;
         let mut judges = Vec::new();
         for judge in &self.sweep.judges {
-            let stage = Judge::new(judge, self.artifact(safety, ""), asked_prompts().to_vec(), &self.hashes)?;
+            let stage = Judge::new(judge, self.artifact(safety, ""), prompt_sets().to_vec(), &self.hashes)?;
             judges.push((judge.name().to_owned(), self.add(format!("{name} {}", judge.name()), stage, &[safety])?));
         }
         // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
@@ -333,12 +333,12 @@ impl Builder<'_> {
     }
 
     fn safety(&mut self, at: &At<'_>, name: String, model: usize) -> Result<usize> {
-        let question = |(asked, set): (Asked, &AnswerSet)| {
+        let question = |(asked, set): (AnswerFile, &AnswerSet)| {
             let samples = self.samples(at.sweep.asked(set))?;
             Ok(Question { asked, samples, max_new_tokens: set.max_new_tokens })
         };
         let sets = [&at.sweep.evaluation.harmful, &at.sweep.evaluation.harmless];
-        let questions = asked_prompts().into_iter().zip(sets).map(question).collect::<Result<_>>()?;
+        let questions = prompt_sets().into_iter().zip(sets).map(question).collect::<Result<_>>()?;
         self.ask(name, model, questions)
     }
 
@@ -390,13 +390,13 @@ fn is_recovery(compared: &Compared) -> bool {
 
 /// The prompt sets of a sweep, by their names in files.
 #[must_use]
-pub fn asked_prompts() -> [Asked; 2] {
+pub fn prompt_sets() -> [AnswerFile; 2] {
     [("harmful", PromptKind::Harmful), ("harmless", PromptKind::Harmless)]
-        .map(|(name, kind)| Asked { name: name.to_owned(), aim: Aim::Prompts(kind) })
+        .map(|(name, kind)| AnswerFile { name: name.to_owned(), aim: Aim::Prompts(kind) })
 }
 
-fn asked_task(metric: Metric) -> Asked {
-    Asked { name: "task".to_owned(), aim: Aim::Task(vec![metric]) }
+fn task_set(metric: Metric) -> AnswerFile {
+    AnswerFile { name: "task".to_owned(), aim: Aim::Task(vec![metric]) }
 }
 
 /// A cell's name with the variant's.

@@ -117,24 +117,24 @@ impl Roots {
     }
 
     /// The finished stages of a kind by the key that their value has under `field`.
-    pub(crate) fn readers(&self, kind: &str, field: &str) -> Readers {
+    pub(crate) fn dependents(&self, kind: &str, field: &str) -> Dependents {
         let roots = [Some(&self.own), self.base.as_ref()].into_iter().flatten();
         let listed = roots.filter_map(|root| fs::read_dir(root.join(kind)).ok()).flatten();
         let mut dirs: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
         dirs.sort();
-        let mut readers = Readers::new();
+        let mut dependents = Dependents::new();
         for dir in dirs.into_iter().filter(|dir| dir.extension().is_none()) {
             let parent = read_manifest(&dir).and_then(|manifest| Some(manifest.value[field].as_str()?.to_owned()));
             if let Some(parent) = parent {
-                readers.entry(parent).or_default().push(dir);
+                dependents.entry(parent).or_default().push(dir);
             }
         }
-        readers
+        dependents
     }
 }
 
 /// Directories by the key of a stage that they read.
-pub(crate) type Readers = BTreeMap<String, Vec<PathBuf>>;
+pub(crate) type Dependents = BTreeMap<String, Vec<PathBuf>>;
 
 pub(crate) fn read_manifest(dir: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(dir.join(MANIFEST)).ok()?).ok()

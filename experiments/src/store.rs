@@ -21,7 +21,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use realign::Job;
 
 use crate::graph::Node;
-use crate::roots::{Content, Finished, MANIFEST, Manifest, Readers, Roots, State, read_manifest, sibling};
+use crate::roots::{Content, Dependents, Finished, MANIFEST, Manifest, Roots, State, read_manifest, sibling};
 
 /// The stages of one sweep, open for writing by this process alone. Threads share it: two that want one stage get it one
 /// after the other.
@@ -37,7 +37,7 @@ pub struct Store {
     /// Directories whose content was compared with their manifest.
     verified: Mutex<BTreeSet<PathBuf>>,
     /// Evaluations by model, and judgements by evaluation, as they were when the first one was needed.
-    earlier: Mutex<Option<(Readers, Readers)>>,
+    earlier: Mutex<Option<(Dependents, Dependents)>>,
 }
 
 impl Store {
@@ -180,7 +180,7 @@ impl Store {
     fn earlier(&self, node: &Node) -> Vec<PathBuf> {
         let Some(model) = &node.evaluated else { return Vec::new() };
         let mut earlier = lock(&self.earlier);
-        let read = || (self.roots.readers("evaluate", "model"), self.roots.readers("judge", "answers"));
+        let read = || (self.roots.dependents("evaluate", "model"), self.roots.dependents("judge", "answers"));
         let (evaluations, judgements) = earlier.get_or_insert_with(read);
         let of_model = evaluations.get(model).cloned().unwrap_or_default();
         if node.kind == "evaluate" {

@@ -6,7 +6,7 @@
 use crate::{Error, Result};
 
 /// The task's samples and, behind them, the first `count` harmful ones of the one order that
-/// `seed` stands for.
+/// `seed` decides.
 ///
 /// # Errors
 /// When there are fewer than `count` harmful samples.

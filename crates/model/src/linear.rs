@@ -28,7 +28,7 @@ pub struct Lora {
     pub scale: f64,
     /// Probability with which an input of the adapter is dropped while gradients are on.
     pub dropout: f64,
-    /// Decides which inputs are dropped; a trainer sets it anew for each step.
+    /// Decides which inputs are dropped; a trainer sets it for each step.
     pub seed: u64,
 }
 

@@ -263,7 +263,7 @@ fn the_padded_cache_of_other_devices_gives_the_same_answers() {
     assert_eq!(stopped.to_string(), "stopped");
 }
 
-/// Greedy decoding that computes everything anew for each token.
+/// Greedy decoding that computes everything again for each token.
 fn uncached(decoder: &Decoder, prompt: &[u32], ends: &[u32]) -> Vec<u32> {
     let mut row = prompt.to_vec();
     while row.len() < prompt.len() + NEW {

@@ -37,7 +37,7 @@ pub enum Role {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said.
+    /// The text of the turn.
     pub content: String,
 }
 

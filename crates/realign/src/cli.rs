@@ -9,7 +9,7 @@ use model::Dtype;
 use realign::DeviceName;
 use recovery::{Layer, Method};
 
-/// Prompts answered at a time where nothing else is said.
+/// Prompts answered at a time by default.
 pub const DEFAULT_BATCH: usize = 64;
 
 const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \

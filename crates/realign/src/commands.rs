@@ -59,13 +59,15 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
         Command::Generate { model, base, prompts, prompt_key, max_new_tokens, batch, out } => {
             job.batch = batch;
-            let asked = Asked { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
+            let asked =
+                PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
             context.generate(asked, max_new_tokens, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
         Command::Align(args) => context.align(args, &mut job)?,
         Command::Finetune(args) => context.finetune(args, &mut job)?,
         Command::Direction { model, base, prompts, prompt_key, layer, out } => {
-            let asked = Asked { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
+            let asked =
+                PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
             context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
@@ -88,7 +90,7 @@ pub fn run(cli: Cli) -> Result<u8> {
 }
 
 /// A model and the prompts that it reads.
-struct Asked<'a> {
+struct PromptInputs<'a> {
     model: &'a Path,
     base: Option<&'a Path>,
     prompts: &'a Path,
@@ -96,7 +98,7 @@ struct Asked<'a> {
     out: &'a Path,
 }
 
-impl Asked<'_> {
+impl PromptInputs<'_> {
     /// Checks the output, before anything is read.
     fn check(&self) -> Result<()> {
         let inputs: Vec<&Path> = [self.model, self.prompts].into_iter().chain(self.base).collect();
@@ -119,7 +121,7 @@ impl Context {
         Samples::of(file, pick, &self.hashes)
     }
 
-    fn lazy<'d>(&self, asked: &Asked<'_>, job: &Job<'d>) -> Result<LazyModel<'d>> {
+    fn lazy<'d>(&self, asked: &PromptInputs<'_>, job: &Job<'d>) -> Result<LazyModel<'d>> {
         let base = asked.base.map(|base| self.model(base)).transpose()?;
         let model = LazyModel::new(&self.model(asked.model)?, self.dtype, job.device);
         Ok(model.on(base.as_ref()).thinking(self.thinking))
@@ -135,7 +137,7 @@ impl Context {
         Ok(())
     }
 
-    fn generate(&self, asked: Asked<'_>, max_new_tokens: usize, job: &mut Job<'_>) -> Result<()> {
+    fn generate(&self, asked: PromptInputs<'_>, max_new_tokens: usize, job: &mut Job<'_>) -> Result<()> {
         asked.check()?;
         let samples = Pick { fields: fields(asked.key), ..Pick::default() }.read(asked.prompts)?;
         let mut model = self.lazy(&asked, job)?;
@@ -247,7 +249,7 @@ impl Context {
         Ok(if summary.recovered { 0 } else { NOT_RECOVERED })
     }
 
-    fn direction(&self, asked: Asked<'_>, layer: Layer, job: &mut Job<'_>) -> Result<()> {
+    fn direction(&self, asked: PromptInputs<'_>, layer: Layer, job: &mut Job<'_>) -> Result<()> {
         asked.check()?;
         let samples = Pick { fields: fields(asked.key), ..Pick::default() }.read(asked.prompts)?;
         let (out, model) = (asked.out, self.lazy(&asked, job)?.into_model()?);

@@ -8,7 +8,7 @@ use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
 use prompts::sample::read_jsonl;
-use realign::stage::{Aim, Asked, Measured, ask, measure, read_asked};
+use realign::stage::{Aim, AnswerFile, Measured, ask, measure, read_index};
 use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result};
 
 use crate::cli::EvaluateArgs;
@@ -38,7 +38,7 @@ pub fn run(
         let base = args.base.as_deref().map(artifact).transpose()?;
         let model = LazyModel::new(&artifact(model)?, dtype, job.device);
         let mut model = model.on(base.as_ref()).thinking(thinking);
-        let questions: Vec<(&Asked, &[Sample], usize)> =
+        let questions: Vec<(&AnswerFile, &[Sample], usize)> =
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
         ask(&mut model, &questions, &args.out, job)?;
     }
@@ -52,7 +52,7 @@ pub fn run(
         device: device_name.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let asked = read_asked(&args.out)?;
+    let asked = read_index(&args.out)?;
     let stored = Measured { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out };
     let evaluation = measure(stored, provenance, job)?;
     let texts = if args.redact { Vec::new() } else { texts(&asked, &args.out)? };
@@ -68,13 +68,13 @@ fn check_out(args: &EvaluateArgs, model: &Path, questions: &[Question], judges: 
     let files = [&args.base, &args.judges, &args.harmful, &args.harmless, &args.task].into_iter().flatten();
     let files = files.chain(&args.prompt_sets).chain(&args.tasks).map(|path| &**path);
     let inputs: Vec<&Path> = files.chain([model]).collect();
-    let of_question = |asked: &Asked| -> Vec<String> {
+    let of_question = |asked: &AnswerFile| -> Vec<String> {
         judges.iter().map(|judge| asked.verdicts_name(judge)).chain([asked.answers_name()]).collect()
     };
     let names = questions.iter().flat_map(|one| of_question(&one.asked));
     check_apart(&args.out, &inputs)?;
     names
-        .chain(["asked.json", "scores.json", "report.md"].map(str::to_owned))
+        .chain(["index.json", "scores.json", "report.md"].map(str::to_owned))
         .try_for_each(|name| check_apart(&args.out.join(name), &inputs))
 }
 
@@ -100,14 +100,14 @@ fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
 }
 
 /// The answers to the prompt sets, which the report shows if asked.
-fn texts<'a>(asked: &'a [Asked], dir: &Path) -> Result<Vec<(&'a str, Vec<Answer>)>> {
+fn texts<'a>(asked: &'a [AnswerFile], dir: &Path) -> Result<Vec<(&'a str, Vec<Answer>)>> {
     let sets = asked.iter().filter(|asked| matches!(asked.aim, Aim::Prompts(_)));
     sets.map(|asked| Ok((asked.name.as_str(), evaluation::read_answers(&dir.join(asked.answers_name()))?))).collect()
 }
 
 /// A prompt set or a task with its samples.
 struct Question {
-    asked: Asked,
+    asked: AnswerFile,
     samples: Vec<Sample>,
     max_new_tokens: usize,
 }
@@ -117,13 +117,13 @@ fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
     for file in &args.prompt_sets {
         let set = PromptSet::read(file)?;
         let samples = set.samples(&args.data)?;
-        let asked = Asked { name: set.name, aim: Aim::Prompts(set.kind) };
+        let asked = AnswerFile { name: set.name, aim: Aim::Prompts(set.kind) };
         questions.push(Question { asked, samples, max_new_tokens: set.max_new_tokens });
     }
     for file in &args.tasks {
         let task = TaskSpec::read(file)?;
         let samples = task.samples(&args.data, Split::Test, seed)?;
-        let asked = Asked { name: task.name, aim: Aim::Task([vec![task.metric], task.also].concat()) };
+        let asked = AnswerFile { name: task.name, aim: Aim::Task([vec![task.metric], task.also].concat()) };
         questions.push(Question { asked, samples, max_new_tokens: task.max_new_tokens });
     }
     let plain = |name: &str, path: &Path, aim: Aim| -> Result<Question> {
@@ -131,7 +131,7 @@ fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
         for (index, sample) in samples.iter_mut().enumerate() {
             sample.id.get_or_insert_with(|| (index + 1).to_string());
         }
-        let asked = Asked { name: name.into(), aim };
+        let asked = AnswerFile { name: name.into(), aim };
         Ok(Question { asked, samples, max_new_tokens: args.max_new_tokens })
     };
     let kinds = [

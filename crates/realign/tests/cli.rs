@@ -220,7 +220,7 @@ fn stopped_generation_goes_on_and_a_changed_setting_invalidates_what_depends_on_
         assert_eq!(found["prompt"], wanted["prompt"]);
     }
     assert!(!bench.path("a.jsonl.partial").exists());
-    // Another length makes all answers anew, another prompt its own alone.
+    // Another length makes all answers again, another prompt its own alone.
     generate("a.jsonl", "--max-new-tokens 8");
     assert!(!read("a.jsonl").contains("\"kept\""));
     fs::write(bench.path("b.jsonl"), whole.replacen("\"response\":", "\"response\":\"kept\",\"was\":", 12)).unwrap();

@@ -10,10 +10,10 @@ use super::layers::closest;
 /// Finds a sweep file: beside the current directory, then in its `experiments/`.
 ///
 /// # Errors
-/// When there is no such file; the message names the places and the closest sweep there is.
+/// When there is no such file; the message names the paths and the closest sweep there is.
 pub fn find(name: &Path) -> Result<PathBuf> {
-    let places = [name.to_owned(), Path::new("experiments").join(name)];
-    if let Some(found) = places.iter().find(|place| place.is_file()) {
+    let paths = [name.to_owned(), Path::new("experiments").join(name)];
+    if let Some(found) = paths.iter().find(|place| place.is_file()) {
         return Ok(found.clone());
     }
     let entries = ["./", "./experiments"].iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten();
@@ -23,7 +23,7 @@ pub fn find(name: &Path) -> Result<PathBuf> {
     let hint = closest(&wanted, known.iter().map(String::as_str))
         .map(|close| format!("; the closest sweep here is {close:?}"))
         .unwrap_or_default();
-    bail!("no sweep file at {} or {}{hint}", places[0].display(), places[1].display());
+    bail!("no sweep file at {} or {}{hint}", paths[0].display(), paths[1].display());
 }
 
 /// The repository that holds the sweep file: the nearest directory above with a `Cargo.lock`,
@@ -38,7 +38,7 @@ pub(super) fn root_of(path: &Path) -> Result<PathBuf> {
 
 /// Where a sweep's results and stages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct Paths {
     /// The directory of the results.
     pub results: PathBuf,
     /// The directory that stages are written to.
@@ -54,13 +54,13 @@ impl Sweep {
     /// sweep with a `base`, in the base's directory. With it everything new is below `out`, and the finished stages of the
     /// base are only read.
     #[must_use]
-    pub fn places(&self, out: Option<&Path>) -> Places {
+    pub fn paths(&self, out: Option<&Path>) -> Paths {
         let named = |name: &str| self.root.join("results/runs").join(name);
         let results = out.map_or_else(|| named(&self.name), Path::to_owned);
         match (&self.store, out) {
-            (None, _) => Places { own: results.clone(), results, base: None },
-            (Some(base), None) => Places { results, own: named(base), base: None },
-            (Some(base), Some(out)) => Places { results, own: out.to_owned(), base: Some(named(base)) },
+            (None, _) => Paths { own: results.clone(), results, base: None },
+            (Some(base), None) => Paths { results, own: named(base), base: None },
+            (Some(base), Some(out)) => Paths { results, own: out.to_owned(), base: Some(named(base)) },
         }
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn error_after(from: &str, to: &str) -> String {
     parse(&SWEEP.replacen(from, to, 1)).unwrap_err().to_string()
 }
 
-/// File and line of the first time that a piece of text stands in the sweep.
+/// File and line of the first time that a piece of text is in the sweep.
 fn place_of(text: &str) -> String {
     let before = SWEEP.split(text).next().unwrap();
     format!("test.yaml:{}:", before.matches('\n').count() + 1)
@@ -139,11 +139,11 @@ fn bases_form_a_chain_whose_lowest_keeps_the_stages() {
     assert_eq!((sweep.finetune.epochs, sweep.finetune.batch, sweep.finetune.learning_rate), (5, 2, 5e-4));
     assert_eq!(sweep.store.as_deref(), Some("test"));
     let at = |name: &str| Path::new("/r/results/runs").join(name);
-    assert_eq!(sweep.places(None), Places { results: at("top"), own: at("test"), base: None });
+    assert_eq!(sweep.paths(None), Paths { results: at("top"), own: at("test"), base: None });
     let out = PathBuf::from("/out");
-    assert_eq!(sweep.places(Some(&out)), Places { results: out.clone(), own: out.clone(), base: Some(at("test")) });
+    assert_eq!(sweep.paths(Some(&out)), Paths { results: out.clone(), own: out.clone(), base: Some(at("test")) });
     let plain = super::tests::parse(SWEEP).unwrap();
-    assert_eq!(plain.places(Some(&out)), Places { results: out.clone(), own: out, base: None });
+    assert_eq!(plain.paths(Some(&out)), Paths { results: out.clone(), own: out, base: None });
     for (text, part) in [
         ("base: mid.yaml\n", "mid.yaml:2:1: name: \"mid\" is the base's"),
         ("base: mid.yaml\nname: test\n", "top.yaml:2:1: name: \"test\" is the base's"),

@@ -19,7 +19,7 @@ fn records(models: &[&str], counts: &[usize]) -> Vec<Record> {
     cells.flat_map(of_cell).collect()
 }
 
-/// The drawn discs, which are the recovered models, with their vertical places.
+/// The drawn discs, which are the recovered models, with their vertical paths.
 fn discs(svg: &str) -> Vec<(&str, i32)> {
     let of = |line| Some((line, str::split_once(line, "cy=\"")?.1.split('"').next()?.parse().ok()?));
     svg.lines().filter(|line| line.contains("<circle") && line.contains("#0072B2")).filter_map(of).collect()

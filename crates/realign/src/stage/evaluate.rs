@@ -20,7 +20,7 @@ use crate::{Artifact, Job, Result, Samples};
 #[derive(Debug, Clone, Serialize)]
 pub struct Question {
     /// Name in files and tables, and what its answers tell.
-    pub asked: Asked,
+    pub asked: AnswerFile,
     /// The samples; those without an id get their number.
     pub samples: Samples,
     /// Length of an answer in tokens.
@@ -30,7 +30,7 @@ pub struct Question {
 /// What a file of answers holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct AnswerFile {
     /// Name in files and tables.
     pub name: String,
     /// What the answers tell.
@@ -47,7 +47,7 @@ pub enum Aim {
     Task(Vec<Metric>),
 }
 
-impl Asked {
+impl AnswerFile {
     /// The name of the file of the answers.
     #[must_use]
     pub fn answers_name(&self) -> String {
@@ -83,7 +83,7 @@ impl Stage for Evaluate {
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
         let samples = self.questions.iter().map(|question| question.samples.read()).collect::<Result<Vec<_>>>()?;
-        let questions: Vec<(&Asked, &[Sample], usize)> = self
+        let questions: Vec<(&AnswerFile, &[Sample], usize)> = self
             .questions
             .iter()
             .zip(&samples)
@@ -91,7 +91,7 @@ impl Stage for Evaluate {
             .collect();
         let mut model = LazyModel::new(&self.model, self.dtype, job.device);
         ask(&mut model, &questions, out, job)?;
-        let asked: Vec<Asked> = self.questions.iter().map(|question| question.asked.clone()).collect();
+        let asked: Vec<AnswerFile> = self.questions.iter().map(|question| question.asked.clone()).collect();
         let measured = Measured { answers: out, asked: &asked, judges: &[Judge::phrases()], verdicts: out };
         let evaluation = measure(measured, provenance(), job)?;
         evaluation.write(out, &[])?;
@@ -106,7 +106,7 @@ pub(super) fn provenance() -> Provenance {
 }
 
 /// The file that says what a directory of answers holds.
-const ASKED: &str = "asked.json";
+const INDEX: &str = "index.json";
 
 /// Answers the questions, each with its samples and length of answers, into `dir`. An answer that is there already is
 /// kept, as [`answer_files`] says.
@@ -115,7 +115,7 @@ const ASKED: &str = "asked.json";
 /// When two questions share a name, the model cannot be read, or a file cannot be written.
 pub fn ask(
     model: &mut LazyModel<'_>,
-    questions: &[(&Asked, &[Sample], usize)],
+    questions: &[(&AnswerFile, &[Sample], usize)],
     dir: &Path,
     job: &mut Job<'_>,
 ) -> Result<()> {
@@ -127,12 +127,12 @@ pub fn ask(
     });
     let wanted: Vec<Wanted<'_>> = wanted.collect();
     answer_files(model, &wanted, job)?;
-    let asked: Vec<&Asked> = questions.iter().map(|(asked, ..)| *asked).collect();
-    Ok(files::write_json(&dir.join(ASKED), &asked)?)
+    let asked: Vec<&AnswerFile> = questions.iter().map(|(asked, ..)| *asked).collect();
+    Ok(files::write_json(&dir.join(INDEX), &asked)?)
 }
 
-fn check_names(questions: &[(&Asked, &[Sample], usize)]) -> Result<()> {
-    for (index, (Asked { name, .. }, ..)) in questions.iter().enumerate() {
+fn check_names(questions: &[(&AnswerFile, &[Sample], usize)]) -> Result<()> {
+    for (index, (AnswerFile { name, .. }, ..)) in questions.iter().enumerate() {
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
             return invalid(format!(
                 "the name {name:?} of a prompt set or task must be letters, digits, `-`, `_` or `.`"
@@ -149,8 +149,8 @@ fn check_names(questions: &[(&Asked, &[Sample], usize)]) -> Result<()> {
 ///
 /// # Errors
 /// When there are no answers, or the file that says it is damaged.
-pub fn read_asked(dir: &Path) -> Result<Vec<Asked>> {
-    let path = dir.join(ASKED);
+pub fn read_index(dir: &Path) -> Result<Vec<AnswerFile>> {
+    let path = dir.join(INDEX);
     if !path.exists() {
         return invalid(format!("{}: no answers are stored here; name a model and what it is asked", dir.display()));
     }
@@ -163,7 +163,7 @@ pub struct Measured<'a> {
     /// The directory of the answers.
     pub answers: &'a Path,
     /// Which of them are measured.
-    pub asked: &'a [Asked],
+    pub asked: &'a [AnswerFile],
     /// The judges of the answers to prompts.
     pub judges: &'a [Judge],
     /// The directory for the verdicts, one file per judge and prompt set.
@@ -177,7 +177,7 @@ pub struct Measured<'a> {
 /// When a file is damaged, or a judge cannot run.
 pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'_>) -> Result<Evaluation> {
     let started = Instant::now();
-    let mut sets: Vec<(&Asked, PromptKind, Vec<Answer>)> = Vec::new();
+    let mut sets: Vec<(&AnswerFile, PromptKind, Vec<Answer>)> = Vec::new();
     let mut tasks = Vec::new();
     for asked in stored.asked {
         let answers = evaluation::read_answers(&stored.answers.join(asked.answers_name()))?;

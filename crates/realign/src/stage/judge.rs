@@ -6,7 +6,7 @@ use evaluation::Evaluation;
 use serde::Serialize;
 
 use super::evaluate::provenance;
-use super::{Asked, Measured, Stage, measure};
+use super::{AnswerFile, Measured, Stage, measure};
 use crate::error::{Within as _, invalid};
 use crate::guard::identity;
 use crate::{Artifact, Job, Result};
@@ -17,7 +17,7 @@ pub struct Judge {
     /// The directory of the answers.
     pub answers: Artifact,
     /// The prompt sets that are judged.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<AnswerFile>,
     /// What decides the verdicts: [`identity`] of the judge.
     pub identity: String,
     /// The judge.
@@ -33,7 +33,7 @@ impl Judge {
     pub fn new(
         judge: &evaluation::Judge,
         answers: Artifact,
-        asked: Vec<Asked>,
+        asked: Vec<AnswerFile>,
         hashes: &files::Hashes,
     ) -> Result<Self> {
         let identity = identity(judge, hashes).within(|| format!("judge {}", judge.name()))?;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use align::Align;
-pub use evaluate::{Aim, Asked, Evaluate, Measured, Question, ask, measure, read_asked};
+pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index};
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
 pub use import::Import;
 pub use judge::Judge;

@@ -61,7 +61,7 @@ pub struct Gate {
 /// What came of a method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RepairSummary {
-    /// Weights set to the aligned value; none where all weights are moved.
+    /// Weights set to the aligned value; none if all weights are moved.
     pub restored: Option<usize>,
     /// Whether the result is what the method is to make; else it is the fine-tuned model.
     pub recovered: bool,

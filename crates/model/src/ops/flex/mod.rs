@@ -155,7 +155,7 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
 
 /// So many zeros, in memory that is there already.
 ///
-/// `vec![0.0; len]` asks the allocator for cleared pages; jemalloc gets them anew from the system, and reading and
+/// `vec![0.0; len]` asks the allocator for cleared pages; jemalloc gets new ones from the system, and reading and
 /// then writing each costs two page faults and a flush of the other processors' tables: half of a decoding step.
 fn zeros(len: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
