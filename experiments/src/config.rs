@@ -245,7 +245,7 @@ const FIXED_KEYS: [&str; 10] =
     ["base", "name", "seed", "seeds", "redraw_models", "models", "harmful_counts", "cells", "jobs", "variants"];
 
 impl Sweep {
-    /// Reads a sweep and checks its values. [`check_files`](crate::data::check_files) tells whether its files are there.
+    /// Reads a sweep and checks its values. [`Sweep::check_files`] tells whether its files are there.
     ///
     /// # Errors
     /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong

@@ -58,10 +58,8 @@ fn cell_state(cell: &CellStages, graph: &Graph, states: &[State], mut failures: 
         return CellState::Done;
     }
     for &node in &cell.stages {
-        if let State::Failed(error) = &states[node] {
-            if failures.is_empty() {
-                failures.push(error.clone());
-            }
+        if let (State::Failed(error), true) = (&states[node], failures.is_empty()) {
+            failures.push(error.clone());
         }
     }
     if !failures.is_empty() {

@@ -237,7 +237,7 @@ macro_rules! counted {
 pub fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_formatter(|out, state, value| emit(out, state, value));
+    environment.set_formatter(emit);
     for name in ["chain", "zip", "lines", "split", "pprint"] {
         environment.remove_filter(name);
     }

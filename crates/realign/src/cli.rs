@@ -291,7 +291,7 @@ impl FromArgMatches for RepairCommand {
 impl Subcommand for RepairCommand {
     fn augment_subcommands(command: clap::Command) -> clap::Command {
         let with_inputs = |command: clap::Command, word: &&str| command.mut_subcommand(word, RepairArgs::augment_args);
-        Method::WORDS.iter().fold(Method::augment_subcommands(command), |command, word| with_inputs(command, word))
+        Method::WORDS.iter().fold(Method::augment_subcommands(command), with_inputs)
     }
 
     fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {

@@ -37,7 +37,6 @@ impl Interrupt {
     }
 
     /// For a report to return.
-    #[must_use]
     pub fn flow(&self) -> ControlFlow<()> {
         if self.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

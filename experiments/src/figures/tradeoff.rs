@@ -26,6 +26,9 @@ const APART: i32 = 9;
 /// With more points in a panel than this, the methods' means are marked instead of the cells.
 const CROWDED: usize = 60;
 
+/// Draws something at a place.
+type Drawing<'a> = &'a dyn Fn(Pixel) -> Result<()>;
+
 /// Draws figure 4 as SVG.
 pub fn tradeoff(records: &[Record]) -> Result<String> {
     let methods = Methods::of(records);
@@ -143,7 +146,7 @@ fn legend(sheet: &Sheet<'_>, styles: &[(&str, Style)], width: i32, crowded: bool
         draw_ring(sheet, (x, y))
     };
     let dot = |at: Pixel| draw_dot(sheet, styles[styles.len() / 2].1, at);
-    let further: [(&str, &dyn Fn(Pixel) -> Result<()>); 2] =
+    let further: [(&str, Drawing<'_>); 2] =
         [("Pareto front", &front), ("a model; the marks are means over models", &dot)];
     draw_legend(sheet, styles, (LEFT, 20, width - RIGHT), false, &further[..1 + usize::from(crowded)])
 }

@@ -36,7 +36,10 @@ fn run(
 }
 
 /// Everything of an answer but seconds.
-fn answer(repaired: Repaired) -> (Outcome, Vec<(usize, u64, Option<f64>, usize)>, Vec<Vec<f32>>) {
+/// Of each step: its number, the bits of its loss, its score, and the weights that equal the aligned model's.
+type Steps = Vec<(usize, u64, Option<f64>, usize)>;
+
+fn answer(repaired: Repaired) -> (Outcome, Steps, Vec<Vec<f32>>) {
     let trace = repaired.trace.unwrap();
     let steps = trace.steps.iter().map(|row| (row.step, row.loss.to_bits(), row.score, row.equal)).collect();
     (repaired.outcome, steps, all(&repaired.decoder).into_iter().map(|(_, values)| values).collect())

@@ -155,7 +155,9 @@ pub fn config(gguf: &Gguf) -> Result<DecoderConfig> {
     let epsilon = key("attention.layer_norm_rms_epsilon");
     json["rms_norm_eps"] = gguf.float(&epsilon)?.ok_or_else(|| missing_key(gguf, &epsilon))?.into();
     let mut float = |name: &str, to: &str| -> Result<()> {
-        gguf.float(&key(name))?.map(|value| json[to] = value.into());
+        if let Some(value) = gguf.float(&key(name))? {
+            json[to] = value.into();
+        }
         Ok(())
     };
     float("rope.freq_base", "rope_theta")?;
