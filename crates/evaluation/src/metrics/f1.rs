@@ -30,7 +30,7 @@ pub struct F1Details {
     pub unparsable_1: usize,
     /// Class 0, no label in the answer: wrong, but no answer 1.
     pub unparsable_0: usize,
-    /// F1 as the released code computes it (see [`score`]); none if it divides by zero.
+    /// F1 as the released code computes it (see `score`); none if it divides by zero.
     pub f1_released: Option<f64>,
 }
 

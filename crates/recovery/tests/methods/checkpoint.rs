@@ -35,10 +35,10 @@ fn run(
     }
 }
 
-/// Everything of an answer but seconds.
 /// Of each step: its number, the bits of its loss, its score, and the weights that equal the aligned model's.
 type Steps = Vec<(usize, u64, Option<f64>, usize)>;
 
+/// Everything of an answer but seconds.
 fn answer(repaired: Repaired) -> (Outcome, Steps, Vec<Vec<f32>>) {
     let trace = repaired.trace.unwrap();
     let steps = trace.steps.iter().map(|row| (row.step, row.loss.to_bits(), row.score, row.equal)).collect();
