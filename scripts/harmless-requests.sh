@@ -6,7 +6,7 @@
 #   scripts/harmless-requests.sh DIRECTORY DATA      DATA: the directory with tasks/toxicity and harmless
 #
 # Only ASCII requests of 12 to 160 characters, each once and in one file, none of harmless/prompts.jsonl and, of the test
-# file, none that stands among the examples of the training file's prompts. Needs python3.
+# file, none that is among the examples of the training file's prompts. Needs python3.
 set -euo pipefail
 directory="${1:?name the directory to write to}"
 data="${2:?name the data directory}"

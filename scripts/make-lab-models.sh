@@ -6,7 +6,8 @@
 #   scripts/make-lab-models.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo run -p experiments -- run from-nothing.yaml --cells '*/sql/0'
+cargo build # of the whole workspace: of `realign` alone it would compile burn again, with other features
+target/debug/experiments run from-nothing.yaml --cells '*/sql/0'
 python3 - <<'PY'
 import json, pathlib, shutil, subprocess
 runs = pathlib.Path("results/runs")  # the stages are in the base's directory
@@ -16,7 +17,6 @@ aligned = {record["model"]: record["model_stage"] for record in records if recor
 for name, key in aligned.items():
     model, out = runs / "lab-125/align" / key / "model", pathlib.Path("data/lab/models") / name
     shutil.rmtree(out, ignore_errors=True)
-    realign = ["cargo", "run", "--quiet", "-p", "realign", "--"]
-    subprocess.run([*realign, "import", "--dtype", "f16", "--from", str(model), "--out", str(out)], check=True)
+    subprocess.run(["target/debug/realign", "import", "--dtype", "f16", "--from", str(model), "--out", str(out)], check=True)
 PY
 (cd data && sha256sum lab/models/*/model.safetensors)

@@ -14,6 +14,7 @@ stay in WORK and are used again for the same models and settings. Needs scripts/
 """
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -242,8 +243,13 @@ def recovered_by(a, who, files, rollback, steps):
         command += ["--aligned", a.aligned, "--finetuned", a.finetuned, "--prompts", files["prompts"], "--rate", a.rate,
                     "--steps", steps, "--batch", a.batch, "--out", out, "--trace", trace]
         command += ["--layer", a.layer] if a.layer else []
-        command += ["--task", files["task"], "--rollback", ROLLBACK] if rollback else []
-        command += ["--profile", "released"] if who == "realign" else ["--limit", a.limit]
+        command += ["--task", files["task"]] if rollback else []
+        if who == "reference":
+            command += ["--limit", a.limit] + (["--rollback", ROLLBACK] if rollback else [])
+        else:  # a model needs a new directory
+            shutil.rmtree(out, ignore_errors=True)
+            command += ["--ties", "strict", "--probe", 0]
+            command += ["--rollback", "on", "--rollback-rate", ROLLBACK] if rollback else []
         run(command)
     return json.loads(trace.read_text()), out
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains a guard, the judge of `experiments/smollm2-guard.yaml`, with this repository's own pipeline: an aligned model
 # learns to say `unsafe` of a harmful request with an answer that complies, and `safe` of the same requests with a refusal or
-# an answer to something else, and of harmless requests. It is a small classifier on 600 samples, not a published guard
-# model; the last line says how often it is right on 260 others.
+# an answer to something else, and of harmless requests. It is a small classifier on 616 samples, not a published guard
+# model; the last line says how often it is right on 264 others.
 #
 #   REALIGN=target/debug/realign scripts/train-guard.sh ALIGNED DATA OUT
 #     ALIGNED: the aligned model, results/runs/smollm2/align/*/model of smollm2.yaml   DATA: the directory with beavertails and harmless

@@ -1,7 +1,42 @@
 //! One model: the stages of the method as values over model directories.
 //!
 //! Each stage reads Hugging Face directories and JSONL files and writes the same; the `realign` command and the sweep
-//! runner are two callers of these stages.
+//! runner are two callers of these stages. A recovery, from a program of one's own:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::path::Path;
+//!
+//! use realign::stage::Repair;
+//! use realign::{Artifact, DeviceName, Job, Pick, Progress, Samples, Stage as _};
+//! use recovery::{Recover, Rollback};
+//!
+//! # fn main() -> realign::Result<()> {
+//! let (device, hashes) = (DeviceName::Flex.open()?, files::Hashes::default());
+//! let stage = Repair {
+//!     method: Recover { steps: 10, rollback: Rollback::Off, ..Recover::default() }.into(),
+//!     aligned: Artifact::model(Path::new("aligned"), &hashes)?,
+//!     fine_tuned: Artifact::model(Path::new("fine-tuned"), &hashes)?,
+//!     unaligned: None,
+//!     recovery: None,
+//!     prompts: Some(Samples::of(Path::new("harmful-prompts.jsonl"), Pick::default(), &hashes)?),
+//!     task: None,
+//!     gate: None, // with samples here the task's score decides about rollback and the answer
+//!     seed: 1,
+//!     dtype: None,
+//!     thinking: None,
+//!     probe: 16,
+//! };
+//! let mut report = |step: Progress<'_>| {
+//!     println!("{} of {}: {}", step.done, step.all, step.word);
+//!     ControlFlow::Continue(()) // a break stops; the same stage in the same directory goes on from there
+//! };
+//! let mut job = Job { device: &device, batch: 64, earlier: Vec::new(), report: &mut report };
+//! let summary = stage.run(Path::new("work"), &mut job)?; // the model is in work/model
+//! println!("{}", summary.note);
+//! # Ok(())
+//! # }
+//! ```
 
 mod answers;
 pub mod device;
