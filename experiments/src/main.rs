@@ -109,6 +109,7 @@ fn act(cli: Cli) -> Result<()> {
         }
         Command::Tables(args) => {
             let opened = Opened::new(&args)?;
+            check_name(&opened.sweep, &opened.paths)?;
             let records = opened.records()?;
             report::write_tables(&records, &opened.paths.results)?;
             say(&report::text(&records, &opened.paths.results)?);
@@ -116,6 +117,7 @@ fn act(cli: Cli) -> Result<()> {
         }
         Command::Figures(args) => {
             let opened = Opened::new(&args)?;
+            check_name(&opened.sweep, &opened.paths)?;
             let dir = opened.paths.results.join("figures");
             report::write_figures(&opened.records()?, &dir)?;
             say(&format!("figures: {}\n", dir.display()));
@@ -133,6 +135,7 @@ fn run(args: &RunArgs) -> Result<()> {
     let store = Store::open(roots, args.device.name())?;
     files::create_dir(&paths.results)?;
     check_name(sweep, paths)?;
+    write_name(sweep, paths)?;
     let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
     data::prepare(sweep, &chosen)?;
     let graph = graph(sweep, roots, &chosen);
@@ -180,14 +183,20 @@ fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {
 /// That the results are those of this sweep: another sweep file of the same name would replace them.
 fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
     let path = paths.results.join("sweep");
-    let own = sweep.file().display().to_string();
+    let file = std::fs::canonicalize(sweep.file()).unwrap_or_else(|_| sweep.file().to_owned());
+    let own = file.display().to_string();
     match std::fs::read_to_string(&path) {
         Ok(other) if other != own => bail!(
             "{} holds the results of {other}, and {own} has the same name {:?}: give it another name, or another --out",
             paths.results.display(),
             sweep.name
         ),
-        Ok(_) => Ok(()),
-        Err(_) => Ok(files::write_whole(&path, own.as_bytes())?),
+        _ => Ok(()),
     }
+}
+
+/// Notes whose results a directory has.
+fn write_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
+    let file = std::fs::canonicalize(sweep.file()).unwrap_or_else(|_| sweep.file().to_owned());
+    Ok(files::write_whole(&paths.results.join("sweep"), file.display().to_string().as_bytes())?)
 }

@@ -17,11 +17,9 @@ fn fixtures() -> PathBuf {
 
 /// `scripts/parity_saved.py` sets `REALIGN_SAVED_DIR`, runs this and lets transformers load the models.
 #[test]
+#[ignore = "needs REALIGN_SAVED_DIR, which scripts/parity_saved.py sets"]
 fn saved_models_are_left_for_transformers() {
-    let Some(out) = std::env::var_os("REALIGN_SAVED_DIR") else {
-        println!("skipped: REALIGN_SAVED_DIR is not set (scripts/parity_saved.py sets it)");
-        return;
-    };
+    let out = std::env::var_os("REALIGN_SAVED_DIR").expect("REALIGN_SAVED_DIR is set");
     for entry in std::fs::read_dir(fixtures()).unwrap() {
         let dir = entry.unwrap().path();
         if !dir.join("config.json").exists() || !dir.join("expected.safetensors").exists() {

@@ -195,7 +195,7 @@ pub struct FinetuneArgs {
     #[arg(long, requires = "count")]
     pub inject: Option<PathBuf>,
     /// How many harmful samples are injected.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, requires = "inject")]
     pub count: usize,
     /// What is minimised; `soft_sft` holds the model near the one given as `--model`.
     #[arg(long, value_enum, default_value_t)]
@@ -290,7 +290,12 @@ impl FromArgMatches for RepairCommand {
 
 impl Subcommand for RepairCommand {
     fn augment_subcommands(command: clap::Command) -> clap::Command {
-        let with_inputs = |command: clap::Command, word: &&str| command.mut_subcommand(word, RepairArgs::augment_args);
+        let with_inputs = |command: clap::Command, word: &&str| {
+            command.mut_subcommand(word, |own| {
+                let about = own.get_about().cloned().unwrap_or_default();
+                RepairArgs::augment_args(own).about(about.clone()).long_about(about) // the method's, not the inputs'
+            })
+        };
         Method::WORDS.iter().fold(Method::augment_subcommands(command), with_inputs)
     }
 
@@ -359,6 +364,7 @@ mod tests {
         for word in Method::WORDS {
             let help = Cli::command().find_subcommand_mut(word).unwrap().render_long_help().to_string();
             assert!(help.contains("--aligned") && help.contains("--out"), "{word}: {help}");
+            assert!(!help.contains("What a method works on"), "{word}: {help}");
         }
         let line = "realign recover --rate 0.01 --ties strict --aligned a --finetuned f --prompts p --out o";
         let Command::Repair(command) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };

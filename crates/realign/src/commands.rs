@@ -9,7 +9,7 @@ use finetune::AlignSettings;
 use model::Dtype;
 use realign::stage::{Align, Finetune, Gate, Import, Inject, Objective, REFERENCE, Reference, Repair, TrainingSet};
 use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files};
-use recovery::{Layer, Method, Rollback};
+use recovery::{Layer, Method, Recover, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
 use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
@@ -284,11 +284,17 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
             _ => {}
         }
     }
-    match (needs.task_prompts, args.task.is_some()) {
-        (false, true) => Err(Error::Invalid(format!(
+    let invalid = |text: String| Err(Error::Invalid(text));
+    let always = matches!(method, Method::Recover(Recover { rollback: Rollback::On, .. }));
+    if always && args.validation.is_some() {
+        return invalid("--rollback on lets no score decide: leave --validation out, or --rollback on".to_owned());
+    }
+    match (needs.task_prompts, args.task.is_some(), args.validation.is_some()) {
+        (false, true, false) if matches!(method, Method::Recover(_)) => invalid(format!(
             "{word} reads --task for rollback alone: give --validation, whose score decides it, or --rollback on"
-        ))),
-        (true, false) => Err(Error::Invalid(format!("{word} needs --task for rollback"))),
+        )),
+        (false, true, _) => invalid(format!("{word} reads no --task and no --validation here; leave them out")),
+        (true, false, _) => invalid(format!("{word} needs --task for rollback")),
         _ => Ok(()),
     }
 }

@@ -103,6 +103,11 @@ pub fn make<S: Stage>(
         check_writable(place)?;
     }
     let work = work_dir(out)?;
+    check_own(&work)?;
+    if let Some((_, place)) = also.iter().find(|(_, place)| place.starts_with(&work)) {
+        let text = format!("{} is in {}, which goes when the model is there", place.display(), work.display());
+        return Err(Error::Invalid(text));
+    }
     let new_dirs: Vec<&Path> =
         work.ancestors().skip(1).take_while(|dir| *dir != Path::new("") && !dir.exists()).collect();
     // What another stage left there is of no use to this one.
@@ -131,6 +136,13 @@ pub fn make<S: Stage>(
     }
     files::remove(&work)?;
     Ok(summary)
+}
+
+/// Checks that what is at the place of the work in progress is of a command that was stopped, and not a file of the user.
+fn check_own(work: &Path) -> Result<()> {
+    let is_own = !work.exists() || work.join("key").is_file();
+    let text = format!("{} is not of a stopped command: move it away, or name another --out", work.display());
+    if is_own { Ok(()) } else { Err(Error::Invalid(text)) }
 }
 
 /// Whether a stopped stage left something that the next attempt goes on from.
