@@ -74,7 +74,7 @@ fn check_out(args: &EvaluateArgs, model: &Path, questions: &[Question], judges: 
     let names = questions.iter().flat_map(|one| of_question(&one.asked));
     check_apart(&args.out, &inputs)?;
     names
-        .chain(["index.json", "scores.json", "report.md"].map(str::to_owned))
+        .chain(["asked.json", "scores.json", "report.md"].map(str::to_owned))
         .try_for_each(|name| check_apart(&args.out.join(name), &inputs))
 }
 

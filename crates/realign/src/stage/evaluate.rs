@@ -106,7 +106,7 @@ pub(super) fn provenance() -> Provenance {
 }
 
 /// The file that says what a directory of answers holds.
-const INDEX: &str = "index.json";
+const INDEX: &str = "asked.json";
 
 /// Answers the questions, each with its samples and length of answers, into `dir`. An answer that is there already is
 /// kept, as [`answer_files`] says.
