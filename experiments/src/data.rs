@@ -66,15 +66,18 @@ impl Sweep {
         (self.data_file(&task.train), Pick { fields: own_fields(task), split, ..Pick::answered() })
     }
 
-    /// How many harmful samples the unaligned model leaves out at the start of the injection's order: those that a cell may
-    /// inject. In a short file they are fewer; [`check_harmful`] tells whether the cells of a run inject none of the others.
-    ///
-    /// # Errors
-    /// When the injection file cannot be read.
-    pub fn passed_over(&self) -> Result<usize> {
-        let largest = self.harmful_counts.iter().copied().max().unwrap_or(0);
-        let found = read_training_jsonl(&self.data_file(&self.inject))?.len();
-        Ok(largest.min(found.saturating_sub(self.unaligned.samples)))
+    /// The largest number of harmful samples that a cell may inject from a file with so many: in a short one they are fewer.
+    #[must_use]
+    pub fn largest_count(&self, found: usize) -> usize {
+        self.harmful_counts.iter().copied().max().unwrap_or(0).min(found)
+    }
+
+    /// How many harmful samples the unaligned model leaves out at the start of the injection's order, in a file with so
+    /// many: those that a cell may inject. In a short file they are fewer; [`check_harmful`] tells whether the cells of a
+    /// run inject none of the others.
+    #[must_use]
+    pub fn passed_over(&self, found: usize) -> usize {
+        self.largest_count(found.saturating_sub(self.unaligned.samples))
     }
 
     fn needs_unaligned(&self) -> bool {

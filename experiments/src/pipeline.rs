@@ -27,8 +27,8 @@ const DTYPE: Option<Dtype> = Some(Dtype::F32);
 #[must_use]
 pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
     let cells = sweep.cells();
-    let mut builder =
-        Builder { sweep, roots, hashes: Hashes::default(), graph: Graph::default(), known: HashMap::new() };
+    let (hashes, graph) = (Hashes::default(), Graph::default());
+    let mut builder = Builder { sweep, roots, hashes, graph, known: HashMap::new(), counted: HashMap::new() };
     let mut aligned: BTreeMap<(&str, u64), Result<usize, String>> = BTreeMap::new();
     for (_, model) in sweep.models_of(chosen) {
         for seed in sweep.model_seeds() {
@@ -55,6 +55,8 @@ struct Builder<'a> {
     graph: Graph,
     /// By key.
     known: HashMap<String, usize>,
+    /// The number of samples of each injection file.
+    counted: HashMap<PathBuf, usize>,
 }
 
 /// The settings that a cell's stages are built from.
@@ -270,7 +272,8 @@ impl Builder<'_> {
         let stage = Reference { model: model.clone(), data, max_len, seed, dtype: DTYPE };
         let mut nodes = vec![self.add(name, stage, &[aligned])?];
         if at.cell.harmful_count > 0 {
-            let inject = Some(self.inject(at, self.largest_count(at)?, 0)?);
+            let largest = at.sweep.largest_count(self.harmful_samples(at)?);
+            let inject = Some(self.inject(at, largest, 0)?);
             let name = format!("{} harmful samples", at.cell.model.name);
             let data = TrainingSet { task: None, inject };
             nodes.push(self.add(name, Reference { model, data, max_len, seed, dtype: DTYPE }, &[aligned])?);
@@ -278,17 +281,22 @@ impl Builder<'_> {
         Ok(nodes)
     }
 
-    /// The largest count of harmful samples that a cell may inject: where the file is short, all there are.
-    fn largest_count(&self, at: &At<'_>) -> Result<usize> {
-        let largest = at.sweep.harmful_counts.iter().copied().max().unwrap_or(0);
-        Ok(largest.min(prompts::read_training_jsonl(&at.sweep.data_file(&at.sweep.inject))?.len()))
+    /// How many harmful samples there are to inject; each file is counted once.
+    fn harmful_samples(&mut self, at: &At<'_>) -> Result<usize> {
+        let file = at.sweep.data_file(&at.sweep.inject);
+        if let Some(&count) = self.counted.get(&file) {
+            return Ok(count);
+        }
+        let count = prompts::read_training_jsonl(&file)?.len();
+        self.counted.insert(file, count);
+        Ok(count)
     }
 
     /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from
     /// another start, so that a safety vector knows nothing of the fine-tuning that it repairs.
     fn unaligned(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         let unaligned = &at.sweep.unaligned;
-        let pass_over = at.sweep.passed_over()?;
+        let pass_over = at.sweep.passed_over(self.harmful_samples(at)?);
         let settings = at.sweep.finetune.clone();
         let learning_rate = unaligned.learning_rate.unwrap_or(settings.learning_rate);
         let stage = Finetune {
