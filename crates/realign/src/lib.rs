@@ -21,6 +21,9 @@
 //!     recovery: None,
 //!     prompts: Some(Samples::of(Path::new("harmful-prompts.jsonl"), Pick::default(), &hashes)?),
 //!     task: None,
+//!     evidence: None,
+//!     answers: None,
+//!     by_merit: false,
 //!     gate: None, // with samples here the task's score decides about rollback and the answer
 //!     seed: 1,
 //!     dtype: None,
@@ -41,6 +44,7 @@
 mod answers;
 pub mod device;
 mod error;
+mod evidence;
 mod guard;
 mod input;
 pub mod interrupt;
@@ -52,6 +56,7 @@ pub mod stage;
 pub use answers::{Wanted, answer_files, answers};
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};
+pub use evidence::{Evidence, Parts};
 pub use guard::{ToJudge, identity, judge_sets};
 pub use input::{Artifact, Pick, Samples, Split};
 pub use interrupt::Interrupt;

@@ -229,6 +229,13 @@ impl<'a> LazyModel<'a> {
         self
     }
 
+    /// With the model itself, which was read from the same place.
+    #[must_use]
+    pub(crate) fn opened(mut self, model: Model) -> Self {
+        self.model = Some(model);
+        self
+    }
+
     /// With what its template sees as `enable_thinking`.
     #[must_use]
     pub fn thinking(mut self, thinking: Option<bool>) -> Self {

@@ -52,6 +52,24 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// A prompt has no answer after it.
+    #[error("answered prompt {row} (from 0) has no answer token, or no token before its answer")]
+    NoAnswer {
+        /// Which of the prompts that were given.
+        row: usize,
+    },
+    /// A loss is not finite.
+    #[error("{what} is not finite; the weights or the prompts are damaged")]
+    NotFinite {
+        /// Which loss.
+        what: &'static str,
+    },
+    /// A method has no knob.
+    #[error("`{method}` has no knob to choose by held-out merit")]
+    NoKnob {
+        /// The method's word.
+        method: &'static str,
+    },
     /// Two models are not of one shape.
     #[error("the {} and the {} model differ: {reason}; both must be of one shape", .models[0], .models[1])]
     ShapesDiffer {
@@ -93,6 +111,14 @@ pub enum Error {
 pub(crate) fn check_share(key: &'static str, value: f64) -> Result<()> {
     let reason = format!("{value} is not between 0 and 1");
     if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::Setting { key, reason }) }
+}
+
+/// An error unless none of these settings is below 0.
+pub(crate) fn check_not_negative(settings: &[(&'static str, f64)]) -> Result<()> {
+    match settings.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+        Some(&(key, value)) => Err(Error::Setting { key, reason: format!("{value} is not a number of 0 or more") }),
+        None => Ok(()),
+    }
 }
 
 /// An error unless all of these settings are at least 1.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::check_share;
 use crate::region::check_same_shape;
-use crate::{Inputs, Needs, Outcome, Repair, Repaired, Result};
+use crate::{Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
 /// All weights, norms included, are set to `aligned + lambda (fine_tuned - aligned)`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -30,6 +30,10 @@ impl Repair for Interpolation {
 
     fn check(&self) -> Result<()> {
         check_share("lambda", self.lambda)
+    }
+
+    fn knob(&self) -> Option<Knob> {
+        Some(Knob { key: "lambda", values: &[0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0] })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {

@@ -5,10 +5,14 @@
 //! This crate takes token ids and decoders and knows nothing of text or tasks: a task's score
 //! reaches it as a closure.
 
+mod choice;
 mod error;
+mod evidence;
 mod full_revert;
 mod interpolation;
 mod largest_difference;
+mod lesson;
+mod merit;
 mod method;
 mod patch;
 mod random;
@@ -17,20 +21,25 @@ mod region;
 mod repair;
 mod resta;
 mod selection;
+mod strong;
 mod tensors;
 mod trace;
 
 pub use direction::Layer;
+pub use choice::{Point, choose};
 pub use error::{Error, Result};
+pub use evidence::{Answered, Evidence, MeritSettings, Parts, Reference};
 pub use full_revert::FullRevert;
 pub use interpolation::Interpolation;
 pub use largest_difference::LargestDifference;
+pub use merit::Standing;
 pub use method::Method;
 pub use patch::Patch;
 pub use random::Random;
 pub use recover::{GradientMode, Recover, Rollback};
 pub use region::{Region, is_in_region};
-pub use repair::{Gate, Inputs, Measure, Needs, Outcome, Repair, Repaired, Report};
+pub use repair::{Gate, Inputs, Knob, Measure, Needs, Outcome, Repair, Repaired, Report};
 pub use resta::Resta;
 pub use selection::{Candidates, Selected, Ties, select};
-pub use trace::{Trace, TraceGate, TraceStep};
+pub use strong::Strong;
+pub use trace::{Round, StepsTrace, StrongTrace, Trace, TraceGate, TraceStep, Trial};

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result};
+use crate::{
+    Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong,
+};
 
 macro_rules! methods {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {
@@ -52,6 +54,8 @@ macro_rules! methods {
 methods! {
     /// Restore the weights that carry alignment, found by gradients (the paper's method).
     Recover = "recover", "recovery";
+    /// Restore weights by what it gains on harmful, harmless and task prompts together (our extension).
+    Strong = "strong", "strong recovery";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
     Resta = "resta", "RESTA";
     /// Restore weights drawn at random among those that a recovery could choose (a control arm).
@@ -65,6 +69,19 @@ methods! {
 }
 
 impl Method {
+    /// The same method with one setting changed.
+    ///
+    /// # Errors
+    /// When the setting is unknown or out of its range.
+    pub fn with(&self, key: &str, value: f64) -> Result<Self> {
+        let word = self.word();
+        let wrong = |source| Error::Settings { method: word, source };
+        let mut method = serde_json::to_value(self).map_err(wrong)?;
+        let whole = value.fract() == 0.0 && method[word][key].is_u64();
+        method[word][key] = if whole { Value::from(value as u64) } else { Value::from(value) };
+        Self::from_settings(word, method[word].take())
+    }
+
     /// The method of a word with these settings, checked; those left out have their defaults, as all have for null.
     ///
     /// # Errors

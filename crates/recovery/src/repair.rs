@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Patch, Result, Trace, TraceStep};
+use crate::{Error, Evidence, Patch, Result, Standing, Trace};
 
 /// A method's settings, which can be applied to a fine-tuned model.
 pub trait Repair {
@@ -19,6 +19,11 @@ pub trait Repair {
     /// Names the first setting that is out of its range.
     fn check(&self) -> Result<()>;
 
+    /// The setting that decides how much is done, with its values from little to much; none where there is no such one.
+    fn knob(&self) -> Option<Knob> {
+        None
+    }
+
     /// Repairs the fine-tuned model.
     ///
     /// # Errors
@@ -26,6 +31,15 @@ pub trait Repair {
     /// finite, the task cannot be scored, the checkpoint cannot be used, or the report stops the work
     /// ([`Error::Stopped`]).
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
+}
+
+/// A setting that decides how much a method does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Knob {
+    /// The setting.
+    pub key: &'static str,
+    /// The values that are tried.
+    pub values: &'static [f64],
 }
 
 /// What a method reads.
@@ -39,14 +53,17 @@ pub struct Needs {
     pub unaligned: bool,
     /// The number of weights that a recovery restored.
     pub recovery: bool,
+    /// Answered harmful, harmless and task prompts.
+    pub evidence: bool,
 }
 
 /// The task's score of a decoder, 0 or more and higher is better, on a split that is not reported. It may stop the work
 /// with [`Error::Stopped`].
 pub type Measure<'a> = dyn FnMut(&Decoder) -> std::result::Result<f64, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
-/// Called after each step with the number of steps in all; on a break the checkpoint is written and the work stops.
-pub type Report<'a> = dyn FnMut(&TraceStep, usize) -> ControlFlow<()> + 'a;
+/// Called after each step with the number of steps done, of all, and a word on it; on a break the checkpoint is written and
+/// the work stops.
+pub type Report<'a> = dyn FnMut(usize, usize, &str) -> ControlFlow<()> + 'a;
 
 /// What a method works on. A method reads what it [needs](Needs) and leaves the rest.
 pub struct Inputs<'a> {
@@ -64,6 +81,8 @@ pub struct Inputs<'a> {
     pub task_prompts: Vec<Vec<u32>>,
     /// The number of weights that a recovery of this model restored.
     pub recovered: Option<usize>,
+    /// Answered prompts, of the three kinds.
+    pub evidence: Option<&'a Evidence>,
     /// Decides what is drawn at random.
     pub seed: u64,
     /// The task's score, which decides rollback and the answer of a recovery.
@@ -94,6 +113,7 @@ impl<'a> Inputs<'a> {
             aligned_prompts: Vec::new(),
             task_prompts: Vec::new(),
             recovered: None,
+            evidence: None,
             seed: 0,
             gate: None,
             checkpoint: None,
@@ -116,6 +136,29 @@ impl<'a> Inputs<'a> {
             return missing("the task's training prompts, because rollback can be on");
         }
         Ok(())
+    }
+
+    /// The answered prompts, for a method that needs them.
+    pub(crate) fn evidence(&self, method: &'static str) -> Result<&'a Evidence> {
+        self.evidence.ok_or(Error::Missing { method, what: "harmful, harmless and task prompts with answers" })
+    }
+
+    /// The same for another try, without gate and checkpoint.
+    pub(crate) fn again(&mut self) -> Inputs<'_> {
+        Inputs {
+            aligned: self.aligned,
+            fine_tuned: self.fine_tuned,
+            unaligned: self.unaligned,
+            prompts: self.prompts.clone(),
+            aligned_prompts: self.aligned_prompts.clone(),
+            task_prompts: self.task_prompts.clone(),
+            recovered: self.recovered,
+            evidence: self.evidence,
+            seed: self.seed,
+            gate: None,
+            checkpoint: None,
+            report: &mut *self.report,
+        }
     }
 
     /// The unaligned model, for a method that needs it.
@@ -159,6 +202,15 @@ pub enum Outcome {
         steps: usize,
         /// Whether rollback was on.
         rollback: bool,
+    },
+    /// Decided on held-out prompts.
+    Decided {
+        /// What was decided, such as `gamma 0.5`.
+        at: String,
+        /// The model on the held-out prompts.
+        standing: Standing,
+        /// The bounds that it breaks, since no point kept all; each with how much it is exceeded, as a share of it.
+        broken: Vec<(String, f64)>,
     },
     /// The first checkpoint lost more of the task than allowed, with rollback, too; the answer is
     /// the fine-tuned model.

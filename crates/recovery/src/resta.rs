@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::region::check_same_shape;
-use crate::{Error, Inputs, Needs, Outcome, Repair, Repaired, Result};
+use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
 /// The fine-tuned model with the safety vector added.
 ///
@@ -52,6 +52,10 @@ impl Repair for Resta {
             return error("dare", format!("{} is not at least 0 and below 1", self.dare));
         }
         Ok(())
+    }
+
+    fn knob(&self) -> Option<Knob> {
+        Some(Knob { key: "gamma", values: &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0] })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {

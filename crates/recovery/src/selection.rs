@@ -22,6 +22,15 @@ pub enum Ties {
     Strict,
 }
 
+/// What candidates are ranked by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// The absolute gradient (the paper's method).
+    Gradient,
+    /// The first-order gain: gradient times difference to the target.
+    Gain,
+}
+
 /// One tensor as the selection sees it; all slices have one length.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Candidates<'a> {
@@ -59,39 +68,48 @@ impl Selected {
 /// A candidate is a weight whose difference to the target and whose gradient have the same strict
 /// sign: a descent step would move it towards the target.
 pub fn select(tensors: &[Candidates<'_>], k: usize, ties: Ties) -> Selected {
+    select_by(tensors, k, ties, Rank::Gradient)
+}
+
+/// As [`select`], ranked as asked.
+pub(crate) fn select_by(tensors: &[Candidates<'_>], k: usize, ties: Ties, rank: Rank) -> Selected {
     let nothing = || Selected { indices: vec![Vec::new(); tensors.len()], threshold: None };
     if k == 0 {
         return nothing();
     }
-    let high = histogram(tensors, |bits| Some((bits >> 16) as usize));
+    let high = histogram(tensors, rank, |bits| Some((bits >> 16) as usize));
     let found: u64 = high.iter().sum();
     let k = (k as u64).min(found);
     if k == 0 {
         return nothing();
     }
     let (high_bin, above) = bin_of(&high, k);
-    let low = histogram(tensors, |bits| ((bits >> 16) as usize == high_bin).then_some((bits & 0xffff) as usize));
+    let low = histogram(tensors, rank, |bits| ((bits >> 16) as usize == high_bin).then_some((bits & 0xffff) as usize));
     let (low_bin, above_low) = bin_of(&low, k - above);
     let threshold = ((high_bin as u32) << 16) | low_bin as u32;
     let quota = match ties {
         Ties::Exact => k - above - above_low,
         Ties::Strict => 0,
     };
-    Selected { indices: collect(tensors, threshold, quota as usize), threshold: Some(f32::from_bits(threshold)) }
+    Selected { indices: collect(tensors, rank, threshold, quota as usize), threshold: Some(f32::from_bits(threshold)) }
 }
 
-/// The bits of the absolute gradient, which order as the values do; none unless a candidate.
+/// The bits of the absolute gradient or gain, which order as the values do; none unless a candidate.
 #[inline]
-fn key(value: f32, target: f32, gradient: f32) -> Option<u32> {
+fn key(rank: Rank, value: f32, target: f32, gradient: f32) -> Option<u32> {
     let towards = (value > target && gradient > 0.0) || (value < target && gradient < 0.0);
-    towards.then_some(gradient.to_bits() & 0x7fff_ffff)
+    let ranked = match rank {
+        Rank::Gradient => gradient,
+        Rank::Gain => gradient * (value - target),
+    };
+    towards.then_some(ranked.to_bits() & 0x7fff_ffff)
 }
 
 /// Number of candidates per bin.
-fn histogram(tensors: &[Candidates<'_>], bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
+fn histogram(tensors: &[Candidates<'_>], rank: Rank, bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
     let count = |mut bins: Vec<u64>, (values, target, gradient): (&[f32], &[f32], &[f32])| {
         for ((&value, &target), &gradient) in values.iter().zip(target).zip(gradient) {
-            if let Some(bin) = key(value, target, gradient).and_then(&bin) {
+            if let Some(bin) = key(rank, value, target, gradient).and_then(&bin) {
                 bins[bin] += 1;
             }
         }
@@ -127,13 +145,13 @@ fn bin_of(bins: &[u64], k: u64) -> (usize, u64) {
 }
 
 /// All candidates above the threshold, and the first `quota` at it.
-fn collect(tensors: &[Candidates<'_>], threshold: u32, mut quota: usize) -> Vec<Vec<u32>> {
+fn collect(tensors: &[Candidates<'_>], rank: Rank, threshold: u32, mut quota: usize) -> Vec<Vec<u32>> {
     let at_or_above = |tensor: &Candidates<'_>| -> Vec<(u32, bool)> {
         (0..tensor.values.len())
             .into_par_iter()
             .with_min_len(CHUNK)
             .filter_map(|index| {
-                let bits = key(tensor.values[index], tensor.target[index], tensor.gradient[index])?;
+                let bits = key(rank, tensor.values[index], tensor.target[index], tensor.gradient[index])?;
                 (bits >= threshold).then_some((index as u32, bits == threshold))
             })
             .collect()

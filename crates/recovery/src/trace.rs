@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Standing;
+
 /// One step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceStep {
@@ -39,9 +41,60 @@ pub struct TraceGate {
     pub floor: f64,
 }
 
-/// A whole recovery.
+/// What a method did on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trace {
+#[serde(untagged)]
+pub enum Trace {
+    /// The paper's method.
+    Steps(StepsTrace),
+    /// Strong recovery.
+    Strong(StrongTrace),
+}
+
+/// The rounds of a strong recovery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StrongTrace {
+    /// Parameters of all hidden layers: the base of rate and cap.
+    pub params: usize,
+    /// The fine-tuned model on the held-out prompts.
+    pub base: Standing,
+    /// Seconds for everything.
+    pub total_s: f64,
+    /// The rounds.
+    pub rounds: Vec<Round>,
+}
+
+/// One round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Number of weights that changed sides.
+    pub flipped: usize,
+    /// Weights that are restored after it.
+    pub restored: usize,
+    /// The model after it, on the held-out prompts.
+    pub standing: Standing,
+    /// Whether it gained so little that it counts towards the end.
+    pub is_little: bool,
+    /// What was tried.
+    pub trials: Vec<Trial>,
+    /// Seconds for the gradient.
+    pub grad_s: f64,
+    /// Seconds for the trials.
+    pub trial_s: f64,
+}
+
+/// One trial of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Flips asked for.
+    pub k: usize,
+    /// The model with them; none where they would restore more than the cap.
+    pub standing: Option<Standing>,
+}
+
+/// The steps of a recovery by the paper's method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepsTrace {
     /// Parameters of all hidden layers: the base of the recovery rate.
     pub params: usize,
     /// Parameters of the region.

@@ -12,7 +12,8 @@ use super::{MODEL, Stage};
 use crate::answers::{answers, named};
 use crate::error::{Within as _, invalid};
 use crate::model::{Model, Source, save};
-use crate::{Artifact, Error, Job, Result, Samples};
+use crate::evidence::Pair;
+use crate::{Artifact, Error, Evidence, Job, Result, Samples};
 
 /// Applies a method to a fine-tuned model. Both models are rounded to the precision of the result, so that a restored
 /// weight is exactly the aligned model's.
@@ -32,6 +33,13 @@ pub struct Repair {
     pub prompts: Option<Samples>,
     /// The task's training prompts, where the method uses them.
     pub task: Option<Samples>,
+    /// Answered prompts, where the method needs them or is chosen by them.
+    pub evidence: Option<Evidence>,
+    /// The directory of [`OwnAnswers`](super::OwnAnswers) that may hold answers of the aligned model.
+    #[serde(skip)]
+    pub answers: Option<Artifact>,
+    /// Whether the method's knob or step is chosen by merit on the held-out part of the evidence.
+    pub by_merit: bool,
     /// What decides rollback and the answer.
     pub gate: Option<Gate>,
     /// Decides what is random in the method.
@@ -118,6 +126,7 @@ impl Stage for Repair {
             );
         }
         self.probe([&aligned, &fine_tuned], job)?;
+        let evidence = self.evidence([&aligned, &fine_tuned], out, job)?;
         job.step(0, 1, "directions")?;
         let (checkpoint, batch, device) = (out.join("recovery.checkpoint"), job.batch, job.device);
         let mut score = |decoder: &Decoder| -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
@@ -136,19 +145,24 @@ impl Stage for Repair {
             aligned_prompts,
             task_prompts,
             recovered: self.recovery.as_ref().map(restored_by).transpose()?,
+            evidence: evidence.as_ref(),
             seed: self.seed,
             gate: None,
             checkpoint: Some(checkpoint.clone()),
-            report: &mut |step, steps| {
-                let word = format!("loss {:.4}, restored {}", step.loss, step.restored);
-                job.report(step.step + 1, steps, &word)
-            },
+            report: &mut |done, all, word| job.report(done, all, word),
         };
         if let Some(gate) = &gate {
             inputs.gate = Some(recovery::Gate { measure: &mut score, by: gate.name.clone() });
         }
         let _named = tracing::warn_span!("recover", fine_tuned = %tuned.display()).entered();
-        let repaired = method.apply(inputs).within(|| format!("{} of {}", self.method.label(), tuned.display()))?;
+        let what = || format!("{} of {}", self.method.label(), tuned.display());
+        let repaired = if self.by_merit {
+            let (repaired, points) = recovery::choose(&self.method, inputs).within(what)?;
+            files::write_json(&out.join("points.json"), &points)?;
+            repaired
+        } else {
+            method.apply(inputs).within(what)?
+        };
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;
         }
@@ -168,6 +182,25 @@ impl Stage for Repair {
 }
 
 impl Repair {
+    /// The evidence, where it is read.
+    fn evidence(
+        &self,
+        [aligned, fine_tuned]: [&Model; 2],
+        out: &Path,
+        job: &mut Job<'_>,
+    ) -> Result<Option<recovery::Evidence>> {
+        if !self.method.repair().needs().evidence && !self.by_merit {
+            return Ok(None);
+        }
+        let Some(evidence) = &self.evidence else {
+            return invalid(format!("{} needs harmful, harmless and task prompts with answers", self.method.word()));
+        };
+        let models = Pair { aligned: (aligned, &self.aligned), fine_tuned: (fine_tuned, &self.fine_tuned) };
+                let earlier = self.answers.iter().map(|artifact| artifact.path.clone()).collect();
+        let mut own = Job { device: job.device, batch: job.batch, earlier, report: &mut *job.report };
+        evidence.read(&models, out, &mut own).map(Some)
+    }
+
     /// Asks the aligned and the fine-tuned model some recovery prompts, and warns where the first does not refuse or the
     /// second does.
     fn probe(&self, models: [&Model; 2], job: &mut Job<'_>) -> Result<()> {
@@ -270,6 +303,15 @@ fn summary(repaired: &recovery::Repaired, by: &str) -> RepairSummary {
         }
         Outcome::Recovered { steps, rollback } => {
             (true, format!("recovered after {steps} steps, rollback {}", if rollback { "on" } else { "off" }))
+        }
+        Outcome::Decided { ref at, ref broken, .. } => {
+            let bounds: Vec<String> =
+                broken.iter().map(|(name, share)| format!("{name} by {:.0} %", 100.0 * share)).collect();
+            let kept = match bounds.is_empty() {
+                true => "all bounds kept".to_owned(),
+                false => format!("no point keeps all bounds on held-out prompts; exceeded: {}", bounds.join(", ")),
+            };
+            (broken.is_empty(), format!("{at}, {kept}; {count}"))
         }
         Outcome::NotRecovered { base, score, floor } => {
             (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))

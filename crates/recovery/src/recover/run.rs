@@ -11,8 +11,8 @@ use super::checkpoint::{Checkpoint, Origin, Progress, fingerprint};
 use super::rollback::select_rollback;
 use super::{GradientMode, Recover, Rollback};
 use crate::{
-    Error, Gate, Inputs, Measure, Needs, Outcome, Patch, Region, Repair as _, Repaired, Report, Result, Trace,
-    TraceGate, TraceStep, is_in_region, select,
+    Error, Gate, Inputs, Measure, Needs, Outcome, Patch, Region, Repair as _, Repaired, Report, Result, StepsTrace,
+    Trace, TraceGate, TraceStep, is_in_region, select,
 };
 
 /// Recovers the fine-tuned model.
@@ -186,8 +186,9 @@ impl<'a> Recovery<'a> {
         }
         row.equal = self.region.equal();
         self.progress.step += 1;
-        let stop = (self.report)(&row, self.settings.steps).is_break();
+        let word = format!("loss {:.4}, restored {}", row.loss, row.restored);
         self.progress.steps.push(row);
+        let stop = (self.report)(self.progress.step, self.settings.steps, &word).is_break();
         if stop {
             self.save()?;
             return Err(Error::Stopped);
@@ -278,7 +279,7 @@ impl<'a> Recovery<'a> {
 
     fn finish(self, outcome: Outcome, direction_s: f64, start: Instant) -> Repaired {
         let patch = self.region.patch();
-        let trace = Trace {
+        let trace = StepsTrace {
             params: self.fine_tuned.config().hidden_parameters(),
             region: self.region.len(),
             layer: self.region.layer,
@@ -293,7 +294,7 @@ impl<'a> Recovery<'a> {
             restored: Some(patch.len()),
             patch: Some(patch),
             outcome,
-            trace: Some(trace),
+            trace: Some(Trace::Steps(trace)),
         }
     }
 }

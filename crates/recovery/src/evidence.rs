@@ -1,0 +1,89 @@
+//! What the strong method reads and what every method is chosen by: prompts of three kinds with answers, each in a part
+//! that gives gradients and a part that decides.
+
+use serde::{Deserialize, Serialize};
+
+/// A prompt with an answer, as token ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The ids of both.
+    pub ids: Vec<u32>,
+    /// Where the answer starts; at least 1.
+    pub start: usize,
+}
+
+/// Answered prompts of one kind. The parts share no prompt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Those that give gradients.
+    pub train: Vec<Answered>,
+    /// Those that decide.
+    pub held_out: Vec<Answered>,
+}
+
+/// Which model a repaired one is to agree with on harmless prompts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Reference {
+    /// The aligned model.
+    #[default]
+    Aligned,
+    /// The fine-tuned model, where the aligned one refuses too much.
+    FineTuned,
+}
+
+/// What a repair is to reach and to keep.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evidence {
+    /// Harmful prompts with the aligned model's own answers.
+    pub harmful: Parts,
+    /// Harmless prompts with the reference's own answers.
+    pub harmless: Parts,
+    /// The task's prompts with the right answers.
+    pub task: Parts,
+    /// Whose answers those to the harmless prompts are.
+    pub reference: Reference,
+    /// How the three are weighed.
+    pub merit: MeritSettings,
+}
+
+/// How harm, over-refusal and loss of the task are weighed on the prompts that are held out, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeritSettings {
+    /// Weight of the divergence on harmless prompts.
+    pub mu: f64,
+    /// Weight of what the task's loss has risen by.
+    pub task: f64,
+    /// The divergence on harmful prompts that is allowed, as a share of the fine-tuned model's.
+    pub max_harmful: f64,
+    /// The divergence on harmless prompts that is allowed above the fine-tuned model's.
+    pub max_harmless: f64,
+    /// What the task's loss may rise by.
+    pub max_task: f64,
+}
+
+impl Default for MeritSettings {
+    fn default() -> Self {
+        Self { mu: 1.0, task: 5.0, max_harmful: 0.1, max_harmless: 0.1, max_task: 0.02 }
+    }
+}
+
+impl MeritSettings {
+    /// Checks that no weight or bound is below 0.
+    ///
+    /// # Errors
+    /// Names the first that is.
+    pub fn check(&self) -> crate::Result<()> {
+        let Self { mu, task, max_harmful, max_harmless, max_task } = *self;
+        let named = [
+            ("mu", mu),
+            ("task", task),
+            ("max_harmful", max_harmful),
+            ("max_harmless", max_harmless),
+            ("max_task", max_task),
+        ];
+        crate::error::check_not_negative(&named)
+    }
+}

@@ -1,0 +1,192 @@
+//! Loss of a model on answered prompts: how far it is from a teacher's next-token distributions, or how unlikely the
+//! answers are to it.
+
+use std::collections::HashMap;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, TensorData};
+use model::{Decoder, Packed, ops, weights};
+use rayon::prelude::*;
+
+use crate::evidence::Answered;
+use crate::{Error, Result};
+
+/// Positions that go through the decoder at once.
+const POSITIONS_AT_ONCE: usize = 3072;
+
+/// Answered prompts, packed for the decoder, with what is aimed at.
+#[derive(Debug)]
+pub(crate) struct Lesson {
+    passes: Vec<Pass>,
+    /// Number of prompts.
+    rows: usize,
+    /// Number of answer tokens.
+    tokens: usize,
+}
+
+/// Prompts that go through the decoder together.
+#[derive(Debug)]
+struct Pass {
+    packed: Packed,
+    /// Positions from which answer tokens are predicted.
+    positions: Vec<usize>,
+    /// The answer tokens.
+    targets: Vec<u32>,
+    /// The prompt of each.
+    row_of: Vec<usize>,
+    /// The teacher's logarithmic probabilities, `[tokens, vocab]`; none where the answer itself is aimed at.
+    teacher: Option<Vec<f32>>,
+}
+
+/// Mean loss per answer token, and the same prompt by prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Loss {
+    /// Over all answer tokens.
+    pub mean: f64,
+    /// Over those of each prompt.
+    pub rows: Vec<f64>,
+}
+
+impl Lesson {
+    /// With the answers as the aim: the loss is their negative log-likelihood.
+    pub fn of_answers<'a>(rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
+        let rows: Vec<&Answered> = rows.into_iter().collect();
+        let mut lesson = Self { passes: Vec::new(), rows: rows.len(), tokens: 0 };
+        let (mut start, mut held) = (0, 0);
+        for at in 0..=rows.len() {
+            let next = rows.get(at).map_or(usize::MAX, |row| row.ids.len());
+            if at > start && held + next.min(POSITIONS_AT_ONCE + 1) > POSITIONS_AT_ONCE {
+                lesson.passes.push(Pass::new(&rows[start..at], start)?);
+                (start, held) = (at, 0);
+            }
+            held += next.min(POSITIONS_AT_ONCE + 1);
+        }
+        lesson.tokens = lesson.passes.iter().map(|pass| pass.targets.len()).sum();
+        Ok(lesson)
+    }
+
+    /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
+    pub fn of_teacher<'a>(teacher: &Decoder, rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
+        let mut lesson = Self::of_answers(rows)?;
+        for pass in &mut lesson.passes {
+            let mut logits = pass.logits(teacher)?;
+            let vocab = logits.len() / pass.targets.len();
+            logits.par_chunks_mut(vocab).for_each(to_log_probabilities);
+            pass.teacher = Some(logits);
+        }
+        Ok(lesson)
+    }
+
+    /// Whether there is no prompt.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The loss of a model, in f64 sums; no gradient is tracked.
+    pub fn loss(&self, decoder: &Decoder) -> Result<Loss> {
+        let (mut sums, mut counts) = (vec![0f64; self.rows], vec![0usize; self.rows]);
+        for pass in &self.passes {
+            for (&row, loss) in pass.row_of.iter().zip(pass.losses(decoder)?) {
+                sums[row] += loss;
+                counts[row] += 1;
+            }
+        }
+        let mean = sums.iter().sum::<f64>() / self.tokens.max(1) as f64;
+        if !mean.is_finite() {
+            return Err(Error::NotFinite { what: "a loss on held-out prompts" });
+        }
+        Ok(Loss { mean, rows: sums.iter().zip(counts).map(|(sum, count)| sum / count as f64).collect() })
+    }
+
+    /// Adds the gradient of `weight` times the mean loss to `sums`, by parameter; returns the mean loss.
+    pub fn accumulate(&self, decoder: &Decoder, weight: f64, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
+        let mut total = 0.0;
+        for pass in &self.passes {
+            let loss = pass.sum(decoder)?.mul_scalar(weight / self.tokens as f64);
+            let value: f32 = loss.clone().try_into_scalar().map_err(|error| model::Error::Device(error.to_string()))?;
+            if !value.is_finite() {
+                return Err(Error::NotFinite { what: "a loss on training prompts" });
+            }
+            total += f64::from(value);
+            for (name, gradient) in weights::gradients(decoder, loss.backward())? {
+                match sums.get_mut(&name) {
+                    None => drop(sums.insert(name, gradient)),
+                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value),
+                }
+            }
+        }
+        Ok(if weight == 0.0 { 0.0 } else { total / weight })
+    }
+}
+
+impl Pass {
+    fn new(rows: &[&Answered], first: usize) -> Result<Self> {
+        let limit = rows.iter().map(|row| row.start.saturating_sub(1)).min().unwrap_or(0);
+        let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+        let packed = Packed::with_prefix_limit(&ids, limit)?;
+        let mut pass = Self { packed, positions: vec![], targets: vec![], row_of: vec![], teacher: None };
+        for (row, answered) in rows.iter().enumerate() {
+            if answered.start == 0 || answered.start >= answered.ids.len() {
+                return Err(Error::NoAnswer { row: first + row });
+            }
+            for at in answered.start..answered.ids.len() {
+                pass.positions.push(pass.packed.index(row, at - 1));
+                pass.targets.push(answered.ids[at]);
+                pass.row_of.push(first + row);
+            }
+        }
+        Ok(pass)
+    }
+
+    fn logits(&self, decoder: &Decoder) -> Result<Vec<f32>> {
+        let logits = decoder.logits(&self.packed, &self.positions)?;
+        Ok(logits.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?)
+    }
+
+    /// The loss of each answer token.
+    fn losses(&self, decoder: &Decoder) -> Result<Vec<f64>> {
+        let mut logits = self.logits(decoder)?;
+        let vocab = logits.len() / self.targets.len();
+        let rows = logits.par_chunks_mut(vocab);
+        Ok(match &self.teacher {
+            None => rows
+                .zip(&self.targets)
+                .map(|(own, &target)| {
+                    to_log_probabilities(own);
+                    -f64::from(own[target as usize])
+                })
+                .collect(),
+            Some(teacher) => rows
+                .zip(teacher.par_chunks(vocab))
+                .map(|(own, teacher)| {
+                    to_log_probabilities(own);
+                    divergence(teacher, own)
+                })
+                .collect(),
+        })
+    }
+
+    /// The sum of the losses, with gradients tracked, up to what does not depend on the model.
+    fn sum(&self, decoder: &Decoder) -> Result<Tensor<1>> {
+        let logits = decoder.logits(&self.packed, &self.positions)?;
+        let Some(teacher) = &self.teacher else {
+            return Ok(ops::negative_log_likelihood(logits, &self.targets).sum());
+        };
+        let probabilities: Vec<f32> = teacher.par_iter().map(|log| log.exp()).collect();
+        let probabilities = Tensor::from_data(TensorData::new(probabilities, logits.dims()), &logits.device());
+        Ok((log_softmax(logits, 1) * probabilities).sum().neg())
+    }
+}
+
+fn to_log_probabilities(logits: &mut [f32]) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
+    let shift = f64::from(largest) + sum.ln();
+    logits.iter_mut().for_each(|logit| *logit = (f64::from(*logit) - shift) as f32);
+}
+
+/// KL(p || q) of logarithmic probabilities.
+fn divergence(p: &[f32], q: &[f32]) -> f64 {
+    let term = |(&p, &q): (&f32, &f32)| f64::from(p).exp() * (f64::from(p) - f64::from(q));
+    p.iter().zip(q).map(term).sum()
+}

@@ -1,0 +1,62 @@
+//! Strong recovery, our extension of the paper's method (METHOD.md section 8): sparse weights go back to their aligned
+//! values, or forth again, in the order of what that gains on harmful prompts, harmless prompts and the task together; how
+//! many is decided on prompts that are held out.
+
+mod run;
+mod sides;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{check_counts, check_not_negative, check_share};
+use crate::{Inputs, Needs, Repair, Repaired, Result};
+
+/// The settings of a strong recovery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Strong {
+    /// Weight of the task's loss in the order of the weights.
+    #[arg(long, default_value_t = Self::default().lambda)]
+    pub lambda: f64,
+    /// Share of the hidden layers' parameters that a round tries first; it is doubled or halved from there.
+    #[arg(long, default_value_t = Self::default().rate)]
+    pub rate: f64,
+    /// Share of the hidden layers' parameters that may be restored in all.
+    #[arg(long, default_value_t = Self::default().cap)]
+    pub cap: f64,
+    /// Rounds at most.
+    #[arg(long, default_value_t = Self::default().rounds)]
+    pub rounds: usize,
+    /// Rounds in a row of little gain after which it stops.
+    #[arg(long, default_value_t = Self::default().patience)]
+    pub patience: usize,
+    /// What is little gain, as a share of the divergence that is left.
+    #[arg(long, default_value_t = Self::default().tolerance)]
+    pub tolerance: f64,
+    /// Harmful prompts, and as many harmless ones, that give the gradient of a round; twice as many samples of the task do.
+    #[arg(long, default_value_t = Self::default().prompts)]
+    pub prompts: usize,
+}
+
+impl Default for Strong {
+    fn default() -> Self {
+        Self { lambda: 2.0, rate: 0.001, cap: 0.04, rounds: 12, patience: 2, tolerance: 0.02, prompts: 32 }
+    }
+}
+
+impl Repair for Strong {
+    fn needs(&self) -> Needs {
+        Needs { evidence: true, ..Needs::default() }
+    }
+
+    fn check(&self) -> Result<()> {
+        check_share("rate", self.rate)?;
+        check_share("cap", self.cap)?;
+        check_not_negative(&[("lambda", self.lambda), ("tolerance", self.tolerance)])?;
+        check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("prompts", self.prompts)])
+    }
+
+    fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
+        self.check()?;
+        run::recover(self, inputs)
+    }
+}

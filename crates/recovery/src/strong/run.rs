@@ -1,0 +1,207 @@
+//! The rounds of a strong recovery.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use files::derived_seed;
+use model::{Decoder, weights};
+
+use super::Strong;
+use super::sides::{Flips, Sides, count};
+use crate::evidence::Answered;
+use crate::lesson::Lesson;
+use crate::merit::{Merit, Standing};
+use crate::region::is_in_region;
+use crate::trace::{Round, StrongTrace, Trial};
+use crate::{Error, Evidence, Inputs, Outcome, Path, Reference, Repaired, Report, Result, Trace};
+
+/// Recovers the fine-tuned model.
+pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired> {
+    let start = Instant::now();
+    let (aligned, fine_tuned) = (inputs.aligned, inputs.fine_tuned);
+    let evidence = inputs.evidence(Strong::WORD)?;
+    let merit = Merit::new(Strong::WORD, evidence, aligned, fine_tuned)?;
+    let mut recovery = Recovery {
+        settings,
+        evidence,
+        aligned,
+        fine_tuned,
+        seed: inputs.seed,
+        sides: Sides::new(aligned, fine_tuned)?,
+        path: Path::default(),
+        standing: merit.base,
+        merit,
+        rounds: Vec::new(),
+    };
+    let outcome = match recovery.sides.is_same() {
+        true => Outcome::Nothing,
+        false => recovery.run(inputs.report)?,
+    };
+    Ok(recovery.finish(outcome, start))
+}
+
+/// The moving parts.
+struct Recovery<'a> {
+    settings: &'a Strong,
+    evidence: &'a Evidence,
+    aligned: &'a Decoder,
+    fine_tuned: &'a Decoder,
+    seed: u64,
+    merit: Merit,
+    sides: Sides,
+    path: Path,
+    standing: Standing,
+    rounds: Vec<Round>,
+}
+
+impl Recovery<'_> {
+    fn run(&mut self, report: &mut Report<'_>) -> Result<Outcome> {
+        let all = self.settings.rounds;
+        while self.rounds.len() < all && !self.is_at_rest() {
+            let round = self.round()?;
+            let word = format!(
+                "held-out harmful {:.3}, harmless {:.3}, restored {}",
+                round.standing.harmful, round.standing.harmless, round.restored
+            );
+            self.rounds.push(round);
+            if report(self.rounds.len(), all, &word).is_break() {
+                return Err(Error::Stopped);
+            }
+        }
+        let broken = self.merit.broken(&self.standing);
+        Ok(Outcome::Decided { at: format!("round {}", self.rounds.len()), standing: self.standing, broken })
+    }
+
+    /// Whether the last rounds gained little.
+    fn is_at_rest(&self) -> bool {
+        let last = self.rounds.iter().rev().take(self.settings.patience);
+        last.clone().count() == self.settings.patience && last.into_iter().all(|round| round.is_little)
+    }
+
+    /// One round: the gradient, then trials of more or fewer of the best flips.
+    fn round(&mut self) -> Result<Round> {
+        let started = Instant::now();
+        let before = self.standing;
+        let gradients = self.gradient(self.rounds.len())?;
+        let grad_s = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let hidden = self.fine_tuned.config().hidden_parameters() as f64;
+        let cap = (hidden * self.settings.cap).ceil() as usize;
+        let (mut best, mut trials): (Option<(Flips, Standing)>, Vec<Trial>) = (None, Vec::new());
+        let mut k = ((hidden * self.settings.rate).ceil() as usize).max(1);
+        loop {
+            let flips = self.sides.best(&gradients, k);
+            let within = self.sides.restored_after(&flips) <= cap;
+            let found = count(&flips);
+            if found == 0 {
+                break;
+            }
+            let standing = if within { Some(self.try_out(&flips)?) } else { None };
+            trials.push(Trial { k, standing });
+            let to_beat = best.as_ref().map_or(before.merit, |(_, standing)| standing.merit);
+            match standing.filter(|standing| standing.merit < to_beat) {
+                Some(standing) => {
+                    best = Some((flips, standing));
+                    // Doubling goes on from the first trial alone; after a halving, what lowers the merit is taken.
+                    if trials.first().is_some_and(|first| first.k > k) || found < k {
+                        break;
+                    }
+                    k *= 2;
+                }
+                None if best.is_some() || k == 1 => break,
+                None => k = k.min(found) / 2,
+            }
+            if k == 0 {
+                break;
+            }
+        }
+        let flipped = best.as_ref().map_or(0, |(flips, _)| count(flips));
+        if let Some((flips, standing)) = &best {
+            self.sides.flip(flips);
+            self.path.push(self.sides.named(flips));
+            self.standing = *standing;
+        }
+        let left = before.harmful + self.evidence.merit.mu * before.harmless;
+        Ok(Round {
+            flipped,
+            restored: self.sides.restored(),
+            standing: self.standing,
+            is_little: before.merit - self.standing.merit < self.settings.tolerance * left,
+            trials,
+            grad_s,
+            trial_s: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// The gradient of `H + mu R + lambda T` at the weights as they are, on prompts of this round.
+    fn gradient(&self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
+        let blocks = self.fine_tuned.config().num_hidden_layers;
+        let decoder = weights::track(self.sides.write(self.fine_tuned.clone()), |info| is_in_region(info, blocks));
+        let mut gradients = HashMap::new();
+        let teacher = match self.evidence.reference {
+            Reference::Aligned => self.aligned,
+            Reference::FineTuned => self.fine_tuned,
+        };
+        let Evidence { harmful, harmless, task, merit, .. } = self.evidence;
+        let draw = |rows: &'_ [Answered], number: usize, kind: u64| -> Vec<Answered> {
+            let order = drawn(rows.len(), number, round, derived_seed(self.seed, kind));
+            order.into_iter().map(|at| rows[at].clone()).collect()
+        };
+        let prompts = self.settings.prompts;
+        let harmful = draw(&harmful.train, prompts, 0);
+        Lesson::of_teacher(self.aligned, &harmful)?.accumulate(&decoder, 1.0, &mut gradients)?;
+        let harmless = draw(&harmless.train, prompts, 1);
+        if merit.mu > 0.0 && !harmless.is_empty() {
+            Lesson::of_teacher(teacher, &harmless)?.accumulate(&decoder, merit.mu, &mut gradients)?;
+        }
+        let task = draw(&task.train, 2 * prompts, 2);
+        if self.settings.lambda > 0.0 && !task.is_empty() {
+            Lesson::of_answers(&task)?.accumulate(&decoder, self.settings.lambda, &mut gradients)?;
+        }
+        Ok(gradients)
+    }
+
+    /// What the model would be worth after these flips.
+    fn try_out(&mut self, flips: &Flips) -> Result<Standing> {
+        self.sides.flip(flips);
+        let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
+        self.sides.flip(flips);
+        standing
+    }
+
+    fn finish(self, outcome: Outcome, start: Instant) -> Repaired {
+        let trace = StrongTrace {
+            params: self.fine_tuned.config().hidden_parameters(),
+            base: self.merit.base,
+            total_s: start.elapsed().as_secs_f64(),
+            rounds: self.rounds,
+        };
+        Repaired {
+            decoder: self.sides.write(self.fine_tuned.clone()),
+            restored: Some(self.sides.restored()),
+            path: Some(self.path),
+            outcome,
+            trace: Some(Trace::Strong(trace)),
+        }
+    }
+}
+
+/// The rows of a round: so many of an order that goes on from round to round, and is drawn anew when it is through.
+fn drawn(rows: usize, number: usize, round: usize, seed: u64) -> Vec<usize> {
+    let number = number.min(rows);
+    let place = |at: usize| (at / rows.max(1), at % rows.max(1));
+    (round * number..(round + 1) * number)
+        .map(|at| {
+            let (pass, place) = place(at);
+            shuffled(rows, derived_seed(seed, pass as u64))[place]
+        })
+        .collect()
+}
+
+fn shuffled(rows: usize, seed: u64) -> Vec<usize> {
+    use rand::SeedableRng;
+    use rand::seq::SliceRandom;
+    let mut order: Vec<usize> = (0..rows).collect();
+    order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+    order
+}

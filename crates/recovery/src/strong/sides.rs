@@ -1,0 +1,132 @@
+//! The weights of all blocks, each on one of two sides: the fine-tuned or the aligned model's value.
+
+use std::collections::HashMap;
+
+use burn::tensor::TensorData;
+use model::Decoder;
+use model::weights::{self, WeightInfo};
+
+use crate::region::{check_same_shape, is_in_region};
+use crate::selection::{Candidates, Rank, Ties, select_by};
+use crate::{Patch, Result};
+
+/// Flat indices by tensor.
+pub(super) type Flips = Vec<Vec<u32>>;
+
+/// The weights on their sides.
+#[derive(Debug)]
+pub(super) struct Sides {
+    pub infos: Vec<WeightInfo>,
+    /// The values that they have.
+    values: Vec<Vec<f32>>,
+    /// The values that they would have on the other side.
+    other: Vec<Vec<f32>>,
+    /// Those that have the aligned value, ascending.
+    restored: Flips,
+}
+
+impl Sides {
+    /// All on the fine-tuned side.
+    pub fn new(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
+        let blocks = fine_tuned.config().num_hidden_layers;
+        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
+        let read = |decoder| weights::read(decoder, |info| is_in_region(info, blocks));
+        let (infos, values): (Vec<_>, Vec<_>) = read(fine_tuned)?.into_iter().unzip();
+        let other = read(aligned)?.into_iter().map(|(_, values)| values).collect();
+        Ok(Self { restored: vec![Vec::new(); infos.len()], infos, values, other })
+    }
+
+    /// Whether the two models are one here.
+    pub fn is_same(&self) -> bool {
+        self.values == self.other
+    }
+
+    /// Number of weights that are restored.
+    pub fn restored(&self) -> usize {
+        self.restored.iter().map(Vec::len).sum()
+    }
+
+    /// Flips as a patch.
+    pub fn named(&self, flips: &Flips) -> Patch {
+        Patch::new(self.infos.iter().map(|info| info.name.clone()).zip(flips.iter().cloned()))
+    }
+
+    /// Up to `k` weights whose flip a gradient says lowers the loss most.
+    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize) -> Flips {
+        let tensors = self.infos.iter().zip(self.values.iter().zip(&self.other));
+        let candidates = |(info, (values, target)): (&WeightInfo, (_, _))| {
+            gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates {
+                values,
+                target,
+                gradient,
+            })
+        };
+        let tensors: Vec<Candidates<'_>> = tensors.map(candidates).collect();
+        select_by(&tensors, k, Ties::Exact, Rank::Gain).indices
+    }
+
+    /// How many weights would be restored after these flips.
+    pub fn restored_after(&self, flips: &Flips) -> usize {
+        let back = |(restored, flips): (&Vec<u32>, &Vec<u32>)| {
+            flips.iter().filter(|index| restored.binary_search(index).is_ok()).count()
+        };
+        let back: usize = self.restored.iter().zip(flips).map(back).sum();
+        self.restored() + count(flips) - 2 * back
+    }
+
+    /// Turns some weights to their other sides; once more turns them back.
+    pub fn flip(&mut self, flips: &Flips) {
+        for (tensor, indices) in flips.iter().enumerate() {
+            for &index in indices {
+                let at = index as usize;
+                std::mem::swap(&mut self.values[tensor][at], &mut self.other[tensor][at]);
+            }
+            let restored = &mut self.restored[tensor];
+            *restored = difference(restored, indices);
+        }
+    }
+
+    /// `decoder` with the weights as they are.
+    pub fn write(&self, decoder: Decoder) -> Decoder {
+        let mut next = self.infos.iter().zip(&self.values).peekable();
+        weights::replace(decoder, |info| {
+            let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
+            Some(TensorData::new(values.clone(), info.shape.clone()))
+        })
+    }
+}
+
+/// Number of flips.
+pub(super) fn count(flips: &Flips) -> usize {
+    flips.iter().map(Vec::len).sum()
+}
+
+/// What is in one of two ascending lists alone.
+fn difference(a: &[u32], b: &[u32]) -> Vec<u32> {
+    let (mut a, mut b) = (a.iter().copied().peekable(), b.iter().copied().peekable());
+    let mut alone = Vec::new();
+    loop {
+        match (a.peek(), b.peek()) {
+            (Some(x), Some(y)) if x == y => {
+                a.next();
+                b.next();
+            }
+            (Some(x), Some(y)) => alone.extend(if x < y { a.next() } else { b.next() }),
+            (Some(_), None) => alone.extend(a.next()),
+            (None, Some(_)) => alone.extend(b.next()),
+            (None, None) => return alone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_of_what_is_restored_gives_it_back() {
+        assert_eq!(difference(&[1, 3, 5], &[2, 3, 9]), [1, 2, 5, 9]);
+        assert_eq!(difference(&[], &[4]), [4]);
+        assert_eq!(difference(&[4], &[4]), [0u32; 0]);
+    }
+}
