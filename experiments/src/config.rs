@@ -152,6 +152,35 @@ pub struct Recovery {
     /// The part of the task's samples whose score decides about rollback and the answer.
     #[serde(default)]
     pub decide_on: DecideOn,
+    /// What strong recovery reads, and what all methods with `choose: true` are chosen by.
+    #[serde(default)]
+    pub evidence: Option<EvidenceSpec>,
+}
+
+/// Prompts that the models answer themselves, and how the losses on them are weighed. The harmful ones are those of
+/// `recovery.prompts`; the task's held-out samples are those that decide recoveries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceSpec {
+    /// Harmless prompts, relative to `data`.
+    pub harmless: PathBuf,
+    /// Prompts of each kind, the task's included; those of a shorter file are all taken.
+    pub count: usize,
+    /// Share of harmful and harmless prompts that decide.
+    #[serde(default = "default_held_out")]
+    pub held_out: f64,
+    /// Length of the models' own answers.
+    pub max_new_tokens: usize,
+    /// Whose answers to harmless prompts are to be kept.
+    #[serde(default)]
+    pub reference: recovery::Reference,
+    /// How harm, over-refusal and the task are weighed.
+    #[serde(default)]
+    pub merit: recovery::MeritSettings,
+}
+
+fn default_held_out() -> f64 {
+    0.25
 }
 
 fn paper_prompts() -> usize {

@@ -12,7 +12,7 @@ use prompts::Sample;
 use prompts::sample::read_training_jsonl;
 use realign::{Pick, Split};
 
-use crate::config::{Align, AnswerSet, DecideOn, PromptSet, Source, Sweep};
+use crate::config::{Align, AnswerSet, Compared, DecideOn, EvidenceSpec, PromptSet, Source, Sweep};
 
 impl Sweep {
     /// The task's samples for training.
@@ -47,6 +47,22 @@ impl Sweep {
     #[must_use]
     pub fn recovery_prompts(&self) -> (PathBuf, Pick) {
         (self.data_file(&self.recovery.prompts), Pick::lines(0, self.recovery.count))
+    }
+
+    /// Harmful or harmless prompts of the evidence: those that give gradients, or those that decide.
+    #[must_use]
+    pub fn evidence_prompts(&self, evidence: &EvidenceSpec, file: &Path, held_out: bool) -> (PathBuf, Pick) {
+        let deciding = (evidence.count as f64 * evidence.held_out).ceil() as usize;
+        let split = Some(Split { held_out, share: evidence.held_out, seed: self.seed });
+        let at_most = Some(if held_out { deciding } else { evidence.count - deciding.min(evidence.count) });
+        (self.data_file(file), Pick { split, at_most, ..Pick::default() })
+    }
+
+    /// Samples of the task in the evidence: those that give gradients, which are trained on, or those that decide.
+    #[must_use]
+    pub fn evidence_samples(&self, evidence: &EvidenceSpec, task: &TaskSpec, held_out: bool) -> (PathBuf, Pick) {
+        let (file, pick) = if held_out { self.deciding_samples(task) } else { self.train_samples(task) };
+        (file, Pick { at_most: Some(evidence.count), ..pick })
     }
 
     /// The prompts of an alignment's set.
@@ -132,6 +148,16 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
         let read = variant.sweep.methods.iter().any(|one| one.what.needs().is_some_and(|needs| needs.prompts));
         let prompts = Input::new(key, file);
         inputs.push(if read { prompts.seen(pick) } else { prompts });
+        let evidence = variant.sweep.recovery.evidence.as_ref();
+        if let Some(evidence) = evidence.filter(|_| variant.sweep.methods.iter().any(Compared::reads_evidence)) {
+            let files = [("recovery.prompts", &variant.sweep.recovery.prompts), ("recovery.evidence.harmless", &evidence.harmless)];
+            for (key, file) in files {
+                for held_out in [false, true] {
+                    let (file, pick) = variant.sweep.evidence_prompts(evidence, file, held_out);
+                    inputs.push(Input::new(key, file).seen(pick));
+                }
+            }
+        }
     }
     for (name, set) in sweep.evaluation.sets() {
         inputs.push(Input::new(format!("evaluation.{name}"), sweep.data_file(&set.file)).made_by(set.fetch.as_ref()));

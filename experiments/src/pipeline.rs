@@ -2,7 +2,7 @@
 //! harmful count, as a graph of stage values. Nothing is run here; a run, a plan and the tables walk the graph.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use evaluation::{Metric, PromptKind};
@@ -10,10 +10,10 @@ use files::Hashes;
 use finetune::TrainSettings;
 use model::Dtype;
 use realign::stage::{
-    Aim, Align, AnswerFile, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, Pretrain, Question,
+    Aim, Align, AnswerFile, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, OwnAnswers, Pretrain, Question,
     REFERENCE, Reference, Repair, TrainingSet,
 };
-use realign::{Artifact, Pick, Samples, Stage};
+use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
 
 use crate::config::{AnswerSet, Compared, ModelSpec, PromptSet, Resolved, Source, Sweep, What};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
@@ -208,6 +208,12 @@ impl Builder<'_> {
                     (needed, recovery) => recovery.filter(|_| needed),
                 };
                 parents.extend(unaligned.iter().chain(&counted));
+                let evidence = if compared.reads_evidence() { Some(self.evidence(at)?) } else { None };
+                let answers = match &evidence {
+                    Some(evidence) => Some(self.own_answers(at, aligned, evidence.clone())?),
+                    None => None,
+                };
+                parents.extend(answers);
                 let with = |needed: bool, from| if needed { self.samples(from).map(Some) } else { Ok(None) };
                 let stage = Repair {
                     method: method.clone(),
@@ -217,7 +223,10 @@ impl Builder<'_> {
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
                     task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
-                    gate: if needs.task_prompts { Some(self.gate(at)?) } else { None },
+                    evidence,
+                    answers: answers.map(|node| self.artifact(node, "")),
+                    by_merit: compared.by_merit,
+                    gate: if needs.task_prompts && !compared.by_merit { Some(self.gate(at)?) } else { None },
                     seed: at.seed,
                     dtype: DTYPE,
                     thinking: None,
@@ -226,6 +235,31 @@ impl Builder<'_> {
                 self.add(format!("{} {}", at.cell, compared.name), stage, &parents)
             }
         }
+    }
+
+    /// What strong recovery reads and methods are chosen by.
+    fn evidence(&self, at: &At<'_>) -> Result<Evidence> {
+        let spec = at.sweep.recovery.evidence.as_ref().ok_or_else(|| anyhow!("`recovery.evidence` is missing"))?;
+        let prompts = |file: &Path| -> Result<Parts> {
+            let part = |held_out| self.samples(at.sweep.evidence_prompts(spec, file, held_out));
+            Ok(Parts { train: part(false)?, held_out: part(true)? })
+        };
+        let samples = |held_out| self.samples(at.sweep.evidence_samples(spec, at.cell.task, held_out));
+        Ok(Evidence {
+            harmful: prompts(&at.sweep.recovery.prompts)?,
+            harmless: prompts(&spec.harmless)?,
+            task: Some(Parts { train: samples(false)?, held_out: samples(true)? }),
+            max_new_tokens: spec.max_new_tokens,
+            reference: spec.reference,
+            merit: spec.merit,
+        })
+    }
+
+    /// The aligned model's own answers to the evidence, which all tasks and counts share.
+    fn own_answers(&mut self, at: &At<'_>, aligned: usize, evidence: Evidence) -> Result<usize> {
+        let evidence = Evidence { task: None, ..evidence };
+        let stage = OwnAnswers { aligned: self.artifact(aligned, MODEL), evidence, dtype: None };
+        self.add(at.cell.model.name.clone(), stage, &[aligned])
     }
 
     /// The score that decides: on samples that are held out of training, or, as the released code has it, on those that

@@ -77,14 +77,15 @@ impl Evidence {
     /// [`crate::Error::Stopped`].
     pub(crate) fn read(&self, models: &Pair<'_>, out: &Path, job: &mut Job<'_>) -> Result<recovery::Evidence> {
         self.check_parts()?;
-        let open = |(model, artifact): (&Model, &Artifact), job: &Job<'_>| {
-            LazyModel::new(artifact, None, job.device).opened(model.clone())
+        let device = job.device;
+        let open = |(model, artifact): (&Model, &Artifact)| {
+            LazyModel::new(artifact, None, device).opened(model.clone())
         };
-        let mut aligned = open(models.aligned, job);
+        let mut aligned = open(models.aligned);
         let harmful = self.answers(&mut aligned, out, &|set| set.2, job)?;
         let mut answering = match self.reference {
             Reference::Aligned => aligned,
-            Reference::FineTuned => open(models.fine_tuned, job),
+            Reference::FineTuned => open(models.fine_tuned),
         };
         let harmless = self.answers(&mut answering, out, &|set| !set.2, job)?;
         let reader = models.fine_tuned.0;

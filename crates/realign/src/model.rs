@@ -12,7 +12,7 @@ use crate::error::{Within as _, invalid};
 use crate::{Artifact, Error, Result};
 
 /// A decoder with its tokenizer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Model {
     /// The decoder.
     pub decoder: Decoder,

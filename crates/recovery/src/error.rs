@@ -89,6 +89,12 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A path's steps make no sense.
+    #[error("the path of a patch: {reason}")]
+    Path {
+        /// What is wrong.
+        reason: String,
+    },
     /// A file is not a patch.
     #[error("{}: not a patch: {reason}", .path.display())]
     NoPatch {

@@ -1,7 +1,10 @@
 //! What the strong method reads and what every method is chosen by: prompts of three kinds with answers, each in a part
 //! that gives gradients and a part that decides.
 
+use model::Decoder;
 use serde::{Deserialize, Serialize};
+
+use crate::lesson::Lesson;
 
 /// A prompt with an answer, as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,17 @@ pub enum Reference {
     FineTuned,
 }
 
+/// How loss of the task is measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskLoss {
+    /// Negative log-likelihood of the right answers.
+    #[default]
+    Answers,
+    /// KL(fine-tuned || model) of the next token over the right answers.
+    FineTuned,
+}
+
 /// What a repair is to reach and to keep.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
@@ -56,6 +70,8 @@ pub struct MeritSettings {
     pub mu: f64,
     /// Weight of what the task's loss has risen by.
     pub task: f64,
+    /// How that loss is measured.
+    pub task_loss: TaskLoss,
     /// The divergence on harmful prompts that is allowed, as a share of the fine-tuned model's.
     pub max_harmful: f64,
     /// The divergence on harmless prompts that is allowed above the fine-tuned model's.
@@ -66,7 +82,25 @@ pub struct MeritSettings {
 
 impl Default for MeritSettings {
     fn default() -> Self {
-        Self { mu: 1.0, task: 5.0, max_harmful: 0.1, max_harmless: 0.1, max_task: 0.02 }
+        Self { mu: 1.0, task: 5.0, task_loss: TaskLoss::Answers, max_harmful: 0.1, max_harmless: 0.1, max_task: 0.02 }
+    }
+}
+
+impl Evidence {
+    /// The model that is agreed with on harmless prompts.
+    pub(crate) fn harmless_teacher<'a>(&self, aligned: &'a Decoder, fine_tuned: &'a Decoder) -> &'a Decoder {
+        match self.reference {
+            Reference::Aligned => aligned,
+            Reference::FineTuned => fine_tuned,
+        }
+    }
+
+    /// The lesson of the task's samples.
+    pub(crate) fn task_lesson(&self, rows: &[Answered], fine_tuned: &Decoder) -> crate::Result<Lesson> {
+        match self.merit.task_loss {
+            TaskLoss::Answers => Lesson::of_answers(rows),
+            TaskLoss::FineTuned => Lesson::of_teacher(fine_tuned, rows),
+        }
     }
 }
 
@@ -76,7 +110,7 @@ impl MeritSettings {
     /// # Errors
     /// Names the first that is.
     pub fn check(&self) -> crate::Result<()> {
-        let Self { mu, task, max_harmful, max_harmless, max_task } = *self;
+        let Self { mu, task, max_harmful, max_harmless, max_task, task_loss: _ } = *self;
         let named = [
             ("mu", mu),
             ("task", task),

@@ -25,6 +25,7 @@ impl Repair for FullRevert {
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         let region = Region::new(inputs.aligned, inputs.fine_tuned, self.layer)?;
         let differences = region.differences();
-        Ok(region.restore_largest(inputs.fine_tuned, &differences, usize::MAX))
+        // A patch of a whole region would be larger than the model.
+        Ok(Repaired { path: None, ..region.restore_largest(inputs.fine_tuned, &differences, usize::MAX) })
     }
 }

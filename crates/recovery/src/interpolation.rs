@@ -46,6 +46,6 @@ impl Repair for Interpolation {
             let ((_, a), (_, b)) = (aligned.next()?, tuned.next()?);
             Some(TensorData::new(a.into_iter().zip(b).map(between).collect::<Vec<f32>>(), info.shape.clone()))
         });
-        Ok(Repaired { decoder, patch: None, restored: None, outcome: Outcome::Changed, trace: None })
+        Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
     }
 }

@@ -4,7 +4,7 @@
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Evidence, MeritSettings, Reference};
+use crate::evidence::{Evidence, MeritSettings};
 use crate::lesson::Lesson;
 use crate::{Error, Result};
 
@@ -15,7 +15,7 @@ pub struct Standing {
     pub harmful: f64,
     /// KL(reference || model) on harmless prompts.
     pub harmless: f64,
-    /// Negative log-likelihood of the task's answers.
+    /// Loss on the task's answers.
     pub task: f64,
     /// `harmful + mu harmless + task_weight max(0, task - task of the fine-tuned model)`; lower is better.
     pub merit: f64,
@@ -42,14 +42,11 @@ impl Merit {
         if evidence.task.held_out.is_empty() && evidence.harmless.held_out.is_empty() {
             return missing("harmless prompts or samples of the task to be held out");
         }
-        let teacher = match evidence.reference {
-            Reference::Aligned => aligned,
-            Reference::FineTuned => fine_tuned,
-        };
+        let teacher = evidence.harmless_teacher(aligned, fine_tuned);
         let mut merit = Self {
             harmful: Lesson::of_teacher(aligned, &evidence.harmful.held_out)?,
             harmless: Lesson::of_teacher(teacher, &evidence.harmless.held_out)?,
-            task: Lesson::of_answers(&evidence.task.held_out)?,
+            task: evidence.task_lesson(&evidence.task.held_out, fine_tuned)?,
             settings: evidence.merit,
             base: Standing { harmful: 0.0, harmless: 0.0, task: f64::INFINITY, merit: 0.0 },
         };
@@ -59,7 +56,9 @@ impl Merit {
 
     /// A model's merit.
     pub fn of(&self, decoder: &Decoder) -> Result<Standing> {
-        let mean = |lesson: &Lesson| if lesson.is_empty() { Ok(0.0) } else { Ok(lesson.loss(decoder)?.mean) };
+        let mean = |lesson: &Lesson| -> Result<f64> {
+            if lesson.is_empty() { Ok(0.0) } else { Ok(lesson.loss(decoder)?.mean) }
+        };
         let [harmful, harmless, task] = [mean(&self.harmful)?, mean(&self.harmless)?, mean(&self.task)?];
         let risen = (task - self.base.task).max(0.0);
         let merit = harmful + self.settings.mu * harmless + self.settings.task * risen;

@@ -9,7 +9,7 @@ use model::weights::{self, WeightInfo};
 use rayon::prelude::*;
 
 use crate::selection::{Candidates, Ties, select};
-use crate::{Error, Outcome, Patch, Repaired, Result};
+use crate::{Error, Outcome, Patch, Path, Repaired, Result};
 
 /// Whether a parameter is in the region of direction layer `layer`.
 pub fn is_in_region(info: &WeightInfo, layer: usize) -> bool {
@@ -95,6 +95,11 @@ impl Region {
         Ok(())
     }
 
+    /// Indices by tensor, in the region's order, as a patch.
+    pub(crate) fn named(&self, indices: Vec<Vec<u32>>) -> Patch {
+        Patch::new(self.infos.iter().map(|info| info.name.clone()).zip(indices))
+    }
+
     /// Sets the weights at these indices, by tensor, to the aligned model's values.
     pub(crate) fn restore(&mut self, indices: &[Vec<u32>]) {
         set(&mut self.values, &self.aligned, indices);
@@ -142,7 +147,7 @@ impl Region {
         Repaired {
             decoder: self.write(fine_tuned.clone()),
             restored: Some(selected.len()),
-            patch: Some(Patch::new(self.infos.into_iter().map(|info| info.name).zip(selected.indices))),
+            path: Some(Path::once(self.named(selected.indices))),
             outcome: if is_same { Outcome::Nothing } else { Outcome::Changed },
             trace: None,
         }

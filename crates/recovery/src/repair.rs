@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Evidence, Patch, Result, Standing, Trace};
+use crate::{Error, Evidence, Patch, Path, Result, Standing, Trace};
 
 /// A method's settings, which can be applied to a fine-tuned model.
 pub trait Repair {
@@ -178,14 +178,22 @@ impl<'a> Inputs<'a> {
 pub struct Repaired {
     /// The repaired model.
     pub decoder: Decoder,
-    /// The restored weights, of a method that sets weights to the aligned value and leaves the others.
-    pub patch: Option<Patch>,
-    /// Their number.
+    /// The restored weights by step, of a method that sets some weights to the aligned value and leaves the others.
+    pub path: Option<Path>,
+    /// Number of restored weights.
     pub restored: Option<usize>,
     /// What came of it.
     pub outcome: Outcome,
     /// What each step did, of a recovery.
     pub trace: Option<Trace>,
+}
+
+impl Repaired {
+    /// The restored weights, where the method says which.
+    #[must_use]
+    pub fn patch(&self) -> Option<Patch> {
+        self.path.as_ref().map(Path::answer)
+    }
 }
 
 /// What came of a method.

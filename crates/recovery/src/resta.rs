@@ -79,6 +79,6 @@ impl Repair for Resta {
             });
             Some(TensorData::new(values.collect::<Vec<f32>>(), info.shape.clone()))
         });
-        Ok(Repaired { decoder, patch: None, restored: None, outcome: Outcome::Changed, trace: None })
+        Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
     }
 }

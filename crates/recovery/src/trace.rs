@@ -86,10 +86,12 @@ pub struct Round {
 /// One trial of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// Flips asked for.
+    /// Number of flips.
     pub k: usize,
-    /// The model with them; none where they would restore more than the cap.
-    pub standing: Option<Standing>,
+    /// Weights that would be restored.
+    pub restored: usize,
+    /// The model with them.
+    pub standing: Standing,
 }
 
 /// The steps of a recovery by the paper's method.

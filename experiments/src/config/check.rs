@@ -80,6 +80,18 @@ impl Sweep {
         let recovery = &self.recovery;
         problems.unless(!recovery.prompts.as_os_str().is_empty(), "recovery.prompts", "must name a file");
         problems.at_least_one("recovery", &[("count", recovery.count), ("task_prompts", recovery.task_prompts)]);
+        if let Some(evidence) = &recovery.evidence {
+            let counts = [("count", evidence.count), ("max_new_tokens", evidence.max_new_tokens)];
+            problems.at_least_one("recovery.evidence", &counts);
+            let share = evidence.held_out;
+            let fine = share > 0.0 && share < 1.0;
+            problems.unless(fine, "recovery.evidence.held_out", format!("{share} must be above 0 and below 1"));
+            problems.settings("recovery.evidence.merit", evidence.merit.check());
+        }
+        for (i, one) in self.methods.iter().enumerate().filter(|(_, one)| one.reads_evidence()) {
+            let what = format!("{} needs `recovery.evidence`", one.name);
+            problems.unless(recovery.evidence.is_some(), format!("methods[{i}]"), what);
+        }
         problems.at_least_one("evaluation", &[("batch", self.evaluation.batch)]);
         for (name, set) in self.evaluation.sets() {
             let key = format!("evaluation.{name}");

@@ -18,6 +18,8 @@ pub struct Compared {
     pub label: String,
     /// How it is made.
     pub what: What,
+    /// Whether its knob or step is chosen by held-out merit (`choose: true`).
+    pub by_merit: bool,
 }
 
 /// How a compared model is made.
@@ -33,6 +35,14 @@ pub enum What {
     Repair(Method),
 }
 
+impl Compared {
+    /// Whether it reads evidence.
+    #[must_use]
+    pub fn reads_evidence(&self) -> bool {
+        self.by_merit || self.what.needs().is_some_and(|needs| needs.evidence)
+    }
+}
+
 impl What {
     /// What a repair needs beside the two models; nothing for the others.
     #[must_use]
@@ -41,6 +51,11 @@ impl What {
             Self::Repair(method) => Some(method.repair().needs()),
             Self::Aligned | Self::FineTuned | Self::SoftSft(_) => None,
         }
+    }
+
+    /// Whether there is a knob or a path to choose on.
+    fn has_knob(&self) -> bool {
+        matches!(self, Self::Repair(method) if matches!(method, Method::Recover(_)) || method.repair().knob().is_some())
     }
 
     /// The word's settings, checked; an unknown word is answered with all there are.
@@ -122,12 +137,17 @@ fn resolve(entry: &Value, settings: &BTreeMap<String, Value>) -> Result<Compared
         Value::Mapping(keys) => keys.clone(),
         _ => return Err("must be a word, or a mapping such as {name: fast, recover: {steps: 5}}".into()),
     };
-    let mut text = |key: &str| match keys.remove(key) {
+    let text = |keys: &mut Mapping, key: &str| match keys.remove(key) {
         None => Ok(None),
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text)),
         Some(_) => Err(format!("`{key}` must be a text")),
     };
-    let (name, label) = (text("name")?, text("label")?);
+    let (name, label) = (text(&mut keys, "name")?, text(&mut keys, "label")?);
+    let by_merit = match keys.remove("choose") {
+        None => false,
+        Some(Value::Bool(choose)) => choose,
+        Some(_) => return Err("`choose` must be true or false".into()),
+    };
     let mut words = keys.into_iter();
     let (Some((Value::String(word), own)), None) = (words.next(), words.next()) else {
         return Err("must have one method beside `name` and `label`, such as {name: fast, recover: {steps: 5}}".into());
@@ -137,5 +157,8 @@ fn resolve(entry: &Value, settings: &BTreeMap<String, Value>) -> Result<Compared
     let what = What::from_settings(word, if own.is_null() { below } else { merge(below, own) })?;
     let label = label.or_else(|| Some(name.as_ref()?.replace('_', " ")));
     let label = label.unwrap_or_else(|| what.label().to_owned());
-    Ok(Compared { name: name.unwrap_or_else(|| word.to_owned()), label, what })
+    if by_merit && !what.has_knob() {
+        return Err(format!("`choose`: {word} has no knob to choose by held-out merit"));
+    }
+    Ok(Compared { name: name.unwrap_or_else(|| word.to_owned()), label, what, by_merit })
 }

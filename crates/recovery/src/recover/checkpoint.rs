@@ -10,8 +10,9 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::Recover;
-use crate::tensors::{Numbers, floats, indices};
-use crate::{Error, Patch, Region, Result, TraceStep};
+use crate::path::Flips;
+use crate::tensors::{Numbers, floats, indices, steps};
+use crate::{Error, Path, Region, Result, TraceStep};
 
 /// How far a recovery is; what a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,10 +35,8 @@ pub(super) struct Progress {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct State {
     pub progress: Progress,
-    /// The weights restored now.
-    pub current: Patch,
-    /// The weights restored in the last checkpoint at or above the floor.
-    pub kept: Patch,
+    /// The steps so far, back to the start or the second start.
+    pub path: Path,
     /// Accumulated gradients by tensor.
     pub gradients: HashMap<String, Vec<f32>>,
 }
@@ -82,17 +81,14 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     /// Writes the checkpoint. The gradients are only read, since they are as large as the region.
-    pub fn save(
-        &self,
-        progress: &Progress,
-        (current, kept): (&Patch, &Patch),
-        gradients: &HashMap<String, Vec<f32>>,
-    ) -> Result<()> {
+    pub fn save(&self, progress: &Progress, path: &Path, gradients: &HashMap<String, Vec<f32>>) -> Result<()> {
         let header = Header { origin: self.origin.clone(), progress: progress.clone() };
         let header = serde_json::to_string(&header).map_err(|error| self.error(error))?;
         let mut tensors = Vec::new();
-        for (kind, patch) in [("current", current), ("kept", kept)] {
-            tensors.extend(patch.tensors().map(|(name, indices)| (format!("{kind}/{name}"), Numbers::from(indices))));
+        let flips = path.flips()?;
+        for (name, flips) in &flips {
+            tensors.push((format!("flips/{name}"), Numbers::from(flips.indices.as_slice())));
+            tensors.push((format!("steps/{name}"), flips.steps.as_slice().into()));
         }
         tensors.extend(gradients.iter().map(|(name, values)| (format!("gradient/{name}"), values.as_slice().into())));
         let metadata = HashMap::from([(HEADER.to_owned(), header)]);
@@ -117,14 +113,14 @@ impl Checkpoint {
         let Header { origin, progress } = serde_json::from_str(header)
             .map_err(|error| self.error(format!("a checkpoint of another version of this program ({error})")))?;
         self.check_origin(&origin)?;
-        let (mut current, mut kept, mut gradients) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
+        let (mut flips, mut gradients): (BTreeMap<String, Flips>, _) = (BTreeMap::new(), HashMap::new());
         for (name, view) in SafeTensors::deserialize(bytes).map_err(|error| self.error(error))?.tensors() {
             let wrong = || self.error(format!("tensor `{name}` has no place in the checkpoint of this recovery"));
             let (kind, own) = name.split_once('/').ok_or_else(wrong)?;
             let info = infos.iter().find(|info| info.name == own).ok_or_else(wrong)?;
             match kind {
-                "current" => drop(current.insert(own.to_owned(), indices(&view).ok_or_else(wrong)?)),
-                "kept" => drop(kept.insert(own.to_owned(), indices(&view).ok_or_else(wrong)?)),
+                "flips" => flips.entry(own.to_owned()).or_default().indices = indices(&view).ok_or_else(wrong)?,
+                "steps" => flips.entry(own.to_owned()).or_default().steps = steps(&view).ok_or_else(wrong)?,
                 "gradient" => {
                     let values = floats(&view).filter(|values| values.len() == info.len()).ok_or_else(wrong)?;
                     gradients.insert(own.to_owned(), values);
@@ -132,11 +128,9 @@ impl Checkpoint {
                 _ => return Err(wrong()),
             }
         }
-        let [current, kept] = [current, kept].map(Patch::new);
-        for patch in [&current, &kept] {
-            patch.check(infos).map_err(|error| self.error(error))?;
-        }
-        Ok(State { progress, current, kept, gradients })
+        let path = Path::of_flips(progress.step, progress.step, &flips);
+        let path = path.and_then(|path| path.check(infos).map(|()| path)).map_err(|error| self.error(error))?;
+        Ok(State { progress, path, gradients })
     }
 
     fn check_origin(&self, found: &Origin) -> Result<()> {
@@ -162,6 +156,7 @@ impl Checkpoint {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Patch;
 
     fn infos() -> Vec<WeightInfo> {
         let info =
@@ -174,15 +169,21 @@ mod tests {
         Checkpoint { path: dir.path().join("checkpoint"), origin }
     }
 
+    /// A path of a tensor and its flips in each step.
+    fn path(steps: &[(&str, &[u32])]) -> Path {
+        let mut path = Path::default();
+        steps.iter().for_each(|(name, flips)| path.push(Patch::new([((*name).to_owned(), flips.to_vec())])));
+        path
+    }
+
     fn state() -> State {
-        let patch = |name: &str, indices: Vec<u32>| Patch::new([(name.to_owned(), indices)]);
         let gradients = HashMap::from([("a".to_owned(), vec![0.5; 8]), ("b".to_owned(), vec![-0.0; 4])]);
         let progress = Progress { step: 3, base_score: Some(0.1), ..Progress::default() };
-        State { progress, current: patch("a", vec![0, 7]), kept: patch("b", vec![3]), gradients }
+        State { progress, path: path(&[("a", &[0, 7]), ("b", &[3]), ("a", &[7])]), gradients }
     }
 
     fn save(checkpoint: &Checkpoint, state: &State) {
-        checkpoint.save(&state.progress, (&state.current, &state.kept), &state.gradients).unwrap();
+        checkpoint.save(&state.progress, &state.path, &state.gradients).unwrap();
     }
 
     #[test]
@@ -192,12 +193,12 @@ mod tests {
         assert_eq!(checkpoint.load(&infos()).unwrap(), None);
         save(&checkpoint, &state());
         assert_eq!(checkpoint.load(&infos()).unwrap(), Some(state()));
-        let patch = |name: &str, indices: &[u32]| Patch::new([(name.to_owned(), indices.to_vec())]);
         let gradient = |name: &str, length| HashMap::from([(name.to_owned(), vec![0.5; length])]);
         let wrong = [
-            (State { current: patch("a", &[8]), ..state() }, "index 8"),
-            (State { kept: patch("b", &[2, 1]), ..state() }, "do not ascend"),
-            (State { kept: patch("c", &[0]), ..state() }, "`kept/c` has no place"),
+            (State { path: path(&[("a", &[0]), ("b", &[1]), ("a", &[8])]), ..state() }, "index 8"),
+            (State { path: path(&[("a", &[0]), ("b", &[1, 1]), ("a", &[7])]), ..state() }, "do not ascend"),
+            (State { path: path(&[("a", &[0]), ("c", &[1]), ("a", &[7])]), ..state() }, "`flips/c` has no place"),
+            (State { progress: Progress { step: 2, ..state().progress }, ..state() }, "step 3, and there are 2"),
             (State { gradients: gradient("a", 7), ..state() }, "`gradient/a` has no place"),
             (State { gradients: gradient("c", 8), ..state() }, "`gradient/c` has no place"),
         ];

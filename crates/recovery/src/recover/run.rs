@@ -11,8 +11,8 @@ use super::checkpoint::{Checkpoint, Origin, Progress, fingerprint};
 use super::rollback::select_rollback;
 use super::{GradientMode, Recover, Rollback};
 use crate::{
-    Error, Gate, Inputs, Measure, Needs, Outcome, Patch, Region, Repair as _, Repaired, Report, Result, StepsTrace,
-    Trace, TraceGate, TraceStep, is_in_region, select,
+    Error, Gate, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace, Trace,
+    TraceGate, TraceStep, is_in_region, select,
 };
 
 /// Recovers the fine-tuned model.
@@ -51,7 +51,7 @@ struct Recovery<'a> {
     fine_tuned: &'a Decoder,
     gradients: HashMap<String, Vec<f32>>,
     progress: Progress,
-    kept: Patch,
+    path: Path,
     checkpoint: Option<Checkpoint>,
     report: &'a mut Report<'a>,
 }
@@ -83,7 +83,7 @@ impl<'a> Recovery<'a> {
             region,
             gradients: HashMap::new(),
             progress: Progress::default(),
-            kept: Patch::default(),
+            path: Path::default(),
             checkpoint,
             report,
         };
@@ -139,6 +139,7 @@ impl<'a> Recovery<'a> {
                     break;
                 } else {
                     self.region.reset();
+                    self.path.choose(0);
                     return Ok(Outcome::NotRecovered { base, score, floor });
                 }
             }
@@ -147,8 +148,10 @@ impl<'a> Recovery<'a> {
             }
             self.step()?;
         }
-        self.region.apply(&self.kept)?;
-        Ok(Outcome::Recovered { steps: self.progress.kept_step.unwrap_or(0), rollback: self.progress.rollback })
+        let steps = self.progress.kept_step.unwrap_or(0);
+        self.path.choose(steps);
+        self.region.apply(&self.path.answer())?;
+        Ok(Outcome::Recovered { steps, rollback: self.progress.rollback })
     }
 
     /// The lowest score that the gate allows, of the fine-tuned model's.
@@ -166,7 +169,7 @@ impl<'a> Recovery<'a> {
         let loss = accumulate(&self.decoder, &self.harm, &mut self.gradients)?;
         let grad_s = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let selected = select(&self.region.candidates(&self.gradients), self.k, self.settings.ties);
+        let mut selected = select(&self.region.candidates(&self.gradients), self.k, self.settings.ties);
         self.region.restore(&selected.indices);
         self.upload();
         let mut row = TraceStep {
@@ -182,8 +185,9 @@ impl<'a> Recovery<'a> {
             score: None,
         };
         if rollback {
-            self.roll_back(&selected.indices, &mut row)?;
+            self.roll_back(&mut selected.indices, &mut row)?;
         }
+        self.path.push(self.region.named(selected.indices));
         row.equal = self.region.equal();
         self.progress.step += 1;
         let word = format!("loss {:.4}, restored {}", row.loss, row.restored);
@@ -196,7 +200,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    fn roll_back(&mut self, restored: &[Vec<u32>], row: &mut TraceStep) -> Result<()> {
+    /// Gives some of the weights restored in this step back, and takes them out of `restored`.
+    fn roll_back(&mut self, restored: &mut [Vec<u32>], row: &mut TraceStep) -> Result<()> {
         let missing = Error::Missing { method: Recover::WORD, what: "the task's training prompts" };
         let task = self.task.as_ref().ok_or(missing)?;
         self.gradients.clear();
@@ -208,6 +213,9 @@ impl<'a> Recovery<'a> {
         self.upload();
         row.rolled_back = Some(back.len());
         row.rollback_threshold = back.threshold.map(f64::from);
+        for (restored, back) in restored.iter_mut().zip(&back.indices) {
+            restored.retain(|index| back.binary_search(index).is_err());
+        }
         Ok(())
     }
 
@@ -247,12 +255,12 @@ impl<'a> Recovery<'a> {
         self.gradients.clear();
         self.progress.rollback = true;
         self.progress.step = 0;
+        self.path = Path::default();
         self.save()
     }
 
     /// Keeps the weights restored now as the answer so far.
     fn keep(&mut self) -> Result<()> {
-        self.kept = self.region.patch();
         self.progress.kept_step = Some(self.progress.step);
         self.save()
     }
@@ -262,23 +270,22 @@ impl<'a> Recovery<'a> {
         let fresh = HashMap::new();
         let adds_up = !self.progress.rollback && self.settings.gradient == GradientMode::Cumulative;
         let gradients = if adds_up { &self.gradients } else { &fresh };
-        checkpoint.save(&self.progress, (&self.region.patch(), &self.kept), gradients)
+        checkpoint.save(&self.progress, &self.path, gradients)
     }
 
     fn resume(&mut self) -> Result<()> {
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let Some(state) = checkpoint.load(&self.region.infos)? else { return Ok(()) };
         tracing::info!(step = state.progress.step, "recovery goes on from {}", checkpoint.path.display());
-        self.region.apply(&state.current)?;
+        self.region.apply(&state.path.last())?;
         self.progress = state.progress;
-        self.kept = state.kept;
+        self.path = state.path;
         self.gradients = state.gradients;
         self.upload();
         Ok(())
     }
 
     fn finish(self, outcome: Outcome, direction_s: f64, start: Instant) -> Repaired {
-        let patch = self.region.patch();
         let trace = StepsTrace {
             params: self.fine_tuned.config().hidden_parameters(),
             region: self.region.len(),
@@ -291,8 +298,8 @@ impl<'a> Recovery<'a> {
         };
         Repaired {
             decoder: self.region.write(self.fine_tuned.clone()),
-            restored: Some(patch.len()),
-            patch: Some(patch),
+            restored: Some(self.path.answer().len()),
+            path: Some(self.path),
             outcome,
             trace: Some(Trace::Steps(trace)),
         }

@@ -13,7 +13,7 @@ use crate::lesson::Lesson;
 use crate::merit::{Merit, Standing};
 use crate::region::is_in_region;
 use crate::trace::{Round, StrongTrace, Trial};
-use crate::{Error, Evidence, Inputs, Outcome, Path, Reference, Repaired, Report, Result, Trace};
+use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
 /// Recovers the fine-tuned model.
 pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired> {
@@ -85,45 +85,12 @@ impl Recovery<'_> {
         let gradients = self.gradient(self.rounds.len())?;
         let grad_s = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let hidden = self.fine_tuned.config().hidden_parameters() as f64;
-        let cap = (hidden * self.settings.cap).ceil() as usize;
-        let (mut best, mut trials): (Option<(Flips, Standing)>, Vec<Trial>) = (None, Vec::new());
-        let mut k = ((hidden * self.settings.rate).ceil() as usize).max(1);
-        loop {
-            let flips = self.sides.best(&gradients, k);
-            let within = self.sides.restored_after(&flips) <= cap;
-            let found = count(&flips);
-            if found == 0 {
-                break;
-            }
-            let standing = if within { Some(self.try_out(&flips)?) } else { None };
-            trials.push(Trial { k, standing });
-            let to_beat = best.as_ref().map_or(before.merit, |(_, standing)| standing.merit);
-            match standing.filter(|standing| standing.merit < to_beat) {
-                Some(standing) => {
-                    best = Some((flips, standing));
-                    // Doubling goes on from the first trial alone; after a halving, what lowers the merit is taken.
-                    if trials.first().is_some_and(|first| first.k > k) || found < k {
-                        break;
-                    }
-                    k *= 2;
-                }
-                None if best.is_some() || k == 1 => break,
-                None => k = k.min(found) / 2,
-            }
-            if k == 0 {
-                break;
-            }
-        }
-        let flipped = best.as_ref().map_or(0, |(flips, _)| count(flips));
-        if let Some((flips, standing)) = &best {
-            self.sides.flip(flips);
-            self.path.push(self.sides.named(flips));
-            self.standing = *standing;
-        }
+        let (flips, trials) = self.search(&gradients)?;
+        self.sides.flip(&flips);
+        self.path.push(self.sides.named(&flips));
         let left = before.harmful + self.evidence.merit.mu * before.harmless;
         Ok(Round {
-            flipped,
+            flipped: count(&flips),
             restored: self.sides.restored(),
             standing: self.standing,
             is_little: before.merit - self.standing.merit < self.settings.tolerance * left,
@@ -133,15 +100,53 @@ impl Recovery<'_> {
         })
     }
 
+    /// The flips that lower the merit: their number is doubled while it falls, else halved until it does; none when nothing
+    /// lowers it.
+    fn search(&mut self, gradients: &HashMap<String, Vec<f32>>) -> Result<(Flips, Vec<Trial>)> {
+        let hidden = self.fine_tuned.config().hidden_parameters() as f64;
+        let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
+        let mut trials = Vec::new();
+        let mut flips = self.sides.best(gradients, first, cap);
+        loop {
+            if count(&flips) == 0 {
+                return Ok((flips, trials));
+            }
+            if self.improves(&flips, &mut trials)? {
+                break;
+            }
+            flips = self.sides.best(gradients, count(&flips) / 2, cap);
+        }
+        while trials.len() < 2 || trials[0].k < count(&flips) {
+            let more = self.sides.best(gradients, 2 * count(&flips), cap);
+            if count(&more) <= count(&flips) || !self.improves(&more, &mut trials)? {
+                break;
+            }
+            flips = more;
+        }
+        Ok((flips, trials))
+    }
+
+    /// Whether the model with these flips has less merit than the best so far, and then is the best.
+    fn improves(&mut self, flips: &Flips, trials: &mut Vec<Trial>) -> Result<bool> {
+        self.sides.flip(flips);
+        let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
+        let restored = self.sides.restored();
+        self.sides.flip(flips);
+        let standing = standing?;
+        trials.push(Trial { k: count(flips), restored, standing });
+        let improves = standing.merit < self.standing.merit;
+        if improves {
+            self.standing = standing;
+        }
+        Ok(improves)
+    }
+
     /// The gradient of `H + mu R + lambda T` at the weights as they are, on prompts of this round.
     fn gradient(&self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
         let blocks = self.fine_tuned.config().num_hidden_layers;
         let decoder = weights::track(self.sides.write(self.fine_tuned.clone()), |info| is_in_region(info, blocks));
         let mut gradients = HashMap::new();
-        let teacher = match self.evidence.reference {
-            Reference::Aligned => self.aligned,
-            Reference::FineTuned => self.fine_tuned,
-        };
+        let teacher = self.evidence.harmless_teacher(self.aligned, self.fine_tuned);
         let Evidence { harmful, harmless, task, merit, .. } = self.evidence;
         let draw = |rows: &'_ [Answered], number: usize, kind: u64| -> Vec<Answered> {
             let order = drawn(rows.len(), number, round, derived_seed(self.seed, kind));
@@ -156,17 +161,9 @@ impl Recovery<'_> {
         }
         let task = draw(&task.train, 2 * prompts, 2);
         if self.settings.lambda > 0.0 && !task.is_empty() {
-            Lesson::of_answers(&task)?.accumulate(&decoder, self.settings.lambda, &mut gradients)?;
+            self.evidence.task_lesson(&task, self.fine_tuned)?.accumulate(&decoder, self.settings.lambda, &mut gradients)?;
         }
         Ok(gradients)
-    }
-
-    /// What the model would be worth after these flips.
-    fn try_out(&mut self, flips: &Flips) -> Result<Standing> {
-        self.sides.flip(flips);
-        let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
-        self.sides.flip(flips);
-        standing
     }
 
     fn finish(self, outcome: Outcome, start: Instant) -> Repaired {

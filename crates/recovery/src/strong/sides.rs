@@ -51,22 +51,36 @@ impl Sides {
         Patch::new(self.infos.iter().map(|info| info.name.clone()).zip(flips.iter().cloned()))
     }
 
-    /// Up to `k` weights whose flip a gradient says lowers the loss most.
-    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize) -> Flips {
-        let tensors = self.infos.iter().zip(self.values.iter().zip(&self.other));
-        let candidates = |(info, (values, target)): (&WeightInfo, (_, _))| {
+    /// Up to `k` weights whose flip a gradient says lowers the loss most; so many of them that at most `cap` are restored
+    /// afterwards.
+    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize, cap: usize) -> Flips {
+        let candidates = |(tensor, info): (usize, &WeightInfo)| {
             gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates {
-                values,
-                target,
+                values: &self.values[tensor],
+                target: &self.other[tensor],
                 gradient,
             })
         };
-        let tensors: Vec<Candidates<'_>> = tensors.map(candidates).collect();
-        select_by(&tensors, k, Ties::Exact, Rank::Gain).indices
+        let tensors: Vec<Candidates<'_>> = self.infos.iter().enumerate().map(candidates).collect();
+        let mut flips = select_by(&tensors, k, Ties::Exact, Rank::Gain).indices;
+        let mut restored = self.restored_after(&flips);
+        if restored > cap {
+            let mut ordered = ranked(&tensors, &flips);
+            while restored > cap
+                && let Some((_, tensor, index)) = ordered.pop()
+            {
+                let gives_back = self.restored[tensor].binary_search(&index).is_ok();
+                restored = if gives_back { restored + 1 } else { restored - 1 };
+            }
+            flips = vec![Vec::new(); self.infos.len()];
+            ordered.into_iter().for_each(|(_, tensor, index)| flips[tensor].push(index));
+            flips.iter_mut().for_each(|indices| indices.sort_unstable());
+        }
+        flips
     }
 
     /// How many weights would be restored after these flips.
-    pub fn restored_after(&self, flips: &Flips) -> usize {
+    fn restored_after(&self, flips: &Flips) -> usize {
         let back = |(restored, flips): (&Vec<u32>, &Vec<u32>)| {
             flips.iter().filter(|index| restored.binary_search(index).is_ok()).count()
         };
@@ -94,6 +108,21 @@ impl Sides {
             Some(TensorData::new(values.clone(), info.shape.clone()))
         })
     }
+}
+
+/// Flips by what they gain, most first, those of equal gain by place.
+fn ranked(tensors: &[Candidates<'_>], flips: &Flips) -> Vec<(f32, usize, u32)> {
+    let gain = |tensor: usize, index: u32| {
+        let (Candidates { values, target, gradient }, at) = (tensors[tensor], index as usize);
+        gradient[at] * (values[at] - target[at])
+    };
+    let of_tensor = |(tensor, indices): (usize, &Vec<u32>)| {
+        indices.iter().map(move |&index| (tensor, index)).collect::<Vec<_>>()
+    };
+    let places = flips.iter().enumerate().flat_map(of_tensor);
+    let mut ordered: Vec<_> = places.map(|(tensor, index)| (gain(tensor, index), tensor, index)).collect();
+    ordered.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable
+    ordered
 }
 
 /// Number of flips.

@@ -1,10 +1,8 @@
 //! A recovery that is stopped goes on from its checkpoint as if it had not been, and refuses one that is not its own.
 
-use std::ops::ControlFlow;
-use std::path::Path;
-
 use model::Decoder;
-use recovery::{Error, GradientMode, Inputs, Outcome, Recover, Repair as _, Repaired, Result, Rollback};
+use recovery::{Error, GradientMode, Inputs, Outcome, Path, Recover, Repair as _, Repaired, Result, Rollback};
+use std::ops::ControlFlow;
 
 use crate::{Fixture, all, gate, go_on};
 
@@ -15,7 +13,7 @@ fn settings() -> Recover {
 /// Runs until this many steps are done in this run, with or without scores.
 fn run(
     fixture: &Fixture,
-    (settings, file): (&Recover, Option<&Path>),
+    (settings, file): (&Recover, Option<&std::path::Path>),
     scores: Option<&mut dyn Iterator<Item = f64>>,
     steps: usize,
 ) -> Result<Repaired> {
@@ -25,7 +23,7 @@ fn run(
         done += 1;
         if done < steps { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let inputs = Inputs { checkpoint: file.map(Path::to_owned), ..fixture.inputs(&mut report) };
+    let inputs = Inputs { checkpoint: file.map(std::path::Path::to_owned), ..fixture.inputs(&mut report) };
     match scores {
         None => settings.apply(inputs),
         Some(scores) => {
@@ -39,10 +37,11 @@ fn run(
 type Steps = Vec<(usize, u64, Option<f64>, usize)>;
 
 /// Everything of an answer but seconds.
-fn answer(repaired: Repaired) -> (Outcome, Steps, Vec<Vec<f32>>) {
+fn answer(repaired: Repaired) -> (Outcome, Steps, Vec<Vec<f32>>, Path) {
     let trace = repaired.trace.unwrap();
     let steps = trace.steps.iter().map(|row| (row.step, row.loss.to_bits(), row.score, row.equal)).collect();
-    (repaired.outcome, steps, all(&repaired.decoder).into_iter().map(|(_, values)| values).collect())
+    let values = all(&repaired.decoder).into_iter().map(|(_, values)| values).collect();
+    (repaired.outcome, steps, values, repaired.path.unwrap())
 }
 
 #[test]

@@ -89,8 +89,9 @@ fn restored_sets_are_those_of_the_reference() {
     let bytes = std::fs::read(path("recovery/tests/fixtures/masks.safetensors")).unwrap();
     let masks = SafeTensors::deserialize(&bytes).unwrap();
     for run in RUNS {
+        let path = fixture.run(run, 6).path.unwrap();
         for steps in [1, 6] {
-            let patch = fixture.run(run, steps).patch.unwrap();
+            let patch = path.at(steps);
             let prefix = format!("{run}.{steps}.");
             let mut tensors = 0;
             for name in masks.names().into_iter().filter_map(|name| name.strip_prefix(&prefix)) {
@@ -114,14 +115,16 @@ fn the_gate_starts_again_with_rollback_and_falls_back_to_the_fine_tuned_model() 
     let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
     let recovered = settings.apply(Inputs { gate: gate(&mut measure), ..fixture.inputs(go_on()) }).unwrap();
     assert_eq!(recovered.outcome, Outcome::Recovered { steps: 4, rollback: true });
-    assert!(!recovered.patch.unwrap().is_empty());
+    let path = recovered.path.unwrap();
+    assert_eq!((path.len(), path.chosen()), (6, 4), "the steps after the answer are kept");
+    assert_eq!(recovered.restored, Some(path.at(4).len()));
     // Nothing stays above the floor.
     let mut scores = [1.0, 0.5, 0.5].into_iter();
     let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
     let fallen = settings.apply(Inputs { gate: gate(&mut measure), ..fixture.inputs(go_on()) }).unwrap();
     assert_eq!(fallen.outcome, Outcome::NotRecovered { base: 1.0, score: 0.5, floor: 0.95 });
+    assert!(fallen.patch().unwrap().is_empty(), "the answer is the fine-tuned model");
     assert_eq!(fallen.trace.unwrap().gate, Some(TraceGate { base_score: 1.0, floor: 0.95 }));
-    assert!(fallen.patch.unwrap().is_empty(), "the answer is the fine-tuned model");
 }
 
 #[test]
