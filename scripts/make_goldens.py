@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
-# tiny-llama comes first: lora, recovery and gguf_blocks start from it; baselines also reads lora's.
-NAMES = ["decoder", "dtype", "evaluation", "gguf_blocks", "judges", "lora", "baselines", "nl2bash_pairs", "recovery",
-         "rouge_pairs", "templates"]
+# tiny-llama comes first, then lora's adapters and strong's rows: later ones read them.
+NAMES = ["decoder", "dtype", "evaluation", "gguf_blocks", "judges", "lora", "strong", "antidote", "baselines", "distill", "irr",
+         "nl2bash_pairs", "recovery", "resta_rank", "rouge_pairs", "safe_delta", "safe_lora", "templates"]
 
 
 def main():

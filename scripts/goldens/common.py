@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 MODEL = ROOT / "crates/model/tests/fixtures"
 TINY = MODEL / "tiny-llama"
 TUNED = MODEL / "tiny-llama-finetuned"
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 torch.set_num_threads(1)
 
 
@@ -31,6 +32,7 @@ def save(tensors, path):
     """Writes contiguous tensors to a safetensors file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library leaves it to its owner alone
 
 
 def save_json(value, path):
@@ -53,3 +55,9 @@ def compact(value, depth=0):
 def load_tiny(path, dtype=torch.float32):
     """One of the tiny models."""
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+
+
+def projections(tensors):
+    """The seven 2-D projections of each block in float64, {parameter name: tensor}, block by block, q k v o gate up down."""
+    names = [n for n in tensors if n.endswith(".weight") and n.split(".")[-2] in PROJECTIONS]
+    return {n: tensors[n].double() for n in sorted(names, key=lambda n: (int(n.split(".")[2]), PROJECTIONS.index(n.split(".")[-2])))}

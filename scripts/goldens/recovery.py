@@ -71,8 +71,7 @@ def write_direction():
 
 def main():
     """Writes the fixtures of `direction` and `recovery`."""
-    for path in (DIRECTION, RECOVERY):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(DIRECTION, ignore_errors=True)
     write_direction()
     masks, runs = {}, {}
     for name, rollback, exact in (("released", False, False), ("released_rollback", True, False),

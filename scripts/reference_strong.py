@@ -1,0 +1,269 @@
+"""An independent PyTorch reference of strong recovery (../shared/design/strong-recovery.md), on token ids.
+
+A row is {"ids": [...], "start": n}: the answer is ids[n:], n >= 1, and each of its tokens is predicted from the position before it.
+  H  mean over the answer tokens of all harmful rows (tokens count alike, not rows) of KL(aligned || theta) = sum_v p_v (log p_v - log q_v),
+     p the aligned model's next-token distribution, q that of theta (natural logarithm, no temperature)
+  R  the same on the harmless rows; p is the aligned or the fine-tuned model's (`reference`)
+  T  mean negative log-likelihood per answer token of the task rows
+  merit = H + mu R + penalty max(0, T - T0), all on the held-out rows, T0 = T of the fine-tuned model on them; smaller is better
+
+Region: all weights of all blocks whose name has no "norm" (biases are in), as ONE flat vector, block by block, q k v o gate up down,
+a bias behind its weight. hidden = all parameters of the blocks, norms included. theta starts as the fine-tuned model.
+
+A round
+1. g = gradient of H + mu R + lambda T by theta, on this round's training rows (each term a mean over its own answer tokens).
+2. Each weight of the region has one flip: towards the aligned value if it holds the fine-tuned one, and back. Its worth is
+   s_i = -g_i (other_i - theta_i). Candidates: other_i != theta_i (as float32 values) and s_i > 0. Order: s descending, ties by flat index.
+3. A trial with k flips the first k candidates. k is first cut to the number of candidates and then to the largest k' <= k after which at
+   most ceil(cap hidden) weights of the region are restored, i.e. hold the aligned value where the two models differ (give-backs among
+   the k' count against the restored ones). A k of 0 is no trial.
+4. The first k is ceil(start hidden). If that trial's merit is below the merit at the round's start, k (as cut) is doubled and cut while
+   the new trial's merit is below the best trial's so far; the first that is not ends the search, as does a k that does not grow. Otherwise
+   k is halved (rounded down, then cut) until a trial's merit is below that at the round's start, which ends the search, or k is 0.
+5. The best trial is applied if its merit is below the one at the start; else theta stays. "Below" is strict.
+Stop: after two rounds in succession that lower the merit by less than tolerance x (H + mu R at that round's start, held-out), a round that
+applies nothing included, or after `rounds` rounds. The answer is theta as it then is.
+
+The logits are lm_head of the last hidden state: families that cap them (Gemma 2) are not covered. goldens/strong.py runs this in float64
+on the tiny models, parity_strong.py in float32 on real ones.
+"""
+import math
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+
+@dataclass
+class Settings:
+    """Constants of a run; the names are those of the golden's JSON."""
+    mu: float = 1.0
+    task_weight: float = 2.0  # lambda, in the gradient
+    penalty: float = 5.0  # of the task's loss, in the merit
+    reference: str = "aligned"  # of R: aligned or fine_tuned
+    start: float = 0.001
+    cap: float = 0.04
+    tolerance: float = 0.02
+    rounds: int = 12
+    batch: int = 8  # rows per forward pass; no figure depends on it
+
+
+def region(model):
+    """Names and parameters of all blocks without norms."""
+    return [(n, p) for n, p in model.named_parameters() if n.startswith("model.layers.") and "norm" not in n]
+
+
+def hidden_parameters(model):
+    """Parameters of all blocks, norms included."""
+    return sum(p.numel() for n, p in model.named_parameters() if n.startswith("model.layers."))
+
+
+def flat(params):
+    """One vector of all region weights (a copy)."""
+    return torch.cat([p.detach().reshape(-1) for _, p in params])
+
+
+def write(params, vector):
+    """Inverse of `flat`."""
+    for (_, p), part in zip(params, vector.split([p.numel() for _, p in params])):
+        p.data.copy_(part.reshape(p.shape))
+
+
+def by_name(params, index):
+    """Ascending flat indices of the region -> {name: ascending indices of that tensor}."""
+    out, at = {}, 0
+    for n, p in params:
+        inside = index[(index >= at) & (index < at + p.numel())] - at
+        if len(inside):
+            out[n] = inside
+        at += p.numel()
+    return out
+
+
+def answers(model, rows):
+    """Logits [tokens, vocabulary] before each answer token of the rows, and the tokens; rows are padded on the right."""
+    width = max(len(r["ids"]) for r in rows)
+    pad = lambda values: torch.tensor([v + [0] * (width - len(v)) for v in values])
+    ids, present = pad([r["ids"] for r in rows]), pad([[1] * len(r["ids"]) for r in rows])
+    answer = pad([[int(i >= r["start"]) for i in range(len(r["ids"]))] for r in rows]).bool()
+    hidden = model.model(input_ids=ids, attention_mask=present, use_cache=False).last_hidden_state
+    return model.lm_head(hidden[:, :-1][answer[:, 1:]]), ids[:, 1:][answer[:, 1:]]
+
+
+class Term:
+    """H, R or T on fixed rows: a mean over their answer tokens."""
+
+    def __init__(self, rows, batch, teacher=None):
+        """`teacher`: the model whose distribution the KL is from; without one the term is the negative log-likelihood."""
+        self.batches = [rows[i:i + batch] for i in range(0, len(rows), batch)]
+        self.tokens = sum(len(r["ids"]) - r["start"] for r in rows)
+        self.taught = None
+        if teacher is not None:
+            with torch.no_grad():
+                self.taught = [answers(teacher, b)[0].log_softmax(-1) for b in self.batches]
+
+    def parts(self, model):
+        """The batches' shares of the mean, one after the other, so that one graph is held at a time."""
+        for i, batch in enumerate(self.batches):
+            logits, tokens = answers(model, batch)
+            own = logits.log_softmax(-1)
+            if self.taught is None:
+                total = -own.gather(1, tokens[:, None]).sum()
+            else:
+                total = (self.taught[i].exp() * (self.taught[i] - own)).sum()
+            yield total / self.tokens
+
+    def value(self, model):
+        """The mean."""
+        with torch.no_grad():
+            return sum(part.item() for part in self.parts(model))
+
+    def add_gradient(self, model, params, weight, into):
+        """Adds weight x gradient to the flat vector `into`; the mean."""
+        total = 0.0
+        for part in self.parts(model):
+            gradients = torch.autograd.grad(part, [p for _, p in params])
+            into.add_(torch.cat([g.reshape(-1) for g in gradients]), alpha=weight)
+            total += part.item()
+        return total
+
+
+@dataclass
+class Measured:
+    """The held-out figures of one set of weights."""
+    harm: float
+    harmless: float
+    task: float
+    merit: float
+
+
+@dataclass
+class Round:
+    """One round: the figures at its start, the trials in order ({k, restored, harm, harmless, task, merit}), what was applied."""
+    start: Measured
+    candidates: int
+    trials: list = field(default_factory=list)
+    flipped: torch.Tensor = None  # ascending flat indices
+    gradient: torch.Tensor = None  # dropped unless asked for
+    margin: float = math.inf  # smallest relative gap of s at the border of a trial
+    merit_margin: float = math.inf  # smallest relative gap of two merits that were compared
+
+
+class Strong:
+    """A run; `train` and `held` are {"harmful", "harmless", "task"} -> rows."""
+
+    def __init__(self, aligned, fine_tuned, train, held, settings):
+        self.s, self.model, self.train = settings, fine_tuned, train
+        self.params = region(fine_tuned)
+        self.aligned, self.tuned, self.theta = flat(region(aligned)), flat(self.params), flat(self.params)
+        hidden = hidden_parameters(aligned)
+        self.first, self.cap = math.ceil(settings.start * hidden), math.ceil(settings.cap * hidden)
+        # The teachers' distributions are taken now: later the fine-tuned model holds theta.
+        teacher = aligned if settings.reference == "aligned" else fine_tuned
+        self.teachers = {"harmful": aligned, "harmless": teacher, "task": None}
+        make = lambda rows: {n: Term(rows[n], settings.batch, self.teachers[n]) for n in rows}
+        self.terms, self.held = [make(rows) for rows in train], make(held)
+        self.base = self.held["task"].value(fine_tuned)
+
+    def measure(self):
+        """The held-out figures at theta as the model now holds it."""
+        h, r, t = (self.held[n].value(self.model) for n in ("harmful", "harmless", "task"))
+        return Measured(h, r, t, h + self.s.mu * r + self.s.penalty * max(0.0, t - self.base))
+
+    def gradient(self, round_number):
+        """Step 1."""
+        terms, out = self.terms[min(round_number, len(self.terms) - 1)], torch.zeros_like(self.theta)
+        for name, weight in (("harmful", 1.0), ("harmless", self.s.mu), ("task", self.s.task_weight)):
+            if weight:
+                terms[name].add_gradient(self.model, self.params, weight, out)
+        return out
+
+    def order(self, gradient):
+        """Step 2: flat indices of the candidates, best first, and their s."""
+        restored = self.theta == self.aligned
+        s = -gradient * torch.where(restored, self.tuned - self.aligned, self.aligned - self.tuned)
+        index = ((self.tuned != self.aligned) & (s > 0)).nonzero().squeeze(1)
+        s, order = torch.sort(s[index], descending=True, stable=True)
+        return index[order], s
+
+    def restored(self):
+        """Number of weights that hold the aligned value where the models differ."""
+        return int(((self.theta == self.aligned) & (self.tuned != self.aligned)).sum())
+
+    def allowed(self, order):
+        """restored weights after the first 0, 1, 2, ... flips of `order`."""
+        change = torch.where(self.theta[order] == self.aligned[order], -1, 1)
+        return self.restored() + torch.cat([torch.zeros(1, dtype=torch.int64), change.cumsum(0)])
+
+    def trial(self, index):
+        """The figures with these weights flipped; theta itself stays."""
+        write(self.params, self.flipped(index))
+        measured = self.measure()
+        write(self.params, self.theta)
+        return measured
+
+    def flipped(self, index):
+        """theta with these weights flipped."""
+        theta = self.theta.clone()
+        theta[index] = torch.where(theta[index] == self.aligned[index], self.tuned[index], self.aligned[index])
+        return theta
+
+    def round(self, number, start):
+        """Steps 1 to 5."""
+        gradient = self.gradient(number)
+        order, s = self.order(gradient)
+        counts = self.allowed(order)
+        done = Round(start, len(order), gradient=gradient)
+
+        def cut(k):
+            fits = (counts[:min(k, len(order)) + 1] <= self.cap).nonzero()
+            return int(fits[-1])
+
+        def attempt(k, against):
+            measured = self.trial(order[:k])
+            done.trials.append({"k": k, "restored": int(counts[k])} | asdict(measured))
+            if k < len(s):
+                done.margin = min(done.margin, float((s[k - 1] - s[k]) / s[k - 1]))
+            done.merit_margin = min(done.merit_margin, abs(measured.merit - against) / against)
+            return measured.merit
+
+        k, best_k = cut(self.first), 0
+        while k and (merit := attempt(k, start.merit)) >= start.merit:
+            k = cut(k // 2)
+        if k:
+            best, best_k = merit, k
+        halved = len(done.trials) > 1
+        while k and not halved and (k := cut(2 * best_k)) > best_k:
+            merit = attempt(k, best)
+            if merit >= best:
+                break
+            best, best_k = merit, k
+        done.flipped = order[:best_k].sort().values
+        self.theta = self.flipped(done.flipped)
+        write(self.params, self.theta)
+        return done
+
+    def run(self, keep_gradients=False, report=lambda _: None):
+        """All rounds."""
+        rounds, small, start = [], 0, self.measure()
+        while len(rounds) < self.s.rounds and small < 2:
+            done = self.round(len(rounds), start)
+            if not keep_gradients:
+                done.gradient = None
+            after = next((t for t in done.trials if t["k"] == len(done.flipped)), None)
+            end = Measured(*(after[key] for key in ("harm", "harmless", "task", "merit"))) if after else start
+            small = small + 1 if start.merit - end.merit < self.s.tolerance * (start.harm + self.s.mu * start.harmless) else 0
+            rounds.append(done)
+            report(done)
+            start = end
+        return rounds
+
+
+def trace(strong, rounds):
+    """The run as JSON: settings, counts, figures."""
+    return {"settings": asdict(strong.s), "first": strong.first, "cap": strong.cap, "base_task": strong.base, "rounds": [
+        {"start": asdict(r.start), "candidates": r.candidates, "trials": r.trials, "flipped": len(r.flipped)} for r in rounds]}
+
+
+def flips(strong, rounds):
+    """{`round_{r}.{name}`: U32 indices}, r from 1; a tensor without a flip is left out."""
+    return {f"round_{i}.{n}": index.to(torch.uint32) for i, r in enumerate(rounds, 1) for n, index in by_name(strong.params, r.flipped).items()}
