@@ -101,8 +101,8 @@ impl Stage for Evaluate {
 
 /// The provenance of scores in a stage's directory, whose manifest has the rest.
 pub(super) fn provenance() -> Provenance {
-    let unknown = || "see stage.json".to_owned();
-    Provenance { settings: serde_json::Value::Null, seed: 0, git_revision: unknown(), device: unknown(), seconds: 0.0 }
+    let device = "see stage.json".to_owned();
+    Provenance { settings: serde_json::Value::Null, seed: 0, git_revision: None, device, seconds: 0.0 }
 }
 
 /// The file that says what a directory of answers holds.
