@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod evaluate;
+mod gate;
 mod output;
 mod progress;
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_STATUS)
         }
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            output::say_error(&error);
             ExitCode::FAILURE
         }
     }
