@@ -78,6 +78,7 @@ fn json_and_junit_say_the_same_on_a_file_or_standard_output() {
     let check = &json["checks"][1];
     assert_eq!((&check["on"], &check["limit"], &check["n"]), (&json!("task_drop"), &json!(0.02), &json!(100)));
     assert!((check["value"].as_f64().unwrap() - 0.0125).abs() < 1e-9, "{check}");
+    assert!(check["exceeded_by"].as_f64().unwrap() > 0.0 && json["checks"][0]["exceeded_by"].is_null(), "{check}");
     let xml = fs::read_to_string(bench.path("gate.xml")).unwrap();
     assert_eq!(xml.matches("<testcase ").count(), 3);
     assert_eq!((xml.matches("<failure ").count(), xml.matches("<error ").count()), (2, 0));

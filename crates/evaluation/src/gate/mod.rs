@@ -93,6 +93,7 @@ pub enum Outcome {
     /// It is exceeded.
     Fails {
         /// By so much.
+        #[serde(rename = "exceeded_by")]
         by: f64,
     },
     /// It cannot be told.
