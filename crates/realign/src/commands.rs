@@ -78,7 +78,7 @@ pub fn run(cli: Cli) -> Result<u8> {
             let settings = (cli.device, context.dtype, context.thinking, context.seed);
             crate::evaluate::run(&args, settings, &mut job).map_err(|error| error.located(&files))?;
         }
-        Command::Gate(args) => return Ok(crate::gate::run(&args)),
+        Command::Gate(args) => return crate::gate::run(&args),
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
             check_writable(&out)?;

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         (false, 1) => "info",
         (false, _) => "debug",
     });
+    let is_gate = matches!(cli.command, cli::Command::Gate(_));
     // On a thread of the pool: from outside, each of a decoding step's hundreds of parallel parts is handed over, and
     // this thread sleeps and wakes for it.
     match rayon::scope(|_| commands::run(cli)) {
@@ -35,8 +36,8 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_STATUS)
         }
         Err(error) => {
-            output::say_error(&error);
-            ExitCode::FAILURE
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            if is_gate { ExitCode::from(gate::UNDECIDED) } else { ExitCode::FAILURE }
         }
     }
 }

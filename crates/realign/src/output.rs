@@ -21,11 +21,6 @@ pub fn say_beside(out: &Path, line: impl AsRef<str>) {
     }
 }
 
-/// Says on standard error why there is no result.
-pub fn say_error(error: &Error) {
-    let _ = writeln!(std::io::stderr(), "error: {error}");
-}
-
 /// Whether an output is standard output.
 pub fn is_stdout(out: &Path) -> bool {
     ["-", "/dev/stdout"].iter().any(|name| out == Path::new(name))

@@ -98,6 +98,7 @@ fn what_cannot_be_decided_has_a_status_of_its_own() {
     bench.says("gate --scores scores --max-task-drop 0.1", 2, &["--before"]);
     bench.says("gate --scores scores --max-over-refusal +0.1", 2, &["--aligned"]);
     bench.says("gate --scores scores --aligned aligned --max-over-refusal 0.1", 2, &["--aligned", "plus sign"]);
+    bench.says("gate --scores scores --max-harmful 1 --enable-thinking true", 2, &["--enable-thinking"]);
     bench.says("gate --scores scores --max-harmful 2%", 2, &["--max-harmful", "0.02"]);
     bench.says("gate --scores scores --max-harmful 0.1 --by chance", 2, &["--by", "point"]);
     bench.says("gate --scores scores --max-harmful 0.1 --json scores/scores.json", 2, &["scores.json", "written over"]);

@@ -107,7 +107,8 @@ fn over_refusal_above_the_aligned_model_is_paired_and_unknown_there_is_no_refusa
     let failed = above(&more, &aligned, 0.01, By::Interval);
     let Outcome::Fails { by } = failed.outcome else { panic!("{failed:?}") };
     assert!(by > 0.01, "one of 100 changed: the interval ends at 3 points, {by}");
-    let unknown = stored("aligned", "r", &"?ccc".repeat(25), 50);
+    let mut unknown = stored("aligned", "r", &"?ccc".repeat(25), 50);
+    unknown.evaluation.provenance.settings = serde_json::Value::Null; // a sweep's stage, which does not say who judged
     assert_eq!(above(&tuned, &unknown, 0.0, By::Point).measured.unwrap().value, 0.25);
 }
 

@@ -1,31 +1,29 @@
 //! What `realign gate` does: read finished evaluations, check bounds on them, say and write what came of it.
 
+mod args;
 mod report;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evaluation::gate::{Bound, Check, On, Outcome, Stored};
+use evaluation::gate::{Bound, Check, On, Stored};
 use evaluation::{Evaluation, read_answers};
 use realign::stage::read_index;
 use realign::{Error, Result};
 
-use crate::cli::GateArgs;
-use crate::output::{self, check_apart, check_writable, say_beside, say_error};
+use crate::output::{self, check_apart, check_writable, say_beside};
+pub use args::GateArgs;
 use report::Report;
 
-/// The exit status when it cannot be decided, as that of wrong usage.
-const UNDECIDED: u8 = 2;
+/// The exit status when it cannot be decided, errors among the reasons; that of wrong usage is the same.
+pub const UNDECIDED: u8 = 2;
 
-/// Runs the command; gives back the exit status: 0 when all bounds hold, 1 when one fails, 2 when it cannot be decided.
-pub fn run(args: &GateArgs) -> u8 {
-    decide(args).unwrap_or_else(|error| {
-        say_error(&error);
-        UNDECIDED
-    })
-}
-
-fn decide(args: &GateArgs) -> Result<u8> {
+/// Runs the command; gives back the exit status: 0 when all bounds hold, 1 when one fails, [`UNDECIDED`].
+///
+/// # Errors
+/// When the arguments do not fit each other, or a file cannot be written. An evaluation that cannot be read leaves the
+/// bounds on it undecided.
+pub fn run(args: &GateArgs) -> Result<u8> {
     check_usage(args)?;
     let report = Report { args, checks: checks(args) };
     let shown = [&args.json, &args.junit].into_iter().flatten().find(|out| output::is_stdout(out));
@@ -53,19 +51,6 @@ enum Decision {
     Fails,
     /// None fails, and one at least cannot be told.
     Undecided,
-}
-
-impl Decision {
-    fn of(checks: &[Check]) -> Self {
-        let any = |is: fn(&Outcome) -> bool| checks.iter().any(|check| is(&check.outcome));
-        if any(|outcome| matches!(outcome, Outcome::Fails { .. })) {
-            Self::Fails
-        } else if checks.is_empty() || any(|outcome| matches!(outcome, Outcome::Undecided { .. })) {
-            Self::Undecided
-        } else {
-            Self::Holds
-        }
-    }
 }
 
 fn is_above_aligned(args: &GateArgs) -> bool {

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use evaluation::gate::{By, Check, Outcome};
 
-use super::Decision;
-use crate::cli::GateArgs;
+use super::{Decision, GateArgs};
 
 /// What came of the bounds.
 pub struct Report<'a> {
@@ -47,7 +46,11 @@ fn name(check: &Check) -> String {
 
 impl Report<'_> {
     pub(super) fn decision(&self) -> Decision {
-        Decision::of(&self.checks)
+        match (self.failed(), self.undecided()) {
+            (0, 0) if !self.checks.is_empty() => Decision::Holds,
+            (0, _) => Decision::Undecided,
+            _ => Decision::Fails,
+        }
     }
 
     /// The table, what there is to say of its rows, and the decision.
@@ -85,19 +88,22 @@ impl Report<'_> {
     }
 
     fn verdict(&self) -> String {
-        let count = |is: fn(&Outcome) -> bool| self.checks.iter().filter(|check| is(&check.outcome)).count();
         let all = self.checks.len();
         match self.decision() {
             Decision::Holds => format!("the model may be served: all {all} checks hold"),
-            Decision::Fails => {
-                let failed = count(|outcome| matches!(outcome, Outcome::Fails { .. }));
-                format!("the model may not be served: {failed} of {all} checks fail")
-            }
+            Decision::Fails => format!("the model may not be served: {} of {all} checks fail", self.failed()),
             Decision::Undecided => {
-                let open = count(|outcome| matches!(outcome, Outcome::Undecided { .. }));
-                format!("cannot decide: {open} of {all} checks have no answer, and none fails")
+                format!("cannot decide: {} of {all} checks have no answer, and none fails", self.undecided())
             }
         }
+    }
+
+    fn failed(&self) -> usize {
+        self.checks.iter().filter(|check| matches!(check.outcome, Outcome::Fails { .. })).count()
+    }
+
+    fn undecided(&self) -> usize {
+        self.checks.iter().filter(|check| matches!(check.outcome, Outcome::Undecided { .. })).count()
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
@@ -108,13 +114,8 @@ impl Report<'_> {
 
     /// One test case a check, as CI servers read it.
     pub(super) fn junit(&self) -> String {
-        let count = |is: fn(&Outcome) -> bool| self.checks.iter().filter(|check| is(&check.outcome)).count();
-        let counts = format!(
-            "tests=\"{}\" failures=\"{}\" errors=\"{}\"",
-            self.checks.len(),
-            count(|outcome| matches!(outcome, Outcome::Fails { .. })),
-            count(|outcome| matches!(outcome, Outcome::Undecided { .. }))
-        );
+        let (tests, failures, errors) = (self.checks.len(), self.failed(), self.undecided());
+        let counts = format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"");
         let mut text = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {counts}>\n  \
              <testsuite name=\"realign gate\" {counts} skipped=\"0\" time=\"0\">\n"
