@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use realign::DeviceName;
+use realign::{DeviceName, at_least_one};
 
 /// Runs a sweep: every model, task and harmful count of a YAML file, and the tables and figures.
 ///
@@ -86,7 +86,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub plan: PlanArgs,
     /// Cells in progress at a time; they share the processor and each needs its own memory [default: the sweep's `jobs`, or 1].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub jobs: Option<usize>,
     /// Where the tensors are computed.
     #[arg(long, value_enum, default_value_t)]
@@ -109,6 +109,8 @@ mod tests {
         assert_eq!((args.plan.sweep.sweep, args.jobs), ("sweep.yaml".into(), Some(2)));
         assert_eq!(args.plan.cells, ["a/*/0", "b/*/0"]);
         assert!(matches!(parse("experiments run sweep.yaml").command, Command::Run(args) if args.jobs.is_none()));
+        let error = Cli::try_parse_from(["experiments", "run", "sweep.yaml", "--jobs", "0"]).unwrap_err().to_string();
+        assert!(error.contains("--jobs") && error.contains("at least 1"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use prompts::sample::read_training_jsonl;
 use realign::{Pick, Split};
 
 use crate::config::{Align, AnswerSet, Compared, DecideOn, EvidenceSpec, PromptSet, Source, Sweep};
+use crate::error::with_causes;
 
 impl Sweep {
     /// The task's samples for training.
@@ -240,7 +241,7 @@ impl Sweep {
 pub fn prepare(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     for Input { key, file, fetch, .. } in inputs(sweep, chosen) {
         match fetch.map_or(Ok(()), |script| make(sweep, &script, &file)) {
-            Err(error) if key.contains(".source.") => tracing::debug!("{key}: {error:#}"),
+            Err(error) if key.contains(".source.") => tracing::debug!("{key}: {}", with_causes(&error)),
             made => made?,
         }
     }

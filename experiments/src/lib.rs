@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod error;
 mod figures;
 pub mod graph;
 pub mod grid;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use experiments::cli::{Cli, Command, RunArgs, SweepArgs};
 use experiments::config::{Paths, Sweep, find};
+use experiments::error::with_causes;
 use experiments::graph::Graph;
 use experiments::pipeline::graph;
 use experiments::record::{self, Record};
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_stopped(&error) => ExitCode::from(EXIT_STATUS),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
@@ -163,7 +164,7 @@ fn run(args: &RunArgs) -> Result<()> {
         failed(&ended.failed, &chosen)
     };
     if let (Err(_), Err(error)) = (&ended, &reported) {
-        eprintln!("no tables: {error:#}");
+        eprintln!("no tables: {}", with_causes(error));
     }
     ended.and(reported)
 }
@@ -180,11 +181,18 @@ fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {
     )
 }
 
+/// The file in the directory of results that says whose they are.
+const NAME: &str = "sweep";
+
+/// Where the sweep file is, whichever way leads there.
+fn place(sweep: &Sweep) -> String {
+    let file = std::fs::canonicalize(sweep.file()).unwrap_or_else(|_| sweep.file().to_owned());
+    file.display().to_string()
+}
+
 /// That the results are those of this sweep: another sweep file of the same name would replace them.
 fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
-    let path = paths.results.join("sweep");
-    let file = std::fs::canonicalize(sweep.file()).unwrap_or_else(|_| sweep.file().to_owned());
-    let own = file.display().to_string();
+    let (path, own) = (paths.results.join(NAME), place(sweep));
     match std::fs::read_to_string(&path) {
         Ok(other) if other != own => bail!(
             "{} holds the results of {other}, and {own} has the same name {:?}: give it another name, or another --out",
@@ -197,6 +205,5 @@ fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
 
 /// Notes whose results a directory has.
 fn write_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
-    let file = std::fs::canonicalize(sweep.file()).unwrap_or_else(|_| sweep.file().to_owned());
-    Ok(files::write_whole(&paths.results.join("sweep"), file.display().to_string().as_bytes())?)
+    Ok(files::write_whole(&paths.results.join(NAME), place(sweep).as_bytes())?)
 }

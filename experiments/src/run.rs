@@ -8,12 +8,13 @@ use std::thread;
 
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
-use evaluation::{Evaluation, HttpJudge, Judge, JudgeScores, PromptKind};
+use evaluation::{Evaluation, Judge, JudgeScores, PromptKind};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use realign::stage::{RepairSummary, TrainSummary};
 use realign::{Interrupt, Job};
 
 use crate::config::Sweep;
+use crate::error::with_causes;
 use crate::graph::{Evaluated, Graph, Node};
 use crate::progress::Progress;
 use crate::record::{self, Judged, Record};
@@ -71,7 +72,7 @@ impl Run<'_> {
         let is_left = |&&node: &&usize| !matches!(self.store.state(&self.graph.nodes[node]), State::Done(_));
         let left: Vec<usize> = all.iter().filter(is_left).copied().collect();
         if left.iter().any(|&node| self.graph.nodes[node].kind == "judge") {
-            self.sweep.judges.iter().try_for_each(check_judge)?; // before hours of answers
+            self.sweep.judges.iter().try_for_each(realign::check_judge)?; // before hours of answers
         }
         let progress = Progress::new(left.iter().map(|&node| self.graph.nodes[node].kind), self.jobs);
         let (outcomes, failed, turns) = Default::default();
@@ -105,7 +106,7 @@ impl Worker<'_> {
         }
         let kept = self.keep(index, &path).and_then(|()| status::record_failure(self.run.results, &path, &errors));
         if let Err(error) = &kept {
-            self.progress.fail("results", &path, &format!("{error:#}"));
+            self.progress.fail("results", &path, &with_causes(error));
         }
         if kept.is_err() || !errors.is_empty() {
             lock(&self.failed).push(path);
@@ -128,7 +129,7 @@ impl Worker<'_> {
         let outcome = match self.run_node(node) {
             Ok(done) => Ok(done),
             Err(error) if is_stopped(&error) => return None,
-            Err(error) => Err(format!("{error:#}")),
+            Err(error) => Err(with_causes(&error)),
         };
         match &outcome {
             Ok((finished, true)) => {
@@ -296,14 +297,6 @@ fn figure(node: &Node, finished: &Finished) -> String {
     });
     let scores = evaluation.tasks.iter().flat_map(|task| task.scores.first());
     sets.chain(scores.map(|score| format!("task {}", percent(score.value)))).collect::<Vec<_>>().join(", ")
-}
-
-/// Checks that a judge can be asked: an endpoint's key is in the environment.
-fn check_judge(judge: &Judge) -> Result<()> {
-    match judge {
-        Judge::Http(settings, format) => Ok(HttpJudge::new(settings, format).map(drop)?),
-        _ => Ok(()),
-    }
 }
 
 /// Works through items in order, `jobs` at a time, each with its share of the processor: threads that wait for each other

@@ -20,6 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use realign::Job;
 
+use crate::error::with_causes;
 use crate::graph::Node;
 use crate::roots::{Content, Dependents, Finished, MANIFEST, Manifest, Roots, State, read_manifest, sibling};
 
@@ -103,7 +104,7 @@ impl Store {
             }
             Err(error) if is_stopped(&error) => Err(error),
             Err(error) => {
-                let record = serde_json::json!({"error": format!("{error:#}"), "stage": node.kind, "name": node.name});
+                let record = serde_json::json!({"error": with_causes(&error), "stage": node.kind, "name": node.name});
                 files::write_json(&error_file, &record)?;
                 Err(error.context(format!("{} ({}/{})", node.name, node.kind, node.key)))
             }

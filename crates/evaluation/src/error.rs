@@ -82,6 +82,16 @@ pub enum EvaluationError {
         /// The second model's metric.
         right: &'static str,
     },
+    /// Two evaluations are not of the same prompts, judges or metrics.
+    #[error("{left} and {right} cannot be compared: {differ}")]
+    Incomparable {
+        /// The first evaluation.
+        left: String,
+        /// The second one.
+        right: String,
+        /// What differs.
+        differ: String,
+    },
     /// Two methods' outcomes are not of the same samples.
     #[error("{left} outcomes cannot be paired with {right}: score both methods on the same prompts, in one order")]
     Unpaired {

@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod error;
+pub mod gate;
 pub mod judge;
 pub mod metrics;
 pub mod prompt_set;

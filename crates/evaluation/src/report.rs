@@ -169,7 +169,7 @@ mod tests {
         let provenance = Provenance {
             settings: serde_json::Value::Null,
             seed: 1,
-            git_revision: "unknown".into(),
+            git_revision: None,
             device: "flex".into(),
             seconds: 0.0,
         };

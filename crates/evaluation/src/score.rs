@@ -84,12 +84,27 @@ pub struct Provenance {
     pub settings: serde_json::Value,
     /// The seed of the run.
     pub seed: u64,
-    /// The program's git revision, or `unknown`.
-    pub git_revision: String,
+    /// The program's git revision, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_revision: Option<String>,
     /// The device that the answers came from.
     pub device: String,
     /// Seconds for answers and scores.
     pub seconds: f64,
+}
+
+impl Provenance {
+    /// The hash of what decides a judge's verdicts; none in evaluations that do not say.
+    #[must_use]
+    pub fn judge(&self, name: &str) -> Option<&str> {
+        self.settings["judges"][name].as_str()
+    }
+
+    /// The hash of the file of answers to a prompt set or task; none in evaluations that do not say.
+    #[must_use]
+    pub fn answers(&self, name: &str) -> Option<&str> {
+        self.settings["answers"][name].as_str()
+    }
 }
 
 #[cfg(test)]

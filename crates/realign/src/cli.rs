@@ -6,14 +6,17 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
 use finetune::{SoftSftSettings, TrainSettings};
 use model::Dtype;
-use realign::DeviceName;
+use realign::{DeviceName, at_least_one};
 use recovery::{Layer, Method};
+
+use crate::gate::GateArgs;
 
 /// Prompts answered at a time by default.
 pub const DEFAULT_BATCH: usize = 64;
 
 const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
-    recovered (the model in --out is the fine-tuned one, see its outcome.json), 130 stopped; the same command goes on.\n\
+    recovered (the model in --out is the fine-tuned one, see its outcome.json), 130 stopped; the same command goes on. Of \
+    `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
     `-` as a file to write is standard output.";
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
@@ -100,10 +103,10 @@ pub enum Command {
         #[arg(long, default_value = "prompt")]
         prompt_key: String,
         /// New tokens at most.
-        #[arg(long, default_value_t = 128)]
+        #[arg(long, default_value_t = 128, value_parser = at_least_one)]
         max_new_tokens: usize,
         /// Prompts answered at a time.
-        #[arg(long, default_value_t = DEFAULT_BATCH)]
+        #[arg(long, default_value_t = DEFAULT_BATCH, value_parser = at_least_one)]
         batch: usize,
         /// The file to write; `-` is standard output.
         #[arg(long)]
@@ -139,6 +142,11 @@ pub enum Command {
     Repair(RepairCommand),
     /// Measure harmful rate, over-refusal and task scores.
     Evaluate(EvaluateArgs),
+    /// Decide by bounds on finished evaluations whether a model may be served.
+    ///
+    /// The harmful rate is checked on each set of harmful prompts by each judge, over-refusal on each set of harmless ones,
+    /// a task by its deciding metric. What has no verdict counts against the model.
+    Gate(GateArgs),
     /// Score a file of answers alone.
     Score {
         /// JSONL with `response` and `reference`.
@@ -169,7 +177,7 @@ pub struct AlignArgs {
     #[arg(long)]
     pub helpful: PathBuf,
     /// Length of the model's own answers.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     pub max_new_tokens: usize,
     /// Weight of the divergence from the original model on its own answers.
     #[arg(long, default_value_t = 0.0)]
@@ -253,10 +261,10 @@ pub struct EvaluateArgs {
     #[arg(long, requires = "model")]
     pub task: Option<PathBuf>,
     /// New tokens at most, of the files without YAML.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     pub max_new_tokens: usize,
     /// Prompts answered at a time.
-    #[arg(long, default_value_t = DEFAULT_BATCH)]
+    #[arg(long, default_value_t = DEFAULT_BATCH, value_parser = at_least_one)]
     pub batch: usize,
     /// Keep prompts and answers out of the report.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
@@ -326,12 +334,12 @@ pub struct RepairArgs {
     /// The key of a line of --prompts that holds the prompt.
     #[arg(long, default_value = "prompt")]
     pub prompt_key: String,
-    /// Ask both models so many of them before, and warn where they answer as if recovery were out of place; 0 does not.
-    #[arg(long, default_value_t = 16)]
-    pub probe: usize,
-    /// How many of them; fewer in the file is an error [default: all].
+    /// How many of the prompts are used; fewer in the file is an error [default: all].
     #[arg(long, requires = "prompts")]
     pub limit: Option<usize>,
+    /// Ask both models so many of the prompts before, and warn where they answer as if recovery were out of place; 0 does not.
+    #[arg(long, default_value_t = 16)]
+    pub probe: usize,
     /// JSONL with the task's training prompts, for rollback; the first 256 are used.
     #[arg(long)]
     pub task: Option<PathBuf>,
@@ -342,7 +350,7 @@ pub struct RepairArgs {
     #[arg(long, default_value = "exact_match", requires = "validation")]
     pub metric: Metric,
     /// New tokens of a validation answer at most.
-    #[arg(long, default_value_t = 64, requires = "validation")]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one, requires = "validation")]
     pub max_new_tokens: usize,
     /// The directory to write.
     #[arg(long)]

@@ -50,7 +50,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     let mut job = Job { device: &device, batch: DEFAULT_BATCH, earlier: Vec::new(), report: &mut report };
     let reads_thinking = !matches!(
         cli.command,
-        Command::Import { .. } | Command::Align(_) | Command::Finetune(_) | Command::Score { .. }
+        Command::Import { .. } | Command::Align(_) | Command::Finetune(_) | Command::Gate(_) | Command::Score { .. }
     );
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
@@ -78,6 +78,7 @@ pub fn run(cli: Cli) -> Result<u8> {
             let settings = (cli.device, context.dtype, context.thinking, context.seed);
             crate::evaluate::run(&args, settings, &mut job).map_err(|error| error.located(&files))?;
         }
+        Command::Gate(args) => return crate::gate::run(&args),
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
             check_writable(&out)?;

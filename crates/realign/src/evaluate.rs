@@ -1,5 +1,6 @@
 //! What `realign evaluate` does: gather the questions, have them answered, judged and scored, say what came of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -7,12 +8,12 @@ use evaluation::{Answer, Evaluation, Judge, JudgeScores, Metric, PromptKind, Pro
 use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
-use prompts::sample::read_jsonl;
+use prompts::sample::{read_jsonl, read_training_jsonl};
 use realign::stage::{Aim, AnswerFile, Measured, ask, measure, read_index};
-use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result};
+use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result, Within as _, check_judge, identity};
 
 use crate::cli::EvaluateArgs;
-use crate::output::{check_apart, say};
+use crate::output::{check_apart, is_stream, say};
 
 /// Runs the command.
 ///
@@ -24,6 +25,10 @@ pub fn run(
     job: &mut Job<'_>,
 ) -> Result<()> {
     let started = Instant::now();
+    if is_stream(&args.out) {
+        return Err(Error::Invalid(format!("--out {}: an evaluation is a directory; name one", args.out.display())));
+    }
+    let hashes = Hashes::default();
     let judges = match &args.judges {
         Some(path) => Judge::read_list(path)?,
         None => vec![Judge::phrases()],
@@ -34,7 +39,8 @@ pub fn run(
             return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
         check_out(args, model, &questions, &judges)?;
-        let artifact = |path: &Path| Artifact::model(path, &Hashes::default());
+        judges.iter().try_for_each(check_judge)?;
+        let artifact = |path: &Path| Artifact::model(path, &hashes);
         let base = args.base.as_deref().map(artifact).transpose()?;
         let model = LazyModel::new(&artifact(model)?, dtype, job.device);
         let mut model = model.on(base.as_ref()).thinking(thinking);
@@ -42,18 +48,18 @@ pub fn run(
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
         ask(&mut model, &questions, &args.out, job)?;
     }
-    let names: Vec<&str> = judges.iter().map(Judge::name).collect();
+    let asked = read_index(&args.out)?;
     let provenance = Provenance {
         settings: serde_json::json!({
-            "model": args.model, "base": args.base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets, "tasks": args.tasks, "judges": names,
+            "model": args.model, "base": args.base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
+            "tasks": args.tasks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, &args.out)?,
             "dtype": dtype.map(Dtype::name)}),
         seed,
-        git_revision: option_env!("GIT_REVISION").unwrap_or("unknown").into(),
+        git_revision: option_env!("GIT_REVISION").map(str::to_owned), // set by who builds
         device: device_name.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let asked = read_index(&args.out)?;
-    let stored = Measured { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out };
+    let stored = Measured { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out, hashes: &hashes };
     let evaluation = measure(stored, provenance, job)?;
     let texts = if args.redact { Vec::new() } else { texts(&asked, &args.out)? };
     let shown: Vec<(&str, &[Answer])> = texts.iter().map(|(name, answers)| (*name, answers.as_slice())).collect();
@@ -61,6 +67,20 @@ pub fn run(
     tell(&evaluation);
     say(format!("wrote {}", args.out.join("report.md").display()));
     check_judged(&evaluation, &args.out)
+}
+
+/// By the judges' names: hashes of what decides their verdicts.
+fn identities(judges: &[Judge], hashes: &Hashes) -> Result<BTreeMap<String, String>> {
+    let entry = |judge: &Judge| {
+        let identity = identity(judge, hashes).within(|| format!("judge {}", judge.name()))?;
+        Ok((judge.name().to_owned(), files::hash_bytes(identity.as_bytes())))
+    };
+    judges.iter().map(entry).collect()
+}
+
+/// By the names of prompt sets and tasks: hashes of the files of answers that are scored.
+fn contents(asked: &[AnswerFile], dir: &Path) -> Result<BTreeMap<String, String>> {
+    asked.iter().map(|one| Ok((one.name.clone(), files::hash_path(&dir.join(one.answers_name()))?))).collect()
 }
 
 /// Checks that no file that is written is one that is read.
@@ -112,6 +132,21 @@ struct Question {
     max_new_tokens: usize,
 }
 
+impl Question {
+    /// Checks that its metrics can read the references, before anything is answered.
+    fn check(&self) -> Result<()> {
+        let Aim::Task(metrics) = &self.asked.aim else { return Ok(()) };
+        let silent = |sample: &Sample| Answer {
+            id: sample.id.clone().unwrap_or_default(),
+            reference: sample.response.clone(),
+            ..Answer::default()
+        };
+        let silent: Vec<Answer> = self.samples.iter().map(silent).collect();
+        let score = |metric: &Metric| metric.score(&silent).map(drop);
+        metrics.iter().try_for_each(score).within(|| format!("task {}", self.asked.name))
+    }
+}
+
 fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
     let mut questions = Vec::new();
     for file in &args.prompt_sets {
@@ -127,7 +162,7 @@ fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
         questions.push(Question { asked, samples, max_new_tokens: task.max_new_tokens });
     }
     let plain = |name: &str, path: &Path, aim: Aim| -> Result<Question> {
-        let mut samples = read_jsonl(path)?;
+        let mut samples = if matches!(aim, Aim::Task(_)) { read_training_jsonl(path)? } else { read_jsonl(path)? };
         for (index, sample) in samples.iter_mut().enumerate() {
             sample.id.get_or_insert_with(|| (index + 1).to_string());
         }
@@ -144,6 +179,7 @@ fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
             questions.push(plain(name, path, aim)?);
         }
     }
+    questions.iter().try_for_each(Question::check)?;
     Ok(questions)
 }
 

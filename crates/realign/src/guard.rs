@@ -1,7 +1,7 @@
 //! Judges run on stored answers: each judge's verdicts go to a file of its own, answer by answer, so that judging goes on
 //! where it was stopped. The decoder of a guard model is run here; how it is asked is in `evaluation`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use evaluation::judge::format::{JudgeFormat, Probability};
@@ -10,10 +10,10 @@ use evaluation::{Answer, EvaluationError, HttpJudge, Judge, Verdict, VerdictReco
 use files::{Hashes, Journal};
 use model::Packed;
 use model::generate::{greedy, greedy_with_logits};
-use prompts::length_buckets;
+use prompts::{Tokenizer, length_buckets};
 
 use crate::error::{Within as _, invalid};
-use crate::model::Model;
+use crate::model::{Model, Source};
 use crate::{Artifact, Job, Result};
 
 /// Answers to be judged and the file for their verdicts.
@@ -29,8 +29,13 @@ pub struct ToJudge<'a> {
 ///
 /// # Errors
 /// When a guard cannot be loaded, an endpoint refuses the key, or a file cannot be read or written.
-pub fn judge_sets(judge: &Judge, sets: &[ToJudge<'_>], job: &mut Job<'_>) -> Result<Vec<Vec<VerdictRecord>>> {
-    let identity = identity(judge, &Hashes::default())?;
+pub fn judge_sets(
+    judge: &Judge,
+    sets: &[ToJudge<'_>],
+    hashes: &Hashes,
+    job: &mut Job<'_>,
+) -> Result<Vec<Vec<VerdictRecord>>> {
+    let identity = identity(judge, hashes)?;
     let mut guard = None;
     let mut verdicts = Vec::new();
     for set in sets {
@@ -122,6 +127,28 @@ pub fn identity(judge: &Judge, hashes: &Hashes) -> Result<String> {
     Ok(identity)
 }
 
+/// Checks that a judge can be asked, before hours of answers: an endpoint's key is in the environment, and a guard's files
+/// are there and whole. No weight is read and no request made.
+///
+/// # Errors
+/// Names the judge and what is missing.
+pub fn check_judge(judge: &Judge) -> Result<()> {
+    match judge {
+        Judge::Refusal(_) | Judge::Lab(_) => Ok(()),
+        Judge::Http(settings, format) => Ok(HttpJudge::new(settings, format).map(drop)?),
+        Judge::Guard(settings, format) => {
+            check_guard(&settings.model, format).within(|| format!("judge {}", settings.name))
+        }
+    }
+}
+
+fn check_guard(dir: &Path, format: &JudgeFormat) -> Result<()> {
+    let source = Source::new(dir, None)?;
+    let tokenizer = Tokenizer::from_dirs(&source.dirs).within(|| format!("tokenizer of {}", dir.display()))?;
+    source.dtype(None)?;
+    format.probability.as_ref().map_or(Ok(()), |probability| labels(&tokenizer, probability).map(drop))
+}
+
 /// A guard model in memory.
 struct Guard<'a> {
     model: Model,
@@ -140,8 +167,8 @@ struct Labels {
 impl<'a> Guard<'a> {
     fn open(settings: &GuardSettings, format: &'a JudgeFormat, device: &Device) -> Result<Self> {
         let model = Model::open(&settings.model, None, device)?;
-        let labels = format.probability.as_ref().map(|probability| labels(&model, probability)).transpose();
-        let labels = labels?;
+        let labels =
+            format.probability.as_ref().map(|probability| labels(&model.tokenizer, probability)).transpose()?;
         Ok(Self { model, format, batch: settings.batch.max(1), labels })
     }
 
@@ -217,9 +244,9 @@ fn share(logits: &[f32], labels: &Labels) -> f64 {
     if all > 0.0 { harmful / all } else { 0.5 }
 }
 
-fn labels(model: &Model, probability: &Probability) -> Result<Labels> {
+fn labels(tokenizer: &Tokenizer, probability: &Probability) -> Result<Labels> {
     let first = |label: &String| -> Result<usize> {
-        match model.tokenizer.encode(label)?.first() {
+        match tokenizer.encode(label)?.first() {
             Some(&id) => Ok(id as usize),
             None => invalid(format!("the tokenizer makes nothing of the label {label:?}")),
         }
@@ -236,7 +263,7 @@ fn labels(model: &Model, probability: &Probability) -> Result<Labels> {
             "labels of both kinds begin with the token {id} of this tokenizer; take `probability` out of the format"
         ));
     }
-    let after = if probability.after.is_empty() { vec![] } else { model.tokenizer.encode(&probability.after)? };
+    let after = if probability.after.is_empty() { vec![] } else { tokenizer.encode(&probability.after)? };
     Ok(Labels { after, harmful, other })
 }
 

@@ -42,6 +42,7 @@
 //! ```
 
 mod answers;
+mod count;
 pub mod device;
 mod error;
 mod evidence;
@@ -54,10 +55,11 @@ mod model;
 pub mod stage;
 
 pub use answers::{Wanted, answer_files, answers};
+pub use count::at_least_one;
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};
 pub use evidence::{Evidence, Parts};
-pub use guard::{ToJudge, identity, judge_sets};
+pub use guard::{ToJudge, check_judge, identity, judge_sets};
 pub use input::{Artifact, Pick, Samples, Split};
 pub use interrupt::Interrupt;
 pub use job::{Job, Progress, Report};

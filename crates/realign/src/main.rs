@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod evaluate;
+mod gate;
 mod output;
 mod progress;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         (false, 1) => "info",
         (false, _) => "debug",
     });
+    let is_gate = matches!(cli.command, cli::Command::Gate(_));
     // On a thread of the pool: from outside, each of a decoding step's hundreds of parallel parts is handed over, and
     // this thread sleeps and wakes for it.
     match rayon::scope(|_| commands::run(cli)) {
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
-            ExitCode::FAILURE
+            if is_gate { ExitCode::from(gate::UNDECIDED) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -32,8 +32,9 @@ impl<'a> Source<'a> {
     /// an adapter, as for transformers where peft is installed.
     ///
     /// # Errors
-    /// When it is an adapter and there is no base.
+    /// When it is an adapter and there is no base, or a file.
     pub fn new(dir: &'a Path, base: Option<&'a Path>) -> Result<Self> {
+        [Some(dir), base].into_iter().flatten().try_for_each(check_directory)?;
         let (shown, contents) = (dir.display(), checkpoint::contents(dir));
         let whole = match contents {
             Contents::Model | Contents::Neither => return Ok(Self { dirs: vec![dir] }),
@@ -133,6 +134,20 @@ impl<'a> Source<'a> {
                 home.display()
             );
         }
+    }
+}
+
+/// Checks that a model is not a file, which GGUF is.
+fn check_directory(path: &Path) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let shown = path.display();
+    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+        true => invalid(format!(
+            "{shown} is a GGUF file: make a directory of it with `realign import --from {shown} --out MODEL`, and name that"
+        )),
+        false => invalid(format!("{shown} is a file: name the directory of a model")),
     }
 }
 

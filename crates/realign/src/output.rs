@@ -21,7 +21,8 @@ pub fn say_beside(out: &Path, line: impl AsRef<str>) {
     }
 }
 
-fn is_stdout(out: &Path) -> bool {
+/// Whether an output is standard output.
+pub fn is_stdout(out: &Path) -> bool {
     ["-", "/dev/stdout"].iter().any(|name| out == Path::new(name))
 }
 
@@ -59,7 +60,7 @@ pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     let is_hit = |input: &Path| input == out_is || input.starts_with(&partial);
     match inputs.iter().find(|input| is_hit(&files::followed(input))) {
         Some(input) => Err(Error::Invalid(format!(
-            "--out {} would write over {}, which the command reads; choose another place",
+            "{} would be written over {}, which the command reads; choose another place",
             out.display(),
             input.display()
         ))),

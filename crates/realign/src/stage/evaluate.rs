@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, Provenance, SetScores, TaskScores, VerdictRecord};
+use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,8 @@ impl Stage for Evaluate {
         let mut model = LazyModel::new(&self.model, self.dtype, job.device);
         ask(&mut model, &questions, out, job)?;
         let asked: Vec<AnswerFile> = self.questions.iter().map(|question| question.asked.clone()).collect();
-        let measured = Measured { answers: out, asked: &asked, judges: &[Judge::phrases()], verdicts: out };
+        let (judges, hashes) = ([Judge::phrases()], Hashes::default());
+        let measured = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
         let evaluation = measure(measured, provenance(), job)?;
         evaluation.write(out, &[])?;
         Ok(evaluation)
@@ -101,8 +103,8 @@ impl Stage for Evaluate {
 
 /// The provenance of scores in a stage's directory, whose manifest has the rest.
 pub(super) fn provenance() -> Provenance {
-    let unknown = || "see stage.json".to_owned();
-    Provenance { settings: serde_json::Value::Null, seed: 0, git_revision: unknown(), device: unknown(), seconds: 0.0 }
+    let device = "see stage.json".to_owned();
+    Provenance { settings: serde_json::Value::Null, seed: 0, git_revision: None, device, seconds: 0.0 }
 }
 
 /// The file that says what a directory of answers holds.
@@ -168,6 +170,8 @@ pub struct Measured<'a> {
     pub judges: &'a [Judge],
     /// The directory for the verdicts, one file per judge and prompt set.
     pub verdicts: &'a Path,
+    /// The hashes of guards' files, so that each is read for it once.
+    pub hashes: &'a Hashes,
 }
 
 /// Judges and scores answers. A judge of safety is not asked about harmless prompts, where the question is whether they
@@ -195,7 +199,7 @@ pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'
             ToJudge { answers, path: stored.verdicts.join(asked.verdicts_name(judge)) }
         };
         let to_judge: Vec<ToJudge<'_>> = chosen.iter().map(to_judge).collect();
-        for (index, records) in chosen.iter().zip(judge_sets(judge, &to_judge, job)?) {
+        for (index, records) in chosen.iter().zip(judge_sets(judge, &to_judge, stored.hashes, job)?) {
             verdicts[*index].push((judge.name().to_owned(), records));
         }
     }

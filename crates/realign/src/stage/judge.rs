@@ -50,7 +50,8 @@ impl Stage for Judge {
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
         let judges = std::slice::from_ref(&self.judge);
-        let stored = Measured { answers: &self.answers.path, asked: &self.asked, judges, verdicts: out };
+        let (answers, hashes) = (&self.answers.path, files::Hashes::default());
+        let stored = Measured { answers, asked: &self.asked, judges, verdicts: out, hashes: &hashes };
         let evaluation = measure(stored, provenance(), job)?;
         check_complete(self.judge.name(), &evaluation).within(|| format!("verdicts are kept in {}", out.display()))?;
         evaluation.write(out, &[])?;

@@ -14,6 +14,7 @@ pub struct Bench {
     dir: TempDir,
 }
 
+#[allow(dead_code)] // not every test file uses all of it
 impl Bench {
     /// An empty one.
     pub fn new() -> Self {
@@ -69,7 +70,6 @@ impl Bench {
     }
 
     /// Runs, expects an exit status, and checks that standard error says each of `parts`.
-    #[allow(dead_code)] // not every test file warns
     pub fn says(&self, command: &str, status: i32, parts: &[&str]) -> String {
         let output = self.realign(command);
         let errors = String::from_utf8_lossy(&output.stderr);

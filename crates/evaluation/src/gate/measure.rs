@@ -1,0 +1,200 @@
+//! What is measured for a bound, and whether two evaluations can be compared.
+
+use serde::Serialize;
+
+use super::Stored;
+use crate::{
+    Answer, EvaluationError, JudgeScores, Metric, Result, SetScores, TaskScores, Verdict,
+    statistics::{BootstrapSettings, paired_bootstrap, wilson},
+};
+
+/// A value with what there is to know of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// The value, a share.
+    pub value: f64,
+    /// Its 95 % interval.
+    pub interval: (f64, f64),
+    /// How the interval was computed.
+    pub method: Method,
+    /// Number of answers.
+    pub n: usize,
+    /// Answers without a verdict, or unfinished ones of a task; they count against the model.
+    pub unknown: usize,
+    /// What else there is to say.
+    pub notes: Vec<String>,
+}
+
+/// How an interval is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Wilson's interval of a rate.
+    Wilson,
+    /// A bootstrap of the difference of two models over the same prompts.
+    PairedBootstrap,
+}
+
+impl Method {
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> String {
+        let BootstrapSettings { resamples, seed, .. } = BootstrapSettings::default();
+        match self {
+            Self::Wilson => "Wilson".to_owned(),
+            Self::PairedBootstrap => format!("paired bootstrap, {resamples} resamples, seed {seed}"),
+        }
+    }
+}
+
+impl Measured {
+    /// What to do where the value meets the limit and the end of its interval does not.
+    pub(super) fn too_few(&self, limit: f64) -> String {
+        let meets = |n: usize| wilson(0, n).1 <= limit;
+        let needed = match self.method {
+            Method::Wilson if limit > 0.0 => (1..1_000_000).find(|&n| meets(n)),
+            _ => None,
+        };
+        let needed = needed.map_or(String::new(), |n| format!(": {n} at least, with none that counts"));
+        format!("the value itself meets the bound; a narrower interval needs more prompts{needed}")
+    }
+}
+
+/// Which verdicts count; none where there is no verdict.
+type Counts = fn(Verdict) -> Option<bool>;
+
+/// The share of a set's answers that count, those without a verdict among them.
+pub(super) fn rate(scores: &Stored, set: &SetScores, judge: &JudgeScores, counts: Counts) -> Result<Measured> {
+    let verdicts = verdicts(scores, set, judge)?;
+    let hits = verdicts.iter().filter(|verdict| counts(**verdict) != Some(false)).count();
+    let unknown = verdicts.iter().filter(|verdict| counts(**verdict).is_none()).count();
+    let n = verdicts.len();
+    let notes = unknown_note(&scores.name, judge, unknown).into_iter().collect();
+    Ok(Measured { value: hits as f64 / n as f64, interval: wilson(hits, n), method: Method::Wilson, n, unknown, notes })
+}
+
+/// The refused share less that of the aligned model: an answer without a verdict is refused here, and is not there.
+pub(super) fn above(scores: &Stored, set: &SetScores, judge: &JudgeScores, aligned: &Stored) -> Result<Measured> {
+    let other = aligned.evaluation.prompt_sets.iter().find(|other| other.name == set.name && other.kind == set.kind);
+    let other =
+        other.ok_or_else(|| incomparable(scores, aligned, format!("the second has no prompts {}", set.name)))?;
+    let their = other.judges.iter().find(|other| other.judge == judge.judge);
+    let differ = || format!("the judge {} has not judged {} in the second", judge.judge, set.name);
+    let their = their.ok_or_else(|| incomparable(scores, aligned, differ()))?;
+    check_judge(scores, aligned, &judge.judge)?;
+    check_prompts(scores, aligned, &set.name)?;
+    let (left, right) = (verdicts(scores, set, judge)?, verdicts(aligned, other, their)?);
+    let refused = |verdicts: &[Verdict], unknown: bool| -> Vec<f64> {
+        verdicts.iter().map(|verdict| f64::from(u8::from(verdict.refusal().unwrap_or(unknown)))).collect()
+    };
+    let found = paired_bootstrap(&refused(&left, true), &refused(&right, false), &BootstrapSettings::default())?;
+    let unknown = |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.refusal().is_none()).count();
+    let mut notes: Vec<String> = unknown_note(&scores.name, judge, unknown(&left)).into_iter().collect();
+    notes.extend(unknown_note(&aligned.name, their, unknown(&right)));
+    Ok(paired(found.value, found.interval, left.len(), unknown(&left) + unknown(&right), notes))
+}
+
+/// The share of the fine-tuned model's score that is lost, by the task's deciding metric.
+pub(super) fn lost(scores: &Stored, task: &TaskScores, before: &Stored) -> Result<Measured> {
+    let differ = |what: String| incomparable(scores, before, what);
+    let other = before.evaluation.tasks.iter().find(|other| other.name == task.name);
+    let other = other.ok_or_else(|| differ(format!("the second has no task {}", task.name)))?;
+    let deciding = |task: &TaskScores| task.scores.first().cloned();
+    let (Some(after), Some(was)) = (deciding(task), deciding(other)) else {
+        return Err(differ(format!("the task {} has no score", task.name)));
+    };
+    if after.metric != was.metric {
+        let (left, right) = (after.metric.name(), was.metric.name());
+        return Err(differ(format!("the task {} is scored by {left} and by {right}", task.name)));
+    }
+    check_prompts(scores, before, &task.name)?;
+    let found = Metric::difference(&was, &after, &BootstrapSettings::default())?;
+    if was.value <= 0.0 {
+        let problem =
+            format!("the score of {} by {} is 0, of which no share can be lost", task.name, was.metric.name());
+        return Err(EvaluationError::Format { name: before.name.clone(), problem });
+    }
+    let open = |stored: &Stored| {
+        let answers = stored.answers.get(&task.name).map_or(&[][..], Vec::as_slice);
+        answers.iter().filter(|answer| answer.final_text().is_none()).count()
+    };
+    let (unknown, earlier) = (open(scores), open(before));
+    let mut notes = vec![format!("the score is {:.1} %, and was {:.1} %", 100.0 * after.value, 100.0 * was.value)];
+    notes.extend((unknown > 0).then(|| format!("{unknown} answers are unfinished thinking and score 0")));
+    notes.extend((earlier > 0).then(|| {
+        format!(
+            "{earlier} answers of {} are unfinished thinking and score 0, which makes the loss smaller",
+            before.name
+        )
+    }));
+    let interval = (found.interval.0 / was.value, found.interval.1 / was.value);
+    Ok(paired(found.value / was.value, interval, after.n, unknown, notes))
+}
+
+fn paired(value: f64, interval: (f64, f64), n: usize, unknown: usize, mut notes: Vec<String>) -> Measured {
+    if interval.0 == interval.1 {
+        notes.push(format!("the difference is the same on all {n} prompts, so that its interval has no width"));
+    }
+    Measured { value, interval, method: Method::PairedBootstrap, n, unknown, notes }
+}
+
+fn unknown_note(name: &str, judge: &JudgeScores, unknown: usize) -> Option<String> {
+    let failed = match judge.failed {
+        0 => String::new(),
+        failed => format!(" (the judge failed on {failed}: `realign evaluate --out {name}` asks again)"),
+    };
+    let (judge, n) = (&judge.judge, judge.n);
+    (unknown > 0).then(|| {
+        format!("{unknown} of {n} answers of {name} have no verdict of {judge}{failed}; they count against the model")
+    })
+}
+
+/// The verdicts on the stored answers; unknown where nothing could be judged.
+fn verdicts(stored: &Stored, set: &SetScores, judge: &JudgeScores) -> Result<Vec<Verdict>> {
+    let verdicts = judge.rate.as_ref().map_or_else(|| vec![Verdict::Unknown; judge.n], |rate| rate.verdicts.clone());
+    let answers = answers(stored, &set.name)?;
+    if verdicts.is_empty() || verdicts.len() != answers.len() {
+        let (name, verdicts, answers) = (&set.name, verdicts.len(), answers.len());
+        let problem = format!(
+            "{verdicts} verdicts of {} on {answers} answers to {name}; run `realign evaluate --out {}` again",
+            judge.judge, stored.name
+        );
+        return Err(EvaluationError::Format { name: stored.name.clone(), problem });
+    }
+    Ok(verdicts)
+}
+
+fn answers<'a>(stored: &'a Stored, name: &str) -> Result<&'a [Answer]> {
+    let problem = || format!("the answers to {name} are missing; evaluate the model again");
+    let missing = || EvaluationError::Format { name: stored.name.clone(), problem: problem() };
+    stored.answers.get(name).map(Vec::as_slice).ok_or_else(missing)
+}
+
+fn incomparable(left: &Stored, right: &Stored, differ: String) -> EvaluationError {
+    EvaluationError::Incomparable { left: left.name.clone(), right: right.name.clone(), differ }
+}
+
+/// Whether a judge is the same in both, as far as the evaluations say what decides its verdicts.
+fn check_judge(left: &Stored, right: &Stored, judge: &str) -> Result<()> {
+    let identity = |stored: &Stored| stored.evaluation.provenance.judge(judge).map(str::to_owned);
+    match (identity(left), identity(right)) {
+        (Some(one), Some(other)) if one != other => Err(incomparable(
+            left,
+            right,
+            format!("the judge {judge} is not the same: its rules, model or format differ"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether both were asked the same prompts, with the same references, in one order.
+fn check_prompts(left: &Stored, right: &Stored, name: &str) -> Result<()> {
+    let (ours, theirs) = (answers(left, name)?, answers(right, name)?);
+    let asked = |answer: &Answer| (answer.prompt.clone(), answer.reference.clone());
+    let differ = match ours.iter().zip(theirs).position(|(our, their)| asked(our) != asked(their)) {
+        _ if ours.len() != theirs.len() => format!("{} and {} prompts", ours.len(), theirs.len()),
+        Some(place) => format!("prompt {} (id {}) or its reference differs", place + 1, ours[place].id),
+        None => return Ok(()),
+    };
+    Err(incomparable(left, right, format!("{name}: {differ}")))
+}

@@ -1,0 +1,136 @@
+//! What `realign gate` does: read finished evaluations, check bounds on them, say and write what came of it.
+
+mod args;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use evaluation::gate::{Bound, Check, On, Stored};
+use evaluation::{Evaluation, read_answers};
+use realign::stage::read_index;
+use realign::{Error, Result};
+
+use crate::output::{self, check_apart, check_writable, say_beside};
+pub use args::GateArgs;
+use report::Report;
+
+/// The exit status when it cannot be decided, errors among the reasons; that of wrong usage is the same.
+pub const UNDECIDED: u8 = 2;
+
+/// Runs the command; gives back the exit status: 0 when all bounds hold, 1 when one fails, [`UNDECIDED`].
+///
+/// # Errors
+/// When the arguments do not fit each other, or a file cannot be written. An evaluation that cannot be read leaves the
+/// bounds on it undecided.
+pub fn run(args: &GateArgs) -> Result<u8> {
+    check_usage(args)?;
+    let report = Report { args, checks: checks(args) };
+    let shown = [&args.json, &args.junit].into_iter().flatten().find(|out| output::is_stdout(out));
+    say_beside(shown.map_or(Path::new(""), |out| out), report.text().trim_end());
+    if let Some(out) = &args.json {
+        output::write(out, &[serde_json::to_vec_pretty(&report.json())?, b"\n".to_vec()].concat())?;
+    }
+    if let Some(out) = &args.junit {
+        output::write(out, report.junit().as_bytes())?;
+    }
+    Ok(match report.decision() {
+        Decision::Holds => 0,
+        Decision::Fails => 1,
+        Decision::Undecided => UNDECIDED,
+    })
+}
+
+/// What came of all bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Decision {
+    /// All hold.
+    Holds,
+    /// One at least fails.
+    Fails,
+    /// None fails, and one at least cannot be told.
+    Undecided,
+}
+
+fn is_above_aligned(args: &GateArgs) -> bool {
+    args.max_over_refusal.is_some_and(|bound| bound.on == On::OverRefusalAboveAligned)
+}
+
+/// Checks what the command line alone cannot, and that no output is an input.
+fn check_usage(args: &GateArgs) -> Result<()> {
+    let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
+    match (is_above_aligned(args), &args.aligned) {
+        (true, None) => {
+            return invalid("--max-over-refusal with a plus sign needs --aligned, the aligned model's evaluation");
+        }
+        (false, Some(_)) => {
+            return invalid("--aligned is read by --max-over-refusal with a plus sign alone; leave it out, or write +");
+        }
+        _ => {}
+    }
+    if args.json.is_some() && args.json == args.junit {
+        return invalid("--json and --junit are the same file; name two");
+    }
+    let dirs = [Some(&args.scores), args.before.as_ref(), args.aligned.as_ref()].into_iter().flatten();
+    let inputs: Vec<_> = dirs.map(|dir| dir.join(SCORES)).collect();
+    let inputs: Vec<&Path> = inputs.iter().map(|input| &**input).collect();
+    for out in [&args.json, &args.junit].into_iter().flatten() {
+        check_apart(out, &inputs)?;
+        check_writable(out)?;
+    }
+    Ok(())
+}
+
+/// All bounds that were given, on all that they are about.
+fn checks(args: &GateArgs) -> Vec<Check> {
+    let bound = |on: On, limit: Option<f64>| limit.map(|limit| Bound { on, limit });
+    let bounds = [
+        (bound(On::Harmful, args.max_harmful), None),
+        (bound(On::TaskDrop, args.max_task_drop), args.before.as_deref()),
+        (args.max_over_refusal, args.aligned.as_deref()),
+    ];
+    let scores = read(&args.scores);
+    let mut checks = Vec::new();
+    for (bound, base) in bounds {
+        let Some(bound) = bound else { continue };
+        let undecided = |error: &Error| Check::undecided(bound, String::new(), error.to_string());
+        match (&scores, base.map(read).transpose()) {
+            (Ok(scores), Ok(base)) => checks.extend(bound.check(scores, base.as_ref(), args.by)),
+            (Err(error), _) => checks.push(undecided(error)),
+            (_, Err(error)) => checks.push(undecided(&error)),
+        }
+    }
+    checks
+}
+
+/// The file of the scores in the directory of an evaluation.
+const SCORES: &str = "scores.json";
+
+/// A finished evaluation, whose scores are those of the answers beside them.
+fn read(dir: &Path) -> Result<Stored> {
+    let (shown, path) = (dir.display(), dir.join(SCORES));
+    let again = format!("finish it with `realign evaluate --out {shown}`");
+    if !path.is_file() {
+        return Err(Error::Invalid(format!("{shown} is no finished evaluation: it has no {SCORES}; {again}")));
+    }
+    let evaluation: Evaluation = files::read_json(&path)?;
+    let scored =
+        evaluation.prompt_sets.iter().map(|set| &set.name).chain(evaluation.tasks.iter().map(|task| &task.name));
+    let scored: Vec<&String> = scored.collect();
+    let mut answers = BTreeMap::new();
+    for asked in read_index(dir)? {
+        let file = dir.join(asked.answers_name());
+        let is_scored = scored.contains(&&asked.name);
+        let is_same = match evaluation.provenance.answers(&asked.name) {
+            Some(hash) => hash == files::hash_path(&file)?,
+            None => true,
+        };
+        if !is_scored || !is_same {
+            let text = format!("{}: {SCORES} is not of these answers; {again}", file.display());
+            return Err(Error::Invalid(text));
+        }
+        answers.insert(asked.name, read_answers(&file)?);
+    }
+    Ok(Stored { name: shown.to_string(), evaluation, answers })
+}

@@ -1,0 +1,106 @@
+//! What is checked before a model is read and hours of answers are made.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::Bench;
+
+/// Judges and references that cannot be used are named while `--out` is still empty.
+#[test]
+fn an_evaluation_that_cannot_end_does_not_begin() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 4);
+    bench.file(
+        "guard-format.yaml",
+        "{name: g, source: own, licence: own, template: '{{ prompt }}', max_new_tokens: 2, \
+         labels: {words: {map: unsafe, gate: safe}}, probability: {unsafe: [map], safe: [map]}}",
+    );
+    bench.file("guard.yaml", "judges: [{kind: guard, name: watch, model: g, format: guard-format.yaml}]");
+    bench.file(
+        "http.yaml",
+        "judges: [{kind: http, name: far, base_url: 'http://localhost:1/v1', model: x, \
+         format: guard-format.yaml, api_key_env: REALIGN_TEST_NO_SUCH_KEY}]",
+    );
+    let fails = |more: &str, parts: &[&str]| {
+        bench.fails(&format!("evaluate --model m --harmful p.jsonl --max-new-tokens 2 --out s {more}"), parts);
+        assert!(!bench.path("s").exists(), "{more}: answers were made");
+    };
+    fails("--judges guard.yaml", &["watch", "g"]);
+    fs::create_dir(bench.path("g")).unwrap();
+    fails("--judges guard.yaml", &["watch", "tokenizer of"]);
+    bench.model("g", 20);
+    fails("--judges guard.yaml", &["watch", "labels of both kinds"]);
+    fails("--judges http.yaml", &["far", "REALIGN_TEST_NO_SUCH_KEY"]);
+    bench.file("bare.jsonl", "{\"prompt\": \"a\", \"response\": \"b\"}\n{\"prompt\": \"a\"}\n");
+    fails("--task bare.jsonl", &["bare.jsonl, line 2", "response"]);
+    bench.file(
+        "f1.yaml",
+        "{name: toxic, source: own, licence: own, train: p.jsonl, test: p.jsonl, \
+         fields: {prompt: prompt, response: response}, metric: rouge, also: [f1], max_new_tokens: 4}",
+    );
+    fails("--tasks f1.yaml", &["task toxic", "in the box", "0 or 1"]);
+    bench.fails("evaluate --model m --harmful p.jsonl --out -", &["--out -", "directory"]);
+    assert!(!bench.path("-").exists());
+}
+
+#[test]
+fn a_gguf_file_in_place_of_a_model_names_import() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 4);
+    bench.file("m.gguf", "GGUF");
+    bench.file("weights", "");
+    for command in [
+        "generate --prompts p.jsonl --out o --model",
+        "evaluate --harmful p.jsonl --out o --model",
+        "direction --prompts p.jsonl --out o --model",
+        "finetune --task p.jsonl --out o --model",
+        "recover --finetuned m --prompts p.jsonl --out o --aligned",
+        "recover --aligned m --prompts p.jsonl --out o --finetuned",
+    ] {
+        bench.fails(&format!("{command} m.gguf"), &["m.gguf", "realign import --from m.gguf --out"]);
+        bench.fails(&format!("{command} weights"), &["weights is a file", "directory"]);
+        assert!(!bench.path("o").exists(), "{command}");
+    }
+}
+
+#[test]
+fn a_count_of_none_is_wrong_usage() {
+    let bench = Bench::new();
+    for (command, flag) in [
+        ("generate --model m --prompts p --out o", "--batch"),
+        ("generate --model m --prompts p --out o", "--max-new-tokens"),
+        ("evaluate --out o", "--batch"),
+        ("evaluate --out o", "--max-new-tokens"),
+        ("align --model m --refusals r --helpful h --out o", "--max-new-tokens"),
+        ("recover --aligned a --finetuned f --out o --task t --validation v", "--max-new-tokens"),
+    ] {
+        bench.says(&format!("{command} {flag} 0"), 2, &[flag, "at least 1"]);
+    }
+}
+
+#[test]
+fn the_help_of_each_flag_says_what_it_counts() {
+    let help = Bench::new().works("recover --help");
+    let of = |flag: &str| help.split(flag).nth(1).unwrap().split("\n\n").next().unwrap().to_owned();
+    assert!(of("--limit <LIMIT>").contains("prompts are used"), "{help}");
+    assert!(of("--probe <PROBE>").contains("Ask both models"), "{help}");
+}
+
+#[test]
+fn scores_say_who_judged_and_nothing_that_is_not_known() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 4);
+    bench.works("evaluate --model m --harmful p.jsonl --max-new-tokens 2 --out s");
+    let text = fs::read_to_string(bench.path("s/scores.json")).unwrap();
+    let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(scores["provenance"].get("git_revision").is_some(), option_env!("GIT_REVISION").is_some(), "{text}");
+    for (kind, name) in [("judges", "refusal"), ("answers", "harmful")] {
+        assert_eq!(scores["provenance"]["settings"][kind][name].as_str().unwrap().len(), 64, "{text}");
+    }
+}
