@@ -4,6 +4,7 @@
 mod arms;
 mod checkpoint;
 mod golden;
+mod patch_file;
 mod resta;
 mod settings;
 
