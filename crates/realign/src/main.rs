@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod evaluate;
 mod output;
+mod patch;
 mod progress;
 
 use std::io::Write as _;

@@ -29,7 +29,7 @@ pub use interpolation::Interpolation;
 pub use largest_difference::LargestDifference;
 pub use method::Method;
 pub use patch::Patch;
-pub use patch_file::{Bound, Models, PatchFile};
+pub use patch_file::{BoundTensor, Models, PatchFile};
 pub use path::Path;
 pub use random::Random;
 pub use recover::{GradientMode, Recover, Rollback};

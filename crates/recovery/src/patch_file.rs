@@ -35,14 +35,14 @@ pub struct PatchFile {
     /// What the method says of its steps.
     pub notes: Value,
     /// Every tensor of the fine-tuned model, by name.
-    pub tensors: BTreeMap<String, Bound>,
+    pub tensors: BTreeMap<String, BoundTensor>,
     values: BTreeMap<String, Values>,
 }
 
 /// What a patch is bound to in a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Bound {
+pub struct BoundTensor {
     /// Its dimensions in the fine-tuned model.
     pub shape: Vec<usize>,
     /// Hash of the fine-tuned model's values.
@@ -90,7 +90,7 @@ impl PatchFile {
                 let of = Values::gather(&name, indices, &fine_tuned, other.as_deref().unwrap_or_default())?;
                 values.insert(name.clone(), of);
             }
-            tensors.insert(name, Bound { shape, fine_tuned: hashes.0, aligned: hashes.1 });
+            tensors.insert(name, BoundTensor { shape, fine_tuned: hashes.0, aligned: hashes.1 });
         }
         Ok(Self { path, dtype: models.dtype, method, notes, tensors, values })
     }
@@ -113,6 +113,17 @@ impl PatchFile {
             return misfit(name, "is in the recovered model alone");
         }
         Self::new(Path::once(Patch::new(restored)), models, Value::Null, Value::Null)
+    }
+
+    /// The hashes of the aligned and the fine-tuned model, each of the names and hashes of its tensors.
+    #[must_use]
+    pub fn model_hashes(&self) -> [String; 2] {
+        let (mut aligned, mut fine_tuned) = (files::Sha::default(), files::Sha::default());
+        for (name, bound) in &self.tensors {
+            fine_tuned.part(name).part(&bound.fine_tuned);
+            bound.aligned.iter().for_each(|hash| drop(aligned.part(name).part(hash).finish()));
+        }
+        [aligned.finish(), fine_tuned.finish()]
     }
 
     /// Name and place of each tensor.

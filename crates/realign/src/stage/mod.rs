@@ -8,6 +8,7 @@ mod evaluate;
 mod finetune;
 mod import;
 mod judge;
+mod patch;
 mod pretrain;
 mod repair;
 
@@ -21,6 +22,7 @@ pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, 
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
 pub use import::Import;
 pub use judge::Judge;
+pub use patch::{ApplyPatch, PATCH, PatchSummary};
 pub use pretrain::Pretrain;
 pub use repair::{Gate, Repair, RepairSummary};
 

@@ -4,7 +4,7 @@ use burn::tensor::TensorData;
 use model::Decoder;
 use model::weights::{self, Weight};
 
-use super::{Bound, PatchFile, Values, by_name, misfit};
+use super::{BoundTensor, PatchFile, Values, by_name, misfit};
 use crate::path::Flips;
 use crate::{Error, Result};
 
@@ -48,18 +48,22 @@ impl PatchFile {
         Ok(())
     }
 
-    /// What a model of the patch is after a step, whichever step it is after now.
+    /// Makes of the model after a step the one after another step; step 0 is the fine-tuned model.
     ///
     /// # Errors
-    /// As [`steps_of`](Self::steps_of), and when there is no such step.
-    pub fn rewrite(&self, decoder: Decoder, step: usize) -> Result<Decoder> {
-        if step > self.path.len() {
-            return Err(Error::Path {
-                reason: format!("there is no step {step}; the last one is {}", self.path.len()),
-            });
+    /// As [`steps_of`](Self::steps_of), when the model is not the one after the first step, or there is no such step.
+    pub fn rewrite(&self, decoder: Decoder, from: usize, to: usize) -> Result<Decoder> {
+        let last = self.path.len();
+        if let Some(step) = [from, to].into_iter().find(|&step| step > last) {
+            return Err(Error::Path { reason: format!("there is no step {step}; the last one is {last}") });
         }
-        self.steps_of(&decoder)?;
-        let (restored, mut tensors) = (self.path.at(step), by_name(&decoder));
+        let found = self.steps_of(&decoder)?;
+        if !found.contains(&from) {
+            let name =
+                |step| if step == 0 { "the fine-tuned one".into() } else { format!("the one after step {step}") };
+            return Err(Error::Path { reason: format!("the model is {} and not {}", name(found[0]), name(from)) });
+        }
+        let (restored, mut tensors) = (self.path.at(to), by_name(&decoder));
         let mut failed = None;
         let decoder = weights::replace(decoder, |info| {
             let (of, weight) = (self.values.get(&info.name)?, tensors.remove(&info.name)?);
@@ -70,7 +74,7 @@ impl PatchFile {
     }
 
     /// Which of the weights that were ever restored are restored in a tensor, whose others must be the fine-tuned ones.
-    fn restored(&self, name: &str, bound: &Bound, weight: Weight) -> Result<Vec<bool>> {
+    fn restored(&self, name: &str, bound: &BoundTensor, weight: Weight) -> Result<Vec<bool>> {
         if weight.info.shape != bound.shape {
             let reason = format!("has shape {:?} and not {:?}", weight.info.shape, bound.shape);
             return misfit(name, reason);

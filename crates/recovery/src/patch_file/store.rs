@@ -9,7 +9,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Bound, PatchFile, Values, misfit};
+use super::{BoundTensor, PatchFile, Values, misfit};
 use crate::path::Flips;
 use crate::{Error, Path, Result};
 
@@ -28,7 +28,7 @@ struct Header {
     chosen: usize,
     method: Value,
     notes: Value,
-    tensors: BTreeMap<String, Bound>,
+    tensors: BTreeMap<String, BoundTensor>,
     /// Hash of all of the above and of the file's tensors.
     content: String,
 }
@@ -37,11 +37,11 @@ struct Header {
 type Parts<'a> = BTreeMap<String, (Type, Cow<'a, [u8]>)>;
 
 impl PatchFile {
-    /// Writes the file. The same patch is the same file.
+    /// The file's content. The same patch is the same bytes.
     ///
     /// # Errors
-    /// When there are too many steps for it, or it cannot be written.
-    pub fn save(&self, path: &std::path::Path) -> Result<()> {
+    /// When there are too many steps for a file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let header = Header {
             version: VERSION,
             dtype: self.dtype,
@@ -52,8 +52,7 @@ impl PatchFile {
             tensors: self.tensors.clone(),
             content: String::new(),
         };
-        let bytes = write(header, &self.parts()?).map_err(|reason| no_patch(path, reason))?;
-        Ok(files::write_whole(path, &bytes)?)
+        write(header, &self.parts()?).map_err(|reason| Error::Path { reason })
     }
 
     /// Reads a file.
@@ -61,7 +60,8 @@ impl PatchFile {
     /// # Errors
     /// When it cannot be read, is no patch, or is damaged.
     pub fn load(path: &std::path::Path) -> Result<Self> {
-        Self::read(&files::read_regular(path, u64::MAX)?).map_err(|reason| no_patch(path, reason))
+        let bytes = files::read_regular(path, u64::MAX)?;
+        Self::read(&bytes).map_err(|reason| Error::NoPatch { path: path.to_owned(), reason })
     }
 
     fn parts(&self) -> Result<Parts<'static>> {
@@ -190,10 +190,6 @@ fn wide(name: &str, dtype: Type, bytes: &[u8]) -> Result<Vec<u16>> {
         Type::U16 => Ok(bytes.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes)).collect()),
         _ => misfit(name, "has steps that are neither of type U8 nor U16"),
     }
-}
-
-fn no_patch(path: &std::path::Path, reason: String) -> Error {
-    Error::NoPatch { path: path.to_owned(), reason }
 }
 
 #[cfg(test)]

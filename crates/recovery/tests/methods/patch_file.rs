@@ -39,15 +39,17 @@ fn every_step_is_made_known_and_taken_back() {
     for step in 0..=5 {
         region.apply(&path.at(step)).unwrap();
         let model = region.write(fixture.tuned.clone());
-        let made = file.rewrite(fixture.tuned.clone(), step).unwrap();
+        let made = file.rewrite(fixture.tuned.clone(), 0, step).unwrap();
         assert_eq!(all(&made), all(&model), "step {step}");
         assert_eq!(file.steps_of(&made).unwrap(), if step < 4 { vec![step] } else { vec![4, 5] });
-        assert_eq!(all(&file.rewrite(made, 0).unwrap()), all(&fixture.tuned), "back from step {step}");
+        assert_eq!(all(&file.rewrite(made, step, 0).unwrap()), all(&fixture.tuned), "back from step {step}");
     }
     assert_eq!(path.at(4).len() + path.at(1).len(), path.at(3).len());
     file.check_aligned(&fixture.aligned).unwrap();
-    let beyond = file.rewrite(fixture.tuned.clone(), 6).unwrap_err().to_string();
+    let beyond = file.rewrite(fixture.tuned.clone(), 0, 6).unwrap_err().to_string();
     assert!(beyond.contains("no step 6; the last one is 5"), "{beyond}");
+    let other = file.rewrite(fixture.tuned.clone(), 3, 0).unwrap_err().to_string();
+    assert!(other.contains("the model is the fine-tuned one and not the one after step 3"), "{other}");
 }
 
 #[test]
@@ -55,7 +57,7 @@ fn three_models_give_the_patch_of_one_step() {
     let fixture = Fixture::read();
     let answer = path(&fixture).at(3);
     let file = PatchFile::new(Path::once(answer), models(&fixture), Value::Null, Value::Null).unwrap();
-    let repaired = file.rewrite(fixture.tuned.clone(), 1).unwrap();
+    let repaired = file.rewrite(fixture.tuned.clone(), 0, 1).unwrap();
     assert_eq!(PatchFile::between(models(&fixture), &repaired).unwrap(), file);
     let name = "model.layers.1.mlp.up_proj.weight";
     let error = PatchFile::between(models(&fixture), &with(&repaired, name, 3, 9.0)).unwrap_err().to_string();
@@ -77,7 +79,7 @@ fn another_model_is_refused_by_the_name_of_its_tensor() {
         ("model.norm.weight", 0, "is not the fine-tuned model's"),
     ];
     for (name, index, reason) in changed {
-        let error = file.rewrite(with(&fixture.tuned, name, index, 9.0), 1).unwrap_err();
+        let error = file.rewrite(with(&fixture.tuned, name, index, 9.0), 0, 1).unwrap_err();
         assert!(matches!(&error, Error::Patch { tensor, .. } if tensor == name), "{error}");
         assert!(error.to_string().contains(reason), "{error}");
         assert!(file.check_aligned(&with(&fixture.aligned, name, index, 9.0)).unwrap_err().to_string().contains(name));

@@ -2,7 +2,7 @@ use super::*;
 use crate::Patch;
 
 fn header() -> Header {
-    let bound = Bound { shape: vec![2, 4], fine_tuned: "f".into(), aligned: Some("a".into()) };
+    let bound = BoundTensor { shape: vec![2, 4], fine_tuned: "f".into(), aligned: Some("a".into()) };
     Header {
         version: VERSION,
         dtype: Dtype::Bf16,
@@ -38,8 +38,8 @@ fn a_file_is_read_and_written_again_as_it_is_and_every_flipped_bit_is_found() {
     assert_eq!((file.path.chosen(), file.dtype), (2, Dtype::Bf16));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("patch");
-    file.save(&path).unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    assert_eq!(file.to_bytes().unwrap(), bytes);
+    files::write_whole(&path, &bytes).unwrap();
     assert_eq!(PatchFile::load(&path).unwrap(), file);
     for bit in 0..8 * bytes.len() {
         let mut damaged = bytes.clone();
@@ -70,7 +70,7 @@ fn content_that_is_wrong_under_a_right_hash_is_an_error_that_names_it() {
     };
     let without = |name: &str| parts().into_iter().filter(|(own, _)| own != name).collect::<Parts<'_>>();
     let shape = |shape: &[usize]| {
-        let bound = Bound { shape: shape.to_vec(), ..header().tensors["w"].clone() };
+        let bound = BoundTensor { shape: shape.to_vec(), ..header().tensors["w"].clone() };
         Header { tensors: BTreeMap::from([("w".to_owned(), bound)]), ..header() }
     };
     let indices = |indices: [u32; 3]| with("w", Type::U32, indices.map(u32::to_le_bytes).as_flattened());
