@@ -60,6 +60,26 @@ impl Dtype {
         }
     }
 
+    /// The values, rounded, as a safetensors file holds them.
+    #[must_use]
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|&value| half::bf16::from_f32(value).to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect(),
+        }
+    }
+
+    /// The values that a safetensors file holds; what is left over of a value is passed over.
+    #[must_use]
+    pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            Self::Bf16 => bytes.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect(),
+            Self::F16 => bytes.as_chunks().0.iter().map(|&bytes| half::f16::from_le_bytes(bytes).to_f32()).collect(),
+        }
+    }
+
     /// Rounds the values of the tensor `name`.
     ///
     /// # Errors
@@ -101,11 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rounded_once_stays() {
+    fn what_was_rounded_once_stays_and_is_what_bytes_hold() {
         for dtype in Dtype::ALL {
-            for value in [0.1_f32, -3.3, 1e-7, 1e-40, 0.0] {
+            for value in [0.1_f32, -3.3, 1e-7, 1e-40, 0.0, -0.0] {
                 let once = dtype.round(value);
                 assert_eq!(dtype.round(once).to_bits(), once.to_bits(), "{dtype:?} {value}");
+                let read = dtype.decode(&dtype.encode(&[1.0, value]));
+                assert_eq!((read.len(), read[1].to_bits()), (2, once.to_bits()), "{dtype:?} {value}");
             }
         }
     }

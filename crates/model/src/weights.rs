@@ -24,7 +24,9 @@ pub struct WeightInfo {
 }
 
 impl WeightInfo {
-    fn new(name: String, shape: Vec<usize>) -> Self {
+    /// The tensor of this name and shape.
+    #[must_use]
+    pub fn new(name: String, shape: Vec<usize>) -> Self {
         let layer =
             name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()).and_then(|n| n.parse().ok());
         let is_norm = name.split('.').any(|part| part.contains("norm"));

@@ -10,6 +10,7 @@ use realign::{DeviceName, at_least_one};
 use recovery::{Layer, Method};
 
 use crate::gate::GateArgs;
+use crate::patch::PatchCommand;
 
 /// Prompts answered at a time by default.
 pub const DEFAULT_BATCH: usize = 64;
@@ -140,6 +141,12 @@ pub enum Command {
     /// A method of the registry.
     #[command(flatten)]
     Repair(RepairCommand),
+    /// Make, apply, take back and look at recovery patches.
+    ///
+    /// A patch is one file that makes of the fine-tuned model what a recovery had after any of its steps, and takes it
+    /// back. It holds the restored weights alone, and is bound by hash to each tensor of both models.
+    #[command(subcommand)]
+    Patch(PatchCommand),
     /// Measure harmful rate, over-refusal and task scores.
     Evaluate(EvaluateArgs),
     /// Decide by bounds on finished evaluations whether a model may be served.
@@ -358,6 +365,9 @@ pub struct RepairArgs {
     /// The JSON file for what each step did.
     #[arg(long)]
     pub trace: Option<PathBuf>,
+    /// The file for the recovery patch, for `realign patch`.
+    #[arg(long)]
+    pub patch: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use evaluation::{Fields, TaskScore, read_answers};
 use files::Hashes;
 use finetune::AlignSettings;
 use model::Dtype;
-use realign::stage::{Align, Finetune, Gate, Import, Inject, Objective, REFERENCE, Reference, Repair, TrainingSet};
+use realign::stage::{
+    Align, Finetune, Gate, Import, Inject, Objective, PATCH, REFERENCE, Reference, Repair, TrainingSet,
+};
 use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files};
 use recovery::{Layer, Method, Recover, Rollback};
 
@@ -50,7 +52,12 @@ pub fn run(cli: Cli) -> Result<u8> {
     let mut job = Job { device: &device, batch: DEFAULT_BATCH, earlier: Vec::new(), report: &mut report };
     let reads_thinking = !matches!(
         cli.command,
-        Command::Import { .. } | Command::Align(_) | Command::Finetune(_) | Command::Gate(_) | Command::Score { .. }
+        Command::Import { .. }
+            | Command::Align(_)
+            | Command::Finetune(_)
+            | Command::Gate(_)
+            | Command::Patch(_)
+            | Command::Score { .. }
     );
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
@@ -71,6 +78,7 @@ pub fn run(cli: Cli) -> Result<u8> {
             context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
+        Command::Patch(command) => crate::patch::run(command, context.dtype, &context.hashes, &mut job)?,
         Command::Evaluate(args) => {
             job.batch = args.batch;
             let files: Vec<&Path> =
@@ -244,11 +252,14 @@ impl Context {
         let others = args.unaligned.iter().chain(&args.prompts).chain(&args.task).chain(&args.validation);
         let inputs: Vec<&Path> =
             [&args.aligned, &args.finetuned].into_iter().chain(others).map(|path| &**path).collect();
-        let also: Vec<(&str, &Path)> = args.trace.iter().map(|trace| ("trace.json", &**trace)).collect();
+        let also = [("trace.json", &args.trace), (PATCH, &args.patch)];
+        let also: Vec<(&str, &Path)> =
+            also.into_iter().filter_map(|(name, place)| Some((name, place.as_deref()?))).collect();
         let summary = make(&stage, &args.out, &inputs, &also, job)?;
         let restored =
             summary.restored.map_or(String::new(), |restored| format!("; {restored} weights are the aligned model's"));
-        let beside = args.trace.as_deref().unwrap_or(&args.out);
+        let streams = [&args.trace, &args.patch].into_iter().flatten().find(|place| is_stream(place));
+        let beside = streams.map_or(&*args.out, |place| place);
         say_beside(beside, format!("{}{restored}; wrote {}", summary.note, args.out.display()));
         Ok(if summary.recovered { 0 } else { NOT_RECOVERED })
     }
@@ -289,6 +300,9 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
         }
     }
     let invalid = |text: String| Err(Error::Invalid(text));
+    if args.patch.is_some() && matches!(method, Method::Resta(_) | Method::Interpolation(_) | Method::FullRevert(_)) {
+        return invalid(format!("{word} restores no single weights and has no patch; leave --patch out"));
+    }
     let always = matches!(method, Method::Recover(Recover { rollback: Rollback::On, .. }));
     if always && args.validation.is_some() {
         return invalid("--rollback on lets no score decide: leave --validation out, or --rollback on".to_owned());

@@ -5,6 +5,7 @@ mod commands;
 mod evaluate;
 mod gate;
 mod output;
+mod patch;
 mod progress;
 
 use std::io::Write as _;

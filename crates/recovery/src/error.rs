@@ -89,8 +89,8 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A path's steps make no sense.
-    #[error("the path of a patch: {reason}")]
+    /// The steps of a patch do not allow what was asked for.
+    #[error("the patch: {reason}")]
     Path {
         /// What is wrong.
         reason: String,

@@ -1,18 +1,9 @@
-//! A repair as a set of restored weights: with the aligned and the fine-tuned model it is the repaired one, at a few
-//! bytes per restored weight. Its file is a safetensors file with one tensor of `u32` indices for each tensor of the
-//! model.
-
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+//! A repair as a set of restored weights: with the aligned and the fine-tuned model it is the repaired one.
 
 use model::weights::WeightInfo;
-use safetensors::SafeTensors;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::tensors::{Numbers, indices};
 use crate::{Error, Result};
-
-/// The key of a file's notes, one JSON object; one key keeps equal patches equal in bytes.
-const NOTES: &str = "realign";
 
 /// Flat indices of restored weights, by tensor name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +35,12 @@ impl Patch {
         self.0.is_empty()
     }
 
+    /// Number of weights of a tensor that are restored in both patches.
+    pub fn common(&self, other: &Self, name: &str) -> usize {
+        let other = other.indices(name);
+        self.indices(name).iter().filter(|index| other.binary_search(index).is_ok()).count()
+    }
+
     /// An error unless every index is one of these tensors', and a tensor's indices ascend.
     ///
     /// # Errors
@@ -62,37 +59,6 @@ impl Patch {
         }
         Ok(())
     }
-
-    /// Writes the patch with notes on where it comes from.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, path: &Path, notes: &BTreeMap<String, String>) -> Result<()> {
-        let fail = |reason: String| Error::NoPatch { path: path.to_owned(), reason };
-        let notes = serde_json::to_string(notes).map_err(|error| fail(error.to_string()))?;
-        let tensors = self.tensors().map(|(name, indices)| (name, Numbers::from(indices)));
-        let bytes = safetensors::serialize(tensors, Some(HashMap::from([(NOTES.to_owned(), notes)])));
-        Ok(files::write_whole(path, &bytes.map_err(|error| fail(error.to_string()))?)?)
-    }
-
-    /// Reads a patch and its notes. Whether it fits a model is known when it is [applied](crate::Region::apply).
-    ///
-    /// # Errors
-    /// When the file cannot be read or is not a patch.
-    pub fn load(path: &Path) -> Result<(Self, BTreeMap<String, String>)> {
-        let fail = |reason: String| Error::NoPatch { path: path.to_owned(), reason };
-        let bytes = std::fs::read(path).map_err(files::Error::io("read", path))?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| fail(error.to_string()))?;
-        let notes = metadata.metadata().as_ref().and_then(|map| map.get(NOTES));
-        let notes = notes.ok_or_else(|| fail(format!("it has no `{NOTES}` in its metadata")))?;
-        let notes = serde_json::from_str(notes).map_err(|error| fail(format!("its `{NOTES}`: {error}")))?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in SafeTensors::deserialize(&bytes).map_err(|error| fail(error.to_string()))?.tensors() {
-            let indices = indices(&view).ok_or_else(|| fail(format!("tensor `{name}` is not of type U32")))?;
-            tensors.insert(name, indices);
-        }
-        Ok((Self::new(tensors), notes))
-    }
 }
 
 #[cfg(test)]
@@ -105,24 +71,12 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_patch_reads_back_and_equal_patches_are_equal_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let (first, second) = (dir.path().join("a"), dir.path().join("b"));
-        let patch = Patch::new([("w".to_owned(), vec![0, 7]), ("a".to_owned(), vec![3]), ("n".to_owned(), vec![])]);
-        let notes =
-            BTreeMap::from(["method", "aligned", "fine_tuned"].map(|key| (key.to_owned(), format!("of {key}"))));
-        patch.save(&first, &notes).unwrap();
-        patch.save(&second, &notes).unwrap();
-        assert_eq!(Patch::load(&first).unwrap(), (patch, notes));
-        assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
-        let whole = std::fs::read(&first).unwrap();
-        for at in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            std::fs::write(&second, &bytes).unwrap();
-            let _ = Patch::load(&second).map(|(patch, _)| patch.check(&[info("w", 8), info("a", 8)]));
-        }
-        assert!(Patch::load(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
+    fn weights_of_two_patches_are_counted_once() {
+        let patch = |tensors: &[(&str, &[u32])]| {
+            Patch::new(tensors.iter().map(|(name, indices)| ((*name).to_owned(), indices.to_vec())))
+        };
+        let (a, b) = (patch(&[("v", &[1]), ("w", &[0, 3, 7])]), patch(&[("u", &[1]), ("w", &[3, 4, 7, 9])]));
+        assert_eq!((a.common(&b, "w"), b.common(&a, "w"), a.common(&b, "v"), a.common(&b, "u")), (2, 2, 0, 0));
     }
 
     #[test]

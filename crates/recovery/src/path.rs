@@ -71,15 +71,27 @@ impl Path {
     /// The weights restored after a step; none after step 0.
     #[must_use]
     pub fn at(&self, step: usize) -> Patch {
-        let mut flipped: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-        for (name, indices) in self.steps.iter().take(step).flat_map(Patch::tensors) {
-            flipped.entry(name).or_default().extend(indices);
+        let odd = |(name, flips): (&str, Vec<(u32, usize)>)| {
+            let weights = flips.chunk_by(is_same_weight).filter(|flips| flips.len() % 2 == 1);
+            (name.to_owned(), weights.map(|flips| flips[0].0).collect())
+        };
+        Patch::new(by_tensor(&self.steps[..step.min(self.len())]).into_iter().map(odd))
+    }
+
+    /// How many weights are restored at the start, which is none, and after each step.
+    #[must_use]
+    pub fn counts(&self) -> Vec<usize> {
+        let (mut more, mut fewer) = (vec![0; self.len() + 1], vec![0; self.len() + 1]);
+        for flips in by_tensor(&self.steps).values().flat_map(|flips| flips.chunk_by(is_same_weight)) {
+            for (nth, &(_, step)) in flips.iter().enumerate() {
+                *if nth % 2 == 0 { &mut more[step] } else { &mut fewer[step] } += 1;
+            }
         }
-        Patch::new(flipped.into_iter().map(|(name, mut indices)| {
-            indices.sort_unstable();
-            let odd = indices.chunk_by(|a, b| a == b).filter(|flips| flips.len() % 2 == 1);
-            (name.to_owned(), odd.map(|flips| flips[0]).collect())
-        }))
+        let count = |count: &mut usize, (more, fewer): (usize, usize)| {
+            *count = *count + more - fewer;
+            Some(*count)
+        };
+        more.into_iter().zip(fewer).scan(0, count).collect()
     }
 
     /// The weights restored after all steps.
@@ -111,18 +123,11 @@ impl Path {
             let reason = format!("{} steps are too many for a file; at most {}", self.len(), Self::MAX_STEPS);
             return Err(Error::Path { reason });
         }
-        let mut pairs: BTreeMap<&str, Vec<(u32, u16)>> = BTreeMap::new();
-        for (step, flips) in (1..=u16::MAX).zip(&self.steps) {
-            for (name, indices) in flips.tensors() {
-                pairs.entry(name).or_default().extend(indices.iter().map(|&index| (index, step)));
-            }
-        }
-        let sorted = |(name, mut pairs): (_, Vec<(u32, u16)>)| {
-            pairs.sort_unstable();
-            let (indices, steps) = pairs.into_iter().unzip();
+        let split = |(name, flips): (_, Vec<(u32, usize)>)| {
+            let (indices, steps) = flips.into_iter().map(|(index, step)| (index, step as u16)).unzip();
             (name, Flips { indices, steps })
         };
-        Ok(pairs.into_iter().map(sorted).collect())
+        Ok(by_tensor(&self.steps).into_iter().map(split).collect())
     }
 
     /// The path of these flips.
@@ -157,6 +162,22 @@ impl Path {
     }
 }
 
+/// The weight and the step of each flip, from step 1, ascending.
+fn by_tensor(steps: &[Patch]) -> BTreeMap<&str, Vec<(u32, usize)>> {
+    let mut tensors: BTreeMap<&str, Vec<(u32, usize)>> = BTreeMap::new();
+    for (step, flips) in (1..).zip(steps) {
+        for (name, indices) in flips.tensors() {
+            tensors.entry(name).or_default().extend(indices.iter().map(|&index| (index, step)));
+        }
+    }
+    tensors.values_mut().for_each(|flips| flips.sort_unstable());
+    tensors
+}
+
+fn is_same_weight(a: &(u32, usize), b: &(u32, usize)) -> bool {
+    a.0 == b.0
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -183,6 +204,7 @@ mod tests {
         for (step, wanted) in wanted.iter().enumerate() {
             assert_eq!(path.at(step), *wanted, "step {step}");
         }
+        assert_eq!(path.counts(), [0, 2, 2, 2, 3]);
         assert_eq!((path.last(), path.answer()), (path.at(4), path.at(4)));
         path.choose(1);
         assert_eq!((path.chosen(), path.answer()), (1, path.at(1)));

@@ -74,15 +74,6 @@ impl Region {
         self.values.clone_from(&self.fine_tuned);
     }
 
-    /// Which weights hold the aligned model's value where the two models differ.
-    pub fn patch(&self) -> Patch {
-        let differs = |tensor: usize, index: usize| self.values[tensor][index] != self.fine_tuned[tensor][index];
-        Patch::new(self.infos.iter().enumerate().map(|(tensor, info)| {
-            let indices = (0..info.len()).filter(|&index| differs(tensor, index)).map(|index| index as u32);
-            (info.name.clone(), indices.collect())
-        }))
-    }
-
     /// The fine-tuned model with the patch's weights restored.
     ///
     /// # Errors

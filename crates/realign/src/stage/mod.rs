@@ -9,6 +9,7 @@ mod finetune;
 mod import;
 mod judge;
 mod own_answers;
+mod patch;
 mod pretrain;
 mod repair;
 
@@ -23,6 +24,7 @@ pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSumma
 pub use import::Import;
 pub use judge::Judge;
 pub use own_answers::OwnAnswers;
+pub use patch::{ApplyPatch, PATCH, PatchSummary};
 pub use pretrain::Pretrain;
 pub use repair::{Gate, Repair, RepairSummary};
 

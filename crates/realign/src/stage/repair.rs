@@ -167,6 +167,8 @@ impl Stage for Repair {
             files::write_json(&out.join("trace.json"), trace)?;
         }
         save(&repaired.decoder, dtype, &source, &out.join(MODEL))?;
+        let models = recovery::Models { aligned: &aligned.decoder, fine_tuned: &fine_tuned.decoder, dtype };
+        super::patch::write(&out.join(super::PATCH), &repaired, models, &self.method)?;
         files::remove(&checkpoint)?;
         let by = gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let summary = summary(&repaired, by);

@@ -197,7 +197,7 @@ mod tests {
         let wrong = [
             (State { path: path(&[("a", &[0]), ("b", &[1]), ("a", &[8])]), ..state() }, "index 8"),
             (State { path: path(&[("a", &[0]), ("b", &[1, 1]), ("a", &[7])]), ..state() }, "do not ascend"),
-            (State { path: path(&[("a", &[0]), ("c", &[1]), ("a", &[7])]), ..state() }, "`flips/c` has no place"),
+            (State { path: path(&[("a", &[0]), ("c", &[1]), ("a", &[7])]), ..state() }, "s/c` has no place"),
             (State { progress: Progress { step: 2, ..state().progress }, ..state() }, "step 3, and there are 2"),
             (State { gradients: gradient("a", 7), ..state() }, "`gradient/a` has no place"),
             (State { gradients: gradient("c", 8), ..state() }, "`gradient/c` has no place"),

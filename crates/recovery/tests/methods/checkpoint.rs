@@ -38,7 +38,7 @@ type Steps = Vec<(usize, u64, Option<f64>, usize)>;
 
 /// Everything of an answer but seconds.
 fn answer(repaired: Repaired) -> (Outcome, Steps, Vec<Vec<f32>>, Path) {
-    let trace = repaired.trace.unwrap();
+    let trace = crate::steps_of(repaired);
     let steps = trace.steps.iter().map(|row| (row.step, row.loss.to_bits(), row.score, row.equal)).collect();
     let values = all(&repaired.decoder).into_iter().map(|(_, values)| values).collect();
     (repaired.outcome, steps, values, repaired.path.unwrap())

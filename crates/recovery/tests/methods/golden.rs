@@ -62,7 +62,7 @@ impl Fixture {
 fn traces_agree_with_the_reference() {
     let fixture = Fixture::read();
     for run in RUNS {
-        let found = fixture.run(run, 6).trace.unwrap();
+        let found = crate::steps_of(fixture.run(run, 6));
         let expected = fixture.expected["runs"][run]["trace"].as_array().unwrap();
         assert_eq!(found.steps.len(), expected.len());
         for (found, expected) in found.steps.iter().zip(expected) {
@@ -124,7 +124,7 @@ fn the_gate_starts_again_with_rollback_and_falls_back_to_the_fine_tuned_model() 
     let fallen = settings.apply(Inputs { gate: gate(&mut measure), ..fixture.inputs(go_on()) }).unwrap();
     assert_eq!(fallen.outcome, Outcome::NotRecovered { base: 1.0, score: 0.5, floor: 0.95 });
     assert!(fallen.patch().unwrap().is_empty(), "the answer is the fine-tuned model");
-    assert_eq!(fallen.trace.unwrap().gate, Some(TraceGate { base_score: 1.0, floor: 0.95 }));
+    assert_eq!(crate::steps_of(fallen).gate, Some(TraceGate { base_score: 1.0, floor: 0.95 }));
 }
 
 #[test]

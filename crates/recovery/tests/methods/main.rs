@@ -4,8 +4,10 @@
 mod arms;
 mod checkpoint;
 mod golden;
+mod patch_file;
 mod resta;
 mod settings;
+mod strong;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use model::weights::WeightInfo;
 use model::{Decoder, checkpoint as weight_files, weights};
-use recovery::{Gate, Inputs, Measure, Repair, Repaired, Report, TraceStep};
+use recovery::{Gate, Inputs, Measure, Repair, Repaired, Report, StepsTrace, Trace};
 use serde_json::Value;
 
 fn path(relative: &str) -> PathBuf {
@@ -30,7 +32,13 @@ fn all(decoder: &Decoder) -> Vec<(WeightInfo, Vec<f32>)> {
 
 /// A report that never stops the work; nothing is leaked, since it has no size.
 fn go_on() -> &'static mut Report<'static> {
-    Box::leak(Box::new(|_: &TraceStep, _| ControlFlow::Continue(())))
+    Box::leak(Box::new(|_, _, _| ControlFlow::Continue(())))
+}
+
+/// The trace of the paper's method.
+fn steps_of(repaired: Repaired) -> StepsTrace {
+    let Some(Trace::Steps(trace)) = repaired.trace else { panic!("no trace of steps") };
+    trace
 }
 
 /// The two models and the prompts that all tests share.

@@ -1,0 +1,134 @@
+//! Strong recovery against the reference (scripts/goldens/strong.py, float64) on tiny models.
+
+use std::ops::ControlFlow;
+
+use recovery::{
+    Answered, Evidence, Inputs, MeritSettings, Parts, Reference, Repair, Repaired, Standing, Strong, Trace, StrongTrace,
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::{Fixture, load, path};
+
+/// Losses are of float32 models: the golden's own float32 run is within 2e-6 of its float64 one.
+const TOLERANCE: f64 = 2e-5;
+
+struct Golden {
+    expected: Value,
+    sets: Vec<u8>,
+}
+
+impl Golden {
+    fn read() -> Self {
+        let dir = path("recovery/tests/fixtures/strong");
+        let expected = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+        Self { expected, sets: std::fs::read(dir.join("expected.safetensors")).unwrap() }
+    }
+
+    fn evidence(&self, settings: &Value) -> Evidence {
+        let rows = |part: &str, kind: &str| -> Vec<Answered> {
+            let rows = self.expected[part][kind].as_array().unwrap().iter();
+            let row = |row: &Value| Answered {
+                ids: serde_json::from_value(row["ids"].clone()).unwrap(),
+                start: row["start"].as_u64().unwrap() as usize,
+            };
+            rows.map(row).collect()
+        };
+        let parts = |kind: &str| Parts { train: rows("train", kind), held_out: rows("held", kind) };
+        Evidence {
+            harmful: parts("harmful"),
+            harmless: parts("harmless"),
+            task: parts("task"),
+            reference: match settings["reference"].as_str().unwrap() {
+                "aligned" => Reference::Aligned,
+                _ => Reference::FineTuned,
+            },
+            merit: MeritSettings { mu: settings["mu"].as_f64().unwrap(), ..MeritSettings::default() },
+        }
+    }
+
+    fn run(&self, name: &str) -> (Repaired, StrongTrace) {
+        let settings = &self.expected["runs"][name]["settings"];
+        let number = |key: &str| settings[key].as_f64().unwrap();
+        let strong = Strong {
+            lambda: number("task_weight"),
+            rate: number("start"),
+            cap: number("cap"),
+            rounds: number("rounds") as usize,
+            tolerance: number("tolerance"),
+            prompts: 1000, // all of them in each round
+            ..Strong::default()
+        };
+        let (fixture, evidence) = (Fixture::read(), self.evidence(settings));
+        let mut report = |_: usize, _: usize, _: &str| ControlFlow::Continue(());
+        let inputs = Inputs { evidence: Some(&evidence), ..Inputs::new(&fixture.aligned, &fixture.tuned, &mut report) };
+        let repaired = strong.apply(inputs).unwrap();
+        let Some(Trace::Strong(trace)) = repaired.trace.clone() else { panic!("another trace") };
+        (repaired, trace)
+    }
+
+    /// The weights that a round flips, by tensor.
+    fn flips(&self, name: &str, round: usize) -> Vec<(String, Vec<u32>)> {
+        let tensors = SafeTensors::deserialize(&self.sets).unwrap();
+        let prefix = format!("{name}.round_{round}.");
+        let mut found: Vec<(String, Vec<u32>)> = tensors
+            .tensors()
+            .into_iter()
+            .filter_map(|(key, view)| {
+                let words = view.data().as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
+                Some((key.strip_prefix(&prefix)?.to_owned(), words.collect()))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+fn close(found: f64, wanted: &Value, what: &str) {
+    let wanted = wanted.as_f64().unwrap();
+    assert!((found - wanted).abs() <= TOLERANCE * wanted.abs().max(0.1), "{what}: {found} instead of {wanted}");
+}
+
+fn compare(found: &Standing, wanted: &Value, what: &str) {
+    close(found.harmful, &wanted["harm"], what);
+    close(found.harmless, &wanted["harmless"], what);
+    close(found.task, &wanted["task"], what);
+    close(found.merit, &wanted["merit"], what);
+}
+
+#[test]
+fn rounds_trials_and_flips_are_those_of_the_reference() {
+    let golden = Golden::read();
+    for name in ["aligned", "fine_tuned", "capped", "wide"] {
+        let (repaired, trace) = golden.run(name);
+        let rounds = golden.expected["runs"][name]["rounds"].as_array().unwrap();
+        assert_eq!(trace.rounds.len(), rounds.len(), "{name}");
+        compare(&trace.base, &rounds[0]["start"], name);
+        let steps = repaired.path.as_ref().unwrap().steps();
+        for (number, (found, wanted)) in trace.rounds.iter().zip(rounds).enumerate() {
+            let what = format!("{name}, round {}", number + 1);
+            let trials = wanted["trials"].as_array().unwrap();
+            let counts = |trials: &[Value]| trials.iter().map(|trial| trial["k"].as_u64().unwrap()).collect::<Vec<_>>();
+            assert_eq!(found.trials.iter().map(|trial| trial.k as u64).collect::<Vec<_>>(), counts(trials), "{what}");
+            for (found, wanted) in found.trials.iter().zip(trials) {
+                compare(&found.standing, wanted, &format!("{what}, {} flips", found.k));
+                assert_eq!(found.restored as u64, wanted["restored"].as_u64().unwrap(), "{what}");
+            }
+            let flips: Vec<(String, Vec<u32>)> =
+                steps[number].tensors().map(|(name, indices)| (name.to_owned(), indices.to_vec())).collect();
+            assert_eq!(flips, golden.flips(name, number + 1), "{what}");
+        }
+        assert_eq!(repaired.restored, repaired.patch().map(|patch| patch.len()), "{name}");
+    }
+}
+
+#[test]
+fn two_equal_models_leave_nothing_to_recover() {
+    let golden = Golden::read();
+    let evidence = golden.evidence(&golden.expected["runs"]["aligned"]["settings"]);
+    let aligned = load("tiny-llama");
+    let mut report = |_: usize, _: usize, _: &str| ControlFlow::Continue(());
+    let inputs = Inputs { evidence: Some(&evidence), ..Inputs::new(&aligned, &aligned, &mut report) };
+    let repaired = Strong::default().apply(inputs).unwrap();
+    assert_eq!((repaired.outcome, repaired.restored), (recovery::Outcome::Nothing, Some(0)));
+}
