@@ -18,7 +18,7 @@ fn run(
     steps: usize,
 ) -> Result<Repaired> {
     let mut done = 0;
-    let mut report = |_: &_, in_all: usize| {
+    let mut report = |_: usize, in_all: usize, _: &str| {
         assert_eq!(in_all, settings.steps);
         done += 1;
         if done < steps { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -38,7 +38,8 @@ type Steps = Vec<(usize, u64, Option<f64>, usize)>;
 
 /// Everything of an answer but seconds.
 fn answer(repaired: Repaired) -> (Outcome, Steps, Vec<Vec<f32>>, Path) {
-    let trace = crate::steps_of(repaired);
+    let trace = repaired.trace.clone();
+    let Some(recovery::Trace::Steps(trace)) = trace else { panic!("no trace of steps") };
     let steps = trace.steps.iter().map(|row| (row.step, row.loss.to_bits(), row.score, row.equal)).collect();
     let values = all(&repaired.decoder).into_iter().map(|(_, values)| values).collect();
     (repaired.outcome, steps, values, repaired.path.unwrap())
@@ -110,13 +111,13 @@ fn a_failed_score_loses_no_step_and_another_origin_is_refused() {
     let other = Inputs { prompts: fixture.rows("task_rows"), gate: gate(&mut one), ..inputs(go_on()) };
     assert!(settings().apply(other).unwrap_err().to_string().contains("of other models or prompts"));
     let mut steps = Vec::new();
-    let mut report = |row: &recovery::TraceStep, _: usize| {
-        steps.push(row.step);
+    let mut report = |done: usize, _: usize, _: &str| {
+        steps.push(done);
         ControlFlow::Continue(())
     };
     let resumed = settings().apply(Inputs { gate: gate(&mut |_| Ok(1.0)), ..inputs(&mut report) }).unwrap();
     assert_eq!(answer(resumed), whole);
-    assert_eq!(steps, [4, 5], "the first four steps are not done again");
+    assert_eq!(steps, [5, 6], "the first four steps are not done again");
 }
 
 #[test]
