@@ -151,7 +151,10 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
         inputs.push(if read { prompts.seen(pick) } else { prompts });
         let evidence = variant.sweep.recovery.evidence.as_ref();
         if let Some(evidence) = evidence.filter(|_| variant.sweep.methods.iter().any(Compared::reads_evidence)) {
-            let files = [("recovery.prompts", &variant.sweep.recovery.prompts), ("recovery.evidence.harmless", &evidence.harmless)];
+            let files = [
+                ("recovery.prompts", &variant.sweep.recovery.prompts),
+                ("recovery.evidence.harmless", &evidence.harmless),
+            ];
             for (key, file) in files {
                 for held_out in [false, true] {
                     let (file, pick) = variant.sweep.evidence_prompts(evidence, file, held_out);

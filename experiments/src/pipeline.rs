@@ -10,8 +10,8 @@ use files::Hashes;
 use finetune::TrainSettings;
 use model::Dtype;
 use realign::stage::{
-    Aim, Align, AnswerFile, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, OwnAnswers, Pretrain, Question,
-    REFERENCE, Reference, Repair, TrainingSet,
+    Aim, Align, AnswerFile, Evaluate, Finetune, Gate, Import, Inject, Judge, MODEL, Objective, OwnAnswers, Pretrain,
+    Question, REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
 

@@ -78,9 +78,8 @@ impl Evidence {
     pub(crate) fn read(&self, models: &Pair<'_>, out: &Path, job: &mut Job<'_>) -> Result<recovery::Evidence> {
         self.check_parts()?;
         let device = job.device;
-        let open = |(model, artifact): (&Model, &Artifact)| {
-            LazyModel::new(artifact, None, device).opened(model.clone())
-        };
+        let open =
+            |(model, artifact): (&Model, &Artifact)| LazyModel::new(artifact, None, device).opened(model.clone());
         let mut aligned = open(models.aligned);
         let harmful = self.answers(&mut aligned, out, &|set| set.2, job)?;
         let mut answering = match self.reference {
@@ -128,10 +127,8 @@ impl Evidence {
             path: out.join(name),
         });
         let found = answer_files(model, &wanted.collect::<Vec<_>>(), job)?;
-        let with = |sample: &Sample, answer: evaluation::Answer| Sample {
-            response: Some(answer.response),
-            ..sample.clone()
-        };
+        let with =
+            |sample: &Sample, answer: evaluation::Answer| Sample { response: Some(answer.response), ..sample.clone() };
         let complete = found.into_iter().zip(&samples).zip(sets).map(|((found, samples), (from, ..))| {
             (samples.iter().zip(found).map(|(sample, answer)| with(sample, answer)).collect(), from)
         });

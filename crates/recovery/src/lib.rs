@@ -27,8 +27,8 @@ mod strong;
 mod tensors;
 mod trace;
 
-pub use direction::Layer;
 pub use choice::{Point, choose};
+pub use direction::Layer;
 pub use error::{Error, Result};
 pub use evidence::{Answered, Evidence, MeritSettings, Parts, Reference, TaskLoss};
 pub use full_revert::FullRevert;

@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{
-    Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong,
-};
+use crate::{Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong};
 
 macro_rules! methods {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {

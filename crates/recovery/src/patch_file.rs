@@ -121,7 +121,9 @@ impl PatchFile {
         let (mut aligned, mut fine_tuned) = (files::Sha::default(), files::Sha::default());
         for (name, bound) in &self.tensors {
             fine_tuned.part(name).part(&bound.fine_tuned);
-            bound.aligned.iter().for_each(|hash| drop(aligned.part(name).part(hash).finish()));
+            if let Some(hash) = &bound.aligned {
+                aligned.part(name).part(hash);
+            }
         }
         [aligned.finish(), fine_tuned.finish()]
     }

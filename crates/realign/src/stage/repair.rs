@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{MODEL, Stage};
 use crate::answers::{answers, named};
 use crate::error::{Within as _, invalid};
-use crate::model::{Model, Source, save};
 use crate::evidence::Pair;
+use crate::model::{Model, Source, save};
 use crate::{Artifact, Error, Evidence, Job, Result, Samples};
 
 /// Applies a method to a fine-tuned model. Both models are rounded to the precision of the result, so that a restored
@@ -198,7 +198,7 @@ impl Repair {
             return invalid(format!("{} needs harmful, harmless and task prompts with answers", self.method.word()));
         };
         let models = Pair { aligned: (aligned, &self.aligned), fine_tuned: (fine_tuned, &self.fine_tuned) };
-                let earlier = self.answers.iter().map(|artifact| artifact.path.clone()).collect();
+        let earlier = self.answers.iter().map(|artifact| artifact.path.clone()).collect();
         let mut own = Job { device: job.device, batch: job.batch, earlier, report: &mut *job.report };
         evidence.read(&models, out, &mut own).map(Some)
     }

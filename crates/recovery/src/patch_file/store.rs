@@ -132,7 +132,9 @@ impl Header {
         json["content"] = Value::Null;
         let mut hash = files::Sha::default();
         hash.part(json.to_string());
-        parts.iter().for_each(|(name, (_, bytes))| drop(hash.part(name).part(bytes).finish()));
+        for (name, (_, bytes)) in parts {
+            hash.part(name).part(bytes);
+        }
         Ok(hash.finish())
     }
 }

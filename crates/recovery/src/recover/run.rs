@@ -11,8 +11,8 @@ use super::checkpoint::{Checkpoint, Origin, Progress, fingerprint};
 use super::rollback::select_rollback;
 use super::{GradientMode, Recover, Rollback};
 use crate::{
-    Error, Gate, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace, Trace,
-    TraceGate, TraceStep, is_in_region, select,
+    Error, Gate, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace,
+    Trace, TraceGate, TraceStep, is_in_region, select,
 };
 
 /// Recovers the fine-tuned model.

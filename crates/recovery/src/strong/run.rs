@@ -161,7 +161,11 @@ impl Recovery<'_> {
         }
         let task = draw(&task.train, 2 * prompts, 2);
         if self.settings.lambda > 0.0 && !task.is_empty() {
-            self.evidence.task_lesson(&task, self.fine_tuned)?.accumulate(&decoder, self.settings.lambda, &mut gradients)?;
+            self.evidence.task_lesson(&task, self.fine_tuned)?.accumulate(
+                &decoder,
+                self.settings.lambda,
+                &mut gradients,
+            )?;
         }
         Ok(gradients)
     }

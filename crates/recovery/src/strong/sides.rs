@@ -116,9 +116,8 @@ fn ranked(tensors: &[Candidates<'_>], flips: &Flips) -> Vec<(f32, usize, u32)> {
         let (Candidates { values, target, gradient }, at) = (tensors[tensor], index as usize);
         gradient[at] * (values[at] - target[at])
     };
-    let of_tensor = |(tensor, indices): (usize, &Vec<u32>)| {
-        indices.iter().map(move |&index| (tensor, index)).collect::<Vec<_>>()
-    };
+    let of_tensor =
+        |(tensor, indices): (usize, &Vec<u32>)| indices.iter().map(move |&index| (tensor, index)).collect::<Vec<_>>();
     let places = flips.iter().enumerate().flat_map(of_tensor);
     let mut ordered: Vec<_> = places.map(|(tensor, index)| (gain(tensor, index), tensor, index)).collect();
     ordered.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use recovery::{
-    Answered, Evidence, Inputs, MeritSettings, Parts, Reference, Repair, Repaired, Standing, Strong, Trace, StrongTrace,
+    Answered, Evidence, Inputs, MeritSettings, Parts, Reference, Repair, Repaired, Standing, Strong, StrongTrace, Trace,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
