@@ -4,7 +4,7 @@ use clap::{CommandFactory as _, Parser};
 use recovery::{
     FullRevert, GradientMode, Inputs, Interpolation, LargestDifference, Method, Needs, Random, Recover, Resta,
     Rollback, Ties,
-};
+, Strong};
 use serde_json::{Value, json};
 
 use crate::{Fixture, go_on};
@@ -34,6 +34,7 @@ fn changed() -> Vec<Method> {
     };
     vec![
         recover.into(),
+        Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, prompts: 7 }.into(),
         Resta { gamma: -0.5, dare: 0.25 }.into(),
         Random { count: Some(9), layer, batch: 16 }.into(),
         LargestDifference { count: Some(9), layer }.into(),
