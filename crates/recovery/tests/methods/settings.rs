@@ -3,8 +3,8 @@
 use clap::{CommandFactory as _, Parser};
 use recovery::{
     FullRevert, GradientMode, Inputs, Interpolation, LargestDifference, Method, Needs, Random, Recover, Resta,
-    Rollback, Ties,
-, Strong};
+    Rollback, Strong, Ties,
+};
 use serde_json::{Value, json};
 
 use crate::{Fixture, go_on};
