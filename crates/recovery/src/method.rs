@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong};
+use crate::{
+    Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, SafeLora, SafeMerge,
+    Strong,
+};
 
 macro_rules! methods {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {
@@ -56,6 +59,10 @@ methods! {
     Strong = "strong", "strong recovery";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
     Resta = "resta", "RESTA";
+    /// Project what fine-tuning changed to where alignment changed the model (a comparison).
+    SafeLora = "safe_lora", "Safe LoRA";
+    /// Merge with a safe model where fine-tuning left what alignment changed (a comparison).
+    SafeMerge = "safe_merge", "SafeMERGE";
     /// Restore weights drawn at random among those that a recovery could choose (a control arm).
     Random = "random", "random";
     /// Restore the weights that differ most from the aligned model's (a control arm).

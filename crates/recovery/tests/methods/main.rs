@@ -6,6 +6,7 @@ mod checkpoint;
 mod golden;
 mod patch_file;
 mod resta;
+mod safe_lora;
 mod settings;
 mod strong;
 
