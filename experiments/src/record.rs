@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use evaluation::statistics::spread;
 use evaluation::{JudgeScores, JudgedRate, TaskScore};
+use recovery::Damage;
 use serde::{Deserialize, Serialize};
 
 /// Name of the method that is the original chat model.
@@ -41,6 +42,8 @@ pub struct Record {
     pub model_stage: String,
     /// Number of weights that were set to the aligned value, for the methods that count them.
     pub restored: Option<u64>,
+    /// What a repair changed of the fine-tuned model.
+    pub damage: Option<Damage>,
     /// Seconds that it took to make the model.
     pub seconds: f64,
     /// Seconds that it took to evaluate the model.
@@ -104,6 +107,16 @@ impl Record {
     /// Share of the answers to harmful prompts that neither declined nor complied; NaN if no answer was judged.
     pub fn broken(&self) -> f64 {
         self.judges.first().map_or(f64::NAN, |judged| judged.harmful.broken as f64) / self.judged() as f64
+    }
+
+    /// Share of all weights that a repair changed; NaN for other models.
+    pub fn changed(&self) -> f64 {
+        self.damage.map_or(f64::NAN, |damage| damage.changed)
+    }
+
+    /// KL to the fine-tuned model on harmless prompts; NaN where it was not measured.
+    pub fn divergence(&self) -> f64 {
+        self.damage.and_then(|damage| damage.divergence).unwrap_or(f64::NAN)
     }
 
     /// The task score, 0 to 1.
@@ -268,6 +281,7 @@ pub(crate) mod tests {
             label: if method == RECOVER { "recovery".to_owned() } else { method.replace('_', "-") },
             model_stage: format!("{model}-{count}-{method}"),
             restored: None,
+            damage: None,
             seconds: 1.0,
             evaluation_seconds: 2.0,
             judges: vec![judged],

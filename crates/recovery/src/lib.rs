@@ -5,7 +5,9 @@
 //! This crate takes token ids and decoders and knows nothing of text or tasks: a task's score
 //! reaches it as a closure.
 
+mod checkpoint;
 mod choice;
+mod damage;
 mod error;
 mod evidence;
 mod full_revert;
@@ -28,6 +30,7 @@ mod tensors;
 mod trace;
 
 pub use choice::{Point, choose};
+pub use damage::{Damage, damage};
 pub use direction::Layer;
 pub use error::{Error, Result};
 pub use evidence::{Answered, Evidence, MeritSettings, Parts, Reference, TaskLoss};

@@ -79,6 +79,8 @@ pub fn columns<'a>() -> Columns<Line<'a, ()>> {
         ("task_low", Real(|line| line.record.score.interval.0)),
         ("task_high", Real(|line| line.record.score.interval.1)),
         ("restored", Whole(|line| line.record.restored)),
+        ("changed", Real(|line| line.record.changed())),
+        ("divergence", Real(|line| line.record.divergence())),
         ("seconds", Real(|line| line.record.seconds)),
         ("evaluation_seconds", Real(|line| line.record.evaluation_seconds)),
         ("n", Whole(|line| Some(line.record.judged() as u64))),
@@ -162,7 +164,7 @@ mod tests {
         assert_eq!(
             lines[0],
             "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,broken,over_refusal,\
-             task_score,task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
+             task_score,task_low,task_high,restored,changed,divergence,seconds,evaluation_seconds,n,model_stage,note"
         );
         let (first, second) =
             ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,0.2,", ",2/6,recover,0.04,");
