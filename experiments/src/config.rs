@@ -179,6 +179,15 @@ pub struct EvidenceSpec {
     pub merit: recovery::MeritSettings,
 }
 
+impl EvidenceSpec {
+    /// How many prompts of a kind are held out, or are not.
+    #[must_use]
+    pub fn part(&self, held_out: bool) -> usize {
+        let deciding = ((self.count as f64 * self.held_out).ceil() as usize).min(self.count);
+        if held_out { deciding } else { self.count - deciding }
+    }
+}
+
 fn default_held_out() -> f64 {
     0.25
 }
