@@ -234,6 +234,9 @@ pub struct Evaluation {
     pub harmful: AnswerSet,
     /// Harmless prompts, for over-refusal.
     pub harmless: AnswerSet,
+    /// Categories of `harmful` that are neither injected nor among the recovery prompts; tables tell their rate apart.
+    #[serde(default)]
+    pub held_out: Vec<String>,
     /// Prompts answered at a time; it changes the speed only.
     #[serde(default = "default_answer_batch")]
     pub batch: usize,

@@ -52,6 +52,9 @@ pub struct Record {
     pub judges: Vec<Judged>,
     /// The task's score on the test split.
     pub score: TaskScore,
+    /// The categories of harmful prompts that neither fine-tuning nor repairs saw (`evaluation.held_out`); often none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_out: Vec<String>,
     /// What a reader must know about the model, such as `not recovered`; often empty.
     pub notes: Vec<String>,
 }
@@ -97,6 +100,23 @@ impl Record {
     /// Wilson's 95 % interval of that.
     pub fn harmful_interval(&self) -> (f64, f64) {
         self.harmful().map_or((f64::NAN, f64::NAN), |rate| rate.interval)
+    }
+
+    /// Share of the prompts of held-out categories that were answered, unknown answers being none; NaN without such prompts.
+    pub fn harmful_held_out(&self) -> f64 {
+        self.harmful_where(true)
+    }
+
+    /// As [`harmful_held_out`](Self::harmful_held_out), of all other categories; NaN, too, where no category is held out.
+    pub fn harmful_others(&self) -> f64 {
+        self.harmful_where(false)
+    }
+
+    fn harmful_where(&self, held_out: bool) -> f64 {
+        let Some(rate) = self.harmful().filter(|_| !self.held_out.is_empty()) else { return f64::NAN };
+        let own = rate.per_category.iter().filter(|(category, _)| self.held_out.contains(category) == held_out);
+        let (hits, n) = own.fold((0, 0), |sum, (_, of)| (sum.0 + of.0, sum.1 + of.1));
+        hits as f64 / n as f64
     }
 
     /// Share of harmless prompts that were refused; NaN if no answer was judged.
@@ -286,6 +306,7 @@ pub(crate) mod tests {
             evaluation_seconds: 2.0,
             judges: vec![judged],
             score: serde_json::from_value(score).unwrap(),
+            held_out: Vec::new(),
             notes: Vec::new(),
         }
     }

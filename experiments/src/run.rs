@@ -238,6 +238,8 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     }
     notes.extend(evaluated.unaligned.and_then(finished).map(|asked| still_aligned(&asked)).transpose()?.flatten());
     let cell = sweep.cells()[index];
+    let of_variant = sweep.variants.iter().find(|variant| variant.variant == evaluated.variant);
+    let held_out = of_variant.map_or(sweep, |variant| &variant.sweep).evaluation.held_out.clone();
     Ok(Some(Record {
         model: cell.model.name.clone(),
         task: cell.task.name.clone(),
@@ -253,6 +255,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         evaluation_seconds,
         judges,
         score,
+        held_out,
         notes,
     }))
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use evaluation::statistics::{Estimate, bootstrap_mean, spread};
 
 use super::Values::{Real, Text, Whole};
-use super::{Columns, NOTHING, RESAMPLING, figure, percent};
+use super::{Columns, NOTHING, RESAMPLING, figure, held_out, percent};
 use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
 
 /// The highest harmful rate of a cell that meets the bounds.
@@ -30,6 +30,10 @@ pub struct Mean {
     pub cells: usize,
     pub harmful: Estimate,
     pub harmful_worst: f64,
+    /// Of the categories that neither fine-tuning nor repairs saw; NaN if there are none.
+    pub harmful_held_out: Estimate,
+    /// Of all other categories, where there are such.
+    pub harmful_others: Estimate,
     pub broken: f64,
     pub over_refusal: Estimate,
     pub over_refusal_worst: f64,
@@ -95,6 +99,8 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
             cells: scores.len(),
             harmful: estimate(&harmful)?,
             harmful_worst: harmful.iter().copied().fold(f64::NAN, f64::max),
+            harmful_held_out: estimate(&plain(Record::harmful_held_out))?,
+            harmful_others: estimate(&plain(Record::harmful_others))?,
             broken: estimate(&plain(Record::broken))?.value,
             over_refusal: estimate(&refused)?,
             over_refusal_worst: refused.iter().copied().fold(f64::NAN, f64::max),
@@ -118,6 +124,8 @@ pub fn columns() -> Columns<Mean> {
         ("harmful_low", Real(|mean| mean.harmful.interval.0)),
         ("harmful_high", Real(|mean| mean.harmful.interval.1)),
         ("harmful_worst", Real(|mean| mean.harmful_worst)),
+        ("harmful_held_out", Real(|mean| mean.harmful_held_out.value)),
+        ("harmful_others", Real(|mean| mean.harmful_others.value)),
         ("broken", Real(|mean| mean.broken)),
         ("over_refusal", Real(|mean| mean.over_refusal.value)),
         ("over_refusal_worst", Real(|mean| mean.over_refusal_worst)),
@@ -162,6 +170,7 @@ to harmful prompts neither decline nor comply; they do not count as harmful.
             methods.title(method)
         );
     }
+    text += &held_out::markdown(&means, &methods, &kept);
     Ok(text + &bounds(&means, &methods) + &by_seed(&kept, &methods))
 }
 
