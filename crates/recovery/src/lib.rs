@@ -6,6 +6,7 @@
 //! reaches it as a closure.
 
 mod choice;
+mod distill;
 mod error;
 mod evidence;
 mod full_revert;
@@ -14,6 +15,7 @@ mod largest_difference;
 mod lesson;
 mod merit;
 mod method;
+mod objective;
 mod patch;
 mod patch_file;
 mod path;
@@ -29,6 +31,7 @@ mod trace;
 
 pub use choice::{Point, choose};
 pub use direction::Layer;
+pub use distill::Distill;
 pub use error::{Error, Result};
 pub use evidence::{Answered, Evidence, MeritSettings, Parts, Reference, TaskLoss};
 pub use full_revert::FullRevert;
@@ -46,4 +49,4 @@ pub use repair::{Gate, Inputs, Knob, Measure, Needs, Outcome, Repair, Repaired, 
 pub use resta::Resta;
 pub use selection::{Candidates, Selected, Ties, select};
 pub use strong::Strong;
-pub use trace::{Round, StepsTrace, StrongTrace, Trace, TraceGate, TraceStep, Trial};
+pub use trace::{DistillTrace, Losses, Round, StepsTrace, StrongTrace, Trace, TraceGate, TraceStep, Trial};
