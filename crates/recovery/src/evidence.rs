@@ -4,6 +4,7 @@
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::lesson::Lesson;
 
 /// A prompt with an answer, as token ids.
@@ -105,8 +106,18 @@ impl Evidence {
         }
     }
 
+    /// The harmful prompts that a method learns from.
+    pub(crate) fn harmful_train(&self, method: &'static str) -> crate::Result<&[Answered]> {
+        let missing = Error::Missing { method, what: "harmful prompts that are not held out" };
+        if self.harmful.train.is_empty() { Err(missing) } else { Ok(&self.harmful.train) }
+    }
+
     /// The lesson of the task's samples.
-    pub(crate) fn task_lesson(&self, rows: &[Answered], fine_tuned: &Decoder) -> crate::Result<Lesson> {
+    pub(crate) fn task_lesson<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a Answered>,
+        fine_tuned: &Decoder,
+    ) -> crate::Result<Lesson> {
         match self.merit.task_loss {
             TaskLoss::Answers => Lesson::of_answers(rows),
             TaskLoss::FineTuned => Lesson::of_teacher(fine_tuned, rows),

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong};
+use crate::{
+    Distill, Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong,
+};
 
 macro_rules! methods {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {
@@ -54,6 +56,8 @@ methods! {
     Recover = "recover", "recovery";
     /// Restore weights by what it gains on harmful, harmless and task prompts together (our extension).
     Strong = "strong", "strong recovery";
+    /// Train all weights on what strong recovery restores single ones for (a control arm).
+    Distill = "distill", "distillation";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
     Resta = "resta", "RESTA";
     /// Restore weights drawn at random among those that a recovery could choose (a control arm).

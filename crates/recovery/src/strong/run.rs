@@ -3,16 +3,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use files::derived_seed;
-use model::{Decoder, weights};
+use model::Decoder;
 
 use super::Strong;
 use super::sides::{Flips, Sides, count};
 use crate::checkpoint::{Checkpoint, Origin, Progress};
-use crate::evidence::Answered;
-use crate::lesson::Lesson;
 use crate::merit::{Merit, Standing};
-use crate::region::is_in_region;
+use crate::objective::Objective;
 use crate::trace::{Round, StrongTrace, Trial};
 use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
@@ -180,33 +177,12 @@ impl Recovery<'_> {
         Ok(improves)
     }
 
-    /// The gradient of `H + mu R + lambda T` at the weights as they are, on prompts of this round.
+    /// The gradient at the weights as they are, on prompts of this round.
     fn gradient(&self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
-        let blocks = self.fine_tuned.config().num_hidden_layers;
-        let decoder = weights::track(self.sides.write(self.fine_tuned.clone()), |info| is_in_region(info, blocks));
-        let mut gradients = HashMap::new();
-        let teacher = self.evidence.harmless_teacher(self.aligned, self.fine_tuned);
-        let Evidence { harmful, harmless, task, merit, .. } = self.evidence;
-        let draw = |rows: &'_ [Answered], number: usize, kind: u64| -> Vec<Answered> {
-            let order = drawn(rows.len(), number, round, derived_seed(self.seed, kind));
-            order.into_iter().map(|at| rows[at].clone()).collect()
-        };
-        let prompts = self.settings.prompts;
-        let harmful = draw(&harmful.train, prompts, 0);
-        Lesson::of_teacher(self.aligned, &harmful)?.accumulate(&decoder, 1.0, &mut gradients)?;
-        let harmless = draw(&harmless.train, prompts, 1);
-        if merit.mu > 0.0 && !harmless.is_empty() {
-            Lesson::of_teacher(teacher, &harmless)?.accumulate(&decoder, merit.mu, &mut gradients)?;
-        }
-        let task = draw(&task.train, 2 * prompts, 2);
-        if self.settings.lambda > 0.0 && !task.is_empty() {
-            self.evidence.task_lesson(&task, self.fine_tuned)?.accumulate(
-                &decoder,
-                self.settings.lambda,
-                &mut gradients,
-            )?;
-        }
-        Ok(gradients)
+        let Strong { lambda, prompts, .. } = *self.settings;
+        let (evidence, aligned, fine_tuned, seed) = (self.evidence, self.aligned, self.fine_tuned, self.seed);
+        let objective = Objective { evidence, aligned, fine_tuned, lambda, prompts, seed };
+        Ok(objective.gradient(self.sides.write(fine_tuned.clone()), round)?.0)
     }
 
     fn finish(self, outcome: Outcome, start: Instant) -> Repaired {
@@ -237,24 +213,4 @@ fn fingerprint(sides: &Sides, evidence: &Evidence, seed: u64) -> String {
         }
     }
     hash.part(format!("{:?} {:?}", evidence.reference, evidence.merit)).finish()
-}
-
-/// The rows of a round: so many of an order that goes on from round to round, and is drawn anew when it is through.
-fn drawn(rows: usize, number: usize, round: usize, seed: u64) -> Vec<usize> {
-    let number = number.min(rows);
-    let place = |at: usize| (at / rows.max(1), at % rows.max(1));
-    (round * number..(round + 1) * number)
-        .map(|at| {
-            let (pass, place) = place(at);
-            shuffled(rows, derived_seed(seed, pass as u64))[place]
-        })
-        .collect()
-}
-
-fn shuffled(rows: usize, seed: u64) -> Vec<usize> {
-    use rand::SeedableRng;
-    use rand::seq::SliceRandom;
-    let mut order: Vec<usize> = (0..rows).collect();
-    order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
-    order
 }

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::TensorData;
 use model::Decoder;
 use model::weights::{self, WeightInfo};
 
-use crate::region::{check_same_shape, is_in_region};
+use crate::region::{check_same_shape, is_in_region, with_values};
 use crate::selection::{Candidates, Rank, Ties, select_by};
 use crate::{Patch, Result};
 
@@ -114,11 +113,7 @@ impl Sides {
 
     /// `decoder` with the weights as they are.
     pub fn write(&self, decoder: Decoder) -> Decoder {
-        let mut next = self.infos.iter().zip(&self.values).peekable();
-        weights::replace(decoder, |info| {
-            let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
-            Some(TensorData::new(values.clone(), info.shape.clone()))
-        })
+        with_values(decoder, &self.infos, &self.values)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod arms;
 mod checkpoint;
+mod distill;
 mod golden;
 mod patch_file;
 mod resta;

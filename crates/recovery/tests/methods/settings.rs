@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, Parser};
 use recovery::{
-    FullRevert, GradientMode, Inputs, Interpolation, LargestDifference, Method, Needs, Random, Recover, Resta,
+    Distill, FullRevert, GradientMode, Inputs, Interpolation, LargestDifference, Method, Needs, Random, Recover, Resta,
     Rollback, Strong, Ties,
 };
 use serde_json::{Value, json};
@@ -35,6 +35,7 @@ fn changed() -> Vec<Method> {
     vec![
         recover.into(),
         Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, prompts: 7 }.into(),
+        Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, prompts: 7 }.into(),
         Resta { gamma: -0.5, dare: 0.25 }.into(),
         Random { count: Some(9), layer, batch: 16 }.into(),
         LargestDifference { count: Some(9), layer }.into(),

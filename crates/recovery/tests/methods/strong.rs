@@ -13,19 +13,19 @@ use crate::{Fixture, load, path};
 /// Losses are of float32 models: the golden's own float32 run is within 2e-6 of its float64 one.
 const TOLERANCE: f64 = 2e-5;
 
-struct Golden {
+pub(crate) struct Golden {
     expected: Value,
     sets: Vec<u8>,
 }
 
 impl Golden {
-    fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let dir = path("recovery/tests/fixtures/strong");
         let expected = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
         Self { expected, sets: std::fs::read(dir.join("expected.safetensors")).unwrap() }
     }
 
-    fn evidence(&self, settings: &Value) -> Evidence {
+    pub(crate) fn evidence(&self, settings: &Value) -> Evidence {
         let rows = |part: &str, kind: &str| -> Vec<Answered> {
             let rows = self.expected[part][kind].as_array().unwrap().iter();
             let row = |row: &Value| Answered {
