@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 pub const ALIGNED: &str = "aligned";
 /// Name of the method that is the aligned model after fine-tuning.
 pub const FINE_TUNED: &str = "fine_tuned";
-/// Name of the method that the others are compared with.
+/// Name of the paper's method.
 pub const RECOVER: &str = "recover";
+/// Name of our extension of it.
+pub const STRONG: &str = "strong";
 
 /// The evaluation of one model of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
