@@ -266,6 +266,7 @@ fn sentences(records: &[Record]) -> Result<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::record::ALIGNED;
     use crate::record::tests::{record, scores};
 
     fn all(records: &[Record]) -> Vec<Mean> {

@@ -4,8 +4,8 @@
 //! `cells.rs`, means over the grid in `means.rs` and, for held-out categories apart, `held_out.rs`, differences between methods in `differences.rs`, and what each of
 //! several judges says in `judged.rs`.
 
-pub mod bounds;
-mod cells;
+mod bounds;
+pub mod cells;
 pub mod differences;
 mod held_out;
 pub mod judged;
