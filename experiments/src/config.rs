@@ -23,7 +23,7 @@ use serde_yaml::{Mapping, Value};
 
 pub use files::{Paths, find};
 use layers::Layers;
-pub use methods::{Compared, What};
+pub use methods::{Compared, OneShot, SafeInstruct, What};
 pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 pub use shape::DecoderShape;
 
