@@ -29,7 +29,7 @@ pub struct Block {
 }
 
 /// An input of projections in a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The normed residual stream before the attention.
     Attention,

@@ -444,7 +444,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn a_walk_shows_what_each_projection_reads() {
-    let values = |tensor: Tensor<2>| -> Vec<f32> { tensor.into_data().try_into_vec_as().unwrap() };
     for name in MODELS {
         let decoder = load(name);
         let packed = Packed::new(&[vec![1u32, 2, 3, 4, 5, 6], vec![1, 2, 7]]).unwrap();

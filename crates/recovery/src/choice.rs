@@ -22,29 +22,28 @@ pub struct Point {
 ///
 /// # Errors
 /// As [`Repair::apply`](crate::Repair::apply), and when the method has no knob, or there is no evidence to decide by.
-pub fn choose(method: &Method, mut inputs: Inputs<'_>) -> Result<(Repaired, Vec<Point>)> {
+pub fn choose(method: &Method, inputs: Inputs<'_>) -> Result<(Repaired, Vec<Point>)> {
     let merit = Merit::new(method.word(), inputs.evidence(method.word())?, inputs.aligned, inputs.fine_tuned)?;
     match (method, method.repair().knob()) {
         (Method::Recover(settings), _) => steps(settings, inputs, &merit),
-        (_, Some(knob)) => values(method, knob, &mut inputs, &merit),
+        (_, Some(knob)) => values(method, knob, inputs, &merit),
         (_, None) => Err(Error::NoKnob { method: method.word() }),
     }
 }
 
 /// Each value of a knob.
-fn values(method: &Method, knob: Knob, inputs: &mut Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
+fn values(method: &Method, knob: Knob, inputs: Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
+    let settings = knob.values.iter().map(|&value| method.with(knob.key, value)).collect::<Result<Vec<_>>>()?;
     let (mut points, mut best): (Vec<Point>, Option<(usize, Repaired)>) = (Vec::new(), None);
-    for (done, &value) in knob.values.iter().enumerate() {
-        let repaired = method.with(knob.key, value)?.repair().apply(inputs.again())?;
+    method.repair().each(&settings, inputs, &mut |repaired, report| {
+        let (done, value) = (points.len(), knob.values[points.len()]);
         points.push(point(value, merit, &repaired.decoder)?);
         if best.as_ref().is_none_or(|&(at, _)| is_better(&points[done], &points[at])) {
             best = Some((done, repaired));
         }
         let word = format!("{} {value}, held-out merit {:.3}", knob.key, points[done].standing.merit);
-        if (inputs.report)(done + 1, knob.values.len(), &word).is_break() {
-            return Err(Error::Stopped);
-        }
-    }
+        if report(done + 1, knob.values.len(), &word).is_break() { Err(Error::Stopped) } else { Ok(()) }
+    })?;
     let (at, mut repaired) = best.ok_or(Error::NoKnob { method: method.word() })?;
     repaired.outcome = decided(&format!("{} {}", knob.key, points[at].at), &points[at]);
     Ok((repaired, points))

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Distill, Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong,
+    Antidote, Distill, Error, FullRevert, Interpolation, Irr, LargestDifference, Random, Recover, Repair, Resta,
+    Result, SafeDelta, Strong,
 };
 
 macro_rules! methods {
@@ -60,6 +61,12 @@ methods! {
     Distill = "distill", "distillation";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
     Resta = "resta", "RESTA";
+    /// Take back fine-tuning's change of the weights that harmful prompts use most (a baseline).
+    Antidote = "antidote", "Antidote";
+    /// Take from fine-tuning what costs safety little, and make up for that (a baseline).
+    SafeDelta = "safe_delta", "Safe Delta";
+    /// Take back what fine-tuning changed against a safety vector, and make up for that (a baseline).
+    Irr = "irr", "IRR";
     /// Restore weights drawn at random among those that a recovery could choose (a control arm).
     Random = "random", "random";
     /// Restore the weights that differ most from the aligned model's (a control arm).

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Evidence, Patch, Path, Result, Standing, Trace};
+use crate::{Error, Evidence, Method, Patch, Path, Result, Standing, Trace};
 
 /// A method's settings, which can be applied to a fine-tuned model.
 pub trait Repair {
@@ -31,7 +31,22 @@ pub trait Repair {
     /// finite, the task cannot be scored, the checkpoint cannot be used, or the report stops the work
     /// ([`Error::Stopped`]).
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
+
+    /// Repairs with each of several settings of this method and hands the results to `visit`, in order. A method that computes
+    /// something that does not depend on them can do that once.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and what `visit` returns.
+    fn each(&self, settings: &[Method], mut inputs: Inputs<'_>, visit: &mut Visit<'_>) -> Result<()> {
+        for method in settings {
+            visit(method.repair().apply(inputs.again())?, inputs.report)?;
+        }
+        Ok(())
+    }
 }
+
+/// Gets the result of each of several settings, and where to report.
+pub type Visit<'a> = dyn FnMut(Repaired, &mut Report<'_>) -> Result<()> + 'a;
 
 /// A setting that decides how much a method does.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,12 +1,15 @@
 //! The methods on tiny models, in one binary.
 #![allow(clippy::unwrap_used)]
 
+mod antidote;
 mod arms;
 mod checkpoint;
 mod distill;
 mod golden;
+mod irr;
 mod patch_file;
 mod resta;
+mod safe_delta;
 mod settings;
 mod strong;
 

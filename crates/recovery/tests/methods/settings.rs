@@ -2,8 +2,8 @@
 
 use clap::{CommandFactory as _, Parser};
 use recovery::{
-    Distill, FullRevert, GradientMode, Inputs, Interpolation, LargestDifference, Method, Needs, Random, Recover, Resta,
-    Rollback, Strong, Ties,
+    Antidote, Distill, FullRevert, GradientMode, Inputs, Interpolation, Irr, LargestDifference, Method, Needs, Random,
+    Recover, Resta, Rollback, SafeDelta, Strong, Ties,
 };
 use serde_json::{Value, json};
 
@@ -37,6 +37,9 @@ fn changed() -> Vec<Method> {
         Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, prompts: 7 }.into(),
         Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, prompts: 7 }.into(),
         Resta { gamma: -0.5, dare: 0.25 }.into(),
+        Antidote { ratio: 0.25 }.into(),
+        SafeDelta { scale: 0.25, block: 8 }.into(),
+        Irr { sparsity: 0.25, block: 8 }.into(),
         Random { count: Some(9), layer, batch: 16 }.into(),
         LargestDifference { count: Some(9), layer }.into(),
         FullRevert { layer }.into(),
