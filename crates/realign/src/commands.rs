@@ -190,7 +190,7 @@ impl Context {
             None => None,
         };
         let model = self.model(&args.model)?;
-        let data = TrainingSet { task: Some(task), inject };
+        let data = TrainingSet { task: Some(task), inject, safe: None };
         let mut references = Vec::new();
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         if args.objective == ObjectiveName::SoftSft {

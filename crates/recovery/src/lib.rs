@@ -6,8 +6,10 @@
 //! reaches it as a closure.
 
 mod antidote;
+mod checkpoint;
 mod choice;
 mod compensation;
+mod damage;
 mod distill;
 mod error;
 mod evidence;
@@ -36,6 +38,7 @@ mod trace;
 
 pub use antidote::Antidote;
 pub use choice::{Point, choose};
+pub use damage::{Damage, damage};
 pub use direction::Layer;
 pub use distill::Distill;
 pub use error::{Error, Result};

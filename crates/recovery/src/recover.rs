@@ -2,10 +2,12 @@
 //! gradients first (paper section IV; METHOD.md section 3). The settings are here, the algorithm in
 //! `recover/run.rs`.
 
-mod checkpoint;
+mod progress;
 mod rollback;
 mod run;
 
+#[cfg(test)]
+pub(crate) use progress::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{check_counts, check_share};

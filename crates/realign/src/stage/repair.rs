@@ -5,7 +5,7 @@ use std::path::Path;
 use evaluation::{Judge, Metric, Verdict};
 use model::{Decoder, Dtype};
 use prompts::Sample;
-use recovery::{Method, Outcome};
+use recovery::{Damage, Method, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
@@ -75,6 +75,8 @@ pub struct RepairSummary {
     pub recovered: bool,
     /// One sentence for people.
     pub note: String,
+    /// What it changed of the fine-tuned model.
+    pub damage: Damage,
 }
 
 impl RepairSummary {
@@ -171,7 +173,9 @@ impl Stage for Repair {
         super::patch::write(&out.join(super::PATCH), &repaired, models, &self.method)?;
         files::remove(&checkpoint)?;
         let by = gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
-        let summary = summary(&repaired, by);
+        let harmless = evidence.as_ref().map_or(&[][..], |evidence| &evidence.harmless.held_out);
+        let damage = recovery::damage(&fine_tuned.decoder, &repaired.decoder, harmless)?;
+        let summary = summary(&repaired, by, damage);
         let made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
         files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;
@@ -295,7 +299,7 @@ impl Gate {
     }
 }
 
-fn summary(repaired: &recovery::Repaired, by: &str) -> RepairSummary {
+fn summary(repaired: &recovery::Repaired, by: &str, damage: Damage) -> RepairSummary {
     let restored = repaired.restored;
     let count = restored.map_or("all weights moved".to_owned(), |count| format!("{count} weights restored"));
     let (recovered, note) = match repaired.outcome {
@@ -319,5 +323,5 @@ fn summary(repaired: &recovery::Repaired, by: &str) -> RepairSummary {
             (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
         }
     };
-    RepairSummary { restored, recovered, note }
+    RepairSummary { restored, recovered, note, damage }
 }

@@ -45,6 +45,18 @@ impl Sides {
         self.restored.iter().map(Vec::len).sum()
     }
 
+    /// A patch as flips.
+    pub fn indices(&self, patch: &Patch) -> Flips {
+        self.infos.iter().map(|info| patch.indices(&info.name).to_vec()).collect()
+    }
+
+    /// Adds the values of both sides to a hash.
+    pub fn hash(&self, hash: &mut files::Sha) {
+        for values in self.values.iter().chain(&self.other) {
+            hash.numbers(values.iter().map(|value| value.to_le_bytes()));
+        }
+    }
+
     /// Flips as a patch.
     pub fn named(&self, flips: &Flips) -> Patch {
         Patch::new(self.infos.iter().map(|info| info.name.clone()).zip(flips.iter().cloned()))

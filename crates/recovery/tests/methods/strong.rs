@@ -132,3 +132,30 @@ fn two_equal_models_leave_nothing_to_recover() {
     let repaired = Strong::default().apply(inputs).unwrap();
     assert_eq!((repaired.outcome, repaired.restored), (recovery::Outcome::Nothing, Some(0)));
 }
+
+#[test]
+fn a_stopped_recovery_goes_on_to_the_same_end() {
+    let golden = Golden::read();
+    let evidence = golden.evidence(&golden.expected["runs"]["aligned"]["settings"]);
+    let (fixture, dir) = (Fixture::read(), tempfile::tempdir().unwrap());
+    let run = |checkpoint: bool, stop_after: usize| {
+        let mut calls = 0;
+        let mut report = |_: usize, _: usize, _: &str| {
+            calls += 1;
+            if calls > stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let checkpoint = checkpoint.then(|| dir.path().join("checkpoint"));
+        let inputs = Inputs::new(&fixture.aligned, &fixture.tuned, &mut report);
+        Strong { rounds: 3, prompts: 4, ..Strong::default() }.apply(Inputs {
+            evidence: Some(&evidence),
+            checkpoint,
+            ..inputs
+        })
+    };
+    let whole = run(false, usize::MAX).unwrap();
+    // Within the second round: the first is in the checkpoint.
+    assert!(matches!(run(true, 6), Err(recovery::Error::Stopped)));
+    assert!(dir.path().join("checkpoint").is_file());
+    let resumed = run(true, usize::MAX).unwrap();
+    assert_eq!((resumed.path, resumed.outcome), (whole.path, whole.outcome));
+}
