@@ -300,7 +300,16 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
         }
     }
     let invalid = |text: String| Err(Error::Invalid(text));
-    if args.patch.is_some() && matches!(method, Method::Resta(_) | Method::Interpolation(_) | Method::FullRevert(_)) {
+    let is_dense = matches!(
+        method,
+        Method::Resta(_)
+            | Method::Interpolation(_)
+            | Method::FullRevert(_)
+            | Method::Distill(_)
+            | Method::SafeDelta(_)
+            | Method::Irr(_)
+    );
+    if args.patch.is_some() && is_dense {
         return invalid(format!("{word} restores no single weights and has no patch; leave --patch out"));
     }
     let always = matches!(method, Method::Recover(Recover { rollback: Rollback::On, .. }));

@@ -5,7 +5,7 @@ use model::Decoder;
 use serde::{Deserialize, Serialize};
 
 use crate::merit::{Merit, Standing};
-use crate::{Error, Inputs, Knob, Method, Outcome, Recover, Region, Repaired, Result, Rollback};
+use crate::{Error, Inputs, Knob, Method, Outcome, Recover, Region, Repaired, Report, Result, Rollback};
 
 /// One point that a method could stop at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,10 +32,9 @@ pub fn choose(method: &Method, inputs: Inputs<'_>) -> Result<(Repaired, Vec<Poin
 }
 
 /// Each value of a knob.
-fn values(method: &Method, knob: Knob, inputs: Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
-    let settings = knob.values.iter().map(|&value| method.with(knob.key, value)).collect::<Result<Vec<_>>>()?;
+fn values(method: &Method, knob: Knob, mut inputs: Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
     let (mut points, mut best): (Vec<Point>, Option<(usize, Repaired)>) = (Vec::new(), None);
-    method.repair().each(&settings, inputs, &mut |repaired, report| {
+    let mut visit = |repaired: Repaired, report: &mut Report<'_>| {
         let (done, value) = (points.len(), knob.values[points.len()]);
         points.push(point(value, merit, &repaired.decoder)?);
         if best.as_ref().is_none_or(|&(at, _)| is_better(&points[done], &points[at])) {
@@ -43,7 +42,12 @@ fn values(method: &Method, knob: Knob, inputs: Inputs<'_>, merit: &Merit) -> Res
         }
         let word = format!("{} {value}, held-out merit {:.3}", knob.key, points[done].standing.merit);
         if report(done + 1, knob.values.len(), &word).is_break() { Err(Error::Stopped) } else { Ok(()) }
-    })?;
+    };
+    if !method.repair().sweep(&mut inputs, &mut visit)? {
+        for &value in knob.values {
+            visit(method.with(knob.key, value)?.repair().apply(inputs.again())?, inputs.report)?;
+        }
+    }
     let (at, mut repaired) = best.ok_or(Error::NoKnob { method: method.word() })?;
     repaired.outcome = decided(&format!("{} {}", knob.key, points[at].at), &points[at]);
     Ok((repaired, points))

@@ -5,7 +5,6 @@ use model::Decoder;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::lesson::Lesson;
 
 /// A prompt with an answer, as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,18 +109,6 @@ impl Evidence {
     pub(crate) fn harmful_train(&self, method: &'static str) -> crate::Result<&[Answered]> {
         let missing = Error::Missing { method, what: "harmful prompts that are not held out" };
         if self.harmful.train.is_empty() { Err(missing) } else { Ok(&self.harmful.train) }
-    }
-
-    /// The lesson of the task's samples.
-    pub(crate) fn task_lesson<'a>(
-        &self,
-        rows: impl IntoIterator<Item = &'a Answered>,
-        fine_tuned: &Decoder,
-    ) -> crate::Result<Lesson> {
-        match self.merit.task_loss {
-            TaskLoss::Answers => Lesson::of_answers(rows),
-            TaskLoss::FineTuned => Lesson::of_teacher(fine_tuned, rows),
-        }
     }
 }
 

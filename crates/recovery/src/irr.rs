@@ -18,8 +18,10 @@ use crate::lesson::Lesson;
 use crate::projections::{Calibration, is_projection, names, read, replaced};
 use crate::region::check_same_shape;
 use crate::repair::Visit;
-use crate::{Error, Inputs, Knob, Method, Needs, Outcome, Repair, Repaired, Report, Result};
+use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Report, Result};
 
+/// What the choice tries.
+const VALUES: &[f64] = &[0.96, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0];
 /// Harmful prompts of which a gradient is the mean.
 const BATCH: usize = 8;
 
@@ -60,7 +62,7 @@ impl Repair for Irr {
     }
 
     fn knob(&self) -> Option<Knob> {
-        Some(Knob { key: "sparsity", values: &[0.96, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0] })
+        Some(Knob { key: "sparsity", values: VALUES })
     }
 
     fn apply(&self, mut inputs: Inputs<'_>) -> Result<Repaired> {
@@ -68,16 +70,13 @@ impl Repair for Irr {
         self.repaired(&mut inputs, &weights)
     }
 
-    fn each(&self, settings: &[Method], mut inputs: Inputs<'_>, visit: &mut Visit<'_>) -> Result<()> {
-        let weights = Weights::new(&inputs)?;
-        for method in settings {
-            let repaired = match method {
-                Method::Irr(settings) => settings.repaired(&mut inputs, &weights)?,
-                other => other.repair().apply(inputs.again())?,
-            };
-            visit(repaired, inputs.report)?;
+    fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        let weights = Weights::new(inputs)?;
+        for &sparsity in VALUES {
+            let settings = Self { sparsity, ..*self };
+            visit(settings.repaired(inputs, &weights)?, inputs.report)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

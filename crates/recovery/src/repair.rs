@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Evidence, Method, Patch, Path, Result, Standing, Trace};
+use crate::{Error, Evidence, Patch, Path, Result, Standing, Trace};
 
 /// A method's settings, which can be applied to a fine-tuned model.
 pub trait Repair {
@@ -32,20 +32,17 @@ pub trait Repair {
     /// ([`Error::Stopped`]).
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
 
-    /// Repairs with each of several settings of this method and hands the results to `visit`, in order. A method that computes
-    /// something that does not depend on them can do that once.
+    /// Repairs with each value of the knob and hands the results to `visit`, in order, where they have work in common. False,
+    /// with nothing done, where each is a run of its own.
     ///
     /// # Errors
     /// As [`apply`](Self::apply), and what `visit` returns.
-    fn each(&self, settings: &[Method], mut inputs: Inputs<'_>, visit: &mut Visit<'_>) -> Result<()> {
-        for method in settings {
-            visit(method.repair().apply(inputs.again())?, inputs.report)?;
-        }
-        Ok(())
+    fn sweep(&self, _inputs: &mut Inputs<'_>, _visit: &mut Visit<'_>) -> Result<bool> {
+        Ok(false)
     }
 }
 
-/// Gets the result of each of several settings, and where to report.
+/// Gets the result of each value of a knob, and where to report.
 pub type Visit<'a> = dyn FnMut(Repaired, &mut Report<'_>) -> Result<()> + 'a;
 
 /// A setting that decides how much a method does.

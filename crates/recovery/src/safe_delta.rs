@@ -15,10 +15,12 @@ use crate::evidence::Answered;
 use crate::projections::{Calibration, names, read, replaced};
 use crate::region::check_same_shape;
 use crate::repair::Visit;
-use crate::{Error, Inputs, Knob, Method, Needs, Outcome, Repair, Repaired, Report, Result};
+use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Report, Result};
 
 /// Share of the entries of a block of columns that is never taken, those that cost most.
 const DROPPED: f64 = 0.15;
+/// What the choice tries.
+const VALUES: &[f64] = &[100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001];
 /// Columns that do not make up for each other.
 const TOGETHER: usize = 4;
 
@@ -59,7 +61,7 @@ impl Repair for SafeDelta {
     }
 
     fn knob(&self) -> Option<Knob> {
-        Some(Knob { key: "scale", values: &[100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001] })
+        Some(Knob { key: "scale", values: VALUES })
     }
 
     fn apply(&self, mut inputs: Inputs<'_>) -> Result<Repaired> {
@@ -67,16 +69,13 @@ impl Repair for SafeDelta {
         self.repaired(inputs.aligned, &weights)
     }
 
-    fn each(&self, settings: &[Method], mut inputs: Inputs<'_>, visit: &mut Visit<'_>) -> Result<()> {
-        let weights = Weights::new(&mut inputs)?;
-        for method in settings {
-            let repaired = match method {
-                Method::SafeDelta(settings) => settings.repaired(inputs.aligned, &weights)?,
-                other => other.repair().apply(inputs.again())?,
-            };
-            visit(repaired, inputs.report)?;
+    fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        let weights = Weights::new(inputs)?;
+        for &scale in VALUES {
+            let settings = Self { scale, ..*self };
+            visit(settings.repaired(inputs.aligned, &weights)?, inputs.report)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

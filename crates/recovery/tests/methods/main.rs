@@ -4,6 +4,7 @@
 mod antidote;
 mod arms;
 mod checkpoint;
+mod choice;
 mod distill;
 mod golden;
 mod irr;

@@ -96,6 +96,15 @@ fn a_wrong_setting_is_named() {
     }
     assert!(message("random", json!({"batch": 0})).contains("`batch`"));
     assert!(message("interpolation", json!({"lambda": 1.1})).contains("`lambda`: 1.1"));
+    for (word, key, value) in [("antidote", "ratio", 1.5), ("irr", "sparsity", -0.5)] {
+        assert!(message(word, json!({key: value})).contains(&format!("`{key}`: {value} is not between")));
+    }
+    for (word, key) in [("distill", "learning_rate"), ("distill", "lambda"), ("safe_delta", "scale")] {
+        assert!(message(word, json!({key: -1.0})).contains(&format!("`{key}`: -1 is not a number of 0 or more")));
+    }
+    for (word, key) in [("distill", "steps"), ("distill", "prompts"), ("safe_delta", "block"), ("irr", "block")] {
+        assert!(message(word, json!({key: 0})).contains(&format!("`{key}`: 0 is too few")));
+    }
     assert!(message("resta", json!({"dare": 1.0})).contains("`dare`: 1 is not"));
 }
 
@@ -113,6 +122,12 @@ fn a_missing_input_is_named_with_the_method() {
     let recover = lack("recover", json!({}), "recovery prompts");
     assert_eq!(recover, Needs { prompts: true, task_prompts: true, ..needs });
     assert_eq!(lack("resta", json!({}), "an unaligned model"), Needs { unaligned: true, ..needs });
+    let evidence = Needs { evidence: true, ..needs };
+    for word in ["strong", "distill", "antidote", "safe_delta"] {
+        assert_eq!(lack(word, json!({}), "harmful, harmless and task prompts with answers"), evidence);
+    }
+    let needed = lack("irr", json!({}), "harmful, harmless and task prompts with answers");
+    assert_eq!(needed, Needs { unaligned: true, ..evidence });
     let recovery = Needs { recovery: true, ..needs };
     assert_eq!(lack("largest_difference", json!({}), "a number of weights"), recovery);
     assert_eq!(lack("random", json!({}), "recovery prompts"), Needs { prompts: true, ..recovery });
