@@ -28,8 +28,8 @@ struct Context {
     hashes: Hashes,
 }
 
-/// The exit status of a recovery whose answer is the fine-tuned model.
-const NOT_RECOVERED: u8 = 3;
+/// The exit status of a recovery whose answer is the fine-tuned model, and of a repair that misses a bound.
+pub const NOT_RECOVERED: u8 = 3;
 
 /// Runs a subcommand; gives back the exit status.
 ///
@@ -39,7 +39,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
     let context = Context {
         dtype: cli.dtype.map(Into::into),
-        seed: cli.seed,
+        seed: cli.seed.unwrap_or(1),
         thinking: cli.enable_thinking,
         hashes: Hashes::default(),
     };
@@ -58,6 +58,9 @@ pub fn run(cli: Cli) -> Result<u8> {
             | Command::Gate(_)
             | Command::Patch(_)
             | Command::Score { .. }
+            | Command::Init { .. }
+            | Command::Completions { .. }
+            | Command::Man
     );
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
@@ -77,6 +80,13 @@ pub fn run(cli: Cli) -> Result<u8> {
                 PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
             context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
+        Command::Whole(args) => {
+            let global = crate::whole::Global { seed: cli.seed, dtype: context.dtype, thinking: cli.enable_thinking };
+            return crate::whole::run(&args, &global, cli.quiet, &mut job);
+        }
+        Command::Init { file } => crate::shell::init(&file)?,
+        Command::Completions { shell } => crate::shell::completions(shell)?,
+        Command::Man => crate::shell::man()?,
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
         Command::Patch(command) => crate::patch::run(command, context.dtype, &context.hashes, &mut job)?,
         Command::Evaluate(args) => {
