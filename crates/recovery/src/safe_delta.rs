@@ -65,15 +65,17 @@ impl Repair for SafeDelta {
     }
 
     fn apply(&self, mut inputs: Inputs<'_>) -> Result<Repaired> {
+        self.check()?;
         let weights = Weights::new(&mut inputs)?;
-        self.repaired(inputs.aligned, &weights)
+        Ok(self.repaired(inputs.aligned, &weights))
     }
 
     fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        self.check()?;
         let weights = Weights::new(inputs)?;
         for &scale in VALUES {
             let settings = Self { scale, ..*self };
-            visit(settings.repaired(inputs.aligned, &weights)?, inputs.report)?;
+            visit(settings.repaired(inputs.aligned, &weights), inputs.report)?;
         }
         Ok(true)
     }
@@ -113,8 +115,7 @@ fn factors(decoder: &Decoder, rows: &[Answered], report: &mut Report<'_>) -> Res
 }
 
 impl SafeDelta {
-    fn repaired(&self, aligned: &Decoder, weights: &Weights) -> Result<Repaired> {
-        self.check()?;
+    fn repaired(&self, aligned: &Decoder, weights: &Weights) -> Repaired {
         let mut edited = HashMap::new();
         for (names, factor) in &weights.factors {
             for name in names {
@@ -124,7 +125,7 @@ impl SafeDelta {
             }
         }
         let decoder = replaced(aligned.clone(), edited);
-        Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
+        Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None }
     }
 
     fn edited(&self, aligned: &[f32], tuned: &[f32], factor: &Factor) -> Vec<f32> {
