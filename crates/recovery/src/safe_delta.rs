@@ -20,7 +20,7 @@ use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Report, Resul
 /// Share of the entries of a block of columns that is never taken, those that cost most.
 const DROPPED: f64 = 0.15;
 /// What the choice tries.
-const VALUES: &[f64] = &[1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03];
+const VALUES: &[f64] = &[1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03];
 /// Columns that do not make up for each other.
 const TOGETHER: usize = 4;
 
