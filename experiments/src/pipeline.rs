@@ -239,7 +239,7 @@ impl Builder<'_> {
                     task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
                     evidence,
                     answers: answers.map(|node| self.artifact(node, "")),
-                    by_merit: compared.by_merit,
+                    choose: method.repair().knob().filter(|_| compared.by_merit),
                     gate: if needs.task_prompts && !compared.by_merit { Some(self.gate(at)?) } else { None },
                     seed: at.seed,
                     dtype: DTYPE,

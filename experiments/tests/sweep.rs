@@ -288,7 +288,7 @@ fn every_field_of_every_setting_is_in_the_key() {
             task,
             evidence: None,
             answers: None,
-            by_merit: false,
+            choose: None,
             gate,
             seed,
             dtype,

@@ -252,7 +252,7 @@ impl Context {
             task: samples(&args.task, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
             evidence: None,
             answers: None,
-            by_merit: false,
+            choose: None,
             gate,
             seed: self.seed,
             dtype: self.dtype,

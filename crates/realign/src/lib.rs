@@ -24,7 +24,7 @@
 //!     task: None,
 //!     evidence: None,
 //!     answers: None,
-//!     by_merit: false,
+//!     choose: None,
 //!     gate: None, // with samples here the task's score decides about rollback and the answer
 //!     seed: 1,
 //!     dtype: None,

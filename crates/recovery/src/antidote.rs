@@ -46,7 +46,7 @@ impl Repair for Antidote {
     }
 
     fn knob(&self) -> Option<Knob> {
-        Some(Knob { key: "ratio", values: &[0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0] })
+        Some(Knob { key: "ratio", values: &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0] })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {

@@ -53,7 +53,7 @@ impl Repair for Distill {
     }
 
     fn knob(&self) -> Option<Knob> {
-        Some(Knob { key: "learning_rate", values: &[5e-5, 1e-4, 2e-4, 5e-4] })
+        Some(Knob { key: "learning_rate", values: &[2e-5, 1e-4, 2e-4, 5e-4, 1e-3] })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {

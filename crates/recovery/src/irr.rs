@@ -18,7 +18,7 @@ use crate::lesson::Lesson;
 use crate::projections::{Calibration, is_projection, names, read, replaced};
 use crate::region::check_same_shape;
 use crate::repair::Visit;
-use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Report, Result};
+use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
 /// What the choice tries.
 const VALUES: &[f64] = &[0.96, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0];
@@ -66,11 +66,13 @@ impl Repair for Irr {
     }
 
     fn apply(&self, mut inputs: Inputs<'_>) -> Result<Repaired> {
+        self.check()?;
         let weights = Weights::new(&inputs)?;
         self.repaired(&mut inputs, &weights)
     }
 
     fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        self.check()?;
         let weights = Weights::new(inputs)?;
         for &sparsity in VALUES {
             let settings = Self { sparsity, ..*self };
@@ -80,22 +82,29 @@ impl Repair for Irr {
     }
 }
 
-/// What does not depend on the settings, by name.
-struct Weights {
+/// What does not depend on the settings; weights by name.
+struct Weights<'a> {
+    /// The task's samples.
+    task: &'a [Answered],
     aligned: HashMap<String, Vec<f32>>,
     fine_tuned: HashMap<String, Vec<f32>>,
     unaligned: HashMap<String, Vec<f32>>,
     importance: HashMap<String, Vec<f32>>,
 }
 
-impl Weights {
-    fn new(inputs: &Inputs<'_>) -> Result<Self> {
-        let rows = inputs.evidence(Irr::WORD)?.harmful_train(Irr::WORD)?;
+impl<'a> Weights<'a> {
+    fn new(inputs: &Inputs<'a>) -> Result<Self> {
+        let evidence = inputs.evidence(Irr::WORD)?;
+        let (harmful, task) = (evidence.harmful_train(Irr::WORD)?, evidence.task.train.as_slice());
+        if task.is_empty() {
+            return Err(Error::Missing { method: Irr::WORD, what: "samples of the task that are not held out" });
+        }
         let (aligned, fine_tuned, unaligned) = (inputs.aligned, inputs.fine_tuned, inputs.unaligned(Irr::WORD)?);
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
         check_same_shape(("aligned", aligned), ("unaligned", unaligned), |info| info.layer.is_some())?;
-        let importance = importance(aligned, rows)?;
-        Ok(Self { aligned: read(aligned)?, fine_tuned: read(fine_tuned)?, unaligned: read(unaligned)?, importance })
+        let importance = importance(aligned, harmful)?;
+        let (aligned, fine_tuned, unaligned) = (read(aligned)?, read(fine_tuned)?, read(unaligned)?);
+        Ok(Self { task, aligned, fine_tuned, unaligned, importance })
     }
 
     fn of(&self, name: &str) -> Option<Projection<'_>> {
@@ -133,25 +142,10 @@ fn importance(decoder: &Decoder, rows: &[Answered]) -> Result<HashMap<String, Ve
 }
 
 impl Irr {
-    fn repaired(&self, inputs: &mut Inputs<'_>, weights: &Weights) -> Result<Repaired> {
-        self.check()?;
-        let rows = inputs.evidence(Self::WORD)?.task.train.as_slice();
-        if rows.is_empty() {
-            return Err(Error::Missing { method: Self::WORD, what: "samples of the task that are not held out" });
-        }
-        let decoder = self.edited(inputs.fine_tuned, rows, weights, inputs.report)?;
-        Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
-    }
-
-    fn edited(
-        &self,
-        fine_tuned: &Decoder,
-        rows: &[Answered],
-        weights: &Weights,
-        report: &mut Report<'_>,
-    ) -> Result<Decoder> {
+    fn repaired(&self, inputs: &mut Inputs<'_>, weights: &Weights<'_>) -> Result<Repaired> {
+        let fine_tuned = inputs.fine_tuned;
         let (mut decoder, blocks) = (fine_tuned.clone(), fine_tuned.config().num_hidden_layers);
-        let mut calibration = Calibration::new(&decoder, rows)?;
+        let mut calibration = Calibration::new(&decoder, weights.task)?;
         for block in 0..blocks {
             let mut edited = HashMap::new();
             for (input, gram) in calibration.clone().grams(&decoder)? {
@@ -164,11 +158,11 @@ impl Irr {
             }
             decoder = replaced(decoder, edited);
             calibration.pass(&decoder, |_, _| Ok(()))?;
-            if report(block + 1, blocks, "blocks").is_break() {
+            if (inputs.report)(block + 1, blocks, "blocks").is_break() {
                 return Err(Error::Stopped);
             }
         }
-        Ok(decoder)
+        Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
     }
 
     fn edited_weights(&self, weights: &Projection<'_>, gram: &Gram, factor: &Factor) -> Vec<f32> {

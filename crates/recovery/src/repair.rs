@@ -19,7 +19,8 @@ pub trait Repair {
     /// Names the first setting that is out of its range.
     fn check(&self) -> Result<()>;
 
-    /// The setting that decides how much is done, with its values from little to much; none where there is no such one.
+    /// The setting that decides how much is done, with its values from little to much, or with none where every step of a
+    /// path is a point; none where there is no such setting.
     fn knob(&self) -> Option<Knob> {
         None
     }
@@ -46,7 +47,7 @@ pub trait Repair {
 pub type Visit<'a> = dyn FnMut(Repaired, &mut Report<'_>) -> Result<()> + 'a;
 
 /// A setting that decides how much a method does.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Knob {
     /// The setting.
     pub key: &'static str,

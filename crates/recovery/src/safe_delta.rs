@@ -20,7 +20,7 @@ use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Report, Resul
 /// Share of the entries of a block of columns that is never taken, those that cost most.
 const DROPPED: f64 = 0.15;
 /// What the choice tries.
-const VALUES: &[f64] = &[100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001];
+const VALUES: &[f64] = &[1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03];
 /// Columns that do not make up for each other.
 const TOGETHER: usize = 4;
 
@@ -65,15 +65,17 @@ impl Repair for SafeDelta {
     }
 
     fn apply(&self, mut inputs: Inputs<'_>) -> Result<Repaired> {
+        self.check()?;
         let weights = Weights::new(&mut inputs)?;
-        self.repaired(inputs.aligned, &weights)
+        Ok(self.repaired(inputs.aligned, &weights))
     }
 
     fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        self.check()?;
         let weights = Weights::new(inputs)?;
         for &scale in VALUES {
             let settings = Self { scale, ..*self };
-            visit(settings.repaired(inputs.aligned, &weights)?, inputs.report)?;
+            visit(settings.repaired(inputs.aligned, &weights), inputs.report)?;
         }
         Ok(true)
     }
@@ -113,8 +115,7 @@ fn factors(decoder: &Decoder, rows: &[Answered], report: &mut Report<'_>) -> Res
 }
 
 impl SafeDelta {
-    fn repaired(&self, aligned: &Decoder, weights: &Weights) -> Result<Repaired> {
-        self.check()?;
+    fn repaired(&self, aligned: &Decoder, weights: &Weights) -> Repaired {
         let mut edited = HashMap::new();
         for (names, factor) in &weights.factors {
             for name in names {
@@ -124,7 +125,7 @@ impl SafeDelta {
             }
         }
         let decoder = replaced(aligned.clone(), edited);
-        Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
+        Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None }
     }
 
     fn edited(&self, aligned: &[f32], tuned: &[f32], factor: &Factor) -> Vec<f32> {

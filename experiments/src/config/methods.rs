@@ -106,7 +106,7 @@ impl What {
 
     /// Whether there is a knob or a path to choose on.
     fn has_knob(&self) -> bool {
-        matches!(self, Self::Repair(method) if matches!(method, Method::Recover(_)) || method.repair().knob().is_some())
+        matches!(self, Self::Repair(method) if method.repair().knob().is_some())
     }
 
     /// The word's settings, checked; an unknown word is answered with all there are.

@@ -171,7 +171,7 @@ impl Run<'_> {
             task: None,
             evidence: Some(evidence),
             answers: None,
-            by_merit: false,
+            choose: None,
             gate: None,
             seed: settings.seed,
             dtype: Some(self.opened.dtype),

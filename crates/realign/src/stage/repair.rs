@@ -5,7 +5,7 @@ use std::path::Path;
 use evaluation::{Judge, Metric, Verdict};
 use model::{Decoder, Dtype};
 use prompts::Sample;
-use recovery::{Damage, Method, Outcome};
+use recovery::{Damage, Knob, Method, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
@@ -38,8 +38,8 @@ pub struct Repair {
     /// The directory of [`OwnAnswers`](super::OwnAnswers) that may hold answers of the aligned model.
     #[serde(skip)]
     pub answers: Option<Artifact>,
-    /// Whether the method's knob or step is chosen by merit on the held-out part of the evidence.
-    pub by_merit: bool,
+    /// The method's knob, where its value is chosen by merit on the held-out part of the evidence.
+    pub choose: Option<Knob>,
     /// What decides rollback and the answer.
     pub gate: Option<Gate>,
     /// Decides what is random in the method.
@@ -158,7 +158,7 @@ impl Stage for Repair {
         }
         let _named = tracing::warn_span!("recover", fine_tuned = %tuned.display()).entered();
         let what = || format!("{} of {}", self.method.label(), tuned.display());
-        let repaired = if self.by_merit {
+        let repaired = if self.choose.is_some() {
             let (repaired, points) = recovery::choose(&self.method, inputs).within(what)?;
             files::write_json(&out.join("points.json"), &points)?;
             repaired
@@ -195,7 +195,7 @@ impl Repair {
         out: &Path,
         job: &mut Job<'_>,
     ) -> Result<Option<recovery::Evidence>> {
-        if !self.method.repair().needs().evidence && !self.by_merit {
+        if !self.method.repair().needs().evidence && self.choose.is_none() {
             return Ok(None);
         }
         let Some(evidence) = &self.evidence else {
