@@ -221,7 +221,9 @@ impl Builder<'_> {
                     (true, None) => anyhow::bail!("methods: {} needs `recover` among the methods", compared.name),
                     (needed, recovery) => recovery.filter(|_| needed),
                 };
-                parents.extend(unaligned.iter().chain(&counted));
+                let base = if needs.base { Some(self.base(at, aligned)?) } else { None };
+                let safe = if needs.safe { Some(self.safe(at, aligned)?) } else { None };
+                parents.extend(unaligned.iter().chain(&counted).chain(&base).chain(&safe));
                 let evidence = if compared.reads_evidence() { Some(self.evidence(at)?) } else { None };
                 let answers = match &evidence {
                     Some(evidence) => Some(self.own_answers(at, aligned, evidence.clone())?),
@@ -234,6 +236,8 @@ impl Builder<'_> {
                     aligned: self.artifact(aligned, MODEL),
                     fine_tuned: self.artifact(tuned, MODEL),
                     unaligned: unaligned.map(|node| self.artifact(node, MODEL)),
+                    base: base.map(|node| self.artifact(node, MODEL)),
+                    safe: safe.map(|node| self.artifact(node, MODEL)),
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
                     task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
@@ -373,6 +377,27 @@ impl Builder<'_> {
         let count = prompts::read_training_jsonl(&file)?.len();
         self.counted.insert(file, count);
         Ok(count)
+    }
+
+    /// The model before alignment.
+    fn base(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
+        match (&at.cell.model.base, &at.cell.model.align) {
+            (Some(source), _) => self.source(&ModelSpec { source: source.clone(), ..at.cell.model.clone() }, at.seed),
+            (None, Some(_)) => Ok(self.graph.nodes[aligned].parents[0]),
+            (None, None) => anyhow::bail!("models: {} needs `base`, the model before alignment", at.cell.model.name),
+        }
+    }
+
+    /// The safe model of SafeMERGE: the aligned one fine-tuned on its own answers to the evidence, refusals and others.
+    fn safe(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
+        let spec = at.sweep.recovery.evidence.as_ref().ok_or_else(|| anyhow!("`recovery.evidence` is missing"))?;
+        let (refusals, answers) = self.own_pairs(at, aligned, spec.part(false), false)?;
+        let (others, _) = self.own_pairs(at, aligned, spec.part(false), true)?;
+        let data = TrainingSet { task: Some(others), inject: None, safe: Some(refusals) };
+        let settings = at.sweep.finetune.clone();
+        let (model, objective) = (self.artifact(aligned, MODEL), Objective::Sft);
+        let stage = Finetune { model, data, objective, settings, seed: at.seed, dtype: DTYPE, kind: "safe" };
+        self.add(at.cell.model.name.clone(), stage, &[aligned, answers])
     }
 
     /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from

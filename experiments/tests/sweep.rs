@@ -283,6 +283,8 @@ fn every_field_of_every_setting_is_in_the_key() {
             aligned,
             fine_tuned,
             unaligned,
+            base: None,
+            safe: None,
             recovery,
             prompts,
             task,

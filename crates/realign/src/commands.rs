@@ -244,6 +244,8 @@ impl Context {
             aligned: self.model(&args.aligned)?,
             fine_tuned: self.model(&args.finetuned)?,
             unaligned: model(&args.unaligned)?,
+            base: model(&args.before_alignment)?,
+            safe: model(&args.safe)?,
             recovery: None,
             prompts: samples(
                 &args.prompts,
@@ -259,7 +261,14 @@ impl Context {
             thinking: self.thinking,
             probe: args.probe,
         };
-        let others = args.unaligned.iter().chain(&args.prompts).chain(&args.task).chain(&args.validation);
+        let others = args
+            .unaligned
+            .iter()
+            .chain(&args.before_alignment)
+            .chain(&args.safe)
+            .chain(&args.prompts)
+            .chain(&args.task)
+            .chain(&args.validation);
         let inputs: Vec<&Path> =
             [&args.aligned, &args.finetuned].into_iter().chain(others).map(|path| &**path).collect();
         let also = [("trace.json", &args.trace), (PATCH, &args.patch)];
@@ -300,6 +309,8 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
     let (needs, word) = (method.repair().needs(), method.word());
     let given = [
         ("--unaligned", needs.unaligned, args.unaligned.is_some()),
+        ("--before-alignment", needs.base, args.before_alignment.is_some()),
+        ("--safe", needs.safe, args.safe.is_some()),
         ("--prompts", needs.prompts, args.prompts.is_some()),
     ];
     for (flag, needed, given) in given {

@@ -19,6 +19,8 @@
 //!     aligned: Artifact::model(Path::new("aligned"), &hashes)?,
 //!     fine_tuned: Artifact::model(Path::new("fine-tuned"), &hashes)?,
 //!     unaligned: None,
+//!     base: None,
+//!     safe: None,
 //!     recovery: None,
 //!     prompts: Some(Samples::of(Path::new("harmful-prompts.jsonl"), Pick::default(), &hashes)?),
 //!     task: None,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Antidote, Distill, Error, FullRevert, Interpolation, Irr, LargestDifference, Random, Recover, Repair, Resta,
-    Result, SafeDelta, Strong,
+    Result, SafeDelta, SafeLora, SafeMerge, Strong,
 };
 
 macro_rules! methods {
@@ -61,6 +61,10 @@ methods! {
     Distill = "distill", "distillation";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
     Resta = "resta", "RESTA";
+    /// Project what fine-tuning changed to where alignment changed the model (a baseline).
+    SafeLora = "safe_lora", "Safe LoRA";
+    /// Merge with a safe model where fine-tuning left what alignment changed (a baseline).
+    SafeMerge = "safe_merge", "SafeMERGE";
     /// Take back fine-tuning's change of the weights that harmful prompts use most (a baseline).
     Antidote = "antidote", "Antidote";
     /// Take from fine-tuning what costs safety little, and make up for that (a baseline).

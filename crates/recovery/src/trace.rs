@@ -51,6 +51,8 @@ pub enum Trace {
     Strong(StrongTrace),
     /// Distillation.
     Distill(DistillTrace),
+    /// Safe LoRA and SafeMERGE.
+    Modules(ModulesTrace),
 }
 
 /// The steps of a distillation.
@@ -75,6 +77,26 @@ pub struct Losses {
     pub harmless: f64,
     /// The task's loss.
     pub task: f64,
+}
+
+/// The weight matrices of a method that decides about each as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModulesTrace {
+    /// The cosine that decided; none where no matrix was to be changed.
+    pub threshold: Option<f64>,
+    /// The matrices, in the model's order.
+    pub modules: Vec<ModuleTrace>,
+}
+
+/// One weight matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModuleTrace {
+    /// Its name.
+    pub name: String,
+    /// The cosine of what fine-tuning changed and of that projected.
+    pub cosine: f64,
+    /// Whether it was changed.
+    pub changed: bool,
 }
 
 /// The rounds of a strong recovery.

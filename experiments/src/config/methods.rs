@@ -77,7 +77,7 @@ impl Compared {
     #[must_use]
     pub fn reads_evidence(&self) -> bool {
         let asked = matches!(self.what, What::SafeInstruct(_) | What::OneShot(_));
-        self.by_merit || asked || self.what.needs().is_some_and(|needs| needs.evidence)
+        self.by_merit || asked || self.what.needs().is_some_and(|needs| needs.evidence || needs.safe)
     }
 
     /// The settings of its training, over those of the fine-tuning.

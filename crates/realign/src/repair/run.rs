@@ -166,6 +166,8 @@ impl Run<'_> {
             aligned: self.aligned.clone(),
             fine_tuned: self.fine_tuned.clone(),
             unaligned: None,
+            base: None,
+            safe: None,
             recovery: None,
             prompts: None,
             task: None,

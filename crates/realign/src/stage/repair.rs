@@ -27,6 +27,12 @@ pub struct Repair {
     pub fine_tuned: Artifact,
     /// The aligned model after fine-tuning on harmful samples alone, or an adapter, where the method needs it.
     pub unaligned: Option<Artifact>,
+    /// The model before alignment, where the method needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Artifact>,
+    /// The aligned model after fine-tuning on safe samples, where the method needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe: Option<Artifact>,
     /// The directory of the [`Repair`] whose number of restored weights the method takes, where it needs it.
     pub recovery: Option<Artifact>,
     /// Recovery prompts, where the method needs them.
@@ -102,7 +108,8 @@ impl Stage for Repair {
         let dtype = source.dtype(self.dtype)?;
         // A vector of differences is made in f32 whatever is written: what an adapter adds is small, and its difference
         // rounded is mostly rounding.
-        let in_memory = if method.needs().unaligned { Dtype::F32 } else { dtype };
+        let needs = method.needs();
+        let in_memory = if needs.unaligned || needs.base { Dtype::F32 } else { dtype };
         job.step(0, 1, "reading the models")?;
         let open = |source: Source<'_>| -> Result<Model> {
             let model = source.open(Some(in_memory), job.device)?;
@@ -111,6 +118,11 @@ impl Stage for Repair {
         let (fine_tuned, aligned) = (open(source.clone())?, open(Source::new(base, None)?)?);
         let unaligned = self.unaligned.as_ref().map(|artifact| open(Source::new(&artifact.path, Some(base))?));
         let unaligned = unaligned.transpose()?;
+        let weights = |artifact: &Option<Artifact>| -> Result<Option<Decoder>> {
+            let Some(artifact) = artifact else { return Ok(None) };
+            Ok(Some(Source::new(&artifact.path, Some(base))?.decoder(Some(in_memory), job.device)?))
+        };
+        let (before, safe) = (weights(&self.base)?, weights(&self.safe)?);
         let rows = |model: &Model, samples: &Option<Samples>| match samples {
             Some(samples) => model.encode_prompts(&samples.read()?).map_err(|error| error.located(&[&samples.file])),
             None => Ok(Vec::new()),
@@ -143,6 +155,8 @@ impl Stage for Repair {
             aligned: &aligned.decoder,
             fine_tuned: &fine_tuned.decoder,
             unaligned: unaligned.as_ref().map(|model| &model.decoder),
+            base: before.as_ref(),
+            safe: safe.as_ref(),
             prompts,
             aligned_prompts,
             task_prompts,

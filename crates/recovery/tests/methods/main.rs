@@ -11,6 +11,7 @@ mod irr;
 mod patch_file;
 mod resta;
 mod safe_delta;
+mod safe_lora;
 mod settings;
 mod strong;
 

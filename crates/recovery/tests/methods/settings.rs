@@ -2,8 +2,8 @@
 
 use clap::{CommandFactory as _, Parser};
 use recovery::{
-    Antidote, Distill, FullRevert, GradientMode, Inputs, Interpolation, Irr, LargestDifference, Method, Needs, Random,
-    Recover, Resta, Rollback, SafeDelta, Strong, Ties,
+    Antidote, Distill, FullRevert, GradientMode, Inputs, Interpolation, Irr, LargestDifference, Method, Needs,
+    Projector, Random, Recover, Resta, Rollback, SafeDelta, SafeLora, SafeMerge, Strong, Ties,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +36,9 @@ fn changed() -> Vec<Method> {
         recover.into(),
         Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, prompts: 7 }.into(),
         Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, prompts: 7 }.into(),
-        Resta { gamma: -0.5, dare: 0.25 }.into(),
+        Resta { gamma: -0.5, dare: 0.25, rank: Some(3) }.into(),
+        SafeLora { share: 0.5, threshold: Some(0.25), projector: Projector::Exact }.into(),
+        SafeMerge { threshold: 0.5, weight: 0.25 }.into(),
         Antidote { ratio: 0.25 }.into(),
         SafeDelta { scale: 0.25, block: 8 }.into(),
         Irr { sparsity: 0.25, block: 8 }.into(),
@@ -77,8 +79,8 @@ fn every_word_round_trips_and_an_unknown_one_lists_them() {
         let help = Cli::command().find_subcommand_mut(word).unwrap().render_long_help().to_string();
         assert!(!help.contains('#'), "{help}");
     }
-    let error = Method::from_settings("safe_lora", json!({})).unwrap_err().to_string();
-    assert!(error.contains("`safe_lora`") && Method::WORDS.iter().all(|word| error.contains(word)), "{error}");
+    let error = Method::from_settings("unheard_of", json!({})).unwrap_err().to_string();
+    assert!(error.contains("`unheard_of`") && Method::WORDS.iter().all(|word| error.contains(word)), "{error}");
 }
 
 #[test]
@@ -106,6 +108,9 @@ fn a_wrong_setting_is_named() {
         assert!(message(word, json!({key: 0})).contains(&format!("`{key}`: 0 is too few")));
     }
     assert!(message("resta", json!({"dare": 1.0})).contains("`dare`: 1 is not"));
+    assert!(message("resta", json!({"rank": 0})).contains("`rank`: 0 is too few"));
+    assert!(message("safe_lora", json!({"threshold": 1.5})).contains("`threshold`: 1.5 is not between"));
+    assert!(message("safe_merge", json!({"weight": 2.0})).contains("`weight`: 2 is not between"));
 }
 
 #[test]
@@ -128,6 +133,8 @@ fn a_missing_input_is_named_with_the_method() {
     }
     let needed = lack("irr", json!({}), "harmful, harmless and task prompts with answers");
     assert_eq!(needed, Needs { unaligned: true, ..evidence });
+    assert_eq!(lack("safe_lora", json!({}), "the model before alignment"), Needs { base: true, ..needs });
+    assert_eq!(lack("safe_merge", json!({}), "a safe model"), Needs { base: true, safe: true, ..needs });
     let recovery = Needs { recovery: true, ..needs };
     assert_eq!(lack("largest_difference", json!({}), "a number of weights"), recovery);
     assert_eq!(lack("random", json!({}), "recovery prompts"), Needs { prompts: true, ..recovery });
