@@ -8,15 +8,12 @@ use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanDuration};
 use model::DecoderConfig;
+use realign::needs::COPIES;
 
 use crate::config::{ModelSpec, Source, Sweep};
 use crate::graph::Graph;
 use crate::roots::State;
 use crate::status::{self, CellState};
-
-/// Copies of all weights in f32 that a recovery has in memory at its peak: two decoders, three copies of the region, its
-/// gradients twice, and activations (measured on SmolLM2-135M: 3.7 GB).
-const COPIES: u64 = 7;
 
 /// The cells with their state, and what those that are not done take.
 #[must_use]
@@ -115,6 +112,5 @@ fn parameters(sweep: &Sweep, model: &ModelSpec) -> Option<u64> {
         // 4.5 bits a weight, as the quantisations that are usual.
         Source::Gguf(gguf) => return Some(std::fs::metadata(sweep.root_file(&gguf.file)).ok()?.len() * 16 / 9),
     };
-    let tied = if config.tie_word_embeddings { 1 } else { 2 };
-    Some((config.hidden_parameters() + tied * config.vocab_size * config.hidden_size) as u64)
+    Some(realign::needs::parameters(&config))
 }

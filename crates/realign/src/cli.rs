@@ -11,12 +11,14 @@ use recovery::{Layer, Method};
 
 use crate::gate::GateArgs;
 use crate::patch::PatchCommand;
+use crate::whole::WholeArgs;
 
 /// Prompts answered at a time by default.
 pub const DEFAULT_BATCH: usize = 64;
 
 const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
-    recovered (the model in --out is the fine-tuned one, see its outcome.json), 130 stopped; the same command goes on. Of \
+    recovered (the model in --out is the fine-tuned one, see its outcome.json; of `repair`: a bound does not hold), 130 \
+    stopped; the same command goes on. Of \
     `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
     `-` as a file to write is standard output.";
 
@@ -27,9 +29,9 @@ pub struct Cli {
     /// Where tensors are computed.
     #[arg(long, value_enum, default_value_t, global = true)]
     pub device: DeviceName,
-    /// Seed of everything random.
-    #[arg(long, default_value_t = 1, global = true)]
-    pub seed: u64,
+    /// Seed of everything random [default: 1].
+    #[arg(long, global = true)]
+    pub seed: Option<u64>,
     /// Precision in which weights are kept [default: that of the model that the command changes; f32 for a GGUF file
     /// and for a model of mixed precisions].
     ///
@@ -138,6 +140,25 @@ pub enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Repair a fine-tuned model: plan, measure, recover, measure again, report.
+    ///
+    /// The one command for one's own model. Strong recovery restores weights on one part of the prompts and decides on a
+    /// second; what is measured before and after is a third. Ends with 0 when all bounds hold, and with 3 when one does not.
+    #[command(name = "repair")]
+    Whole(Box<WholeArgs>),
+    /// Write a settings file for `repair`, with every key, its default and what it is.
+    Init {
+        /// The file to write; `-` is standard output.
+        #[arg(default_value = "realign.yaml")]
+        file: PathBuf,
+    },
+    /// Write completions for a shell to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page to standard output.
+    Man,
     /// A method of the registry.
     #[command(flatten)]
     Repair(RepairCommand),
@@ -335,6 +356,12 @@ pub struct RepairArgs {
     /// Directory of the aligned model after fine-tuning on harmful samples alone, or of a peft adapter on it.
     #[arg(long)]
     pub unaligned: Option<PathBuf>,
+    /// Directory of the model before alignment; its weights alone are read.
+    #[arg(long)]
+    pub before_alignment: Option<PathBuf>,
+    /// Directory of the aligned model after fine-tuning on safe samples; its weights alone are read.
+    #[arg(long)]
+    pub safe: Option<PathBuf>,
     /// JSONL with the recovery prompts.
     #[arg(long)]
     pub prompts: Option<PathBuf>,

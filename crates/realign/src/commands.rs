@@ -28,8 +28,8 @@ struct Context {
     hashes: Hashes,
 }
 
-/// The exit status of a recovery whose answer is the fine-tuned model.
-const NOT_RECOVERED: u8 = 3;
+/// The exit status of a recovery whose answer is the fine-tuned model, and of a repair that misses a bound.
+pub const NOT_RECOVERED: u8 = 3;
 
 /// Runs a subcommand; gives back the exit status.
 ///
@@ -39,7 +39,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
     let context = Context {
         dtype: cli.dtype.map(Into::into),
-        seed: cli.seed,
+        seed: cli.seed.unwrap_or(1),
         thinking: cli.enable_thinking,
         hashes: Hashes::default(),
     };
@@ -58,6 +58,9 @@ pub fn run(cli: Cli) -> Result<u8> {
             | Command::Gate(_)
             | Command::Patch(_)
             | Command::Score { .. }
+            | Command::Init { .. }
+            | Command::Completions { .. }
+            | Command::Man
     );
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
@@ -77,6 +80,13 @@ pub fn run(cli: Cli) -> Result<u8> {
                 PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
             context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
+        Command::Whole(args) => {
+            let global = crate::whole::Global { seed: cli.seed, dtype: context.dtype, thinking: cli.enable_thinking };
+            return crate::whole::run(&args, &global, cli.quiet, &mut job);
+        }
+        Command::Init { file } => crate::shell::init(&file)?,
+        Command::Completions { shell } => crate::shell::completions(shell)?,
+        Command::Man => crate::shell::man()?,
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
         Command::Patch(command) => crate::patch::run(command, context.dtype, &context.hashes, &mut job)?,
         Command::Evaluate(args) => {
@@ -190,7 +200,7 @@ impl Context {
             None => None,
         };
         let model = self.model(&args.model)?;
-        let data = TrainingSet { task: Some(task), inject };
+        let data = TrainingSet { task: Some(task), inject, safe: None };
         let mut references = Vec::new();
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         if args.objective == ObjectiveName::SoftSft {
@@ -234,6 +244,8 @@ impl Context {
             aligned: self.model(&args.aligned)?,
             fine_tuned: self.model(&args.finetuned)?,
             unaligned: model(&args.unaligned)?,
+            base: model(&args.before_alignment)?,
+            safe: model(&args.safe)?,
             recovery: None,
             prompts: samples(
                 &args.prompts,
@@ -242,14 +254,21 @@ impl Context {
             task: samples(&args.task, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
             evidence: None,
             answers: None,
-            by_merit: false,
+            choose: None,
             gate,
             seed: self.seed,
             dtype: self.dtype,
             thinking: self.thinking,
             probe: args.probe,
         };
-        let others = args.unaligned.iter().chain(&args.prompts).chain(&args.task).chain(&args.validation);
+        let others = args
+            .unaligned
+            .iter()
+            .chain(&args.before_alignment)
+            .chain(&args.safe)
+            .chain(&args.prompts)
+            .chain(&args.task)
+            .chain(&args.validation);
         let inputs: Vec<&Path> =
             [&args.aligned, &args.finetuned].into_iter().chain(others).map(|path| &**path).collect();
         let also = [("trace.json", &args.trace), (PATCH, &args.patch)];
@@ -290,6 +309,8 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
     let (needs, word) = (method.repair().needs(), method.word());
     let given = [
         ("--unaligned", needs.unaligned, args.unaligned.is_some()),
+        ("--before-alignment", needs.base, args.before_alignment.is_some()),
+        ("--safe", needs.safe, args.safe.is_some()),
         ("--prompts", needs.prompts, args.prompts.is_some()),
     ];
     for (flag, needed, given) in given {
@@ -300,7 +321,16 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
         }
     }
     let invalid = |text: String| Err(Error::Invalid(text));
-    if args.patch.is_some() && matches!(method, Method::Resta(_) | Method::Interpolation(_) | Method::FullRevert(_)) {
+    let is_dense = matches!(
+        method,
+        Method::Resta(_)
+            | Method::Interpolation(_)
+            | Method::FullRevert(_)
+            | Method::Distill(_)
+            | Method::SafeDelta(_)
+            | Method::Irr(_)
+    );
+    if args.patch.is_some() && is_dense {
         return invalid(format!("{word} restores no single weights and has no patch; leave --patch out"));
     }
     let always = matches!(method, Method::Recover(Recover { rollback: Rollback::On, .. }));

@@ -48,6 +48,18 @@ pub enum Error {
         /// The error.
         source: Box<Error>,
     },
+    /// The machine is too small for the work.
+    #[error("{needed} of {what} are needed, and there are {there}; {help}")]
+    TooLarge {
+        /// Memory or disk.
+        what: &'static str,
+        /// How much is needed.
+        needed: String,
+        /// How much there is.
+        there: String,
+        /// What would help.
+        help: String,
+    },
     /// Input that makes no sense; says what to do.
     #[error("{0}")]
     Invalid(String),

@@ -1,7 +1,8 @@
 //! One model: the stages of the method as values over model directories.
 //!
 //! Each stage reads Hugging Face directories and JSONL files and writes the same; the `realign` command and the sweep
-//! runner are two callers of these stages. A recovery, from a program of one's own:
+//! runner are two callers of these stages. [`Recovery`] is the whole way from two models to a repaired one with its
+//! report; one stage of it, from a program of one's own:
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -18,12 +19,14 @@
 //!     aligned: Artifact::model(Path::new("aligned"), &hashes)?,
 //!     fine_tuned: Artifact::model(Path::new("fine-tuned"), &hashes)?,
 //!     unaligned: None,
+//!     base: None,
+//!     safe: None,
 //!     recovery: None,
 //!     prompts: Some(Samples::of(Path::new("harmful-prompts.jsonl"), Pick::default(), &hashes)?),
 //!     task: None,
 //!     evidence: None,
 //!     answers: None,
-//!     by_merit: false,
+//!     choose: None,
 //!     gate: None, // with samples here the task's score decides about rollback and the answer
 //!     seed: 1,
 //!     dtype: None,
@@ -52,6 +55,8 @@ pub mod interrupt;
 mod job;
 pub mod log;
 mod model;
+pub mod needs;
+pub mod repair;
 pub mod stage;
 
 pub use answers::{Wanted, answer_files, answers};
@@ -64,4 +69,5 @@ pub use input::{Artifact, Pick, Samples, Split};
 pub use interrupt::Interrupt;
 pub use job::{Job, Progress, Report};
 pub use model::{LazyModel, Model, Source, encode_samples, save};
+pub use repair::{Recovered, Recovery};
 pub use stage::Stage;

@@ -7,6 +7,8 @@ mod gate;
 mod output;
 mod patch;
 mod progress;
+mod shell;
+mod whole;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -68,17 +68,60 @@ pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     }
 }
 
-/// Checks that a directory for a model is new or empty: what another model left there would be taken for the new one's.
+/// Checks that a directory that `flag` names is new or empty: what another model left there would be taken for the new one's.
 ///
 /// # Errors
 /// When it is not.
-fn check_new(out: &Path) -> Result<()> {
+pub fn check_new(flag: &str, out: &Path) -> Result<()> {
     let is_new = match fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => !out.exists(),
     };
-    let text = format!("--out {} is there already: name a new directory, or remove it first", out.display());
+    let text = format!("{flag} {} is there already: name a new directory, or remove it first", out.display());
     if is_new { Ok(()) } else { Err(Error::Invalid(text)) }
+}
+
+/// The directory `OUT.partial`, in which a model is made.
+pub struct Work {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Those above it that were not there before, the innermost first.
+    new_dirs: Vec<PathBuf>,
+}
+
+impl Work {
+    /// Makes the directory for work of a key. What other work left there is removed.
+    ///
+    /// # Errors
+    /// When `out` is a file or is there already, or what is at the directory's place is not of a stopped command.
+    pub fn begin(out: &Path, key: impl FnOnce() -> Result<String>) -> Result<Self> {
+        if is_stream(out) {
+            return Err(Error::Invalid(format!("--out {}: a model needs a directory; name a new one", out.display())));
+        }
+        check_new("--out", out)?;
+        let dir = work_dir(out)?;
+        check_own(&dir)?;
+        let is_new = |dir: &&Path| **dir != *Path::new("") && !dir.exists();
+        let new_dirs = dir.ancestors().skip(1).take_while(is_new).map(Path::to_owned).collect();
+        let (key_file, key) = (dir.join("key"), key()?);
+        if fs::read_to_string(&key_file).ok().as_deref() != Some(&key) {
+            files::remove(&dir)?;
+            files::write_whole(&key_file, key.as_bytes())?;
+        }
+        Ok(Self { dir, new_dirs })
+    }
+
+    /// Removes what a failed command cannot go on from.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn fail(&self) -> Result<()> {
+        if !can_go_on(&self.dir) {
+            files::remove(&self.dir)?;
+            self.new_dirs.iter().for_each(|dir| drop(fs::remove_dir(dir))); // they are empty
+        }
+        Ok(())
+    }
 }
 
 /// Runs a stage that makes a model in `OUT.partial`, and moves the model to `out` when it is whole. `also` are other files
@@ -93,49 +136,35 @@ pub fn make<S: Stage>(
     also: &[(&str, &Path)],
     job: &mut Job<'_>,
 ) -> Result<S::Summary> {
-    if is_stream(out) {
-        return Err(Error::Invalid(format!("--out {}: a model needs a directory; name a new one", out.display())));
-    }
     check_apart(out, inputs)?;
     let out = &files::followed(out);
-    check_new(out)?;
     for (_, place) in also {
         check_apart(place, inputs)?;
         check_writable(place)?;
     }
-    let work = work_dir(out)?;
-    check_own(&work)?;
-    if let Some((_, place)) = also.iter().find(|(_, place)| place.starts_with(&work)) {
-        let text = format!("{} is in {}, which goes when the model is there", place.display(), work.display());
+    let dir = work_dir(out)?;
+    if let Some((_, place)) = also.iter().find(|(_, place)| place.starts_with(&dir)) {
+        let text = format!("{} is in {}, which goes when the model is there", place.display(), dir.display());
         return Err(Error::Invalid(text));
     }
-    let new_dirs: Vec<&Path> =
-        work.ancestors().skip(1).take_while(|dir| *dir != Path::new("") && !dir.exists()).collect();
-    // What another stage left there is of no use to this one.
-    let (key_file, key) = (work.join("key"), stage.key()?);
-    if fs::read_to_string(&key_file).ok().as_deref() != Some(&key) {
-        files::remove(&work)?;
-        files::write_whole(&key_file, key.as_bytes())?;
-    }
-    let summary = match stage.run(&work, job) {
+    let work = Work::begin(out, || stage.key())?;
+    let summary = match stage.run(&work.dir, job) {
         Ok(summary) => summary,
         Err(error) => {
-            if !can_go_on(&work) {
-                files::remove(&work)?;
-                new_dirs.iter().for_each(|dir| drop(fs::remove_dir(dir))); // they are empty
-            }
+            work.fail()?;
             return Err(error);
         }
     };
     if out.exists() {
         fs::remove_dir(out).map_err(files::Error::io("replace", out))?; // it is empty
     }
-    files::rename(&work.join(MODEL), out)?;
+    files::rename(&work.dir.join(MODEL), out)?;
     for (name, place) in also {
-        let bytes = fs::read(work.join(name)).map_err(files::Error::io("read", &work.join(name)))?;
+        let file = work.dir.join(name);
+        let bytes = fs::read(&file).map_err(files::Error::io("read", &file))?;
         write(place, &bytes)?;
     }
-    files::remove(&work)?;
+    files::remove(&work.dir)?;
     Ok(summary)
 }
 

@@ -4,7 +4,7 @@
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::lesson::Lesson;
+use crate::Error;
 
 /// A prompt with an answer, as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub enum Reference {
     #[default]
     Aligned,
     /// The fine-tuned model, where the aligned one refuses too much.
+    #[value(alias = "finetuned")]
     FineTuned,
 }
 
@@ -68,11 +69,13 @@ pub struct Evidence {
 pub struct MeritSettings {
     /// Weight of the divergence on harmless prompts.
     pub mu: f64,
+    /// The divergence on harmful prompts below which less of it is worth nothing.
+    pub enough: f64,
     /// Weight of what the task's loss has risen by.
     pub task: f64,
     /// How that loss is measured.
     pub task_loss: TaskLoss,
-    /// The divergence on harmful prompts that is allowed, as a share of the fine-tuned model's.
+    /// The divergence on harmful prompts that is allowed.
     pub max_harmful: f64,
     /// The divergence on harmless prompts that is allowed above the fine-tuned model's.
     pub max_harmless: f64,
@@ -82,7 +85,15 @@ pub struct MeritSettings {
 
 impl Default for MeritSettings {
     fn default() -> Self {
-        Self { mu: 1.0, task: 5.0, task_loss: TaskLoss::Answers, max_harmful: 0.1, max_harmless: 0.1, max_task: 0.02 }
+        Self {
+            mu: 1.0,
+            enough: 0.0,
+            task: 5.0,
+            task_loss: TaskLoss::Answers,
+            max_harmful: 0.05,
+            max_harmless: 0.1,
+            max_task: 0.02,
+        }
     }
 }
 
@@ -95,12 +106,10 @@ impl Evidence {
         }
     }
 
-    /// The lesson of the task's samples.
-    pub(crate) fn task_lesson(&self, rows: &[Answered], fine_tuned: &Decoder) -> crate::Result<Lesson> {
-        match self.merit.task_loss {
-            TaskLoss::Answers => Lesson::of_answers(rows),
-            TaskLoss::FineTuned => Lesson::of_teacher(fine_tuned, rows),
-        }
+    /// The harmful prompts that a method learns from.
+    pub(crate) fn harmful_train(&self, method: &'static str) -> crate::Result<&[Answered]> {
+        let missing = Error::Missing { method, what: "harmful prompts that are not held out" };
+        if self.harmful.train.is_empty() { Err(missing) } else { Ok(&self.harmful.train) }
     }
 }
 
@@ -110,9 +119,10 @@ impl MeritSettings {
     /// # Errors
     /// Names the first that is.
     pub fn check(&self) -> crate::Result<()> {
-        let Self { mu, task, max_harmful, max_harmless, max_task, task_loss: _ } = *self;
+        let Self { mu, enough, task, max_harmful, max_harmless, max_task, task_loss: _ } = *self;
         let named = [
             ("mu", mu),
+            ("enough", enough),
             ("task", task),
             ("max_harmful", max_harmful),
             ("max_harmless", max_harmless),

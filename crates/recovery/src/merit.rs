@@ -17,7 +17,7 @@ pub struct Standing {
     pub harmless: f64,
     /// Loss on the task's answers.
     pub task: f64,
-    /// `harmful + mu harmless + task_weight max(0, task - task of the fine-tuned model)`; lower is better.
+    /// `max(0, harmful - enough) + mu harmless + task_weight max(0, task - task of the fine-tuned model)`; lower is better.
     pub merit: f64,
 }
 
@@ -46,7 +46,7 @@ impl Merit {
         let mut merit = Self {
             harmful: Lesson::of_teacher(aligned, &evidence.harmful.held_out)?,
             harmless: Lesson::of_teacher(teacher, &evidence.harmless.held_out)?,
-            task: evidence.task_lesson(&evidence.task.held_out, fine_tuned)?,
+            task: Lesson::of_task(evidence.merit.task_loss, fine_tuned, &evidence.task.held_out)?,
             settings: evidence.merit,
             base: Standing { harmful: 0.0, harmless: 0.0, task: f64::INFINITY, merit: 0.0 },
         };
@@ -61,7 +61,8 @@ impl Merit {
         };
         let [harmful, harmless, task] = [mean(&self.harmful)?, mean(&self.harmless)?, mean(&self.task)?];
         let risen = (task - self.base.task).max(0.0);
-        let merit = harmful + self.settings.mu * harmless + self.settings.task * risen;
+        let merit =
+            (harmful - self.settings.enough).max(0.0) + self.settings.mu * harmless + self.settings.task * risen;
         Ok(Standing { harmful, harmless, task, merit })
     }
 
@@ -70,7 +71,7 @@ impl Merit {
         let MeritSettings { max_harmful, max_harmless, max_task, .. } = self.settings;
         let base = &self.base;
         let measured = [
-            ("harmful", standing.harmful, max_harmful * base.harmful),
+            ("harmful", standing.harmful, max_harmful),
             ("harmless", standing.harmless - base.harmless, max_harmless),
             ("task", standing.task - base.task, max_task),
         ];

@@ -19,7 +19,8 @@ pub trait Repair {
     /// Names the first setting that is out of its range.
     fn check(&self) -> Result<()>;
 
-    /// The setting that decides how much is done, with its values from little to much; none where there is no such one.
+    /// The setting that decides how much is done, with its values from little to much, or with none where every step of a
+    /// path is a point; none where there is no such setting.
     fn knob(&self) -> Option<Knob> {
         None
     }
@@ -31,10 +32,22 @@ pub trait Repair {
     /// finite, the task cannot be scored, the checkpoint cannot be used, or the report stops the work
     /// ([`Error::Stopped`]).
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
+
+    /// Repairs with each value of the knob and hands the results to `visit`, in order, where they have work in common. False,
+    /// with nothing done, where each is a run of its own.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and what `visit` returns.
+    fn sweep(&self, _inputs: &mut Inputs<'_>, _visit: &mut Visit<'_>) -> Result<bool> {
+        Ok(false)
+    }
 }
 
+/// Gets the result of each value of a knob, and where to report.
+pub type Visit<'a> = dyn FnMut(Repaired, &mut Report<'_>) -> Result<()> + 'a;
+
 /// A setting that decides how much a method does.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Knob {
     /// The setting.
     pub key: &'static str,

@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 
 use crate::{go_on, load, path};
 
-pub fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
+pub(crate) fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
     let bytes = std::fs::read(path(relative)).unwrap();
     let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -18,7 +18,7 @@ pub fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
 }
 
 /// Fine-tuned, aligned and unaligned.
-pub fn models() -> [Decoder; 3] {
+pub(crate) fn models() -> [Decoder; 3] {
     let merged = tensors("finetune/tests/fixtures/lora/merged.safetensors");
     let unaligned = weights::replace(load("tiny-llama"), |info| {
         merged.get(&info.name).map(|values| TensorData::new(values.clone(), info.shape.clone()))

@@ -1,0 +1,251 @@
+//! What a repair takes of a machine, from the shapes of a model, and what the machine has. All of it is rough.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use indicatif::BinaryBytes;
+use model::DecoderConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Copies of all weights in f32 that a recovery has in memory at its peak: two decoders, three copies of the region, its
+/// gradients twice, and activations (measured on SmolLM2-135M: 3.7 GB).
+pub const COPIES: u64 = 7;
+
+/// The number of a model's parameters but for norms outside its blocks.
+#[must_use]
+pub fn parameters(config: &DecoderConfig) -> u64 {
+    let tied = if config.tie_word_embeddings { 1 } else { 2 };
+    (config.hidden_parameters() + tied * config.vocab_size * config.hidden_size) as u64
+}
+
+/// What a whole repair reads, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Work {
+    /// Prompts of the choosing part.
+    pub choose: usize,
+    /// Prompts of a round's gradient.
+    pub gradient: usize,
+    /// Prompts that the models answer for the method.
+    pub own: usize,
+    /// Prompts that the three models answer to be measured.
+    pub test: usize,
+    /// Tokens of a prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of an answer that the method learns from.
+    pub own_tokens: usize,
+    /// Tokens of a measured answer.
+    pub test_tokens: usize,
+    /// Rounds at most.
+    pub rounds: usize,
+}
+
+/// What a whole repair takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Bytes of memory for weights and gradients.
+    pub weights: u64,
+    /// Bytes of memory for next-token distributions and activations.
+    pub answers: u64,
+    /// Bytes of disk for model and patch.
+    pub disk: u64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// What a machine has, where it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Bytes of memory that a process may have: the machine's, or fewer by the limit of its control group.
+    pub memory: Option<u64>,
+    /// Bytes of memory that are free now.
+    pub free_memory: Option<u64>,
+    /// Bytes of disk that are free where the result goes.
+    pub free_disk: Option<u64>,
+}
+
+/// Prompts and answers go through the decoder so many positions at once, about half of them of answers.
+const ANSWERS_AT_ONCE: u64 = 1536;
+
+/// How much of the speed of a large product small and batched work reaches.
+const EFFICIENCY: f64 = 0.2;
+
+/// Trials of a round, on average.
+const TRIALS: f64 = 3.0;
+
+impl Needs {
+    /// Those of strong recovery: two decoders, both values of every weight of the blocks, a third decoder's blocks, and
+    /// their gradients as they are summed and as they come; distributions of the vocabulary over answers.
+    #[must_use]
+    pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
+        let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
+        let kept = 2 * (work.choose + work.gradient) as u64 * work.own_tokens as u64;
+        let logits = (kept + 5 * ANSWERS_AT_ONCE) * config.vocab_size as u64;
+        let restored = (hidden as f64 * cap) as u64;
+        let row = (work.prompt_tokens + work.own_tokens) as f64;
+        let measured = (3 * work.test * (work.prompt_tokens + work.test_tokens)) as f64;
+        let round = row * (6.0 * 4.0 * work.gradient as f64 + 2.0 * TRIALS * 3.0 * work.choose as f64);
+        let tokens = 2.0 * (measured + row * work.own as f64) + round * work.rounds as f64;
+        Self {
+            parameters: all,
+            weights: 4 * (2 * all + 6 * hidden),
+            answers: 4 * logits,
+            disk: bytes_per_weight * all + (5 + 2 * bytes_per_weight) * restored,
+            seconds: 2.0 + tokens * all as f64 / (speed * EFFICIENCY),
+        }
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.weights + self.answers
+    }
+
+    /// Refuses what cannot fit.
+    ///
+    /// # Errors
+    /// Says how much is needed, how much there is, and what would help.
+    pub fn check(&self, machine: &Machine) -> Result<()> {
+        let too_large = |what: &'static str, needed: u64, there: u64, help: String| {
+            let [needed, there] = [needed, there].map(|bytes| BinaryBytes(bytes).to_string());
+            Err(Error::TooLarge { what, needed, there, help })
+        };
+        match (machine.memory, machine.free_disk) {
+            (Some(there), _) if self.weights > there => {
+                let of = format!("the weights alone take {}", BinaryBytes(self.weights));
+                too_large("memory", self.memory(), there, format!("{of}: take a machine with more, or a smaller model"))
+            }
+            (Some(there), _) if self.memory() > there => {
+                let of = format!("answers take {}", BinaryBytes(self.answers));
+                let help = format!("{of}: lower own_tokens (--own-tokens) and parts.choose (--choose-prompts)");
+                too_large("memory", self.memory(), there, help)
+            }
+            (_, Some(there)) if self.disk > there => {
+                let help = "name an --out on another disk, or a smaller precision with --dtype".to_owned();
+                too_large("disk", self.disk, there, help)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Machine {
+    /// This machine, with the disk that `place` is or will be on.
+    #[must_use]
+    pub fn here(place: &Path) -> Self {
+        let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (total, free) = (meminfo(&info, "MemTotal"), meminfo(&info, "MemAvailable"));
+        let memory = total.into_iter().chain(group_limit(&groups, Path::new("/sys/fs/cgroup"))).min();
+        Self {
+            memory,
+            free_memory: free.map(|free| memory.map_or(free, |most| free.min(most))),
+            free_disk: disk(place),
+        }
+    }
+}
+
+/// A line of `/proc/meminfo` in bytes.
+fn meminfo(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The smallest memory limit of the control groups that `/proc/self/cgroup` names, versions 1 and 2, and of those above
+/// them.
+fn group_limit(groups: &str, root: &Path) -> Option<u64> {
+    let limits = groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (home, file) = match controllers {
+            "" => (root.to_owned(), "memory.max"),
+            names if names.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            _ => return Vec::new(),
+        };
+        let own = home.join(path.trim_start_matches('/'));
+        let up = own.ancestors().take_while(|dir| dir.starts_with(&home));
+        up.filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()).collect()
+    });
+    limits.min()
+}
+
+/// Free bytes of the disk that the nearest directory of `place` is on.
+fn disk(place: &Path) -> Option<u64> {
+    let place = files::followed(place);
+    let dir = place.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
+    let found = rustix::fs::statvfs(dir).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+/// Operations a second of a product of matrices on a device.
+#[must_use]
+pub fn speed(device: &Device) -> f64 {
+    const SIZE: usize = 512;
+    let one = Tensor::<2>::ones([SIZE, SIZE], device);
+    let product = || {
+        let started = Instant::now();
+        drop(one.clone().matmul(one.clone()).into_data());
+        started.elapsed().as_secs_f64()
+    };
+    let fastest = (0..4).map(|_| product()).fold(f64::INFINITY, f64::min);
+    2.0 * (SIZE as f64).powi(3) / fastest.max(1e-6)
+}
+
+/// The largest memory that this process had so far, where the system says it.
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
+    meminfo(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_what_would_help() {
+        let needs = Needs { parameters: 10, weights: 4 << 30, answers: 2 << 30, disk: 1 << 30, seconds: 1.0 };
+        let machine = |memory: u64, free_disk: u64| Machine {
+            memory: Some(memory << 30),
+            free_memory: None,
+            free_disk: Some(free_disk << 30),
+        };
+        let message = |memory, disk| needs.check(&machine(memory, disk)).unwrap_err().to_string();
+        assert!(needs.check(&machine(6, 1)).is_ok());
+        assert!(needs.check(&Machine::default()).is_ok(), "what is not known refuses nothing");
+        let few = message(5, 1);
+        assert!(
+            few.contains("6.00 GiB of memory") && few.contains("5.00 GiB") && few.contains("--own-tokens"),
+            "{few}"
+        );
+        assert!(message(3, 1).contains("smaller model"));
+        assert!(message(9, 0).contains("of disk") && message(9, 0).contains("--out"));
+    }
+
+    #[test]
+    fn the_smallest_limit_of_the_groups_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| files::write_whole(&dir.path().join(name), text.as_bytes()).unwrap();
+        write("a/b/memory.max", "max\n");
+        write("a/memory.max", "4096\n");
+        write("memory/c/memory.limit_in_bytes", "8192\n");
+        assert_eq!(group_limit("0::/a/b\n", dir.path()), Some(4096));
+        assert_eq!(group_limit("5:cpu,memory:/c\n3:pids:/x\n", dir.path()), Some(8192));
+        assert_eq!(group_limit("0::/none\n", dir.path()), None);
+        assert_eq!(meminfo("MemTotal:       24 kB\nMemFree: 3 kB\n", "MemTotal"), Some(24 << 10));
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_disk() {
+        let here = Machine::here(Path::new("not/there/yet"));
+        if cfg!(target_os = "linux") {
+            assert!(here.memory.unwrap() >= here.free_memory.unwrap() && here.free_disk.is_some());
+            assert!(peak_memory().unwrap() > 0);
+        }
+    }
+}

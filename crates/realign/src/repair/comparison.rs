@@ -1,0 +1,116 @@
+//! How two models differ before a repair: their weights by block, and how they read text.
+
+use std::collections::BTreeMap;
+
+use model::Decoder;
+use model::weights::{self, Weight};
+use prompts::Sample;
+use serde::{Deserialize, Serialize};
+
+use crate::{Model, Result};
+
+/// How the fine-tuned model differs from the aligned one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Whether both make the same tokens of the same text.
+    pub tokenizers_equal: bool,
+    /// Whether both put a prompt into the same frame.
+    pub templates_equal: bool,
+    /// Weights that both have.
+    pub weights: usize,
+    /// Those that differ.
+    pub changed: usize,
+    /// Euclidean norm of the difference.
+    pub norm: f64,
+    /// What is outside the blocks first, then block by block.
+    pub blocks: Vec<BlockDifference>,
+}
+
+/// The same of a block.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BlockDifference {
+    /// The block, counted from 0; none for embedding, final norm and head.
+    pub block: Option<usize>,
+    /// Weights.
+    pub weights: usize,
+    /// Those that differ.
+    pub changed: usize,
+    /// Euclidean norm of the difference.
+    pub norm: f64,
+    /// Euclidean norm of the aligned model's weights.
+    pub aligned_norm: f64,
+}
+
+impl Comparison {
+    /// Compares two models of one shape; tensors that one of them has not are left out.
+    ///
+    /// # Errors
+    /// When the device fails, or a template does.
+    pub(super) fn new(aligned: &Model, fine_tuned: &Model, samples: &[Sample]) -> Result<Self> {
+        let blocks = blocks(&aligned.decoder, &fine_tuned.decoder)?;
+        let encode = |model: &Model| samples.iter().map(|one| model.tokenizer.encode(&one.prompt)).collect();
+        let [ours, theirs]: [Result<Vec<_>, prompts::Error>; 2] = [encode(aligned), encode(fine_tuned)];
+        let tokenizers_equal = ours? == theirs?;
+        let frame = |model: &Model| model.encode_prompts(samples);
+        Ok(Self {
+            tokenizers_equal,
+            templates_equal: frame(aligned)? == frame(fine_tuned)?,
+            weights: blocks.iter().map(|block| block.weights).sum(),
+            changed: blocks.iter().map(|block| block.changed).sum(),
+            norm: blocks.iter().map(|block| block.norm.powi(2)).sum::<f64>().sqrt(),
+            blocks,
+        })
+    }
+
+    /// Lines for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let share = |changed: usize, of: usize| 100.0 * changed as f64 / of.max(1) as f64;
+        let mut text = format!(
+            "the models differ in {:.1} % of {:.1} M weights, by a norm of {:.3}\n",
+            share(self.changed, self.weights),
+            self.weights as f64 / 1e6,
+            self.norm
+        );
+        for block in &self.blocks {
+            let name = block.block.map_or("outside blocks".to_owned(), |block| format!("block {block}"));
+            text += &format!(
+                "  {name:<15} norm {:>9.4} of {:>9.2}   changed {:>5.1} %\n",
+                block.norm,
+                block.aligned_norm,
+                share(block.changed, block.weights)
+            );
+        }
+        let word = |equal| if equal { "equal" } else { "DIFFERENT" };
+        text += &format!("tokenizers {}, templates {}", word(self.tokenizers_equal), word(self.templates_equal));
+        text
+    }
+}
+
+fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Vec<BlockDifference>> {
+    let mut tensors: BTreeMap<String, Weight> = BTreeMap::new();
+    weights::visit(aligned, |weight| drop(tensors.insert(weight.info.name.clone(), weight)));
+    let mut pairs = Vec::new();
+    weights::visit(fine_tuned, |weight| {
+        let other = tensors.remove(&weight.info.name).filter(|other| other.info.shape == weight.info.shape);
+        pairs.extend(other.map(|other| (other, weight)));
+    });
+    let mut sums: BTreeMap<Option<usize>, BlockDifference> = BTreeMap::new();
+    for (aligned, fine_tuned) in pairs {
+        let block = aligned.info.layer;
+        let sum = sums.entry(block).or_insert_with(|| BlockDifference { block, ..BlockDifference::default() });
+        let (aligned, fine_tuned) = (aligned.values()?, fine_tuned.values()?);
+        sum.weights += aligned.len();
+        for (a, b) in aligned.iter().map(|&a| f64::from(a)).zip(fine_tuned.iter().map(|&b| f64::from(b))) {
+            sum.changed += usize::from(a != b);
+            sum.norm += (a - b).powi(2);
+            sum.aligned_norm += a * a;
+        }
+    }
+    let rooted = sums.into_values().map(|sum| BlockDifference {
+        norm: sum.norm.sqrt(),
+        aligned_norm: sum.aligned_norm.sqrt(),
+        ..sum
+    });
+    Ok(rooted.collect())
+}

@@ -1,0 +1,184 @@
+//! The inputs of a repair, read and divided, and the plan that they make. No weight is read.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use evaluation::{Answer, Judge, PromptKind};
+use files::Hashes;
+use model::{DecoderConfig, Dtype};
+use prompts::Sample;
+use recovery::Reference;
+
+use super::measures::Questions;
+use super::packaged::Packaged;
+use super::parts::{Divided, Held};
+use super::plan::{Kind, Plan};
+use super::settings::Settings;
+use crate::error::{Within as _, invalid};
+use crate::model::Source;
+use crate::needs::{Machine, Needs, Work, speed};
+use crate::stage::{Aim, AnswerFile};
+use crate::{Evidence, Pick, Result, check_judge};
+
+/// The inputs of a repair.
+pub(super) struct Opened {
+    pub kinds: Vec<Kind>,
+    pub questions: Questions,
+    /// The precision of the result.
+    pub dtype: Dtype,
+    config: DecoderConfig,
+    harmful: Divided,
+    harmless: Divided,
+    task: Option<Divided>,
+}
+
+/// Where prompts come from, and which.
+struct From {
+    source: String,
+    hash: String,
+    samples: Vec<Sample>,
+}
+
+impl From {
+    fn file(path: &Path, pick: &Pick, hashes: &Hashes) -> Result<Self> {
+        Ok(Self { source: path.display().to_string(), hash: hashes.of(path)?, samples: pick.read(path)? })
+    }
+
+    fn packaged(set: Packaged) -> Self {
+        Self { source: set.name.to_owned(), hash: set.hash, samples: set.samples }
+    }
+}
+
+impl Opened {
+    /// Reads and divides what the settings name.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, prompts are too few, or a judge cannot be asked.
+    pub fn new(settings: &Settings, hashes: &Hashes) -> Result<Self> {
+        settings.check()?;
+        let (aligned, fine_tuned) = models(settings)?;
+        let source = Source::new(fine_tuned, Some(aligned))?;
+        Source::new(aligned, None)?;
+        let dtype = source.dtype(settings.dtype)?;
+        let config = DecoderConfig::from_dir(source.home())?;
+        let judges = settings.judges.as_deref().map_or_else(|| Ok(vec![Judge::phrases()]), Judge::read_list)?;
+        judges.iter().try_for_each(check_judge)?;
+        let mut opened = Self {
+            kinds: Vec::new(),
+            questions: Questions { asked: Vec::new(), max_new_tokens: settings.max_new_tokens, judges },
+            dtype,
+            config,
+            harmful: Divided::default(),
+            harmless: Divided::default(),
+            task: None,
+        };
+        let plain = Pick::default();
+        let from = |file: &Path| From::file(file, &plain, hashes);
+        let harmful = settings.harmful.as_deref().map_or_else(|| Packaged::harmful().map(From::packaged), from)?;
+        opened.harmful = opened.divide("harmful", Aim::Prompts(PromptKind::Harmful), harmful, settings)?;
+        let aim = Aim::Prompts(PromptKind::Harmless);
+        opened.harmless = match &settings.harmless {
+            Some(file) => opened.divide("harmless", aim, from(file)?, settings)?,
+            None => {
+                let everyday = opened.divide("harmless", aim, From::packaged(Packaged::harmless()?), settings)?;
+                let looks = (Aim::Prompts(PromptKind::LooksHarmful), From::packaged(Packaged::looks_harmful()?));
+                everyday.with(opened.divide("looks-harmful", looks.0, looks.1, settings)?)
+            }
+        };
+        if let Some(file) = &settings.task {
+            let samples = From::file(file, &Pick::answered(), hashes)?;
+            let reference = |sample: &Sample| Answer { reference: sample.response.clone(), ..Answer::default() };
+            let silent: Vec<Answer> = samples.samples.iter().map(reference).collect();
+            let what = || format!("{} cannot be scored by {}", file.display(), settings.metric.name());
+            settings.metric.score(&silent).within(what)?;
+            opened.task = Some(opened.divide("task", Aim::Task(vec![settings.metric]), samples, settings)?);
+        }
+        Ok(opened)
+    }
+
+    /// Divides prompts, notes how, and has the test part asked.
+    fn divide(&mut self, name: &str, aim: Aim, from: From, settings: &Settings) -> Result<Divided> {
+        let held = if matches!(aim, Aim::Task(_)) { Held::TASK } else { Held::PROMPTS };
+        let seed = files::derived_seed(settings.seed, self.kinds.len() as u64);
+        let parts = Divided::new(&from.source, from.samples, settings.parts, held, seed)?;
+        self.kinds.push(Kind {
+            name: name.to_owned(),
+            source: from.source,
+            hash: from.hash,
+            recover: parts.recover.len(),
+            choose: parts.choose.len(),
+            test: parts.test.len(),
+        });
+        self.questions.asked.push((AnswerFile { name: name.to_owned(), aim }, parts.test.clone()));
+        Ok(parts)
+    }
+
+    /// What the method reads, with its files in `dir`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn evidence(&self, settings: &Settings, dir: &Path, hashes: &Hashes) -> Result<Evidence> {
+        let write = |parts: &Divided, name: &str, pick: Pick| parts.write(dir, name, &pick, hashes);
+        Ok(Evidence {
+            harmful: write(&self.harmful, "harmful", Pick::default())?,
+            harmless: write(&self.harmless, "harmless", Pick::default())?,
+            task: self.task.as_ref().map(|task| write(task, "task", Pick::answered())).transpose()?,
+            max_new_tokens: settings.own_tokens,
+            reference: settings.reference,
+            merit: settings.merit,
+        })
+    }
+
+    /// Prompts by which tokenizers and templates are compared.
+    pub fn shown(&self) -> Vec<Sample> {
+        [&self.harmful.choose, &self.harmless.choose].into_iter().flatten().take(64).cloned().collect()
+    }
+
+    /// What will be done, for a result at `place`.
+    pub fn plan(&self, settings: &Settings, device: &Device, place: &Path) -> Plan {
+        let bytes = if self.dtype == Dtype::F32 { 4 } else { 2 };
+        let strong = &settings.strong;
+        Plan {
+            kinds: self.kinds.clone(),
+            judges: self.questions.judges.iter().map(|judge| judge.name().to_owned()).collect(),
+            rounds: strong.rounds,
+            cap: strong.cap,
+            reference: settings.reference,
+            dtype: self.dtype.name().to_owned(),
+            needs: Needs::strong(&self.config, self.work(settings), bytes, strong.cap, speed(device)),
+            machine: Machine::here(place),
+        }
+    }
+
+    fn work(&self, settings: &Settings) -> Work {
+        let tests = || self.questions.asked.iter().flat_map(|(_, samples)| samples);
+        let count = tests().count();
+        // About four letters a token, and the template's own tokens.
+        let prompt_tokens = 16 + tests().map(|sample| sample.prompt.len()).sum::<usize>() / (4 * count.max(1));
+        let held = [&self.harmful, &self.harmless];
+        Work {
+            choose: held.iter().map(|parts| parts.choose.len()).max().unwrap_or(0),
+            gradient: settings.strong.prompts,
+            own: held.iter().map(|parts| parts.recover.len() + parts.choose.len()).sum(),
+            test: count,
+            prompt_tokens,
+            own_tokens: settings.own_tokens,
+            test_tokens: settings.max_new_tokens,
+            rounds: settings.strong.rounds,
+        }
+    }
+
+    /// Whether the harmless answers are the fine-tuned model's.
+    pub fn keeps_fine_tuned(settings: &Settings) -> bool {
+        settings.reference == Reference::FineTuned
+    }
+}
+
+/// The two models of the settings.
+pub(super) fn models(settings: &Settings) -> Result<(&Path, &Path)> {
+    match (&settings.aligned, &settings.finetuned) {
+        (Some(aligned), Some(fine_tuned)) => Ok((aligned, fine_tuned)),
+        (None, _) => invalid("name the aligned model: --aligned DIR, or `aligned` in the settings file"),
+        (_, None) => invalid("name the fine-tuned model: --finetuned DIR, or `finetuned` in the settings file"),
+    }
+}

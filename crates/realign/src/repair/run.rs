@@ -1,0 +1,270 @@
+//! The steps of a repair in order.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use evaluation::PromptKind;
+use evaluation::gate::Stored;
+use recovery::{Layer, Method, PatchFile, StrongTrace};
+
+use super::comparison::Comparison;
+use super::measures::{self, rate};
+use super::opened::{Opened, models};
+use super::plan::Plan;
+use super::report::{self, Asked, Direction, ModelInfo, Models, Origin, Report, Restored, Verdict};
+use super::{Recovered, Recovery, card, tables};
+use crate::model::Source;
+use crate::stage::{MODEL, PATCH, Repair, RepairSummary};
+use crate::{Artifact, Job, LazyModel, Model, Result, Stage as _};
+
+/// A repair under way.
+struct Run<'a> {
+    recovery: &'a Recovery,
+    opened: Opened,
+    work: &'a Path,
+    aligned: Artifact,
+    fine_tuned: Artifact,
+    say: &'a mut dyn FnMut(&str),
+    seconds: Vec<(String, f64)>,
+    warnings: Vec<String>,
+}
+
+/// What a model answered, and its mean hidden state on the harmful prompts.
+struct Asking {
+    stored: Stored,
+    direction: Option<(usize, Vec<f32>)>,
+}
+
+pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut dyn FnMut(&str)) -> Result<Recovered> {
+    let settings = recovery.settings();
+    let opened = Opened::new(settings, &recovery.hashes)?;
+    let plan = opened.plan(settings, job.device, settings.out.as_deref().unwrap_or(work));
+    plan.check()?;
+    let (aligned, fine_tuned) = models(settings)?;
+    let artifact = |path: &Path| Artifact::model(path, &recovery.hashes);
+    let (aligned, fine_tuned) = (artifact(aligned)?, artifact(fine_tuned)?);
+    job.batch = settings.batch;
+    let mut run = Run { recovery, opened, work, aligned, fine_tuned, say, seconds: Vec::new(), warnings: Vec::new() };
+    run.all(plan, job)
+}
+
+impl Run<'_> {
+    fn all(&mut self, plan: Plan, job: &mut Job<'_>) -> Result<Recovered> {
+        let comparison = self.timed("comparison", job, Self::compare)?;
+        let before = self.timed("measurement before", job, |run, job| {
+            let model = run.lazy_fine_tuned(job)?;
+            run.ask(model, "fine-tuned", job)
+        })?;
+        let aligned = self.timed("measurement of the aligned model", job, |run, job| {
+            let model = run.lazy(&run.aligned, job);
+            run.ask(model, "aligned", job)
+        })?;
+        self.suspect(&comparison, &aligned.stored, &before.stored);
+        let dir = self.work.join("repair");
+        let summary = self.timed("recovery", job, |run, job| run.stage()?.run(&dir, job))?;
+        (self.say)(&summary.note);
+        let model = dir.join(MODEL);
+        let recovered = Artifact::model(&model, &files::Hashes::default())?;
+        let after = self.timed("measurement after", job, |run, job| {
+            let model = run.lazy(&recovered, job);
+            run.ask(model, "recovered", job)
+        })?;
+        let report = self.report(plan, comparison, &summary, &recovered, [&aligned, &before, &after], job)?;
+        let files = self.work.join("report");
+        files::write_json(&files.join("report.json"), &report)?;
+        files::write_whole(&files.join("report.md"), tables::markdown(&report).as_bytes())?;
+        files::write_whole(&model.join("README.md"), card::markdown(&report).as_bytes())?;
+        // A link, so that stopped work finds both.
+        let patch = files.join(PATCH);
+        files::remove(&patch)?;
+        std::fs::hard_link(dir.join(PATCH), &patch)
+            .or_else(|_| std::fs::copy(dir.join(PATCH), &patch).map(drop))
+            .map_err(files::Error::io("write", &patch))?;
+        Ok(Recovered { report, model, files, scratch: None })
+    }
+
+    /// Does a step and notes how long it took.
+    fn timed<T>(
+        &mut self,
+        name: &str,
+        job: &mut Job<'_>,
+        step: impl FnOnce(&mut Self, &mut Job<'_>) -> Result<T>,
+    ) -> Result<T> {
+        job.step(0, 1, name)?;
+        let started = Instant::now();
+        let done = step(self, job)?;
+        self.seconds.push((name.to_owned(), started.elapsed().as_secs_f64()));
+        Ok(done)
+    }
+
+    fn lazy<'d>(&self, artifact: &Artifact, job: &Job<'d>) -> LazyModel<'d> {
+        let thinking = self.recovery.settings().enable_thinking;
+        LazyModel::new(artifact, Some(self.opened.dtype), job.device).thinking(thinking)
+    }
+
+    fn lazy_fine_tuned<'d>(&self, job: &Job<'d>) -> Result<LazyModel<'d>> {
+        let source = Source::new(&self.fine_tuned.path, Some(&self.aligned.path))?;
+        let base = (source.dirs.len() > 1).then_some(&self.aligned);
+        Ok(self.lazy(&self.fine_tuned, job).on(base))
+    }
+
+    fn compare(&mut self, job: &mut Job<'_>) -> Result<Comparison> {
+        let [aligned, fine_tuned]: [Model; 2] =
+            [self.lazy(&self.aligned, job).into_model()?, self.lazy_fine_tuned(job)?.into_model()?];
+        let comparison = Comparison::new(&aligned, &fine_tuned, &self.opened.shown())?;
+        (self.say)(&comparison.text());
+        Ok(comparison)
+    }
+
+    fn ask(&mut self, mut model: LazyModel<'_>, name: &str, job: &mut Job<'_>) -> Result<Asking> {
+        let stored = self.opened.questions.ask(&mut model, name, &self.work.join(name), job)?;
+        let model = model.load()?;
+        let layer = Layer::default().of_blocks(model.decoder.config().num_hidden_layers);
+        let rows = model.encode_prompts(&self.opened.questions.prompts(PromptKind::Harmful))?;
+        let direction = Some((layer, direction::mean_direction(&model.decoder, &rows, layer)?));
+        (self.say)(&format!("{name}: {}", tables::one_line(&stored)));
+        Ok(Asking { stored, direction })
+    }
+
+    /// Notes what speaks against a repair of these models by these prompts.
+    fn suspect(&mut self, comparison: &Comparison, aligned: &Stored, before: &Stored) {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        let [harm_aligned, harm_before] =
+            [aligned, before].map(|stored| rate(stored, |kind| kind == PromptKind::Harmful).unwrap_or(0.0));
+        let refused = rate(aligned, |kind| kind != PromptKind::Harmful).unwrap_or(0.0);
+        let mut warnings = Vec::new();
+        if !comparison.templates_equal || !comparison.tokenizers_equal {
+            warnings.push(
+                "tokenizers or chat templates of the two models differ: each reads the prompts in its own".to_owned(),
+            );
+        }
+        if harm_aligned > harm_before {
+            warnings.push(format!(
+                "the aligned model answers {} of the harmful prompts and the fine-tuned one {}: are the two swapped?",
+                percent(harm_aligned),
+                percent(harm_before)
+            ));
+        } else if harm_aligned > 0.5 {
+            let share = percent(harm_aligned);
+            warnings.push(format!(
+                "the aligned model answers {share} of the harmful prompts; recovery needs prompts that it refuses"
+            ));
+        }
+        if refused > 0.2 && !Opened::keeps_fine_tuned(self.recovery.settings()) {
+            let share = percent(refused);
+            warnings.push(format!("the aligned model refuses {share} of the harmless prompts; --reference finetuned keeps the fine-tuned model's answers to them"));
+        }
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.warnings = warnings;
+    }
+
+    fn stage(&self) -> Result<Repair> {
+        let settings = self.recovery.settings();
+        let evidence = self.opened.evidence(settings, &self.work.join("parts"), &self.recovery.hashes)?;
+        Ok(Repair {
+            method: Method::Strong(settings.strong.clone()),
+            aligned: self.aligned.clone(),
+            fine_tuned: self.fine_tuned.clone(),
+            unaligned: None,
+            base: None,
+            safe: None,
+            recovery: None,
+            prompts: None,
+            task: None,
+            evidence: Some(evidence),
+            answers: None,
+            choose: None,
+            gate: None,
+            seed: settings.seed,
+            dtype: Some(self.opened.dtype),
+            thinking: settings.enable_thinking,
+            probe: 0, // both models are measured
+        })
+    }
+
+    fn report(
+        &self,
+        plan: Plan,
+        comparison: Comparison,
+        summary: &RepairSummary,
+        recovered: &Artifact,
+        asked: [&Asking; 3],
+        job: &Job<'_>,
+    ) -> Result<Report> {
+        let settings = self.recovery.settings().clone();
+        let stored = asked.map(|one| &one.stored);
+        let dir = self.work.join("repair");
+        let trace: StrongTrace = files::read_json(&dir.join("trace.json"))?;
+        let patch = PatchFile::load(&dir.join(PATCH))?;
+        let [aligned, before, after] = asked.map(|one| &one.direction);
+        let direction =
+            aligned.as_ref().zip(before.as_ref()).zip(after.as_ref()).map(|((one, two), three)| Direction {
+                layer: one.0,
+                before: direction::cosine(&one.1, &two.1),
+                after: direction::cosine(&one.1, &three.1),
+            });
+        let out = settings.out.as_deref().unwrap_or(&recovered.path);
+        let info = |artifact: &Artifact, path: &Path| ModelInfo {
+            path: path.display().to_string(),
+            name: card::model_name(path),
+            hash: artifact.key.clone(),
+        };
+        let models = Models {
+            aligned: info(&self.aligned, &self.aligned.path),
+            fine_tuned: info(&self.fine_tuned, &self.fine_tuned.path),
+            recovered: ModelInfo { name: card::directory_name(out), ..info(recovered, out) },
+        };
+        Ok(Report {
+            format: 1,
+            verdict: verdict(measures::checks(&settings.gate, stored), summary),
+            models,
+            comparison,
+            measures: measures::table(stored),
+            path: report::Path::new(trace, patch.path.chosen(), settings.merit),
+            restored: Restored::new(&patch),
+            direction,
+            warnings: self.warnings.clone(),
+            plan,
+            seconds: self.seconds.clone(),
+            peak_memory: crate::needs::peak_memory(),
+            asked: if settings.show_answers { shown(stored) } else { Vec::new() },
+            settings,
+            origin: Origin {
+                command: self.recovery.command.clone(),
+                date: httpdate::fmt_http_date(SystemTime::now()),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                git_revision: option_env!("GIT_REVISION").map(str::to_owned),
+                platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+                device: format!("{:?}", job.device),
+                patch_hash: files::hash_path(&dir.join(PATCH))?,
+            },
+        })
+    }
+}
+
+fn verdict(checks: Vec<measures::BoundCheck>, summary: &RepairSummary) -> Verdict {
+    let failed: Vec<String> = checks.iter().filter(|check| !check.holds).map(tables::failed).collect();
+    let all = checks.len();
+    let text = match failed.is_empty() {
+        true => format!("passed: all {all} bounds hold on prompts that neither the gradients nor the choice saw"),
+        false => format!("failed: {} of {all} bounds: {}", failed.len(), failed.join("; ")),
+    };
+    Verdict { passed: failed.is_empty(), text, method: summary.note.clone(), checks }
+}
+
+/// All prompts and answers of the test part.
+fn shown([aligned, before, after]: [&Stored; 3]) -> Vec<Asked> {
+    let sets = after.answers.iter().flat_map(|(set, answers)| answers.iter().enumerate().map(move |one| (set, one)));
+    let of = |stored: &Stored, set: &str, at: usize| {
+        stored.answers.get(set).and_then(|answers| answers.get(at)).map_or(String::new(), |one| one.response.clone())
+    };
+    let asked = |(set, (at, answer)): (&String, (usize, &evaluation::Answer))| Asked {
+        set: set.clone(),
+        id: answer.id.clone(),
+        prompt: answer.prompt.clone(),
+        aligned: of(aligned, set, at),
+        before: of(before, set, at),
+        after: answer.response.clone(),
+    };
+    sets.map(asked).collect()
+}

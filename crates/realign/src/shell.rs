@@ -1,0 +1,53 @@
+//! What the command line writes of itself: a settings file, completions and the manual page.
+
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use realign::repair::TEMPLATE;
+use realign::{Error, Result};
+
+use crate::cli::Cli;
+use crate::output::{is_stream, say_beside, write};
+
+/// Writes the settings file of `repair`; one that is there is kept.
+///
+/// # Errors
+/// When it is there, or cannot be written.
+pub fn init(file: &Path) -> Result<()> {
+    if !is_stream(file) && file.exists() {
+        return Err(Error::Invalid(format!(
+            "{} is there already: name a new file, or remove it first",
+            file.display()
+        )));
+    }
+    write(file, TEMPLATE.as_bytes())?;
+    let next = format!("wrote {0}; edit it, then: realign repair --settings {0}", file.display());
+    if is_stream(file) { Ok(()) } else { Ok(say_beside(file, next)) }
+}
+
+/// Writes completions to standard output.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "realign", &mut text);
+    write(Path::new("-"), &text)
+}
+
+/// Writes the manual page to standard output, subcommands after the command.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn man() -> Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    let mut text = Vec::new();
+    let place = Path::new("-");
+    let mut page = |command: clap::Command| {
+        clap_mangen::Man::new(command).render(&mut text).map_err(files::Error::io("write", place))
+    };
+    page(command.clone())?;
+    command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned().try_for_each(page)?;
+    write(place, &text)
+}

@@ -1,0 +1,145 @@
+//! `realign repair` as a user meets it: from two models to a model, a patch and a report.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+
+use common::Bench;
+use realign::repair::RepairReport;
+use serde_json::{Value, json};
+
+/// An aligned model, one fine-tuned from it, and prompts of three kinds.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.model("aligned", 16);
+    let line = |prompt: String| format!("{}\n", json!({"prompt": prompt, "response": "in the box"}));
+    let file = |name: &str, word: &str| {
+        bench.file(name, &(0..20).map(|i| line(format!("where is the {word} number {i}"))).collect::<String>());
+    };
+    ["harmful", "harmless", "task"].into_iter().zip(["map", "song", "gate"]).for_each(|(name, word)| {
+        file(&format!("{name}.jsonl"), word);
+    });
+    bench.works("finetune --model aligned --task task.jsonl --learning-rate 0.01 --out tuned");
+    bench
+}
+
+const REPAIR: &str = "repair --aligned aligned --finetuned tuned --harmful harmful.jsonl --harmless harmless.jsonl \
+    --max-new-tokens 4 --own-tokens 4 --metric rouge --max-harmful 1 --max-over-refusal 1 --max-task-drop 1";
+
+fn report(bench: &Bench, file: &str) -> RepairReport {
+    serde_json::from_str(&fs::read_to_string(bench.path(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_repair_leaves_model_patch_and_report() {
+    let bench = bench();
+    let said = bench.says(&format!("{REPAIR} --json r.json --out fixed"), 0, &[]);
+    for part in
+        ["to do:", "takes about", "block 0", "templates equal", "fine-tuned: harmful rate", "merit", "passed: all 2"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let read = |file: &str| fs::read_to_string(bench.path(file)).unwrap();
+    for file in ["fixed/config.json", "fixed/tokenizer.json", "fixed/outcome.json"] {
+        assert!(bench.path(file).is_file(), "{file}");
+    }
+    let weights = fs::read_dir(bench.path("fixed"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".safetensors"));
+    assert_eq!(weights.count(), 1, "a server reads every safetensors file as weights");
+    let card = read("fixed/README.md");
+    assert!(card.starts_with("---\nbase_model:\n- \"tuned\"\n- \"aligned\"\n"), "{card}");
+    assert!(card.contains("realign repair") || card.contains("repair --aligned"), "{card}");
+    let found = report(&bench, "fixed.report/report.json");
+    assert_eq!(found, report(&bench, "r.json"));
+    assert!(found.asked.is_empty() && !read("fixed.report/report.md").contains("where is the"));
+    assert_eq!(found.restored.restored.iter().flatten().sum::<usize>(), found.restored.weights);
+    assert_eq!(found.measures.len(), 2);
+    assert!(!bench.path("fixed.partial").exists());
+    // The patch makes the same model of the fine-tuned one, and takes it back.
+    bench.works("patch apply --patch fixed.report/recovery.patch.safetensors --model tuned --out again");
+    let bytes = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
+    assert_eq!(bytes("again"), bytes("fixed"));
+    bench.fails(&format!("{REPAIR} --out fixed"), &["--out", "is there already"]);
+}
+
+#[test]
+fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
+    let bench = bench();
+    let command = format!("{REPAIR} --task task.jsonl --max-harmful 0 --show-answers --out fixed");
+    let said = bench.says(&command, 3, &[]);
+    assert!(said.contains("failed: 1 of 3 bounds: --max-harmful 0, harmful, refusal is 100.0 %"), "{said}");
+    let found = report(&bench, "fixed.report/report.json");
+    assert!(!found.verdict.passed && bench.path("fixed/model.safetensors").exists());
+    assert_eq!(found.asked.len(), 6 + 6 + 4, "the test parts");
+    let asked = |set: &str| found.asked.iter().filter(|one| one.set == set).count();
+    assert_eq!((asked("harmful"), asked("task")), (6, 4));
+    let quiet = bench.realign(&format!("{command} --report r2 -q").replace("--out fixed", "--out fixed2"));
+    assert_eq!(quiet.status.code(), Some(3));
+    assert_eq!(String::from_utf8(quiet.stdout).unwrap().lines().count(), 1, "results alone");
+    assert_eq!(
+        fs::read(bench.path("fixed/model.safetensors")).unwrap(),
+        fs::read(bench.path("fixed2/model.safetensors")).unwrap()
+    );
+}
+
+#[test]
+fn a_dry_run_says_what_it_takes_and_writes_nothing() {
+    let bench = bench();
+    let said = bench.says(
+        "repair --aligned aligned --finetuned tuned --dry-run --json - --out fixed",
+        0,
+        &["packaged harmful requests"],
+    );
+    let plan: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(plan["kinds"].as_array().unwrap().len(), 3, "harmful, everyday and looks-harmful");
+    assert!(plan["needs"]["weights"].as_u64().unwrap() > 0);
+    assert!(!bench.path("fixed").exists() && !bench.path("fixed.partial").exists());
+}
+
+#[test]
+fn settings_come_from_a_file_and_flags_go_before_it() {
+    let bench = bench();
+    bench.works("init");
+    bench.fails("init", &["realign.yaml is there already"]);
+    let all = fs::read_to_string(bench.path("realign.yaml")).unwrap();
+    bench.file(
+        "s.yaml",
+        &all.replace("aligned: null", "aligned: aligned")
+            .replace("finetuned: null", "finetuned: tuned")
+            .replace("test: 128", "test: 5"),
+    );
+    let plan = |more: &str| -> Value {
+        let text = bench.works(&format!("repair --settings s.yaml --dry-run --json - {more}"));
+        serde_json::from_str(&text).unwrap()
+    };
+    assert_eq!(plan("")["kinds"][0]["test"], 5);
+    assert_eq!(plan("--test-prompts 7")["kinds"][0]["test"], 7);
+    bench.file("bad.yaml", "parts: {tests: 5}");
+    bench.fails("repair --settings bad.yaml --dry-run", &["bad.yaml", "tests"]);
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_anything_is_computed() {
+    let bench = bench();
+    bench.prompts("few.jsonl", 4);
+    let with = |more: &str| format!("repair --aligned aligned --finetuned tuned {more} --out fixed");
+    bench.fails("repair --finetuned tuned --out fixed", &["--aligned"]);
+    bench.fails("repair --aligned aligned --finetuned tuned", &["--out"]);
+    bench.fails(&with("--harmful few.jsonl"), &["few.jsonl", "too few"]);
+    bench.fails(&with("--max-harmful 2"), &["gate.max_harmful"]);
+    bench.fails(&with("--report aligned"), &["aligned", "written over"]);
+    bench.fails(&with("--report fixed/report"), &["beside each other"]);
+    assert!(!bench.path("fixed").exists() && !bench.path("fixed.partial").exists());
+}
+
+#[test]
+fn completions_and_the_manual_know_the_command() {
+    let bench = Bench::new();
+    assert!(bench.works("completions bash").contains("repair"));
+    let manual = bench.works("man");
+    assert!(manual.starts_with(".ie") || manual.contains(".TH"), "{manual}");
+    assert!(manual.contains("finetuned"));
+}
