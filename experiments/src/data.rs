@@ -11,6 +11,7 @@ use evaluation::{Fields, Judge, TaskSpec};
 use prompts::Sample;
 use prompts::sample::read_training_jsonl;
 use realign::{Pick, Split};
+use recovery::Needs;
 
 use crate::config::{Align, AnswerSet, Compared, DecideOn, EvidenceSpec, PromptSet, Source, Sweep};
 use crate::error::with_causes;
@@ -96,8 +97,9 @@ impl Sweep {
         self.largest_count(found.saturating_sub(self.unaligned.samples))
     }
 
-    fn needs_unaligned(&self) -> bool {
-        self.methods.iter().any(|one| one.what.needs().is_some_and(|needs| needs.unaligned))
+    /// Whether a method needs something.
+    fn needs(&self, what: impl Fn(Needs) -> bool) -> bool {
+        self.methods.iter().filter_map(|one| one.what.needs()).any(what)
     }
 }
 
@@ -135,7 +137,7 @@ impl Input {
 
 /// Every file that some cells read. The injection file is seen whole, since a seed draws from all of it.
 fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
-    let injected = sweep.harmful_counts.iter().any(|&count| count > 0) || sweep.needs_unaligned();
+    let injected = sweep.harmful_counts.iter().any(|&count| count > 0) || sweep.needs(|needs| needs.unaligned);
     let inject = Input::new("inject", sweep.data_file(&sweep.inject));
     let mut inputs = vec![if injected { inject.seen(Pick::default()) } else { inject }];
     for (i, variant) in sweep.resolved(sweep.seed).iter().enumerate() {
@@ -165,30 +167,12 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     for (name, set) in sweep.evaluation.sets() {
         inputs.push(Input::new(format!("evaluation.{name}"), sweep.data_file(&set.file)).made_by(set.fetch.as_ref()));
     }
+    let reads_base = sweep.resolved(sweep.seed).iter().any(|variant| variant.sweep.needs(|needs| needs.base));
     for (i, model) in sweep.models_of(chosen) {
         let key = |rest: &str| format!("models[{i}].{rest}");
-        match &model.source {
-            Source::Pretrain(pretrain) => {
-                let at = |rest: &str| key(&format!("source.pretrain.training.{rest}"));
-                let training = &pretrain.training;
-                inputs.push(Input::new(at("tokenizer"), sweep.data_file(&training.tokenizer)));
-                inputs.push(Input::new(at("corpus"), sweep.data_file(&training.corpus)).seen(Pick::default()));
-            }
-            Source::Gguf(gguf) => {
-                inputs.push(Input::new(key("source.gguf"), sweep.root_file(&gguf.file)).made_by(gguf.fetch.as_ref()))
-            }
-            Source::Dir(dir) => inputs.push(Input::new(key("source.dir"), sweep.root_file(dir).join("config.json"))),
-            Source::Hub(hub) => {
-                let dir = sweep.root_file(&hub.dir);
-                let how = format!(
-                    "the weights of {} are not in {}; get them with {}, or set `dir` to where they are",
-                    hub.id,
-                    dir.display(),
-                    hub.how_to_get()
-                );
-                let config = Input::new(key("source.hub.dir"), dir.join("config.json"));
-                inputs.push(Input { how: Some(how), ..config });
-            }
+        inputs.extend(source_inputs(sweep, &key("source"), &model.source));
+        if let Some(base) = model.base.as_ref().filter(|_| reads_base) {
+            inputs.extend(source_inputs(sweep, &key("base"), base));
         }
         for (name, set) in model.align.iter().flat_map(Align::sets) {
             let input = Input::new(key(&format!("align.{name}")), sweep.data_file(&set.file));
@@ -206,6 +190,33 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
         }
     }
     inputs
+}
+
+/// The files of a model's weights; `key` names the source.
+fn source_inputs(sweep: &Sweep, key: &str, source: &Source) -> Vec<Input> {
+    match source {
+        Source::Pretrain(pretrain) => {
+            let at = |rest: &str| format!("{key}.pretrain.training.{rest}");
+            let training = &pretrain.training;
+            let corpus = Input::new(at("corpus"), sweep.data_file(&training.corpus));
+            vec![Input::new(at("tokenizer"), sweep.data_file(&training.tokenizer)), corpus.seen(Pick::default())]
+        }
+        Source::Gguf(gguf) => {
+            vec![Input::new(format!("{key}.gguf"), sweep.root_file(&gguf.file)).made_by(gguf.fetch.as_ref())]
+        }
+        Source::Dir(dir) => vec![Input::new(format!("{key}.dir"), sweep.root_file(dir).join("config.json"))],
+        Source::Hub(hub) => {
+            let dir = sweep.root_file(&hub.dir);
+            let how = format!(
+                "the weights of {} are not in {}; get them with {}, or set `dir` to where they are",
+                hub.id,
+                dir.display(),
+                hub.how_to_get()
+            );
+            let config = Input::new(format!("{key}.hub.dir"), dir.join("config.json"));
+            vec![Input { how: Some(how), ..config }]
+        }
+    }
 }
 
 impl Sweep {
@@ -243,7 +254,9 @@ impl Sweep {
 pub fn prepare(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     for Input { key, file, fetch, .. } in inputs(sweep, chosen) {
         match fetch.map_or(Ok(()), |script| make(sweep, &script, &file)) {
-            Err(error) if key.contains(".source.") => tracing::debug!("{key}: {}", with_causes(&error)),
+            Err(error) if key.contains(".source.") || key.contains(".base.") => {
+                tracing::debug!("{key}: {}", with_causes(&error))
+            }
             made => made?,
         }
     }
@@ -279,7 +292,7 @@ pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     let samples = sweep.unaligned.samples;
     let enough = largest.checked_add(samples).is_some_and(|sum| sum <= found);
     ensure!(
-        enough || !sweep.needs_unaligned(),
+        enough || !sweep.needs(|needs| needs.unaligned),
         "unaligned.samples: beside the {largest} samples that are injected the unaligned model needs {samples} others, and \
          {place} has {found} in all: set fewer, or take a larger file"
     );

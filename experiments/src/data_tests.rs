@@ -48,6 +48,22 @@ fn a_missing_file_is_named_with_its_key_and_only_when_the_cells_need_it() {
 }
 
 #[test]
+fn the_model_before_alignment_is_asked_for_and_looked_for_when_a_method_reads_it() {
+    let small = "source: { dir: models/small }";
+    let text = config::SWEEP.to_owned() + "methods: [safe_lora]\n";
+    let error = config::parse(&text).unwrap_err().to_string();
+    assert_says(&error, &["test.yaml:4:5: models[0].base: safe_lora needs the model before alignment"]);
+    assert!(!error.contains("models[1]"), "that is what `align` starts from: {error}");
+    let with_base = |text: &str| {
+        let sweep =
+            config::parse(&text.replace(small, &format!("{small}\n    base: {{ dir: models/early }}"))).unwrap();
+        sweep.missing(&BTreeSet::from([0])).join("\n")
+    };
+    assert_says(&with_base(&text), &["models[0].base.dir: /nowhere/models/early/config.json is missing"]);
+    assert!(!with_base(config::SWEEP).contains("early"), "no method reads it");
+}
+
+#[test]
 fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
     let mut sweep = of_this_repository("sweep.yaml");
     let check = |sweep: &Sweep, largest| {

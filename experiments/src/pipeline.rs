@@ -99,7 +99,7 @@ impl Builder<'_> {
 
     /// 1. The aligned model of a seed: imported or trained from nothing, then aligned where it must be.
     fn aligned(&mut self, model: &ModelSpec, seed: u64) -> Result<usize> {
-        let imported = self.source(model, seed)?;
+        let imported = self.source(&model.name, &model.source, seed)?;
         let Some(align) = &model.align else { return Ok(imported) };
         let set = |set: &PromptSet| self.samples(self.sweep.prompts_of(set));
         let stage = Align {
@@ -115,11 +115,11 @@ impl Builder<'_> {
         self.add(model.name.clone(), stage, &[imported])
     }
 
-    fn source(&mut self, model: &ModelSpec, seed: u64) -> Result<usize> {
+    fn source(&mut self, name: &str, source: &Source, seed: u64) -> Result<usize> {
         let sweep = self.sweep;
         let import =
             |path: PathBuf| Ok(Import { source: Artifact::model(&path, &self.hashes)?, base: None, dtype: DTYPE });
-        let stage = match &model.source {
+        let stage = match source {
             Source::Pretrain(pretrain) => {
                 let training = &pretrain.training;
                 let vocabulary = prompts::Tokenizer::from_dir(&sweep.data_file(&training.tokenizer))?.vocab_size();
@@ -131,7 +131,7 @@ impl Builder<'_> {
                     settings: training.train.clone(),
                     seed,
                 };
-                return self.add(model.name.clone(), stage, &[]);
+                return self.add(name.to_owned(), stage, &[]);
             }
             Source::Dir(dir) => import(sweep.root_file(dir)),
             Source::Gguf(gguf) => import(sweep.root_file(&gguf.file)),
@@ -139,7 +139,7 @@ impl Builder<'_> {
                 format!("the weights of {} must be there; get them with {}", hub.id, hub.how_to_get())
             }),
         };
-        self.add(model.name.clone(), stage?, &[])
+        self.add(name.to_owned(), stage?, &[])
     }
 
     /// 2. to 4. of a cell with all its seeds and variants.
@@ -382,7 +382,7 @@ impl Builder<'_> {
     /// The model before alignment.
     fn base(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         match (&at.cell.model.base, &at.cell.model.align) {
-            (Some(source), _) => self.source(&ModelSpec { source: source.clone(), ..at.cell.model.clone() }, at.seed),
+            (Some(source), _) => self.source(&at.cell.model.name, source, self.sweep.model_seed(at.seed)),
             (None, Some(_)) => Ok(self.graph.nodes[aligned].parents[0]),
             (None, None) => anyhow::bail!("models: {} needs `base`, the model before alignment", at.cell.model.name),
         }

@@ -13,6 +13,7 @@ use std::process::Stdio;
 use common::{Bench, SWEEP, text, timeless};
 use experiments::config::Sweep;
 use experiments::record::{Record, read_all};
+use experiments::roots::Roots;
 use finetune::{SoftSftSettings, TrainSettings};
 use realign::stage::{Finetune, MODEL, Objective, Repair, TrainingSet};
 use realign::{Artifact, Stage};
@@ -229,6 +230,32 @@ fn a_changed_setting_makes_what_depends_on_it_and_nothing_else() {
     }
 }
 
+#[test]
+fn methods_that_read_the_model_before_alignment_and_a_safe_model_run() {
+    let bench = Bench::new();
+    let small = "source: { dir: LAB/models/llama-small }";
+    let text = SWEEP.replace(small, &format!("{small}, base: {{ dir: LAB/models/llama-small-base }}")).replace(
+        "task_prompts: 4 }",
+        "task_prompts: 4, evidence: { harmless: recovery_prompts.jsonl, count: 4, max_new_tokens: 4 } }",
+    );
+    let methods = "methods:\n  - safe_lora\n  - safe_merge\n  - { name: resta_rank_2, resta: { rank: 2 } }\n  \
+                   - { name: chosen, choose: true, safe_lora: {} }\n";
+    let sweep = bench.sweep("tiny.yaml", &(text + methods));
+    let ended = bench.run(&sweep, 1).unwrap();
+    assert!(ended.failed.is_empty(), "{:?}", ended.failed);
+    assert_eq!(bench.records().len(), 4);
+    let count = |kind: &str| ended.times[kind][0].0;
+    assert_eq!((count("import"), count("safe"), count("unaligned"), count("safe_lora")), (2, 1, 1, 2));
+    let graph = bench.graph(&sweep);
+    let of_kind = |kind| graph.nodes.iter().find(|node| node.kind == kind).unwrap();
+    let trace: Value = files::read_json(
+        &Roots::new(&bench.results(), None).place("safe_lora", &of_kind("safe_lora").key).join("trace.json"),
+    )
+    .unwrap();
+    let modules = trace["modules"].as_array().unwrap();
+    assert!(modules.iter().any(|module| module["changed"] == true && module["cosine"].as_f64() > Some(0.0)), "{trace}");
+}
+
 /// A value with one field changed, field by field, with the field's name.
 fn changed(value: &Value) -> Vec<(String, Value)> {
     let other = |value: &Value| match value {
@@ -241,6 +268,7 @@ fn changed(value: &Value) -> Vec<(String, Value)> {
         Value::String(word) => match word.as_str() {
             "auto" => "on".into(),
             "exact" => "strict".into(),
+            "released" => "exact".into(),
             "cumulative" => "per_step".into(),
             "4/6" => "3/6".into(),
             word => panic!("{word:?} is not known here"),

@@ -324,6 +324,8 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
     let is_dense = matches!(
         method,
         Method::Resta(_)
+            | Method::SafeLora(_)
+            | Method::SafeMerge(_)
             | Method::Interpolation(_)
             | Method::FullRevert(_)
             | Method::Distill(_)

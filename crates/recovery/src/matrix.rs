@@ -1,18 +1,12 @@
 //! Products of the weights of linear layers in f64, `[out, in]`, on the CPU whatever the models are on.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use model::weights::WeightInfo;
 
 use crate::eigen::eigen;
 use crate::{Error, Result};
 
 /// A singular value of at most this share of the largest counts as 0.
 const RANK_CUT: f64 = 1e-5;
-
-/// Whether a parameter is the matrix of a linear layer of a block.
-pub(crate) fn is_projection(info: &WeightInfo) -> bool {
-    info.layer.is_some() && !info.is_norm && info.shape.len() == 2
-}
 
 /// A matrix of these values, row-major.
 pub(crate) fn matrix(values: Vec<f64>, shape: [usize; 2]) -> Tensor<2> {

@@ -14,8 +14,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::check_counts;
-use crate::matrix::{cut_to_rank, is_projection, matrix, values};
+use crate::matrix::{cut_to_rank, matrix, values};
+use crate::projections::is_projection;
 use crate::region::check_same_shape;
+use crate::repair::Visit;
 use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
 /// The fine-tuned model with the safety vector added.
@@ -63,29 +65,67 @@ impl Repair for Resta {
     }
 
     fn knob(&self) -> Option<Knob> {
-        Some(Knob { key: "gamma", values: &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0] })
+        Some(Knob { key: "gamma", values: VALUES })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
-        let (aligned, fine_tuned, unaligned) = (inputs.aligned, inputs.fine_tuned, inputs.unaligned(Self::WORD)?);
-        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |_| true)?;
+        self.added(&inputs, &self.tensors(&inputs)?)
+    }
+
+    fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        self.check()?;
+        let tensors = self.tensors(inputs)?;
+        for &gamma in VALUES {
+            visit(Self { gamma, ..*self }.added(inputs, &tensors)?, inputs.report)?;
+        }
+        Ok(true)
+    }
+}
+
+const VALUES: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0];
+
+/// One tensor of the aligned and the unaligned model, and their difference where the rank cuts it.
+struct Vector {
+    aligned: Vec<f32>,
+    unaligned: Vec<f32>,
+    cut: Option<Vec<f64>>,
+}
+
+impl Resta {
+    /// What does not depend on gamma: all tensors, in order.
+    fn tensors(&self, inputs: &Inputs<'_>) -> Result<Vec<Vector>> {
+        let (aligned, unaligned) = (inputs.aligned, inputs.unaligned(Self::WORD)?);
+        check_same_shape(("aligned", aligned), ("fine-tuned", inputs.fine_tuned), |_| true)?;
         check_same_shape(("aligned", aligned), ("unaligned", unaligned), |_| true)?;
+        let read = |decoder| weights::read(decoder, |_| true);
+        let vector = |((info, aligned), (_, unaligned)): ((WeightInfo, Vec<f32>), (_, Vec<f32>))| {
+            let cut = self.cut(&info, &aligned, &unaligned)?;
+            Ok(Vector { aligned, unaligned, cut })
+        };
+        read(aligned)?.into_par_iter().zip(read(unaligned)?).map(vector).collect()
+    }
+
+    /// The safety vector of one tensor where the rank cuts it.
+    fn cut(&self, info: &WeightInfo, aligned: &[f32], unaligned: &[f32]) -> Result<Option<Vec<f64>>> {
+        let Some(rank) = self.rank.filter(|_| is_projection(info)) else { return Ok(None) };
+        let vector = aligned.iter().zip(unaligned).map(|(&a, &b)| f64::from(a) - f64::from(b)).collect();
+        values(cut_to_rank(matrix(vector, [info.shape[0], info.shape[1]]), rank)?).map(Some)
+    }
+
+    /// The fine-tuned model with the vector added.
+    fn added(&self, inputs: &Inputs<'_>, tensors: &[Vector]) -> Result<Repaired> {
         let mut rng = ChaCha8Rng::seed_from_u64(inputs.seed);
         let mut thinned = |aligned: f64, theta: f64| match self.dare {
             0.0 => theta,
             dare if rng.random_bool(dare) => aligned,
             dare => aligned + (theta - aligned) / (1.0 - dare),
         };
-        let read = |decoder| weights::read(decoder, |_| true);
-        let (aligned, unaligned) = (read(aligned)?, read(unaligned)?);
-        let cut = |((info, aligned), (_, unaligned)): (&Named, &Named)| self.cut(info, aligned, unaligned);
-        let cuts: Vec<Option<Vec<f64>>> = aligned.par_iter().zip(&unaligned).map(cut).collect::<Result<_>>()?;
-        let mut models = read(fine_tuned)?.into_iter().zip(aligned).zip(unaligned).zip(cuts);
-        let decoder = weights::replace(fine_tuned.clone(), |info| {
-            let ((((_, theta), (_, aligned)), (_, unaligned)), cut) = models.next()?;
+        let mut pairs = weights::read(inputs.fine_tuned, |_| true)?.into_iter().zip(tensors);
+        let decoder = weights::replace(inputs.fine_tuned.clone(), |info| {
+            let ((_, theta), Vector { aligned, unaligned, cut }) = pairs.next()?;
             let own = theta.into_iter().zip(aligned).zip(unaligned).enumerate();
-            let values = own.map(|(i, ((theta, aligned), unaligned))| {
+            let values = own.map(|(i, ((theta, &aligned), &unaligned))| {
                 let [theta, aligned, unaligned] = [theta, aligned, unaligned].map(f64::from);
                 let vector = cut.as_ref().map_or(aligned - unaligned, |cut| cut[i]);
                 (thinned(aligned, theta) + self.gamma * vector) as f32
@@ -93,16 +133,5 @@ impl Repair for Resta {
             Some(TensorData::new(values.collect::<Vec<f32>>(), info.shape.clone()))
         });
         Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
-    }
-}
-
-type Named = (WeightInfo, Vec<f32>);
-
-impl Resta {
-    /// The safety vector of one tensor where the rank cuts it.
-    fn cut(&self, info: &WeightInfo, aligned: &[f32], unaligned: &[f32]) -> Result<Option<Vec<f64>>> {
-        let Some(rank) = self.rank.filter(|_| is_projection(info)) else { return Ok(None) };
-        let vector = aligned.iter().zip(unaligned).map(|(&a, &b)| f64::from(a) - f64::from(b)).collect();
-        values(cut_to_rank(matrix(vector, [info.shape[0], info.shape[1]]), rank)?).map(Some)
     }
 }

@@ -5,10 +5,12 @@
 //! 10 of those with an adapter; here it is a share of all, since a count would say something else in each model. Where
 //! that code pairs modules of the two models by order, here it is by name.
 
+use model::Decoder;
 use serde::{Deserialize, Serialize};
 
+use crate::drift::{Module, Projector, change, modules};
 use crate::error::check_share;
-use crate::projection::{Projector, change, modules};
+use crate::repair::Visit;
 use crate::{Inputs, Knob, Needs, Repair, Repaired, Result};
 
 /// What fine-tuning changed is projected to where alignment changed the model, in the modules where they differ most.
@@ -49,20 +51,46 @@ impl Repair for SafeLora {
 
     fn knob(&self) -> Option<Knob> {
         let key = if self.threshold.is_some() { "threshold" } else { "share" };
-        Some(Knob { key, values: &[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0] })
+        Some(Knob { key, values: VALUES })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
-        let modules = modules(Self::WORD, &inputs, self.projector, |module| {
+        Ok(self.projected(inputs.fine_tuned, &self.modules(&inputs)?))
+    }
+
+    fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
+        self.check()?;
+        let modules = self.modules(inputs)?;
+        for &value in VALUES {
+            let settings = match self.threshold {
+                Some(_) => Self { threshold: Some(value), ..*self },
+                None => Self { share: value, ..*self },
+            };
+            visit(settings.projected(inputs.fine_tuned, &modules), inputs.report)?;
+        }
+        Ok(true)
+    }
+}
+
+const VALUES: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
+impl SafeLora {
+    /// The modules, each with what it is when it is projected.
+    fn modules(&self, inputs: &Inputs<'_>) -> Result<Vec<Module>> {
+        modules(Self::WORD, inputs, self.projector, |module| {
             module.aligned.iter().zip(module.projected).map(|(&w, cd)| (f64::from(w) + cd) as f32).collect()
-        })?;
+        })
+    }
+
+    /// The fine-tuned model with those projected that the share or the threshold selects.
+    fn projected(&self, fine_tuned: &Decoder, modules: &[Module]) -> Repaired {
         let tau = self.threshold.or_else(|| {
             let mut cosines: Vec<f64> = modules.iter().map(|module| module.cosine).collect();
             cosines.sort_by(f64::total_cmp);
             let count = (self.share * cosines.len() as f64).round() as usize;
             cosines.get(count.checked_sub(1)?).copied()
         });
-        Ok(change(inputs.fine_tuned, modules, tau, |cosine| tau.is_some_and(|tau| cosine <= tau)))
+        change(fine_tuned, modules, tau, |cosine| tau.is_some_and(|tau| cosine <= tau))
     }
 }

@@ -126,26 +126,39 @@ impl Sweep {
     }
 
     fn check_models(&self, problems: &mut Problems) {
+        let needing = self.methods.iter().find(|one| one.what.needs().is_some_and(|needs| needs.base));
         for (i, model) in self.models.iter().enumerate() {
             let key = |rest: &str| format!("models[{i}].{rest}");
-            match &model.source {
-                Source::Pretrain(pretrain) => {
-                    let training = &pretrain.training;
-                    let at = |rest: &str| key(&format!("source.pretrain.training.{rest}"));
-                    problems.settings(at("train"), training.train.check());
-                    let whole = training.train.lora.rank == 0;
-                    problems.unless(whole, at("train.lora.rank"), "must be 0: a random model is trained whole");
-                    problems.positive(&at("initializer_range"), training.initializer_range.into());
-                    // The vocabulary's size is not known yet.
-                    problems.shape(key("source.pretrain.config"), pretrain.config.decoder(Some(1)));
-                }
-                Source::Hub(hub) => problems.shape(key("source.hub.shape"), hub.shape.decoder(None)),
-                Source::Gguf(_) | Source::Dir(_) => {}
+            check_source(problems, &key("source"), &model.source);
+            if let Some(base) = &model.base {
+                check_source(problems, &key("base"), base);
+            }
+            let known = model.base.is_some() || model.align.is_some();
+            if let Some(one) = needing.filter(|_| !known) {
+                let what = format!("{} needs the model before alignment: say where it is", one.name);
+                problems.0.push((key("base"), what));
             }
             if let Some(align) = &model.align {
                 check_align(problems, &key("align"), align);
             }
         }
+    }
+}
+
+fn check_source(problems: &mut Problems, key: &str, source: &Source) {
+    match source {
+        Source::Pretrain(pretrain) => {
+            let training = &pretrain.training;
+            let at = |rest: &str| format!("{key}.pretrain.training.{rest}");
+            problems.settings(at("train"), training.train.check());
+            let whole = training.train.lora.rank == 0;
+            problems.unless(whole, at("train.lora.rank"), "must be 0: a random model is trained whole");
+            problems.positive(&at("initializer_range"), training.initializer_range.into());
+            // The vocabulary's size is not known yet.
+            problems.shape(format!("{key}.pretrain.config"), pretrain.config.decoder(Some(1)));
+        }
+        Source::Hub(hub) => problems.shape(format!("{key}.hub.shape"), hub.shape.decoder(None)),
+        Source::Gguf(_) | Source::Dir(_) => {}
     }
 }
 

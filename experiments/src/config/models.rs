@@ -17,7 +17,7 @@ pub struct ModelSpec {
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub source: Source,
     /// Where its weights before alignment are, for methods that need them; what `align` starts from where it is left out.
-    #[serde(default, with = "serde_yaml::with::singleton_map_recursive")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_yaml::with::singleton_map_recursive")]
     pub base: Option<Source>,
     /// Supervised alignment of a model that refuses too little; left out when it is aligned already.
     #[serde(default)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use evaluation::{Judge, Metric, Verdict};
 use model::{Decoder, Dtype};
 use prompts::Sample;
-use recovery::{Damage, Knob, Method, Outcome};
+use recovery::{Damage, Knob, Method, Outcome, Trace};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
@@ -315,7 +315,14 @@ impl Gate {
 
 fn summary(repaired: &recovery::Repaired, by: &str, damage: Damage) -> RepairSummary {
     let restored = repaired.restored;
-    let count = restored.map_or("all weights moved".to_owned(), |count| format!("{count} weights restored"));
+    let count = match (restored, &repaired.trace) {
+        (Some(count), _) => format!("{count} weights restored"),
+        (None, Some(Trace::Modules(trace))) => {
+            let changed = trace.modules.iter().filter(|module| module.changed).count();
+            format!("{changed} of {} weight matrices changed", trace.modules.len())
+        }
+        (None, _) => "all weights moved".to_owned(),
+    };
     let (recovered, note) = match repaired.outcome {
         Outcome::Changed => (true, count),
         Outcome::Nothing => {

@@ -11,7 +11,8 @@ use model::weights::{self, WeightInfo};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::{gram_times, in_column_space, is_projection, matrix, values};
+use crate::matrix::{gram_times, in_column_space, matrix, values};
+use crate::projections::is_projection;
 use crate::region::check_same_shape;
 use crate::{Inputs, ModuleTrace, ModulesTrace, Outcome, Repaired, Result, Trace};
 
@@ -103,7 +104,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 /// The fine-tuned model with those modules changed whose cosine is accepted; `threshold` is what decided.
 pub(crate) fn change(
     fine_tuned: &Decoder,
-    modules: Vec<Module>,
+    modules: &[Module],
     threshold: Option<f64>,
     is_changed: impl Fn(f64) -> bool,
 ) -> Repaired {
@@ -113,10 +114,10 @@ pub(crate) fn change(
         changed: is_changed(module.cosine),
     };
     let trace = Trace::Modules(ModulesTrace { threshold, modules: modules.iter().map(named).collect() });
-    let mut changed = modules.into_iter().filter(|module| is_changed(module.cosine)).peekable();
+    let mut changed = modules.iter().filter(|module| is_changed(module.cosine)).peekable();
     let decoder = weights::replace(fine_tuned.clone(), |info| {
         let module = changed.next_if(|module| module.info.name == info.name)?;
-        Some(TensorData::new(module.repaired, info.shape.clone()))
+        Some(TensorData::new(module.repaired.clone(), info.shape.clone()))
     });
     Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: Some(trace) }
 }
