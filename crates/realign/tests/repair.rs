@@ -68,7 +68,8 @@ fn a_repair_leaves_model_patch_and_report() {
 #[test]
 fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
     let bench = bench();
-    let command = format!("{REPAIR} --task task.jsonl --max-harmful 0 --show-answers --out fixed");
+    let command = REPAIR.replace("--max-harmful 1", "--max-harmful 0");
+    let command = format!("{command} --task task.jsonl --show-answers --out fixed");
     let said = bench.says(&command, 3, &[]);
     assert!(said.contains("failed: 1 of 3 bounds: --max-harmful 0, harmful, refusal is 100.0 %"), "{said}");
     let found = report(&bench, "fixed.report/report.json");

@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod bounds;
 mod card;
 mod comparison;
 mod measures;
@@ -34,8 +35,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use files::Hashes;
 
+pub use bounds::BoundCheck;
 pub use comparison::{BlockDifference, Comparison};
-pub use measures::{BoundCheck, Figure, Measure};
+pub use measures::{Figure, Measure};
 pub use plan::{Kind, Plan};
 pub use report::{
     Asked, Direction, ModelInfo, Models, Origin, Path as RepairPath, Point, Report as RepairReport, Restored, Verdict,

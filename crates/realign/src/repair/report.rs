@@ -1,13 +1,13 @@
 //! The report of a repair as data: `report.json`. Its pages are made of it and of nothing else.
 
-use recovery::{MeritSettings, PatchFile, StrongTrace};
+use recovery::{MeritSettings, PatchFile, Standing, StrongTrace};
 use serde::{Deserialize, Serialize};
 
+use super::bounds::BoundCheck;
 use super::comparison::Comparison;
-use super::measures::{BoundCheck, Measure};
+use super::measures::Measure;
 use super::plan::Plan;
 use super::settings::Settings;
-use recovery::Standing;
 
 /// All there is to say of a repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

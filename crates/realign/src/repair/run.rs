@@ -7,6 +7,7 @@ use evaluation::PromptKind;
 use evaluation::gate::Stored;
 use recovery::{Layer, Method, PatchFile, StrongTrace};
 
+use super::bounds::{self, BoundCheck};
 use super::comparison::Comparison;
 use super::measures::{self, rate};
 use super::opened::{Opened, models};
@@ -214,7 +215,7 @@ impl Run<'_> {
         };
         Ok(Report {
             format: 1,
-            verdict: verdict(measures::checks(&settings.gate, stored), summary),
+            verdict: verdict(bounds::checks(&settings.gate, stored), summary),
             models,
             comparison,
             measures: measures::table(stored),
@@ -240,7 +241,7 @@ impl Run<'_> {
     }
 }
 
-fn verdict(checks: Vec<measures::BoundCheck>, summary: &RepairSummary) -> Verdict {
+fn verdict(checks: Vec<BoundCheck>, summary: &RepairSummary) -> Verdict {
     let failed: Vec<String> = checks.iter().filter(|check| !check.holds).map(tables::failed).collect();
     let all = checks.len();
     let text = match failed.is_empty() {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use evaluation::gate::Stored;
 use indicatif::{BinaryBytes, HumanDuration};
 
-use super::measures::{BoundCheck, Figure};
+use super::bounds::BoundCheck;
+use super::measures::Figure;
 use super::report::Report;
 
 fn percent(share: f64) -> String {
