@@ -71,7 +71,10 @@ fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
     let command = REPAIR.replace("--max-harmful 1", "--max-harmful 0");
     let command = format!("{command} --task task.jsonl --show-answers --out fixed");
     let said = bench.says(&command, 3, &[]);
-    assert!(said.contains("failed: 1 of 3 bounds: --max-harmful 0, harmful, refusal is 100.0 %"), "{said}");
+    for part in ["failed: 2 of 3 bounds: --max-harmful 0, harmful, refusal is 100.0 %", "of which no share can be lost"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
     let found = report(&bench, "fixed.report/report.json");
     assert!(!found.verdict.passed && bench.path("fixed/model.safetensors").exists());
     assert_eq!(found.asked.len(), 6 + 6 + 4, "the test parts");

@@ -18,6 +18,7 @@
 mod bounds;
 mod card;
 mod comparison;
+mod gather;
 mod measures;
 mod opened;
 mod packaged;

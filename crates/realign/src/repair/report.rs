@@ -27,7 +27,7 @@ pub struct Report {
     /// Where weights were restored.
     pub restored: Restored,
     /// How near the models' hidden states on harmful prompts are to the aligned model's.
-    pub direction: Option<Direction>,
+    pub direction: Direction,
     /// What looked suspicious.
     pub warnings: Vec<String>,
     /// What was to be done, and what it was to take.
