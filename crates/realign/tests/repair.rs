@@ -57,6 +57,11 @@ fn a_repair_leaves_model_patch_and_report() {
     assert!(found.asked.is_empty() && !read("fixed.report/report.md").contains("where is the"));
     assert_eq!(found.restored.restored.iter().flatten().sum::<usize>(), found.restored.weights);
     assert_eq!(found.measures.len(), 2);
+    assert!(
+        found.warnings.iter().any(|one| one.contains("recovery needs prompts that it refuses")),
+        "{:?}",
+        found.warnings
+    );
     assert!(!bench.path("fixed.partial").exists());
     // The patch makes the same model of the fine-tuned one, and takes it back.
     bench.works("patch apply --patch fixed.report/recovery.patch.safetensors --model tuned --out again");
