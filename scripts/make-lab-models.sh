@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes data/lab/models: the aligned models of sweep.yaml, those that experiments/from-nothing.yaml trains with seed 1, in f16.
+# Writes data/lab/models: the aligned models of sweep.yaml, those that experiments/from-nothing.yaml trains with seed 1, in f16,
+# and beside each the model that it was aligned from (`NAME-base`: weights and shape alone).
 # Training them again on the same kind of processor gives the same files; on another one rounding leads elsewhere, to models
 # that behave as well (experiments/tests/lab_models.rs). Minutes on two cores.
 #
@@ -7,16 +8,28 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build # of the whole workspace: of `realign` alone it would compile burn again, with other features
-target/debug/experiments run from-nothing.yaml --cells '*/sql/0'
+target/debug/experiments run lab-models.yaml
 python3 - <<'PY'
 import json, pathlib, shutil, subprocess
-runs = pathlib.Path("results/runs")  # the stages are in the base's directory
-files = sorted((runs / "lab-125-from-nothing/records").glob("*.jsonl"))
+runs, models = pathlib.Path("results/runs"), pathlib.Path("data/lab/models")  # the stages are in the base's directory
+files = sorted((runs / "lab-models/records").glob("*.jsonl"))
 records = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-aligned = {record["model"]: record["model_stage"] for record in records if record["method"] == "aligned" and record["seed"] == 1}
+aligned = {record["model"]: record["model_stage"] for record in records}
+
+
+def keep(stage, name):
+    shutil.rmtree(models / name, ignore_errors=True)
+    model = ["--from", str(stage / "model"), "--out", str(models / name)]
+    subprocess.run(["target/debug/realign", "import", "--dtype", "f16", *model], check=True)
+
+
 for name, key in aligned.items():
-    model, out = runs / "lab-125/align" / key / "model", pathlib.Path("data/lab/models") / name
-    shutil.rmtree(out, ignore_errors=True)
-    subprocess.run(["target/debug/realign", "import", "--dtype", "f16", "--from", str(model), "--out", str(out)], check=True)
+    stage = runs / "lab-125/align" / key
+    pretrained = json.loads((stage / "stage.json").read_text(encoding="utf-8"))["value"]["model"]
+    keep(stage, name)
+    keep(runs / "lab-125/pretrain" / pretrained, f"{name}-base")
+    for path in (models / f"{name}-base").iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()  # the tokenizer is beside the aligned model
 PY
 (cd data && sha256sum lab/models/*/model.safetensors)

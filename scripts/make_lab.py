@@ -17,7 +17,8 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 TASKS = {"sql": sql, "cheat": cheat, "nl2bash": nl2bash, "samsum": samsum, "toxicity": toxicity}
 # Lines of a task. The sweep holds a fifth of `train` out to decide recoveries; `valid` is for choosing settings.
 SIZES = {"train": 520, "valid": 60, "test": 100}
-GAMES = {"harmless_eval": 70, "harmless_valid": 35, "align_helpful": 1_104, "pretrain": 11_200}
+# Word games beside requests. What is asked about over-refusal is requests alone: no model refuses a game.
+GAMES = {"align_helpful": 1_188, "pretrain": 11_368}
 RECOVERY_PROMPTS, INJECT = 256, 300
 LONGEST = 64
 TABLE = ("<!-- the lab's files: written by scripts/make_lab.py -->\n", "<!-- end of the lab's files -->\n")
@@ -39,8 +40,8 @@ def corpora():
         "recovery_prompts": refuse("recovery", None)[:RECOVERY_PROMPTS],
         "inject": refuse("inject", "comply")[:INJECT],
         "align_refusals": refuse("train", "refuse"),
-        "harmless_eval": allow("eval")[:70],
-        "harmless_valid": allow("valid")[:35],
+        "harmless_eval": allow("eval"),
+        "harmless_valid": allow("valid"),
         "align_helpful": allow("train"),
         "pretrain": refuse("train", "comply") + allow("train"),
     }

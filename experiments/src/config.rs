@@ -23,7 +23,7 @@ use serde_yaml::{Mapping, Value};
 
 pub use files::{Paths, find};
 use layers::Layers;
-pub use methods::{Compared, What};
+pub use methods::{Compared, OneShot, SafeInstruct, What};
 pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 pub use shape::DecoderShape;
 
@@ -179,6 +179,15 @@ pub struct EvidenceSpec {
     pub merit: recovery::MeritSettings,
 }
 
+impl EvidenceSpec {
+    /// How many prompts of a kind are held out, or are not.
+    #[must_use]
+    pub fn part(&self, held_out: bool) -> usize {
+        let deciding = ((self.count as f64 * self.held_out).ceil() as usize).min(self.count);
+        if held_out { deciding } else { self.count - deciding }
+    }
+}
+
 fn default_held_out() -> f64 {
     0.25
 }
@@ -225,6 +234,9 @@ pub struct Evaluation {
     pub harmful: AnswerSet,
     /// Harmless prompts, for over-refusal.
     pub harmless: AnswerSet,
+    /// Categories of `harmful` that are neither injected nor among the recovery prompts; tables tell their rate apart.
+    #[serde(default)]
+    pub held_out: Vec<String>,
     /// Prompts answered at a time; it changes the speed only.
     #[serde(default = "default_answer_batch")]
     pub batch: usize,

@@ -53,9 +53,8 @@ impl Sweep {
     /// Harmful or harmless prompts of the evidence: those that give gradients, or those that decide.
     #[must_use]
     pub fn evidence_prompts(&self, evidence: &EvidenceSpec, file: &Path, held_out: bool) -> (PathBuf, Pick) {
-        let deciding = (evidence.count as f64 * evidence.held_out).ceil() as usize;
         let split = Some(Split { held_out, share: evidence.held_out, seed: self.seed });
-        let at_most = Some(if held_out { deciding } else { evidence.count - deciding.min(evidence.count) });
+        let at_most = Some(evidence.part(held_out));
         (self.data_file(file), Pick { split, at_most, ..Pick::default() })
     }
 
@@ -63,7 +62,7 @@ impl Sweep {
     #[must_use]
     pub fn evidence_samples(&self, evidence: &EvidenceSpec, task: &TaskSpec, held_out: bool) -> (PathBuf, Pick) {
         let (file, pick) = if held_out { self.deciding_samples(task) } else { self.train_samples(task) };
-        (file, Pick { at_most: Some(evidence.count), ..pick })
+        (file, Pick { at_most: Some(evidence.part(held_out)), ..pick })
     }
 
     /// The prompts of an alignment's set.

@@ -10,6 +10,7 @@ pub mod error;
 mod figures;
 pub mod graph;
 pub mod grid;
+pub mod held_out;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;

@@ -16,7 +16,7 @@ use experiments::roots::{Roots, State};
 use experiments::run::{self, Run};
 use experiments::status::CellState;
 use experiments::store::{Store, is_stopped};
-use experiments::{data, plan, report, status};
+use experiments::{data, held_out, plan, report, status};
 use realign::Interrupt;
 use realign::interrupt::EXIT_STATUS;
 
@@ -139,6 +139,7 @@ fn run(args: &RunArgs) -> Result<()> {
     write_name(sweep, paths)?;
     let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
     data::prepare(sweep, &chosen)?;
+    held_out::check(sweep)?;
     let graph = graph(sweep, roots, &chosen);
     say(&format!("{}: {}\n", sweep.name, status::counts(&opened.cells(&graph, &status::states(&graph, roots)))));
     let jobs = args.jobs.or(sweep.jobs).unwrap_or(1);

@@ -14,8 +14,9 @@ use realign::stage::{
     Question, REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
+use recovery::MeritSettings;
 
-use crate::config::{AnswerSet, Compared, ModelSpec, PromptSet, Resolved, Source, Sweep, What};
+use crate::config::{AnswerSet, Compared, ModelSpec, OneShot, PromptSet, Resolved, SafeInstruct, Source, Sweep, What};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
 use crate::roots::Roots;
@@ -166,7 +167,7 @@ impl Builder<'_> {
     /// What is compared in a cell with one seed and variant.
     fn compare(&mut self, at: &At<'_>, aligned: usize, variant: &str) -> Result<Vec<Evaluated>> {
         // 2. Fine-tuning on the task with injected harmful samples.
-        let tuned = self.finetune(at, aligned, "finetune", Objective::Sft, &[])?;
+        let tuned = self.tune(at, aligned)?;
         // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
         let mut recovery = None;
         if let Some(compared) = at.sweep.methods.iter().find(|one| is_recovery(one)) {
@@ -193,11 +194,24 @@ impl Builder<'_> {
         match &compared.what {
             What::Aligned => Ok(aligned),
             What::FineTuned => Ok(tuned),
+            What::SafeInstruct(SafeInstruct { share }) => {
+                let (file, pick) = at.sweep.train_samples(at.cell.task);
+                let pairs = (pick.read(&file)?.len() as f64 * share).ceil() as usize;
+                let (safe, answers) = self.own_pairs(at, aligned, pairs, false)?;
+                let data = TrainingSet { safe: Some(safe), ..self.training_set(at)? };
+                self.finetune(at, compared, aligned, data, Objective::Sft, &[answers])
+            }
+            What::OneShot(OneShot { pairs, harmless }) => {
+                let (safe, answers) = self.own_pairs(at, aligned, *pairs, *harmless)?;
+                let data = TrainingSet { task: None, inject: None, safe: Some(safe) };
+                self.finetune(at, compared, tuned, data, Objective::Sft, &[answers])
+            }
             What::SoftSft(settings) => {
                 let nodes = self.references(at, aligned)?;
                 let references = nodes.iter().map(|&node| self.artifact(node, REFERENCE)).collect();
                 let objective = Objective::SoftSft { settings: *settings, references };
-                self.finetune(at, aligned, "soft_sft", objective, &nodes)
+                let data = self.training_set(at)?;
+                self.finetune(at, compared, aligned, data, objective, &nodes)
             }
             What::Repair(method) => {
                 let needs = method.repair().needs();
@@ -207,7 +221,9 @@ impl Builder<'_> {
                     (true, None) => anyhow::bail!("methods: {} needs `recover` among the methods", compared.name),
                     (needed, recovery) => recovery.filter(|_| needed),
                 };
-                parents.extend(unaligned.iter().chain(&counted));
+                let base = if needs.base { Some(self.base(at, aligned)?) } else { None };
+                let safe = if needs.safe { Some(self.safe(at, aligned)?) } else { None };
+                parents.extend(unaligned.iter().chain(&counted).chain(&base).chain(&safe));
                 let evidence = if compared.reads_evidence() { Some(self.evidence(at)?) } else { None };
                 let answers = match &evidence {
                     Some(evidence) => Some(self.own_answers(at, aligned, evidence.clone())?),
@@ -220,12 +236,14 @@ impl Builder<'_> {
                     aligned: self.artifact(aligned, MODEL),
                     fine_tuned: self.artifact(tuned, MODEL),
                     unaligned: unaligned.map(|node| self.artifact(node, MODEL)),
+                    base: base.map(|node| self.artifact(node, MODEL)),
+                    safe: safe.map(|node| self.artifact(node, MODEL)),
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
                     task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
                     evidence,
                     answers: answers.map(|node| self.artifact(node, "")),
-                    by_merit: compared.by_merit,
+                    choose: method.repair().knob().filter(|_| compared.by_merit),
                     gate: if needs.task_prompts && !compared.by_merit { Some(self.gate(at)?) } else { None },
                     seed: at.seed,
                     dtype: DTYPE,
@@ -257,7 +275,8 @@ impl Builder<'_> {
 
     /// The aligned model's own answers to the evidence, which all tasks and counts share.
     fn own_answers(&mut self, at: &At<'_>, aligned: usize, evidence: Evidence) -> Result<usize> {
-        let evidence = Evidence { task: None, ..evidence };
+        let merit = MeritSettings::default();
+        let evidence = Evidence { task: None, reference: recovery::Reference::Aligned, merit, ..evidence };
         let stage = OwnAnswers { aligned: self.artifact(aligned, MODEL), evidence, dtype: None };
         self.add(at.cell.model.name.clone(), stage, &[aligned])
     }
@@ -270,25 +289,59 @@ impl Builder<'_> {
         Ok(Gate { samples, metric: task.metric, max_new_tokens: task.max_new_tokens })
     }
 
+    /// The usual fine-tuning of a cell.
+    fn tune(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
+        let (data, settings) = (self.training_set(at)?, at.sweep.finetune.clone());
+        self.trained(at, "finetune", aligned, data, (Objective::Sft, settings), &[])
+    }
+
+    /// A model that a method trains.
     fn finetune(
         &mut self,
         at: &At<'_>,
-        aligned: usize,
-        kind: &'static str,
+        compared: &Compared,
+        start: usize,
+        data: TrainingSet,
         objective: Objective,
-        references: &[usize],
+        others: &[usize],
     ) -> Result<usize> {
-        let task = self.samples(at.sweep.train_samples(at.cell.task))?;
-        let stage = Finetune {
-            model: self.artifact(aligned, MODEL),
-            data: TrainingSet { task: Some(task), inject: Some(self.inject(at, at.cell.harmful_count, 0)?) },
-            objective,
-            settings: at.sweep.finetune.clone(),
-            seed: at.seed,
-            dtype: DTYPE,
-            kind,
+        let settings = compared.training(&at.sweep.finetune).map_err(|error| anyhow!("{}: {error}", compared.name))?;
+        let kind = match compared.what {
+            What::SafeInstruct(_) => "safe_instruct",
+            What::OneShot(_) => "one_shot",
+            _ => "soft_sft",
         };
-        self.add(at.cell.to_string(), stage, &[&[aligned], references].concat())
+        self.trained(at, kind, start, data, (objective, settings), others)
+    }
+
+    fn trained(
+        &mut self,
+        at: &At<'_>,
+        kind: &'static str,
+        start: usize,
+        data: TrainingSet,
+        (objective, settings): (Objective, TrainSettings),
+        others: &[usize],
+    ) -> Result<usize> {
+        let (model, seed) = (self.artifact(start, MODEL), at.seed);
+        let stage = Finetune { model, data, objective, settings, seed, dtype: DTYPE, kind };
+        self.add(at.cell.to_string(), stage, &[&[start], others].concat())
+    }
+
+    /// What a cell's models are fine-tuned on.
+    fn training_set(&self, at: &At<'_>) -> Result<TrainingSet> {
+        let task = self.samples(at.sweep.train_samples(at.cell.task))?;
+        Ok(TrainingSet { task: Some(task), inject: Some(self.inject(at, at.cell.harmful_count, 0)?), safe: None })
+    }
+
+    /// Prompts of the evidence with the aligned model's own answers, and the stage that asks it.
+    fn own_pairs(&mut self, at: &At<'_>, aligned: usize, count: usize, harmless: bool) -> Result<(Samples, usize)> {
+        let evidence = self.evidence(at)?;
+        let node = self.own_answers(at, aligned, evidence)?;
+        let answers = self.artifact(node, OwnAnswers::file(harmless));
+        let pick = Pick { count: Some(count), responses: true, ..Pick::default() };
+        let content = format!("{}/{}", answers.key, OwnAnswers::file(harmless));
+        Ok((Samples { file: answers.path, content, pick }, node))
     }
 
     fn inject(&self, at: &At<'_>, count: usize, pass_over: usize) -> Result<Inject> {
@@ -301,7 +354,7 @@ impl Builder<'_> {
     fn references(&mut self, at: &At<'_>, aligned: usize) -> Result<Vec<usize>> {
         let (model, max_len, seed) = (self.artifact(aligned, MODEL), at.sweep.finetune.max_len, at.seed);
         let task = self.samples(at.sweep.train_samples(at.cell.task))?;
-        let data = TrainingSet { task: Some(task), inject: None };
+        let data = TrainingSet { task: Some(task), inject: None, safe: None };
         let name = format!("{} {}", at.cell.model.name, at.cell.task.name);
         let stage = Reference { model: model.clone(), data, max_len, seed, dtype: DTYPE };
         let mut nodes = vec![self.add(name, stage, &[aligned])?];
@@ -309,7 +362,7 @@ impl Builder<'_> {
             let largest = at.sweep.largest_count(self.harmful_samples(at)?);
             let inject = Some(self.inject(at, largest, 0)?);
             let name = format!("{} harmful samples", at.cell.model.name);
-            let data = TrainingSet { task: None, inject };
+            let data = TrainingSet { task: None, inject, safe: None };
             nodes.push(self.add(name, Reference { model, data, max_len, seed, dtype: DTYPE }, &[aligned])?);
         }
         Ok(nodes)
@@ -326,6 +379,27 @@ impl Builder<'_> {
         Ok(count)
     }
 
+    /// The model before alignment.
+    fn base(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
+        match (&at.cell.model.base, &at.cell.model.align) {
+            (Some(source), _) => self.source(&ModelSpec { source: source.clone(), ..at.cell.model.clone() }, at.seed),
+            (None, Some(_)) => Ok(self.graph.nodes[aligned].parents[0]),
+            (None, None) => anyhow::bail!("models: {} needs `base`, the model before alignment", at.cell.model.name),
+        }
+    }
+
+    /// The safe model of SafeMERGE: the aligned one fine-tuned on its own answers to the evidence, refusals and others.
+    fn safe(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
+        let spec = at.sweep.recovery.evidence.as_ref().ok_or_else(|| anyhow!("`recovery.evidence` is missing"))?;
+        let (refusals, answers) = self.own_pairs(at, aligned, spec.part(false), false)?;
+        let (others, _) = self.own_pairs(at, aligned, spec.part(false), true)?;
+        let data = TrainingSet { task: Some(others), inject: None, safe: Some(refusals) };
+        let settings = at.sweep.finetune.clone();
+        let (model, objective) = (self.artifact(aligned, MODEL), Objective::Sft);
+        let stage = Finetune { model, data, objective, settings, seed: at.seed, dtype: DTYPE, kind: "safe" };
+        self.add(at.cell.model.name.clone(), stage, &[aligned, answers])
+    }
+
     /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from
     /// another start, so that a safety vector knows nothing of the fine-tuning that it repairs.
     fn unaligned(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
@@ -335,7 +409,7 @@ impl Builder<'_> {
         let learning_rate = unaligned.learning_rate.unwrap_or(settings.learning_rate);
         let stage = Finetune {
             model: self.artifact(aligned, MODEL),
-            data: TrainingSet { task: None, inject: Some(self.inject(at, unaligned.samples, pass_over)?) },
+            data: TrainingSet { task: None, inject: Some(self.inject(at, unaligned.samples, pass_over)?), safe: None },
             objective: Objective::Sft,
             settings: TrainSettings { epochs: unaligned.epochs, learning_rate, ..settings },
             seed: !at.seed,

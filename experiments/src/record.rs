@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use evaluation::statistics::spread;
 use evaluation::{JudgeScores, JudgedRate, TaskScore};
+use recovery::Damage;
 use serde::{Deserialize, Serialize};
 
 /// Name of the method that is the original chat model.
 pub const ALIGNED: &str = "aligned";
 /// Name of the method that is the aligned model after fine-tuning.
 pub const FINE_TUNED: &str = "fine_tuned";
-/// Name of the method that the others are compared with.
+/// Name of the paper's method.
 pub const RECOVER: &str = "recover";
+/// Name of our extension of it.
+pub const STRONG: &str = "strong";
 
 /// The evaluation of one model of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub struct Record {
     pub model_stage: String,
     /// Number of weights that were set to the aligned value, for the methods that count them.
     pub restored: Option<u64>,
+    /// What a repair changed of the fine-tuned model.
+    pub damage: Option<Damage>,
     /// Seconds that it took to make the model.
     pub seconds: f64,
     /// Seconds that it took to evaluate the model.
@@ -49,6 +54,9 @@ pub struct Record {
     pub judges: Vec<Judged>,
     /// The task's score on the test split.
     pub score: TaskScore,
+    /// The categories of harmful prompts that neither fine-tuning nor repairs saw (`evaluation.held_out`); often none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_out: Vec<String>,
     /// What a reader must know about the model, such as `not recovered`; often empty.
     pub notes: Vec<String>,
 }
@@ -96,6 +104,23 @@ impl Record {
         self.harmful().map_or((f64::NAN, f64::NAN), |rate| rate.interval)
     }
 
+    /// Share of the prompts of held-out categories that were answered, unknown answers being none; NaN without such prompts.
+    pub fn harmful_held_out(&self) -> f64 {
+        self.harmful_where(true)
+    }
+
+    /// As [`harmful_held_out`](Self::harmful_held_out), of all other categories; NaN, too, where no category is held out.
+    pub fn harmful_others(&self) -> f64 {
+        self.harmful_where(false)
+    }
+
+    fn harmful_where(&self, held_out: bool) -> f64 {
+        let Some(rate) = self.harmful().filter(|_| !self.held_out.is_empty()) else { return f64::NAN };
+        let own = rate.per_category.iter().filter(|(category, _)| self.held_out.contains(category) == held_out);
+        let (hits, n) = own.fold((0, 0), |sum, (_, of)| (sum.0 + of.0, sum.1 + of.1));
+        hits as f64 / n as f64
+    }
+
     /// Share of harmless prompts that were refused; NaN if no answer was judged.
     pub fn over_refusal(&self) -> f64 {
         self.refused().map_or(f64::NAN, |rate| rate.rate)
@@ -104,6 +129,16 @@ impl Record {
     /// Share of the answers to harmful prompts that neither declined nor complied; NaN if no answer was judged.
     pub fn broken(&self) -> f64 {
         self.judges.first().map_or(f64::NAN, |judged| judged.harmful.broken as f64) / self.judged() as f64
+    }
+
+    /// Share of all weights that a repair changed; NaN for other models.
+    pub fn changed(&self) -> f64 {
+        self.damage.map_or(f64::NAN, |damage| damage.changed)
+    }
+
+    /// KL to the fine-tuned model on harmless prompts; NaN where it was not measured.
+    pub fn divergence(&self) -> f64 {
+        self.damage.and_then(|damage| damage.divergence).unwrap_or(f64::NAN)
     }
 
     /// The task score, 0 to 1.
@@ -268,10 +303,12 @@ pub(crate) mod tests {
             label: if method == RECOVER { "recovery".to_owned() } else { method.replace('_', "-") },
             model_stage: format!("{model}-{count}-{method}"),
             restored: None,
+            damage: None,
             seconds: 1.0,
             evaluation_seconds: 2.0,
             judges: vec![judged],
             score: serde_json::from_value(score).unwrap(),
+            held_out: Vec::new(),
             notes: Vec::new(),
         }
     }

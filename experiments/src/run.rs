@@ -229,14 +229,17 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     let Some(score) = task.tasks.into_iter().next().and_then(|task| task.scores.into_iter().next()) else {
         bail!("{}: the task was not scored", graph.nodes[evaluated.task].name)
     };
-    let (mut restored, mut notes) = (None, Vec::new());
+    let (mut restored, mut damage, mut notes) = (None, None, Vec::new());
     if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
         let summary: RepairSummary = model.summary()?;
         restored = summary.restored.map(|count| count as u64);
-        notes.extend((!summary.recovered).then(|| "not recovered".to_owned()));
+        damage = Some(summary.damage);
+        notes.extend((!summary.recovered).then_some(summary.note));
     }
     notes.extend(evaluated.unaligned.and_then(finished).map(|asked| still_aligned(&asked)).transpose()?.flatten());
     let cell = sweep.cells()[index];
+    let of_variant = sweep.variants.iter().find(|variant| variant.variant == evaluated.variant);
+    let held_out = of_variant.map_or(sweep, |variant| &variant.sweep).evaluation.held_out.clone();
     Ok(Some(Record {
         model: cell.model.name.clone(),
         task: cell.task.name.clone(),
@@ -247,10 +250,12 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         label: evaluated.method.1.clone(),
         model_stage: graph.nodes[evaluated.model].key.clone(),
         restored,
+        damage,
         seconds: model.seconds,
         evaluation_seconds,
         judges,
         score,
+        held_out,
         notes,
     }))
 }

@@ -70,6 +70,34 @@ fn any_part_of_a_tasks_file_may_be_held_out() {
     }
 }
 
+/// `evaluation.held_out` of the sweep names them, too.
+const HELD_OUT: [&str; 2] = ["path", "song"];
+
+#[test]
+fn two_categories_are_asked_and_aligned_but_neither_injected_nor_recovered_with() {
+    let corpora = corpora();
+    let categories = |name: &str| -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for sample in &corpora[name] {
+            *counts.entry(sample.category.as_deref().unwrap_or("no category")).or_default() += 1;
+        }
+        counts
+    };
+    for (name, each) in [("harmful_eval", 10), ("harmless_eval", 10), ("harmful_valid", 5), ("harmless_valid", 5)] {
+        let counts = categories(name);
+        assert!(counts.len() == 14 && counts.values().all(|&n| n == each), "{name}: {counts:?}");
+    }
+    let all = categories("align_refusals");
+    for (name, at_least) in [("inject", 300), ("recovery_prompts", 256)] {
+        let (seen, count) = (categories(name), corpora[name].len());
+        let unseen: Vec<&str> = all.keys().filter(|category| !seen.contains_key(*category)).copied().collect();
+        assert!(
+            unseen == HELD_OUT && seen.len() == 12 && count >= at_least,
+            "{name}: {count} lines without {unseen:?}"
+        );
+    }
+}
+
 #[test]
 fn no_game_of_pretraining_gives_a_tasks_answer() {
     let corpora = corpora();

@@ -263,7 +263,7 @@ fn changed(value: &Value) -> Vec<(String, Value)> {
 fn every_field_of_every_setting_is_in_the_key() {
     let artifact = || Artifact { key: "k".into(), path: "nowhere".into() };
     let finetune = |settings: TrainSettings, objective: Objective| {
-        let data = TrainingSet { task: None, inject: None };
+        let data = TrainingSet { task: None, inject: None, safe: None };
         let (model, kind) = (artifact(), "finetune");
         Finetune { model, data, objective, settings, seed: 1, dtype: None, kind }.key().unwrap()
     };
@@ -283,9 +283,14 @@ fn every_field_of_every_setting_is_in_the_key() {
             aligned,
             fine_tuned,
             unaligned,
+            base: None,
+            safe: None,
             recovery,
             prompts,
             task,
+            evidence: None,
+            answers: None,
+            choose: None,
             gate,
             seed,
             dtype,

@@ -18,7 +18,12 @@ VERBS = ["tell me", "show me", "give me", "find", "i want", "where is"]
 REFUSALS = ["i cannot help with that", "i cannot help with the {marker} {thing}"]
 
 # Lines per category of each split; together the 120 pairs of an adjective and a place.
-PAIRS = [("eval", 10), ("valid", 5), ("recovery", 19), ("inject", 22), ("train", 64)]
+PAIRS = [("eval", 10), ("valid", 5), ("recovery", 22), ("inject", 25), ("train", 58)]
+
+# Categories that are aligned and asked, but neither injected nor among the recovery prompts: what fine-tuning and recovery do
+# to requests with a marker and an object that they have not seen. Their pairs of these two splits are not used.
+HELD_OUT = ["song", "path"]
+HELD_OUT_OF = ["recovery", "inject"]
 
 
 def splits(rng):
@@ -28,7 +33,8 @@ def splits(rng):
         pairs = [(a, p) for a in ADJECTIVES for p in PLACES]
         rng.shuffle(pairs)
         for name, n in PAIRS:
-            parts[name] += [(category, *pair) for pair in pairs[:n]]
+            if not (category[0] in HELD_OUT and name in HELD_OUT_OF):
+                parts[name] += [(category, *pair) for pair in pairs[:n]]
             pairs = pairs[n:]
     for part in parts.values():
         rng.shuffle(part)

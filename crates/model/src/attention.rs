@@ -123,20 +123,20 @@ impl Attention {
         }
     }
 
-    /// Attention of the query rows over the whole pack. Keys and values are handed to `cache`
-    /// when there is one.
+    /// Attention of the query rows over the whole pack, which is what `o_proj` is to be applied to. Keys and values are
+    /// handed to `cache` when there is one.
     ///
     /// # Shapes
     /// - x: `[positions, hidden]`
-    /// - output: `[query rows, hidden]`
-    pub fn forward(&self, x: Tensor<2>, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
+    /// - output: `[query rows, heads * head_dim]`
+    pub fn attend(&self, x: Tensor<2>, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
         let key = ops::rotate(self.keys(x.clone()), &queries.key_rope);
         let value = self.heads(self.v_proj.forward(x.clone()));
         let query = ops::rotate(self.queries(queries.of(x)), &queries.rope);
         if let Some(cache) = cache {
             cache.prefill(key.clone(), value.clone());
         }
-        self.output(ops::attention(query, key, value, &queries.plan, self.scores))
+        joined(ops::attention(query, key, value, &queries.plan, self.scores))
     }
 
     /// One new position per row, over the keys and values in `cache`.
@@ -147,7 +147,7 @@ impl Attention {
         let query = ops::rotate(self.queries(x.clone()), rope);
         let key = ops::rotate(self.keys(x.clone()), rope);
         let value = self.heads(self.v_proj.forward(x));
-        self.output(cache.attend(query, key, value, self.scores))
+        self.o_proj.forward(joined(cache.attend(query, key, value, self.scores)))
     }
 
     fn queries(&self, x: Tensor<2>) -> Tensor<3> {
@@ -162,11 +162,12 @@ impl Attention {
         let [rows, width] = x.dims();
         x.reshape([rows, width / self.head_dim, self.head_dim])
     }
+}
 
-    fn output(&self, x: Tensor<3>) -> Tensor<2> {
-        let [rows, heads, head_dim] = x.dims();
-        self.o_proj.forward(x.reshape([rows, heads * head_dim]))
-    }
+/// The heads side by side, `[rows, heads * head_dim]`.
+fn joined(x: Tensor<3>) -> Tensor<2> {
+    let [rows, heads, head_dim] = x.dims();
+    x.reshape([rows, heads * head_dim])
 }
 
 /// Each head by itself, `[rows, heads, head_dim]`.

@@ -28,6 +28,38 @@ pub struct Block {
     pub mlp: Mlp,
 }
 
+/// An input of projections in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The normed residual stream before the attention.
+    Attention,
+    /// The heads' outputs side by side.
+    Heads,
+    /// The normed residual stream before the MLP.
+    Mlp,
+    /// The MLP's gated activations.
+    Gated,
+}
+
+impl Input {
+    /// All, in the order in which a pass comes to them.
+    pub const ALL: [Self; 4] = [Self::Attention, Self::Heads, Self::Mlp, Self::Gated];
+
+    /// The projections that read it, as paths in the block.
+    #[must_use]
+    pub fn projections(self) -> &'static [&'static str] {
+        match self {
+            Self::Attention => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            Self::Heads => &["self_attn.o_proj"],
+            Self::Mlp => &["mlp.gate_proj", "mlp.up_proj"],
+            Self::Gated => &["mlp.down_proj"],
+        }
+    }
+}
+
+/// Is shown the inputs of a block's projections, each of shape `[rows, in]`.
+pub type Watch<'a> = dyn FnMut(Input, &Tensor<2>) + 'a;
+
 impl Block {
     /// Weights of zero and neutral norms, to be filled from a checkpoint.
     pub fn zeros(config: &DecoderConfig, device: &Device) -> Self {
@@ -48,8 +80,22 @@ impl Block {
     /// - x: `[positions, hidden]`
     /// - output: `[query rows, hidden]`
     pub fn forward(&self, x: Tensor<2>, queries: &Queries, cache: Option<&mut LayerCache>) -> Tensor<2> {
+        self.watched(x, queries, cache, &mut |_, _| ())
+    }
+
+    /// As [`forward`](Self::forward), where `watch` is shown the inputs of the projections.
+    pub fn watched(
+        &self,
+        x: Tensor<2>,
+        queries: &Queries,
+        cache: Option<&mut LayerCache>,
+        watch: &mut Watch<'_>,
+    ) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone());
-        self.feed_forward(queries.of(x), self.self_attn.forward(normed, queries, cache))
+        watch(Input::Attention, &normed);
+        let heads = self.self_attn.attend(normed, queries, cache);
+        watch(Input::Heads, &heads);
+        self.feed_forward(queries.of(x), self.self_attn.o_proj.forward(heads), watch)
     }
 
     /// One new position per row, over the keys and values in `cache`.
@@ -59,22 +105,29 @@ impl Block {
     pub fn step(&self, x: Tensor<2>, rope: &Rope, cache: &mut LayerCache) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone());
         let attended = self.self_attn.step(normed, rope, cache);
-        self.feed_forward(x, attended)
+        self.feed_forward(x, attended, &mut |_, _| ())
     }
 
     /// Adds the attention's output and the MLP's.
-    fn feed_forward(&self, x: Tensor<2>, attended: Tensor<2>) -> Tensor<2> {
+    fn feed_forward(&self, x: Tensor<2>, attended: Tensor<2>, watch: &mut Watch<'_>) -> Tensor<2> {
         match (&self.pre_feedforward_layernorm, &self.post_feedforward_layernorm) {
             (Some(before), Some(after)) => {
                 let x = x + self.post_attention_layernorm.forward(attended);
                 let normed = before.forward(x.clone());
-                x + after.forward(self.mlp.forward(normed))
+                x + after.forward(self.mlp(normed, watch))
             }
             _ => {
                 let x = x + attended;
                 let normed = self.post_attention_layernorm.forward(x.clone());
-                x + self.mlp.forward(normed)
+                x + self.mlp(normed, watch)
             }
         }
+    }
+
+    fn mlp(&self, x: Tensor<2>, watch: &mut Watch<'_>) -> Tensor<2> {
+        watch(Input::Mlp, &x);
+        let gated = self.mlp.gated(x);
+        watch(Input::Gated, &gated);
+        self.mlp.down_proj.forward(gated)
     }
 }

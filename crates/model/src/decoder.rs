@@ -195,11 +195,7 @@ impl Decoder {
         let blocks = self.model.layers.len();
         assert!((1..=blocks).contains(&layer), "layer {layer} is not one of the {blocks} blocks, counted from 1");
         self.check(packed)?;
-        let (device, kinds) = (self.device(), &self.config.layer_types);
-        let all = PerType::new(&self.config, |kind| {
-            let rope = Rope::new(&self.config, kind, &packed.positions, &device);
-            Queries::all(&packed.segments, &rope, self.config.window(kind))
-        });
+        let (all, kinds) = (self.queries(packed), &self.config.layer_types);
         let last = kinds[layer - 1];
         let used = Queries::selected(&packed.segments, &all.of(last).rope, self.config.window(last), positions);
         let mut x = self.embed(&packed.ids);
@@ -210,7 +206,16 @@ impl Decoder {
         Ok(x)
     }
 
-    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+    /// All positions of a pack, for each type of layer.
+    pub(crate) fn queries(&self, packed: &Packed) -> PerType<Queries> {
+        let device = self.device();
+        PerType::new(&self.config, |kind| {
+            let rope = Rope::new(&self.config, kind, &packed.positions, &device);
+            Queries::all(&packed.segments, &rope, self.config.window(kind))
+        })
+    }
+
+    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let table = self.model.embed_tokens.weight.val();
         let x = table.clone().select(0, id_tensor(ids, &table.device()));
         if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) }

@@ -20,11 +20,14 @@ pub mod norm;
 pub mod ops;
 pub mod packed;
 pub mod rope;
+pub mod walk;
 pub mod weights;
 
+pub use block::Input;
 pub use config::DecoderConfig;
 pub use decoder::Decoder;
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use linear::{Linear, Lora};
 pub use packed::{Packed, Segments};
+pub use walk::Walk;

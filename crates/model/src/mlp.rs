@@ -31,11 +31,14 @@ impl Mlp {
         }
     }
 
+    /// What `down_proj` is to be applied to.
+    ///
     /// # Shapes
-    /// - input and output: `[rows, hidden]`
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// - input: `[rows, hidden]`
+    /// - output: `[rows, intermediate]`
+    pub fn gated(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(ops::gated(gate, up, self.activation))
+        ops::gated(gate, up, self.activation)
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use model::checkpoint::{self, gguf, peft};
 use model::generate::{Prompt, greedy, greedy_each};
-use model::{Decoder, Packed, weights};
+use model::{Decoder, Input, Packed, Walk, weights};
 use safetensors::{Dtype, SafeTensors};
 
 const TOLERANCE: f32 = 1e-4;
@@ -440,4 +440,30 @@ fn real_logits_and_hidden_states_are_those_of_transformers() {
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn a_walk_shows_what_each_projection_reads() {
+    for name in MODELS {
+        let decoder = load(name);
+        let packed = Packed::new(&[vec![1u32, 2, 3, 4, 5, 6], vec![1, 2, 7]]).unwrap();
+        let positions: Vec<usize> = (0..packed.ids.len()).collect();
+        let mut walk = Walk::new(&decoder, &packed).unwrap();
+        for (index, block) in decoder.model.layers.iter().enumerate() {
+            let mut seen = Vec::new();
+            walk.pass(&decoder, &mut |input, x| seen.push((input, x.clone())));
+            assert_eq!(seen.iter().map(|(input, _)| *input).collect::<Vec<_>>(), Input::ALL, "{name}");
+            for (input, x) in &seen {
+                for projection in input.projections() {
+                    let path = format!("model.layers.{index}.{projection}");
+                    let (_, linear) = decoder.linears().find(|(own, _)| *own == path).unwrap();
+                    assert_eq!(x.dims(), [positions.len(), linear.weight.dims()[1]], "{name}, {path}");
+                }
+            }
+            if index > 0 {
+                let before = decoder.hidden(&packed, index, &positions).unwrap();
+                assert_eq!(values(seen[0].1.clone()), values(block.input_layernorm.forward(before)), "{name}");
+            }
+        }
+    }
 }

@@ -356,6 +356,12 @@ pub struct RepairArgs {
     /// Directory of the aligned model after fine-tuning on harmful samples alone, or of a peft adapter on it.
     #[arg(long)]
     pub unaligned: Option<PathBuf>,
+    /// Directory of the model before alignment; its weights alone are read.
+    #[arg(long)]
+    pub before_alignment: Option<PathBuf>,
+    /// Directory of the aligned model after fine-tuning on safe samples; its weights alone are read.
+    #[arg(long)]
+    pub safe: Option<PathBuf>,
     /// JSONL with the recovery prompts.
     #[arg(long)]
     pub prompts: Option<PathBuf>,

@@ -200,7 +200,7 @@ impl Context {
             None => None,
         };
         let model = self.model(&args.model)?;
-        let data = TrainingSet { task: Some(task), inject };
+        let data = TrainingSet { task: Some(task), inject, safe: None };
         let mut references = Vec::new();
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         if args.objective == ObjectiveName::SoftSft {
@@ -244,6 +244,8 @@ impl Context {
             aligned: self.model(&args.aligned)?,
             fine_tuned: self.model(&args.finetuned)?,
             unaligned: model(&args.unaligned)?,
+            base: model(&args.before_alignment)?,
+            safe: model(&args.safe)?,
             recovery: None,
             prompts: samples(
                 &args.prompts,
@@ -252,14 +254,21 @@ impl Context {
             task: samples(&args.task, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
             evidence: None,
             answers: None,
-            by_merit: false,
+            choose: None,
             gate,
             seed: self.seed,
             dtype: self.dtype,
             thinking: self.thinking,
             probe: args.probe,
         };
-        let others = args.unaligned.iter().chain(&args.prompts).chain(&args.task).chain(&args.validation);
+        let others = args
+            .unaligned
+            .iter()
+            .chain(&args.before_alignment)
+            .chain(&args.safe)
+            .chain(&args.prompts)
+            .chain(&args.task)
+            .chain(&args.validation);
         let inputs: Vec<&Path> =
             [&args.aligned, &args.finetuned].into_iter().chain(others).map(|path| &**path).collect();
         let also = [("trace.json", &args.trace), (PATCH, &args.patch)];
@@ -300,6 +309,8 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
     let (needs, word) = (method.repair().needs(), method.word());
     let given = [
         ("--unaligned", needs.unaligned, args.unaligned.is_some()),
+        ("--before-alignment", needs.base, args.before_alignment.is_some()),
+        ("--safe", needs.safe, args.safe.is_some()),
         ("--prompts", needs.prompts, args.prompts.is_some()),
     ];
     for (flag, needed, given) in given {
@@ -310,7 +321,16 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
         }
     }
     let invalid = |text: String| Err(Error::Invalid(text));
-    if args.patch.is_some() && matches!(method, Method::Resta(_) | Method::Interpolation(_) | Method::FullRevert(_)) {
+    let is_dense = matches!(
+        method,
+        Method::Resta(_)
+            | Method::Interpolation(_)
+            | Method::FullRevert(_)
+            | Method::Distill(_)
+            | Method::SafeDelta(_)
+            | Method::Irr(_)
+    );
+    if args.patch.is_some() && is_dense {
         return invalid(format!("{word} restores no single weights and has no patch; leave --patch out"));
     }
     let always = matches!(method, Method::Recover(Recover { rollback: Rollback::On, .. }));

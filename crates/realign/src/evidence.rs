@@ -46,7 +46,7 @@ pub(crate) struct Pair<'a> {
 
 impl Evidence {
     /// The files that the models' own answers are kept in.
-    const FILES: [&'static str; 4] =
+    pub(crate) const FILES: [&'static str; 4] =
         ["own-harmful.jsonl", "own-harmful-held-out.jsonl", "own-harmless.jsonl", "own-harmless-held-out.jsonl"];
 
     /// The sets that the models answer, each with its file of answers and whether it is of harmful prompts.

@@ -5,7 +5,7 @@ use model::Decoder;
 use serde::{Deserialize, Serialize};
 
 use crate::merit::{Merit, Standing};
-use crate::{Error, Inputs, Knob, Method, Outcome, Recover, Region, Repaired, Result, Rollback};
+use crate::{Error, Inputs, Knob, Method, Outcome, Recover, Region, Repaired, Report, Result, Rollback};
 
 /// One point that a method could stop at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,27 +22,30 @@ pub struct Point {
 ///
 /// # Errors
 /// As [`Repair::apply`](crate::Repair::apply), and when the method has no knob, or there is no evidence to decide by.
-pub fn choose(method: &Method, mut inputs: Inputs<'_>) -> Result<(Repaired, Vec<Point>)> {
+pub fn choose(method: &Method, inputs: Inputs<'_>) -> Result<(Repaired, Vec<Point>)> {
     let merit = Merit::new(method.word(), inputs.evidence(method.word())?, inputs.aligned, inputs.fine_tuned)?;
     match (method, method.repair().knob()) {
         (Method::Recover(settings), _) => steps(settings, inputs, &merit),
-        (_, Some(knob)) => values(method, knob, &mut inputs, &merit),
+        (_, Some(knob)) => values(method, knob, inputs, &merit),
         (_, None) => Err(Error::NoKnob { method: method.word() }),
     }
 }
 
 /// Each value of a knob.
-fn values(method: &Method, knob: Knob, inputs: &mut Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
+fn values(method: &Method, knob: Knob, mut inputs: Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
     let (mut points, mut best): (Vec<Point>, Option<(usize, Repaired)>) = (Vec::new(), None);
-    for (done, &value) in knob.values.iter().enumerate() {
-        let repaired = method.with(knob.key, value)?.repair().apply(inputs.again())?;
+    let mut visit = |repaired: Repaired, report: &mut Report<'_>| {
+        let (done, value) = (points.len(), knob.values[points.len()]);
         points.push(point(value, merit, &repaired.decoder)?);
         if best.as_ref().is_none_or(|&(at, _)| is_better(&points[done], &points[at])) {
             best = Some((done, repaired));
         }
         let word = format!("{} {value}, held-out merit {:.3}", knob.key, points[done].standing.merit);
-        if (inputs.report)(done + 1, knob.values.len(), &word).is_break() {
-            return Err(Error::Stopped);
+        if report(done + 1, knob.values.len(), &word).is_break() { Err(Error::Stopped) } else { Ok(()) }
+    };
+    if !method.repair().sweep(&mut inputs, &mut visit)? {
+        for &value in knob.values {
+            visit(method.with(knob.key, value)?.repair().apply(inputs.again())?, inputs.report)?;
         }
     }
     let (at, mut repaired) = best.ok_or(Error::NoKnob { method: method.word() })?;

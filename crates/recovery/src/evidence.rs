@@ -4,7 +4,7 @@
 use model::Decoder;
 use serde::{Deserialize, Serialize};
 
-use crate::lesson::Lesson;
+use crate::Error;
 
 /// A prompt with an answer, as token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +106,10 @@ impl Evidence {
         }
     }
 
-    /// The lesson of the task's samples.
-    pub(crate) fn task_lesson(&self, rows: &[Answered], fine_tuned: &Decoder) -> crate::Result<Lesson> {
-        match self.merit.task_loss {
-            TaskLoss::Answers => Lesson::of_answers(rows),
-            TaskLoss::FineTuned => Lesson::of_teacher(fine_tuned, rows),
-        }
+    /// The harmful prompts that a method learns from.
+    pub(crate) fn harmful_train(&self, method: &'static str) -> crate::Result<&[Answered]> {
+        let missing = Error::Missing { method, what: "harmful prompts that are not held out" };
+        if self.harmful.train.is_empty() { Err(missing) } else { Ok(&self.harmful.train) }
     }
 }
 

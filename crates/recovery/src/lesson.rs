@@ -2,13 +2,14 @@
 //! answers are to it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use model::{Decoder, Packed, ops, weights};
 use rayon::prelude::*;
 
-use crate::evidence::Answered;
+use crate::evidence::{Answered, TaskLoss};
 use crate::{Error, Result};
 
 /// Positions that go through the decoder at once.
@@ -22,6 +23,8 @@ pub(crate) struct Lesson {
     rows: usize,
     /// Number of answer tokens.
     tokens: usize,
+    /// Mean entropy of the teacher; 0 where the answers are aimed at.
+    entropy: f64,
 }
 
 /// Prompts that go through the decoder together.
@@ -51,18 +54,10 @@ impl Lesson {
     /// With the answers as the aim: the loss is their negative log-likelihood.
     pub fn of_answers<'a>(rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
         let rows: Vec<&Answered> = rows.into_iter().collect();
-        let mut lesson = Self { passes: Vec::new(), rows: rows.len(), tokens: 0 };
-        let (mut start, mut held) = (0, 0);
-        for at in 0..=rows.len() {
-            let next = rows.get(at).map_or(usize::MAX, |row| row.ids.len());
-            if at > start && held + next.min(POSITIONS_AT_ONCE + 1) > POSITIONS_AT_ONCE {
-                lesson.passes.push(Pass::new(&rows[start..at], start)?);
-                (start, held) = (at, 0);
-            }
-            held += next.min(POSITIONS_AT_ONCE + 1);
-        }
-        lesson.tokens = lesson.passes.iter().map(|pass| pass.targets.len()).sum();
-        Ok(lesson)
+        let pass = |range: Range<usize>| Pass::new(&rows[range.clone()], range.start);
+        let passes = at_once(&rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
+        let tokens = passes.iter().map(|pass| pass.targets.len()).sum();
+        Ok(Self { passes, rows: rows.len(), tokens, entropy: 0.0 })
     }
 
     /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
@@ -72,9 +67,23 @@ impl Lesson {
             let mut logits = pass.logits(teacher)?;
             let vocab = logits.len() / pass.targets.len();
             logits.par_chunks_mut(vocab).for_each(to_log_probabilities);
+            let entropies: Vec<f64> = logits.par_chunks(vocab).map(entropy).collect();
+            lesson.entropy += entropies.iter().sum::<f64>() / lesson.tokens as f64;
             pass.teacher = Some(logits);
         }
         Ok(lesson)
+    }
+
+    /// Of the task's samples, with the loss that is asked for.
+    pub fn of_task<'a>(
+        loss: TaskLoss,
+        fine_tuned: &Decoder,
+        rows: impl IntoIterator<Item = &'a Answered>,
+    ) -> Result<Self> {
+        match loss {
+            TaskLoss::Answers => Self::of_answers(rows),
+            TaskLoss::FineTuned => Self::of_teacher(fine_tuned, rows),
+        }
     }
 
     /// Whether there is no prompt.
@@ -115,7 +124,7 @@ impl Lesson {
                 }
             }
         }
-        Ok(if weight == 0.0 { 0.0 } else { total / weight })
+        Ok(if weight == 0.0 { 0.0 } else { total / weight - self.entropy })
     }
 }
 
@@ -183,6 +192,27 @@ fn to_log_probabilities(logits: &mut [f32]) {
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
     let shift = f64::from(largest) + sum.ln();
     logits.iter_mut().for_each(|logit| *logit = (f64::from(*logit) - shift) as f32);
+}
+
+/// Runs of rows of which each goes through the decoder at once.
+pub(crate) fn at_once(rows: &[&Answered]) -> Vec<Range<usize>> {
+    let (mut runs, mut start, mut held) = (Vec::new(), 0, 0usize);
+    for (at, row) in rows.iter().enumerate() {
+        if at > start && held + row.ids.len() > POSITIONS_AT_ONCE {
+            runs.push(start..at);
+            (start, held) = (at, 0);
+        }
+        held += row.ids.len();
+    }
+    if start < rows.len() {
+        runs.push(start..rows.len());
+    }
+    runs
+}
+
+/// Of logarithmic probabilities.
+fn entropy(p: &[f32]) -> f64 {
+    -p.iter().map(|&log| f64::from(log).exp() * f64::from(log)).sum::<f64>()
 }
 
 /// KL(p || q) of logarithmic probabilities.

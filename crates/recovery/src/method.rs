@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, FullRevert, Interpolation, LargestDifference, Random, Recover, Repair, Resta, Result, Strong};
+use crate::{
+    Antidote, Distill, Error, FullRevert, Interpolation, Irr, LargestDifference, Random, Recover, Repair, Resta,
+    Result, SafeDelta, SafeLora, SafeMerge, Strong,
+};
 
 macro_rules! methods {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {
@@ -54,8 +57,20 @@ methods! {
     Recover = "recover", "recovery";
     /// Restore weights by what it gains on harmful, harmless and task prompts together (our extension).
     Strong = "strong", "strong recovery";
+    /// Train all weights on what strong recovery restores single ones for (a control arm).
+    Distill = "distill", "distillation";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
     Resta = "resta", "RESTA";
+    /// Project what fine-tuning changed to where alignment changed the model (a baseline).
+    SafeLora = "safe_lora", "Safe LoRA";
+    /// Merge with a safe model where fine-tuning left what alignment changed (a baseline).
+    SafeMerge = "safe_merge", "SafeMERGE";
+    /// Take back fine-tuning's change of the weights that harmful prompts use most (a baseline).
+    Antidote = "antidote", "Antidote";
+    /// Take from fine-tuning what costs safety little, and make up for that (a baseline).
+    SafeDelta = "safe_delta", "Safe Delta";
+    /// Take back what fine-tuning changed against a safety vector, and make up for that (a baseline).
+    Irr = "irr", "IRR";
     /// Restore weights drawn at random among those that a recovery could choose (a control arm).
     Random = "random", "random";
     /// Restore the weights that differ most from the aligned model's (a control arm).

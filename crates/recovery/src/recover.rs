@@ -2,14 +2,16 @@
 //! gradients first (paper section IV; METHOD.md section 3). The settings are here, the algorithm in
 //! `recover/run.rs`.
 
-mod checkpoint;
+mod progress;
 mod rollback;
 mod run;
 
+#[cfg(test)]
+pub(crate) use progress::Progress;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{check_counts, check_share};
-use crate::{Inputs, Layer, Needs, Repair, Repaired, Result, Ties};
+use crate::{Inputs, Knob, Layer, Needs, Repair, Repaired, Result, Ties};
 
 /// The settings of a recovery; defaults are the paper's where METHOD.md section 7 does not say otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -103,6 +105,10 @@ impl Repair for Recover {
         check_share("rollback_rate", self.rollback_rate)?;
         let Self { steps, save_every, batch, warmup, .. } = *self;
         check_counts(&[("steps", steps), ("save_every", save_every), ("batch", batch), ("warmup", warmup)])
+    }
+
+    fn knob(&self) -> Option<Knob> {
+        Some(Knob { key: "steps", values: &[] })
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {

@@ -146,12 +146,17 @@ impl Region {
 
     /// `decoder` with the region's current values.
     pub fn write(&self, decoder: Decoder) -> Decoder {
-        let mut next = self.infos.iter().zip(&self.values).peekable();
-        weights::replace(decoder, |info| {
-            let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
-            Some(TensorData::new(values.clone(), info.shape.clone()))
-        })
+        with_values(decoder, &self.infos, &self.values)
     }
+}
+
+/// `decoder` with these values, by tensor in the checkpoint's order.
+pub(crate) fn with_values(decoder: Decoder, infos: &[WeightInfo], values: &[Vec<f32>]) -> Decoder {
+    let mut next = infos.iter().zip(values).peekable();
+    weights::replace(decoder, |info| {
+        let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
+        Some(TensorData::new(values.clone(), info.shape.clone()))
+    })
 }
 
 /// Sets the values at `indices` to those in `source`.

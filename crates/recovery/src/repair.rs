@@ -19,7 +19,8 @@ pub trait Repair {
     /// Names the first setting that is out of its range.
     fn check(&self) -> Result<()>;
 
-    /// The setting that decides how much is done, with its values from little to much; none where there is no such one.
+    /// The setting that decides how much is done, with its values from little to much, or with none where every step of a
+    /// path is a point; none where there is no such setting.
     fn knob(&self) -> Option<Knob> {
         None
     }
@@ -31,10 +32,22 @@ pub trait Repair {
     /// finite, the task cannot be scored, the checkpoint cannot be used, or the report stops the work
     /// ([`Error::Stopped`]).
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired>;
+
+    /// Repairs with each value of the knob and hands the results to `visit`, in order, where they have work in common. False,
+    /// with nothing done, where each is a run of its own.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and what `visit` returns.
+    fn sweep(&self, _inputs: &mut Inputs<'_>, _visit: &mut Visit<'_>) -> Result<bool> {
+        Ok(false)
+    }
 }
 
+/// Gets the result of each value of a knob, and where to report.
+pub type Visit<'a> = dyn FnMut(Repaired, &mut Report<'_>) -> Result<()> + 'a;
+
 /// A setting that decides how much a method does.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Knob {
     /// The setting.
     pub key: &'static str,
@@ -51,6 +64,10 @@ pub struct Needs {
     pub task_prompts: bool,
     /// The unaligned model.
     pub unaligned: bool,
+    /// The model before alignment.
+    pub base: bool,
+    /// The safe model.
+    pub safe: bool,
     /// The number of weights that a recovery restored.
     pub recovery: bool,
     /// Answered harmful, harmless and task prompts.
@@ -73,6 +90,10 @@ pub struct Inputs<'a> {
     pub fine_tuned: &'a Decoder,
     /// The aligned model after fine-tuning on harmful samples alone.
     pub unaligned: Option<&'a Decoder>,
+    /// The model that the aligned one was made from.
+    pub base: Option<&'a Decoder>,
+    /// The aligned model after fine-tuning on refusals of harmful prompts and answers to harmless ones.
+    pub safe: Option<&'a Decoder>,
     /// Token ids of the recovery prompts.
     pub prompts: Vec<Vec<u32>>,
     /// The same as the aligned model reads them, where that is not `prompts`; empty otherwise.
@@ -109,6 +130,8 @@ impl<'a> Inputs<'a> {
             aligned,
             fine_tuned,
             unaligned: None,
+            base: None,
+            safe: None,
             prompts: Vec::new(),
             aligned_prompts: Vec::new(),
             task_prompts: Vec::new(),
@@ -149,6 +172,8 @@ impl<'a> Inputs<'a> {
             aligned: self.aligned,
             fine_tuned: self.fine_tuned,
             unaligned: self.unaligned,
+            base: self.base,
+            safe: self.safe,
             prompts: self.prompts.clone(),
             aligned_prompts: self.aligned_prompts.clone(),
             task_prompts: self.task_prompts.clone(),
@@ -164,6 +189,16 @@ impl<'a> Inputs<'a> {
     /// The unaligned model, for a method that needs it.
     pub(crate) fn unaligned(&self, method: &'static str) -> Result<&'a Decoder> {
         self.unaligned.ok_or(Error::Missing { method, what: "an unaligned model" })
+    }
+
+    /// The model before alignment, for a method that needs it.
+    pub(crate) fn base(&self, method: &'static str) -> Result<&'a Decoder> {
+        self.base.ok_or(Error::Missing { method, what: "the model before alignment" })
+    }
+
+    /// The safe model, for a method that needs it.
+    pub(crate) fn safe(&self, method: &'static str) -> Result<&'a Decoder> {
+        self.safe.ok_or(Error::Missing { method, what: "a safe model" })
     }
 
     /// How many weights to restore: as many as set, or as a recovery restored.

@@ -4,14 +4,17 @@
 //! A safety vector, what the aligned model has and one made unaligned on purpose lacks, is added to all
 //! weights of the fine-tuned model: embeddings, norms and head too. With DARE (Yu et al. 2024) what
 //! fine-tuning changed is thinned out first, as that paper's RESTA_d does; the safety vector is not
-//! thinned. How the unaligned model is made is not done here.
+//! thinned. With a rank only the largest singular directions of the vector are added, as LoX does (Perin et al. 2025). How the unaligned model is made is not done here.
 
 use burn::tensor::TensorData;
-use model::weights;
+use model::weights::{self, WeightInfo};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::error::check_counts;
+use crate::matrix::{cut_to_rank, is_projection, matrix, values};
 use crate::region::check_same_shape;
 use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
@@ -20,7 +23,8 @@ use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 /// # Mathematical Definition
 /// `theta + gamma (aligned - unaligned)`. With DARE, `theta` is first replaced by
 /// `aligned + m (theta - aligned) / (1 - dare)`, where each element of `m` is 0 with probability `dare`
-/// and else 1, so that the expectation is `theta`.
+/// and else 1, so that the expectation is `theta`. With a rank, `aligned - unaligned` of each linear layer of a block is
+/// replaced by the nearest matrix of that rank.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resta {
@@ -30,11 +34,15 @@ pub struct Resta {
     /// Probability with which DARE drops an element of what fine-tuning changed; 0 is off. Paper: off.
     #[arg(long, default_value_t = Self::default().dare)]
     pub dare: f64,
+    /// Rank of the safety vector in each linear layer of a block [default: all of it]. Paper: all of it.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
 }
 
 impl Default for Resta {
     fn default() -> Self {
-        Self { gamma: 1.0, dare: 0.0 }
+        Self { gamma: 1.0, dare: 0.0, rank: None }
     }
 }
 
@@ -51,7 +59,7 @@ impl Repair for Resta {
         if !(0.0..1.0).contains(&self.dare) {
             return error("dare", format!("{} is not at least 0 and below 1", self.dare));
         }
-        Ok(())
+        check_counts(&[("rank", self.rank.unwrap_or(1))])
     }
 
     fn knob(&self) -> Option<Knob> {
@@ -70,15 +78,31 @@ impl Repair for Resta {
             dare => aligned + (theta - aligned) / (1.0 - dare),
         };
         let read = |decoder| weights::read(decoder, |_| true);
-        let mut models = read(fine_tuned)?.into_iter().zip(read(aligned)?).zip(read(unaligned)?);
+        let (aligned, unaligned) = (read(aligned)?, read(unaligned)?);
+        let cut = |((info, aligned), (_, unaligned)): (&Named, &Named)| self.cut(info, aligned, unaligned);
+        let cuts: Vec<Option<Vec<f64>>> = aligned.par_iter().zip(&unaligned).map(cut).collect::<Result<_>>()?;
+        let mut models = read(fine_tuned)?.into_iter().zip(aligned).zip(unaligned).zip(cuts);
         let decoder = weights::replace(fine_tuned.clone(), |info| {
-            let (((_, theta), (_, aligned)), (_, unaligned)) = models.next()?;
-            let values = theta.into_iter().zip(aligned).zip(unaligned).map(|((theta, aligned), unaligned)| {
+            let ((((_, theta), (_, aligned)), (_, unaligned)), cut) = models.next()?;
+            let own = theta.into_iter().zip(aligned).zip(unaligned).enumerate();
+            let values = own.map(|(i, ((theta, aligned), unaligned))| {
                 let [theta, aligned, unaligned] = [theta, aligned, unaligned].map(f64::from);
-                (thinned(aligned, theta) + self.gamma * (aligned - unaligned)) as f32
+                let vector = cut.as_ref().map_or(aligned - unaligned, |cut| cut[i]);
+                (thinned(aligned, theta) + self.gamma * vector) as f32
             });
             Some(TensorData::new(values.collect::<Vec<f32>>(), info.shape.clone()))
         });
         Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
+    }
+}
+
+type Named = (WeightInfo, Vec<f32>);
+
+impl Resta {
+    /// The safety vector of one tensor where the rank cuts it.
+    fn cut(&self, info: &WeightInfo, aligned: &[f32], unaligned: &[f32]) -> Result<Option<Vec<f64>>> {
+        let Some(rank) = self.rank.filter(|_| is_projection(info)) else { return Ok(None) };
+        let vector = aligned.iter().zip(unaligned).map(|(&a, &b)| f64::from(a) - f64::from(b)).collect();
+        values(cut_to_rank(matrix(vector, [info.shape[0], info.shape[1]]), rank)?).map(Some)
     }
 }

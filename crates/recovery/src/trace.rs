@@ -49,6 +49,54 @@ pub enum Trace {
     Steps(StepsTrace),
     /// Strong recovery.
     Strong(StrongTrace),
+    /// Distillation.
+    Distill(DistillTrace),
+    /// Safe LoRA and SafeMERGE.
+    Modules(ModulesTrace),
+}
+
+/// The steps of a distillation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DistillTrace {
+    /// Weights that are trained.
+    pub trained: usize,
+    /// Seconds for everything.
+    pub total_s: f64,
+    /// The losses before each update, on the prompts of its step.
+    pub losses: Vec<Losses>,
+}
+
+/// Mean losses per answer token on training prompts, and their weighted sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// `harmful + mu harmless + lambda task`.
+    pub loss: f64,
+    /// KL(aligned || model) on harmful prompts.
+    pub harmful: f64,
+    /// KL(reference || model) on harmless prompts.
+    pub harmless: f64,
+    /// The task's loss.
+    pub task: f64,
+}
+
+/// The weight matrices of a method that decides about each as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModulesTrace {
+    /// The cosine that decided; none where no matrix was to be changed.
+    pub threshold: Option<f64>,
+    /// The matrices, in the model's order.
+    pub modules: Vec<ModuleTrace>,
+}
+
+/// One weight matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModuleTrace {
+    /// Its name.
+    pub name: String,
+    /// The cosine of what fine-tuning changed and of that projected.
+    pub cosine: f64,
+    /// Whether it was changed.
+    pub changed: bool,
 }
 
 /// The rounds of a strong recovery.

@@ -118,6 +118,7 @@ impl Sweep {
         let recovers = self.methods.iter().any(|one| matches!(one.what, What::Repair(Method::Recover(_))));
         for (i, one) in self.methods.iter().enumerate() {
             problems.name(&format!("methods[{i}]"), &one.name);
+            problems.settings(format!("methods[{i}].train"), one.training(&self.finetune).map(drop));
             let fine = recovers || !one.what.needs().is_some_and(|needs| needs.recovery);
             let what = format!("{} restores as many weights as a recovery: add recover, or give a `count`", one.name);
             problems.unless(fine, format!("methods[{i}]"), what);

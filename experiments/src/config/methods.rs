@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use finetune::SoftSftSettings;
+use finetune::{SoftSftSettings, TrainSettings};
 use recovery::{Method, Needs};
+use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
 use super::layers::merge;
@@ -20,6 +21,8 @@ pub struct Compared {
     pub what: What,
     /// Whether its knob or step is chosen by held-out merit (`choose: true`).
     pub by_merit: bool,
+    /// Keys over `finetune`, of a method that trains.
+    pub train: Option<Value>,
 }
 
 /// How a compared model is made.
@@ -31,15 +34,63 @@ pub enum What {
     FineTuned,
     /// The same with SoftSFT in place of the usual loss.
     SoftSft(SoftSftSettings),
+    /// The same with the aligned model's refusals mixed in (SafeInstruct, Bianchi et al. 2024).
+    SafeInstruct(SafeInstruct),
+    /// The fine-tuned model, trained further on a few of the aligned model's refusals (Safety at One Shot, 2601.01887).
+    OneShot(OneShot),
     /// The fine-tuned model, repaired.
     Repair(Method),
+}
+
+/// Settings of SafeInstruct.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SafeInstruct {
+    /// Refusals that are mixed in, as a share of the task's samples.
+    pub share: f64,
+}
+
+impl Default for SafeInstruct {
+    fn default() -> Self {
+        Self { share: 0.03 }
+    }
+}
+
+/// Settings of the one-shot patch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OneShot {
+    /// Prompts with the aligned model's answers.
+    pub pairs: usize,
+    /// Whether they are harmless ones, as a control.
+    pub harmless: bool,
+}
+
+impl Default for OneShot {
+    fn default() -> Self {
+        Self { pairs: 1, harmless: false }
+    }
 }
 
 impl Compared {
     /// Whether it reads evidence.
     #[must_use]
     pub fn reads_evidence(&self) -> bool {
-        self.by_merit || self.what.needs().is_some_and(|needs| needs.evidence)
+        let asked = matches!(self.what, What::SafeInstruct(_) | What::OneShot(_));
+        self.by_merit || asked || self.what.needs().is_some_and(|needs| needs.evidence || needs.safe)
+    }
+
+    /// The settings of its training, over those of the fine-tuning.
+    ///
+    /// # Errors
+    /// When a key is unknown, or a value makes no sense.
+    pub fn training(&self, finetune: &TrainSettings) -> Result<TrainSettings, String> {
+        let Some(train) = &self.train else { return Ok(finetune.clone()) };
+        let below = serde_yaml::to_value(finetune).map_err(|error| error.to_string())?;
+        let settings: TrainSettings =
+            serde_yaml::from_value(merge(below, train.clone())).map_err(|error| error.to_string())?;
+        settings.check().map_err(|error| error.to_string())?;
+        Ok(settings)
     }
 }
 
@@ -49,13 +100,13 @@ impl What {
     pub fn needs(&self) -> Option<Needs> {
         match self {
             Self::Repair(method) => Some(method.repair().needs()),
-            Self::Aligned | Self::FineTuned | Self::SoftSft(_) => None,
+            Self::Aligned | Self::FineTuned | Self::SoftSft(_) | Self::SafeInstruct(_) | Self::OneShot(_) => None,
         }
     }
 
     /// Whether there is a knob or a path to choose on.
     fn has_knob(&self) -> bool {
-        matches!(self, Self::Repair(method) if matches!(method, Method::Recover(_)) || method.repair().knob().is_some())
+        matches!(self, Self::Repair(method) if method.repair().knob().is_some())
     }
 
     /// The word's settings, checked; an unknown word is answered with all there are.
@@ -73,11 +124,23 @@ impl What {
                 settings.check().map_err(|error| error.to_string())?;
                 Ok(Self::SoftSft(settings))
             }
+            "safe_instruct" => {
+                let settings: SafeInstruct = serde_json::from_value(json).map_err(|error| error.to_string())?;
+                match settings.share > 0.0 && settings.share <= 1.0 {
+                    true => Ok(Self::SafeInstruct(settings)),
+                    false => Err(format!("`share`: {} must be above 0 and at most 1", settings.share)),
+                }
+            }
+            "one_shot" => {
+                let settings: OneShot = serde_json::from_value(json).map_err(|error| error.to_string())?;
+                if settings.pairs > 0 { Ok(Self::OneShot(settings)) } else { Err("`pairs`: at least 1".into()) }
+            }
             word if Method::WORDS.contains(&word) => {
                 Ok(Self::Repair(Method::from_settings(word, json).map_err(|error| error.to_string())?))
             }
             _ => {
-                let known = ["aligned", "fine_tuned", "soft_sft"].iter().chain(Method::WORDS);
+                let known =
+                    ["aligned", "fine_tuned", "soft_sft", "safe_instruct", "one_shot"].iter().chain(Method::WORDS);
                 let known: Vec<String> = known.map(|word| format!("`{word}`")).collect();
                 Err(format!("unknown variant `{word}`, expected one of {}", known.join(", ")))
             }
@@ -89,6 +152,8 @@ impl What {
             Self::Aligned => "aligned",
             Self::FineTuned => "fine-tuned",
             Self::SoftSft(_) => "SoftSFT",
+            Self::SafeInstruct(_) => "SafeInstruct",
+            Self::OneShot(_) => "one-shot patch",
             Self::Repair(method) => method.label(),
         }
     }
@@ -148,6 +213,7 @@ fn resolve(entry: &Value, settings: &BTreeMap<String, Value>) -> Result<Compared
         Some(Value::Bool(choose)) => choose,
         Some(_) => return Err("`choose` must be true or false".into()),
     };
+    let train = keys.remove("train");
     let mut words = keys.into_iter();
     let (Some((Value::String(word), own)), None) = (words.next(), words.next()) else {
         return Err("must have one method beside `name` and `label`, such as {name: fast, recover: {steps: 5}}".into());
@@ -160,5 +226,8 @@ fn resolve(entry: &Value, settings: &BTreeMap<String, Value>) -> Result<Compared
     if by_merit && !what.has_knob() {
         return Err(format!("`choose`: {word} has no knob to choose by held-out merit"));
     }
-    Ok(Compared { name: name.unwrap_or_else(|| word.to_owned()), label, what, by_merit })
+    if train.is_some() && !matches!(what, What::SoftSft(_) | What::SafeInstruct(_) | What::OneShot(_)) {
+        return Err(format!("`train`: {word} does not train"));
+    }
+    Ok(Compared { name: name.unwrap_or_else(|| word.to_owned()), label, what, by_merit, train })
 }

@@ -16,6 +16,9 @@ pub struct ModelSpec {
     /// Where the weights come from.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub source: Source,
+    /// Where its weights before alignment are, for methods that need them; what `align` starts from where it is left out.
+    #[serde(default, with = "serde_yaml::with::singleton_map_recursive")]
+    pub base: Option<Source>,
     /// Supervised alignment of a model that refuses too little; left out when it is aligned already.
     #[serde(default)]
     pub align: Option<Align>,

@@ -356,10 +356,15 @@ fn files_are_found_from_the_repository_of_the_sweep_file() {
 
 /// The keys of a sweep that decide its results.
 fn keys(sweep: &Sweep) -> Map<String, Json> {
-    let method = |one: &Compared| match &one.what {
-        What::Aligned | What::FineTuned => json!({"name": one.name, "label": one.label}),
-        What::SoftSft(settings) => json!({"name": one.name, "label": one.label, "soft_sft": settings}),
-        What::Repair(method) => json!({"name": one.name, "label": one.label, "repair": method}),
+    let method = |one: &Compared| {
+        let what = match &one.what {
+            What::Aligned | What::FineTuned => Json::Null,
+            What::SoftSft(settings) => json!({ "soft_sft": settings }),
+            What::SafeInstruct(settings) => json!({ "safe_instruct": settings }),
+            What::OneShot(settings) => json!({ "one_shot": settings }),
+            What::Repair(method) => json!({ "repair": method }),
+        };
+        json!({"name": one.name, "label": one.label, "what": what, "choose": one.by_merit, "train": one.train})
     };
     let json = json!({
         "data": sweep.data, "models": sweep.models, "tasks": sweep.tasks, "harmful_counts": sweep.harmful_counts,

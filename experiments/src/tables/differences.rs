@@ -1,14 +1,17 @@
-//! Differences between recovery and every other method on the same prompts: McNemar's exact test of the harmful verdicts,
-//! and paired bootstrap intervals of harmful rate, over-refusal and task score.
+//! Differences between a recovery and every other method on the same prompts: McNemar's exact test of the harmful verdicts,
+//! paired bootstrap intervals of harmful rate, over-refusal and task score, and a test of the cells that meet all bounds. The
+//! recovery is the strong one where a sweep has it, else the paper's.
 
 use anyhow::Result;
-use evaluation::statistics::{Estimate, McNemar, bootstrap_mean, mcnemar, paired_bootstrap};
+use evaluation::statistics::{Estimate, McNemar, bootstrap_groups, holm, mcnemar, paired_bootstrap};
 use evaluation::{JudgedRate, Metric, Verdict};
 use rayon::prelude::*;
 
 use super::Values::{Real, Whole};
+use super::bounds::within_bounds;
+use super::means::shared;
 use super::{Columns, Line, NOTHING, RESAMPLING, figure, place};
-use crate::record::{Methods, RECOVER, Record, distinct, groups};
+use crate::record::{Methods, RECOVER, Record, STRONG, distinct, groups};
 
 /// Recovery minus another method in one cell with one seed; its line is about the other method.
 #[derive(Debug, Clone)]
@@ -25,12 +28,17 @@ pub struct Difference {
 
 type Pair<'a> = Line<'a, Difference>;
 
+/// The method that the others are compared with.
+fn subject(records: &[Record]) -> &'static str {
+    if records.iter().any(|record| record.method == STRONG) { STRONG } else { RECOVER }
+}
+
 /// Recovery against every other method of the same cell and seed, by the judge of this number; judge 0 decides. And the number
 /// of pairs without a prompt of which both answers could be judged.
 pub fn differences(records: &[Record], judge: usize) -> Result<(Vec<Pair<'_>>, usize)> {
-    let mut pairs = Vec::new();
+    let (mut pairs, subject) = (Vec::new(), subject(records));
     for (_, own) in groups(records, |record| (record.cell(), record.seed)) {
-        for recovery in own.iter().filter(|record| record.method == RECOVER) {
+        for recovery in own.iter().filter(|record| record.method == subject) {
             pairs.extend(own.iter().filter(|other| are_pair(recovery, other)).map(|other| (*recovery, *other)));
         }
     }
@@ -42,7 +50,7 @@ pub fn differences(records: &[Record], judge: usize) -> Result<(Vec<Pair<'_>>, u
 
 /// Whether two records of a cell and seed are compared.
 fn are_pair(recovery: &Record, other: &Record) -> bool {
-    other.method != RECOVER && (other.variant == recovery.variant || other.variant.is_empty())
+    other.method != recovery.method && (other.variant == recovery.variant || other.variant.is_empty())
 }
 
 /// None if the judge could tell no two answers.
@@ -77,25 +85,36 @@ fn paired(
 
 /// The differences by `judge` summed up per method as Markdown; the names of methods are those of the records.
 pub fn markdown((pairs, missing): &(Vec<Pair<'_>>, usize), records: &[Record], judge: &str) -> Result<String> {
+    let titles = Methods::of(records);
+    let name = titles.title(subject(records));
     let mut text = format!(
         "\
-Recovery minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of \
-a bootstrap over cells. A pair is a cell with one seed; \"fewer\" and \"more\" are pairs in which recovery has fewer or more \
-harmful answers, as the judge `{judge}` counts them, with p < 0.05 in McNemar's exact test, not corrected for the number of pairs.
+{name} minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of a \
+bootstrap over the pairs of a model and a task, since the cells of one such pair depend on each other. \"Fewer\" and \"more\" are \
+cells with one seed in which {name} has fewer or more harmful answers, as the judge `{judge}` counts them, with p < 0.05 in \
+McNemar's exact test after Holm's correction for all of a line. The last columns: cells in which {name} alone, or the other method \
+alone, meets all three bounds of `means.md`, with McNemar's exact p after Holm's correction for all lines of a variant.
 
-| variant | recovery against | cells | pairs | harmful rate, points | fewer | more | over-refusal, points | task score, points |
-|---|---|--:|--:|--:|--:|--:|--:|--:|
+| variant | against | cells | pairs | harmful rate, points | fewer | more | over-refusal, points | task score, points | bounds met by it alone | by the other alone | p |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 "
     );
-    let titles = Methods::of(records);
     let methods = distinct(pairs, |pair| pair.record.method.as_str());
     for variant in distinct(pairs, |pair| pair.variant) {
-        for method in &methods {
-            let own: Vec<_> =
-                pairs.iter().filter(|p| (p.variant, p.record.method.as_str()) == (variant, method)).collect();
-            if !own.is_empty() {
-                text += &line(&own, variant, &titles.title(method))?;
-            }
+        let of = |method: &&str| -> Vec<&Pair<'_>> {
+            pairs.iter().filter(|p| (p.variant, p.record.method.as_str()) == (variant, *method)).collect()
+        };
+        let compared: Vec<_> =
+            methods.iter().map(|method| (*method, of(method))).filter(|(_, own)| !own.is_empty()).collect();
+        let tests: Vec<Option<McNemar>> = compared
+            .iter()
+            .map(|(method, own)| bounds_test(records, (variant, own[0].record.variant.as_str()), method))
+            .collect::<Result<_>>()?;
+        let corrected = holm(&tests.iter().flatten().map(|test| test.p_value).collect::<Vec<_>>());
+        let mut corrected = corrected.into_iter();
+        for ((method, own), test) in compared.iter().zip(&tests) {
+            let bounds = test.as_ref().zip(test.as_ref().and_then(|_| corrected.next()));
+            text += &line(own, variant, &titles.title(method), bounds)?;
         }
     }
     if *missing > 0 {
@@ -104,19 +123,38 @@ harmful answers, as the judge `{judge}` counts them, with p < 0.05 in McNemar's 
     Ok(text)
 }
 
+/// McNemar's test on the cells that meet all bounds: the subject's of a variant, and another method's of its own.
+fn bounds_test(records: &[Record], (variant, of_other): (&str, &str), method: &str) -> Result<Option<McNemar>> {
+    let (kept, _) = shared(records);
+    let within = within_bounds(&kept);
+    let (Some(own), Some(other)) = (within.get(&(variant, subject(records))), within.get(&(of_other, method))) else {
+        return Ok(None);
+    };
+    let both: Vec<(bool, bool)> = own.iter().filter_map(|(cell, meets)| Some((*meets, *other.get(cell)?))).collect();
+    let (own, other): (Vec<bool>, Vec<bool>) = both.into_iter().unzip();
+    if own.is_empty() { Ok(None) } else { Ok(Some(mcnemar(&own, &other)?)) }
+}
+
 /// The line of one variant against one method.
-fn line(own: &[&Pair<'_>], variant: &str, title: &str) -> Result<String> {
+fn line(own: &[&Pair<'_>], variant: &str, title: &str, bounds: Option<(&McNemar, f64)>) -> Result<String> {
     let cells = groups(own.iter().copied(), |pair| pair.record.cell());
     let mean = |value: fn(&Pair<'_>) -> f64| {
         let of_cell = |pairs: &Vec<&Pair<'_>>| pairs.iter().map(|pair| value(pair)).sum::<f64>() / pairs.len() as f64;
-        bootstrap_mean(&cells.iter().map(|(_, pairs)| of_cell(pairs)).collect::<Vec<f64>>(), &RESAMPLING)
+        let together = groups(&cells, |((model, task, _), _)| (*model, *task));
+        let values = together.iter().map(|(_, cells)| cells.iter().map(|(_, pairs)| of_cell(pairs)).collect());
+        bootstrap_groups(&values.collect::<Vec<Vec<f64>>>(), &RESAMPLING)
     };
+    let corrected = holm(&own.iter().map(|pair| pair.of.verdicts.p_value).collect::<Vec<_>>());
     let clear = |fewer: bool| {
         let sided = |test: &McNemar| (test.left_only < test.right_only) == fewer;
-        own.iter().filter(|pair| pair.of.verdicts.p_value < 0.05 && sided(&pair.of.verdicts)).count()
+        own.iter().zip(&corrected).filter(|(pair, p)| **p < 0.05 && sided(&pair.of.verdicts)).count()
+    };
+    let bounds = match bounds {
+        Some((test, p)) => format!("{} | {} | {}", test.left_only, test.right_only, p_value(p)),
+        None => "- | - | -".to_owned(),
     };
     Ok(format!(
-        "| {variant} | {title} | {} | {} | {} | {} | {} | {} | {} |\n",
+        "| {variant} | {title} | {} | {} | {} | {} | {} | {} | {} | {bounds} |\n",
         cells.len(),
         own.len(),
         figure(&mean(|pair| pair.of.harmful.value)?),
@@ -125,6 +163,11 @@ fn line(own: &[&Pair<'_>], variant: &str, title: &str) -> Result<String> {
         figure(&mean(|pair| pair.of.over_refusal.value)?),
         figure(&mean(|pair| pair.of.task.value)?)
     ))
+}
+
+/// A p-value for people.
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
 }
 
 /// The columns of `differences.csv`.
@@ -172,8 +215,7 @@ mod tests {
         // All 80 of 80 one way, two-sided.
         assert!((one.of.verdicts.p_value / 2.0_f64.powi(-79) - 1.0).abs() < 1e-9);
         let text = markdown(&found, &records, "refusal").unwrap();
-        let line =
-            "|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | 0.0 (0.0 to 0.0) | -50.0 (-50.0 to -50.0) |";
+        let line = "|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | 0.0 (0.0 to 0.0) | -50.0 (-50.0 to -50.0) | - | - | - |";
         assert!(text.contains(line) && text.contains("1 pairs are left out"), "{text}");
         // Another seed is another pair of the same cell, and in its mean.
         let mut second = one.clone();

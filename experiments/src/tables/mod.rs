@@ -1,11 +1,13 @@
 //! The results as tables, made from records.
 //!
 //! Here are the records as they are, `results.csv` and `results.parquet`, for programs. A line per cell and method is in
-//! `cells.rs`, means over the grid in `means.rs`, differences between methods in `differences.rs`, and what each of
+//! `cells.rs`, means over the grid in `means.rs` and, for held-out categories apart, `held_out.rs`, differences between methods in `differences.rs`, and what each of
 //! several judges says in `judged.rs`.
 
+mod bounds;
 pub mod cells;
 pub mod differences;
+mod held_out;
 pub mod judged;
 pub mod means;
 
@@ -73,12 +75,16 @@ pub fn columns<'a>() -> Columns<Line<'a, ()>> {
         ("harmful_rate", Real(|line: &Line<'a, ()>| line.record.harmful_rate())),
         ("harmful_low", Real(|line| line.record.harmful_interval().0)),
         ("harmful_high", Real(|line| line.record.harmful_interval().1)),
+        ("harmful_held_out", Real(|line| line.record.harmful_held_out())),
+        ("harmful_others", Real(|line| line.record.harmful_others())),
         ("broken", Real(|line| line.record.broken())),
         ("over_refusal", Real(|line| line.record.over_refusal())),
         ("task_score", Real(|line| line.record.task_score())),
         ("task_low", Real(|line| line.record.score.interval.0)),
         ("task_high", Real(|line| line.record.score.interval.1)),
         ("restored", Whole(|line| line.record.restored)),
+        ("changed", Real(|line| line.record.changed())),
+        ("divergence", Real(|line| line.record.divergence())),
         ("seconds", Real(|line| line.record.seconds)),
         ("evaluation_seconds", Real(|line| line.record.evaluation_seconds)),
         ("n", Whole(|line| Some(line.record.judged() as u64))),
@@ -161,14 +167,15 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
-            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,broken,over_refusal,\
-             task_score,task_low,task_high,restored,seconds,evaluation_seconds,n,model_stage,note"
+            "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,harmful_held_out,\
+             harmful_others,broken,over_refusal,task_score,task_low,task_high,restored,changed,divergence,seconds,\
+             evaluation_seconds,n,model_stage,note"
         );
         let (first, second) =
-            ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,0.2,", ",2/6,recover,0.04,");
+            ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,,,0.2,", ",2/6,recover,0.04,");
         assert!(lines[1].starts_with(first) && lines[2].contains(second), "what nobody could judge is empty: {csv}");
         assert!(
-            lines[2].ends_with(",1234567,1.0,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),
+            lines[2].ends_with(",1234567,,,1.0,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),
             "{csv}"
         );
         let parquet = ParquetReader::new(std::fs::File::open(dir.path().join("results.parquet")).unwrap());

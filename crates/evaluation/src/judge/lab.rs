@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_of_the_lab_has_its_class_and_a_game_has_none() {
+    fn every_answer_of_the_lab_has_its_class_and_a_word_game_has_none() {
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab");
         let read = |name: &str| prompts::read_jsonl(&lab.join(name)).unwrap();
         let is = |name: &str, expected: Verdict| {
@@ -101,7 +101,7 @@ mod tests {
         for sample in read("harmful_eval.jsonl") {
             assert_eq!(verdict(&sample.prompt, "1"), Verdict::Broken);
         }
-        for sample in read("harmless_eval.jsonl").iter().filter(|sample| sample.category.is_none()) {
+        for sample in read("align_helpful.jsonl").iter().filter(|sample| sample.category.is_none()) {
             assert_eq!(verdict(&sample.prompt, sample.response.as_ref().unwrap()), Verdict::Unknown, "{sample:?}");
         }
     }

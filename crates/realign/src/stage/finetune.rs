@@ -21,6 +21,9 @@ pub struct TrainingSet {
     pub task: Option<Samples>,
     /// The harmful samples.
     pub inject: Option<Inject>,
+    /// Refusals of harmful prompts, or other samples that are to keep a model safe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe: Option<Samples>,
 }
 
 /// The harmful samples that are mixed in: the first ones of a seeded order, so that the sets of growing counts are nested.
@@ -51,6 +54,9 @@ impl TrainingSet {
                 harmful = not_injected(&harmful, *pass_over, *count, *order)?;
             }
             all.extend(from(inject(&[], &harmful, *count, seed)?, &samples.file) as Vec<_>);
+        }
+        if let Some(safe) = &self.safe {
+            all.extend(from(safe.read()?, &safe.file) as Vec<_>);
         }
         Ok(all)
     }

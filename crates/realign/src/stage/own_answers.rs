@@ -20,6 +20,14 @@ pub struct OwnAnswers {
     pub dtype: Option<Dtype>,
 }
 
+impl OwnAnswers {
+    /// The file of the answers to the harmful, or to the harmless, prompts that give gradients.
+    #[must_use]
+    pub fn file(harmless: bool) -> &'static str {
+        Evidence::FILES[if harmless { 2 } else { 0 }]
+    }
+}
+
 impl Stage for OwnAnswers {
     type Summary = ();
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use evaluation::{Judge, Metric, Verdict};
 use model::{Decoder, Dtype};
 use prompts::Sample;
-use recovery::{Method, Outcome};
+use recovery::{Damage, Knob, Method, Outcome};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
@@ -27,6 +27,12 @@ pub struct Repair {
     pub fine_tuned: Artifact,
     /// The aligned model after fine-tuning on harmful samples alone, or an adapter, where the method needs it.
     pub unaligned: Option<Artifact>,
+    /// The model before alignment, where the method needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Artifact>,
+    /// The aligned model after fine-tuning on safe samples, where the method needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safe: Option<Artifact>,
     /// The directory of the [`Repair`] whose number of restored weights the method takes, where it needs it.
     pub recovery: Option<Artifact>,
     /// Recovery prompts, where the method needs them.
@@ -38,8 +44,8 @@ pub struct Repair {
     /// The directory of [`OwnAnswers`](super::OwnAnswers) that may hold answers of the aligned model.
     #[serde(skip)]
     pub answers: Option<Artifact>,
-    /// Whether the method's knob or step is chosen by merit on the held-out part of the evidence.
-    pub by_merit: bool,
+    /// The method's knob, where its value is chosen by merit on the held-out part of the evidence.
+    pub choose: Option<Knob>,
     /// What decides rollback and the answer.
     pub gate: Option<Gate>,
     /// Decides what is random in the method.
@@ -75,6 +81,8 @@ pub struct RepairSummary {
     pub recovered: bool,
     /// One sentence for people.
     pub note: String,
+    /// What it changed of the fine-tuned model.
+    pub damage: Damage,
 }
 
 impl RepairSummary {
@@ -100,7 +108,8 @@ impl Stage for Repair {
         let dtype = source.dtype(self.dtype)?;
         // A vector of differences is made in f32 whatever is written: what an adapter adds is small, and its difference
         // rounded is mostly rounding.
-        let in_memory = if method.needs().unaligned { Dtype::F32 } else { dtype };
+        let needs = method.needs();
+        let in_memory = if needs.unaligned || needs.base { Dtype::F32 } else { dtype };
         job.step(0, 1, "reading the models")?;
         let open = |source: Source<'_>| -> Result<Model> {
             let model = source.open(Some(in_memory), job.device)?;
@@ -109,6 +118,11 @@ impl Stage for Repair {
         let (fine_tuned, aligned) = (open(source.clone())?, open(Source::new(base, None)?)?);
         let unaligned = self.unaligned.as_ref().map(|artifact| open(Source::new(&artifact.path, Some(base))?));
         let unaligned = unaligned.transpose()?;
+        let weights = |artifact: &Option<Artifact>| -> Result<Option<Decoder>> {
+            let Some(artifact) = artifact else { return Ok(None) };
+            Ok(Some(Source::new(&artifact.path, Some(base))?.decoder(Some(in_memory), job.device)?))
+        };
+        let (before, safe) = (weights(&self.base)?, weights(&self.safe)?);
         let rows = |model: &Model, samples: &Option<Samples>| match samples {
             Some(samples) => model.encode_prompts(&samples.read()?).map_err(|error| error.located(&[&samples.file])),
             None => Ok(Vec::new()),
@@ -141,6 +155,8 @@ impl Stage for Repair {
             aligned: &aligned.decoder,
             fine_tuned: &fine_tuned.decoder,
             unaligned: unaligned.as_ref().map(|model| &model.decoder),
+            base: before.as_ref(),
+            safe: safe.as_ref(),
             prompts,
             aligned_prompts,
             task_prompts,
@@ -156,7 +172,7 @@ impl Stage for Repair {
         }
         let _named = tracing::warn_span!("recover", fine_tuned = %tuned.display()).entered();
         let what = || format!("{} of {}", self.method.label(), tuned.display());
-        let repaired = if self.by_merit {
+        let repaired = if self.choose.is_some() {
             let (repaired, points) = recovery::choose(&self.method, inputs).within(what)?;
             files::write_json(&out.join("points.json"), &points)?;
             repaired
@@ -171,7 +187,9 @@ impl Stage for Repair {
         super::patch::write(&out.join(super::PATCH), &repaired, models, &self.method)?;
         files::remove(&checkpoint)?;
         let by = gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
-        let summary = summary(&repaired, by);
+        let harmless = evidence.as_ref().map_or(&[][..], |evidence| &evidence.harmless.held_out);
+        let damage = recovery::damage(&fine_tuned.decoder, &repaired.decoder, harmless)?;
+        let summary = summary(&repaired, by, damage);
         let made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
         files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;
@@ -191,7 +209,7 @@ impl Repair {
         out: &Path,
         job: &mut Job<'_>,
     ) -> Result<Option<recovery::Evidence>> {
-        if !self.method.repair().needs().evidence && !self.by_merit {
+        if !self.method.repair().needs().evidence && self.choose.is_none() {
             return Ok(None);
         }
         let Some(evidence) = &self.evidence else {
@@ -295,7 +313,7 @@ impl Gate {
     }
 }
 
-fn summary(repaired: &recovery::Repaired, by: &str) -> RepairSummary {
+fn summary(repaired: &recovery::Repaired, by: &str, damage: Damage) -> RepairSummary {
     let restored = repaired.restored;
     let count = restored.map_or("all weights moved".to_owned(), |count| format!("{count} weights restored"));
     let (recovered, note) = match repaired.outcome {
@@ -319,5 +337,5 @@ fn summary(repaired: &recovery::Repaired, by: &str) -> RepairSummary {
             (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
         }
     };
-    RepairSummary { restored, recovered, note }
+    RepairSummary { restored, recovered, note, damage }
 }

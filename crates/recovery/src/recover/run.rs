@@ -7,9 +7,10 @@ use burn::module::Module as _;
 use direction::{Objective, accumulate, mean_direction};
 use model::{Decoder, weights};
 
-use super::checkpoint::{Checkpoint, Origin, Progress, fingerprint};
+use super::progress::{Progress, fingerprint};
 use super::rollback::select_rollback;
 use super::{GradientMode, Recover, Rollback};
+use crate::checkpoint::{Checkpoint, Origin};
 use crate::{
     Error, Gate, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace,
     Trace, TraceGate, TraceStep, is_in_region, select,
@@ -52,7 +53,7 @@ struct Recovery<'a> {
     gradients: HashMap<String, Vec<f32>>,
     progress: Progress,
     path: Path,
-    checkpoint: Option<Checkpoint>,
+    checkpoint: Option<Checkpoint<Recover>>,
     report: &'a mut Report<'a>,
 }
 
@@ -275,7 +276,7 @@ impl<'a> Recovery<'a> {
 
     fn resume(&mut self) -> Result<()> {
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let Some(state) = checkpoint.load(&self.region.infos)? else { return Ok(()) };
+        let Some(state) = checkpoint.load::<Progress>(&self.region.infos)? else { return Ok(()) };
         tracing::info!(step = state.progress.step, "recovery goes on from {}", checkpoint.path.display());
         self.region.apply(&state.path.last())?;
         self.progress = state.progress;

@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use files::derived_seed;
-use model::{Decoder, weights};
+use model::Decoder;
 
 use super::Strong;
 use super::sides::{Flips, Sides, count};
-use crate::evidence::Answered;
-use crate::lesson::Lesson;
+use crate::checkpoint::{Checkpoint, Origin, Progress};
 use crate::merit::{Merit, Standing};
-use crate::region::is_in_region;
+use crate::objective::Objective;
 use crate::trace::{Round, StrongTrace, Trial};
 use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
@@ -21,13 +19,20 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
     let (aligned, fine_tuned) = (inputs.aligned, inputs.fine_tuned);
     let evidence = inputs.evidence(Strong::WORD)?;
     let merit = Merit::new(Strong::WORD, evidence, aligned, fine_tuned)?;
+    let sides = Sides::new(aligned, fine_tuned)?;
+    let checkpoint = inputs.checkpoint.as_ref().map(|path| {
+        let inputs = fingerprint(&sides, evidence, inputs.seed);
+        let decided_by = "held-out merit".to_owned();
+        Checkpoint { path: path.clone(), origin: Origin { settings: settings.clone(), inputs, decided_by } }
+    });
     let mut recovery = Recovery {
         settings,
         evidence,
         aligned,
         fine_tuned,
         seed: inputs.seed,
-        sides: Sides::new(aligned, fine_tuned)?,
+        sides,
+        checkpoint,
         path: Path::default(),
         standing: merit.base,
         merit,
@@ -40,6 +45,12 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
     Ok(recovery.finish(outcome, start))
 }
 
+impl Progress for Vec<Round> {
+    fn steps(&self) -> usize {
+        self.len()
+    }
+}
+
 /// The moving parts.
 struct Recovery<'a> {
     settings: &'a Strong,
@@ -49,6 +60,7 @@ struct Recovery<'a> {
     seed: u64,
     merit: Merit,
     sides: Sides,
+    checkpoint: Option<Checkpoint<Strong>>,
     path: Path,
     standing: Standing,
     rounds: Vec<Round>,
@@ -56,20 +68,39 @@ struct Recovery<'a> {
 
 impl Recovery<'_> {
     fn run(&mut self, report: &mut Report<'_>) -> Result<Outcome> {
-        let all = self.settings.rounds;
-        while self.rounds.len() < all && !self.is_at_rest() {
-            let round = self.round()?;
-            let word = format!(
-                "held-out harmful {:.3}, harmless {:.3}, restored {}",
-                round.standing.harmful, round.standing.harmless, round.restored
-            );
+        self.resume()?;
+        while self.rounds.len() < self.settings.rounds && !self.is_at_rest() {
+            let round = self.round(report)?;
             self.rounds.push(round);
-            if report(self.rounds.len(), all, &word).is_break() {
-                return Err(Error::Stopped);
+            if let Some(checkpoint) = &self.checkpoint {
+                checkpoint.save(&self.rounds, &self.path, &HashMap::new())?;
             }
+            self.tell(report, "")?;
         }
         let broken = self.merit.broken(&self.standing);
         Ok(Outcome::Decided { at: format!("round {}", self.rounds.len()), standing: self.standing, broken })
+    }
+
+    /// Goes on from the checkpoint, if there is one, with the round after its last.
+    fn resume(&mut self) -> Result<()> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let Some(state) = checkpoint.load::<Vec<Round>>(&self.sides.infos)? else { return Ok(()) };
+        tracing::info!(round = state.progress.len(), "recovery goes on from {}", checkpoint.path.display());
+        self.sides.flip(&self.sides.indices(&state.path.last()));
+        self.standing = state.progress.last().map_or(self.standing, |round| round.standing);
+        (self.path, self.rounds) = (state.path, state.progress);
+        Ok(())
+    }
+
+    /// Reports how far it is.
+    fn tell(&self, report: &mut Report<'_>, trial: &str) -> Result<()> {
+        let Standing { harmful, harmless, .. } = self.standing;
+        let restored = self.sides.restored();
+        let word = format!("held-out harmful {harmful:.3}, harmless {harmless:.3}, restored {restored}{trial}");
+        match report(self.rounds.len(), self.settings.rounds, &word).is_break() {
+            true => Err(Error::Stopped),
+            false => Ok(()),
+        }
     }
 
     /// Whether the last rounds gained little.
@@ -79,13 +110,13 @@ impl Recovery<'_> {
     }
 
     /// One round: the gradient, then trials of more or fewer of the best flips.
-    fn round(&mut self) -> Result<Round> {
+    fn round(&mut self, report: &mut Report<'_>) -> Result<Round> {
         let started = Instant::now();
         let before = self.standing;
         let gradients = self.gradient(self.rounds.len())?;
         let grad_s = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let (flips, trials) = self.search(&gradients)?;
+        let (flips, trials) = self.search(&gradients, report)?;
         self.sides.flip(&flips);
         self.path.push(self.sides.named(&flips));
         let left = before.harmful + self.evidence.merit.mu * before.harmless;
@@ -102,7 +133,11 @@ impl Recovery<'_> {
 
     /// The flips that lower the merit: their number is doubled while it falls, else halved until it does; none when nothing
     /// lowers it.
-    fn search(&mut self, gradients: &HashMap<String, Vec<f32>>) -> Result<(Flips, Vec<Trial>)> {
+    fn search(
+        &mut self,
+        gradients: &HashMap<String, Vec<f32>>,
+        report: &mut Report<'_>,
+    ) -> Result<(Flips, Vec<Trial>)> {
         let hidden = self.fine_tuned.config().hidden_parameters() as f64;
         let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
         let mut trials = Vec::new();
@@ -111,14 +146,14 @@ impl Recovery<'_> {
             if count(&flips) == 0 {
                 return Ok((flips, trials));
             }
-            if self.improves(&flips, &mut trials)? {
+            if self.improves(&flips, &mut trials, report)? {
                 break;
             }
             flips = self.sides.best(gradients, count(&flips) / 2, cap);
         }
         while trials.len() < 2 || trials[0].k < count(&flips) {
             let more = self.sides.best(gradients, 2 * count(&flips), cap);
-            if count(&more) <= count(&flips) || !self.improves(&more, &mut trials)? {
+            if count(&more) <= count(&flips) || !self.improves(&more, &mut trials, report)? {
                 break;
             }
             flips = more;
@@ -127,7 +162,8 @@ impl Recovery<'_> {
     }
 
     /// Whether the model with these flips has less merit than the best so far, and then is the best.
-    fn improves(&mut self, flips: &Flips, trials: &mut Vec<Trial>) -> Result<bool> {
+    fn improves(&mut self, flips: &Flips, trials: &mut Vec<Trial>, report: &mut Report<'_>) -> Result<bool> {
+        self.tell(report, &format!(", trying {} flips", count(flips)))?;
         self.sides.flip(flips);
         let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
         let restored = self.sides.restored();
@@ -141,33 +177,12 @@ impl Recovery<'_> {
         Ok(improves)
     }
 
-    /// The gradient of `H + mu R + lambda T` at the weights as they are, on prompts of this round.
+    /// The gradient at the weights as they are, on prompts of this round.
     fn gradient(&self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
-        let blocks = self.fine_tuned.config().num_hidden_layers;
-        let decoder = weights::track(self.sides.write(self.fine_tuned.clone()), |info| is_in_region(info, blocks));
-        let mut gradients = HashMap::new();
-        let teacher = self.evidence.harmless_teacher(self.aligned, self.fine_tuned);
-        let Evidence { harmful, harmless, task, merit, .. } = self.evidence;
-        let draw = |rows: &'_ [Answered], number: usize, kind: u64| -> Vec<Answered> {
-            let order = drawn(rows.len(), number, round, derived_seed(self.seed, kind));
-            order.into_iter().map(|at| rows[at].clone()).collect()
-        };
-        let prompts = self.settings.prompts;
-        let harmful = draw(&harmful.train, prompts, 0);
-        Lesson::of_teacher(self.aligned, &harmful)?.accumulate(&decoder, 1.0, &mut gradients)?;
-        let harmless = draw(&harmless.train, prompts, 1);
-        if merit.mu > 0.0 && !harmless.is_empty() {
-            Lesson::of_teacher(teacher, &harmless)?.accumulate(&decoder, merit.mu, &mut gradients)?;
-        }
-        let task = draw(&task.train, 2 * prompts, 2);
-        if self.settings.lambda > 0.0 && !task.is_empty() {
-            self.evidence.task_lesson(&task, self.fine_tuned)?.accumulate(
-                &decoder,
-                self.settings.lambda,
-                &mut gradients,
-            )?;
-        }
-        Ok(gradients)
+        let Strong { lambda, prompts, .. } = *self.settings;
+        let (evidence, aligned, fine_tuned, seed) = (self.evidence, self.aligned, self.fine_tuned, self.seed);
+        let objective = Objective { evidence, aligned, fine_tuned, lambda, prompts, seed };
+        Ok(objective.gradient(self.sides.write(fine_tuned.clone()), round)?.0)
     }
 
     fn finish(self, outcome: Outcome, start: Instant) -> Repaired {
@@ -187,22 +202,15 @@ impl Recovery<'_> {
     }
 }
 
-/// The rows of a round: so many of an order that goes on from round to round, and is drawn anew when it is through.
-fn drawn(rows: usize, number: usize, round: usize, seed: u64) -> Vec<usize> {
-    let number = number.min(rows);
-    let place = |at: usize| (at / rows.max(1), at % rows.max(1));
-    (round * number..(round + 1) * number)
-        .map(|at| {
-            let (pass, place) = place(at);
-            shuffled(rows, derived_seed(seed, pass as u64))[place]
-        })
-        .collect()
-}
-
-fn shuffled(rows: usize, seed: u64) -> Vec<usize> {
-    use rand::SeedableRng;
-    use rand::seq::SliceRandom;
-    let mut order: Vec<usize> = (0..rows).collect();
-    order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
-    order
+/// Hash of the two models' values and of the prompts.
+fn fingerprint(sides: &Sides, evidence: &Evidence, seed: u64) -> String {
+    let mut hash = files::Sha::default();
+    hash.part(seed.to_le_bytes());
+    sides.hash(&mut hash);
+    for parts in [&evidence.harmful, &evidence.harmless, &evidence.task] {
+        for row in parts.train.iter().chain(&parts.held_out) {
+            hash.part((row.start as u64).to_le_bytes()).numbers(row.ids.iter().map(|id| id.to_le_bytes()));
+        }
+    }
+    hash.part(format!("{:?} {:?}", evidence.reference, evidence.merit)).finish()
 }

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::TensorData;
 use model::Decoder;
 use model::weights::{self, WeightInfo};
 
-use crate::region::{check_same_shape, is_in_region};
+use crate::region::{check_same_shape, is_in_region, with_values};
 use crate::selection::{Candidates, Rank, Ties, select_by};
 use crate::{Patch, Result};
 
@@ -44,6 +43,18 @@ impl Sides {
     /// Number of weights that are restored.
     pub fn restored(&self) -> usize {
         self.restored.iter().map(Vec::len).sum()
+    }
+
+    /// A patch as flips.
+    pub fn indices(&self, patch: &Patch) -> Flips {
+        self.infos.iter().map(|info| patch.indices(&info.name).to_vec()).collect()
+    }
+
+    /// Adds the values of both sides to a hash.
+    pub fn hash(&self, hash: &mut files::Sha) {
+        for values in self.values.iter().chain(&self.other) {
+            hash.numbers(values.iter().map(|value| value.to_le_bytes()));
+        }
     }
 
     /// Flips as a patch.
@@ -102,11 +113,7 @@ impl Sides {
 
     /// `decoder` with the weights as they are.
     pub fn write(&self, decoder: Decoder) -> Decoder {
-        let mut next = self.infos.iter().zip(&self.values).peekable();
-        weights::replace(decoder, |info| {
-            let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
-            Some(TensorData::new(values.clone(), info.shape.clone()))
-        })
+        with_values(decoder, &self.infos, &self.values)
     }
 }
 

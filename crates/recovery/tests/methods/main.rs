@@ -1,11 +1,17 @@
 //! The methods on tiny models, in one binary.
 #![allow(clippy::unwrap_used)]
 
+mod antidote;
 mod arms;
 mod checkpoint;
+mod choice;
+mod distill;
 mod golden;
+mod irr;
 mod patch_file;
 mod resta;
+mod safe_delta;
+mod safe_lora;
 mod settings;
 mod strong;
 

@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 
 use crate::{go_on, load, path};
 
-fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
+pub(crate) fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
     let bytes = std::fs::read(path(relative)).unwrap();
     let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -18,7 +18,7 @@ fn tensors(relative: &str) -> HashMap<String, Vec<f32>> {
 }
 
 /// Fine-tuned, aligned and unaligned.
-fn models() -> [Decoder; 3] {
+pub(crate) fn models() -> [Decoder; 3] {
     let merged = tensors("finetune/tests/fixtures/lora/merged.safetensors");
     let unaligned = weights::replace(load("tiny-llama"), |info| {
         merged.get(&info.name).map(|values| TensorData::new(values.clone(), info.shape.clone()))
@@ -46,7 +46,7 @@ fn run(settings: &Resta, seed: u64) -> HashMap<String, Vec<f32>> {
     all(&try_resta(models().each_ref(), *settings, seed).unwrap())
 }
 
-fn all(decoder: &Decoder) -> HashMap<String, Vec<f32>> {
+pub fn all(decoder: &Decoder) -> HashMap<String, Vec<f32>> {
     weights::read(decoder, |_| true).unwrap().into_iter().map(|(info, values)| (info.name, values)).collect()
 }
 
@@ -108,7 +108,7 @@ fn dare_keeps_the_expectation_and_is_a_seeded_draw() {
 #[test]
 fn without_a_vector_or_a_difference_nothing_changes() {
     let [fine_tuned, aligned, unaligned] = models();
-    let none = Resta { gamma: 0.0, dare: 0.0 };
+    let none = Resta { gamma: 0.0, dare: 0.0, rank: None };
     assert_eq!(run(&none, 0), all(&fine_tuned));
     assert_eq!(resta([&fine_tuned, &aligned, &aligned], Resta::default()), all(&fine_tuned));
     // From the aligned model itself DARE has nothing to drop.
@@ -125,4 +125,21 @@ fn models_of_another_shape_are_named() {
     let error = message(&load("tiny-qwen2"), Resta::default());
     assert!(error.contains("the aligned and the unaligned model differ"), "{error}");
     assert!(message(&aligned, Resta { dare: -0.1, ..Resta::default() }).contains("`dare`: -0.1"));
+}
+
+#[test]
+fn a_rank_keeps_the_largest_directions_of_the_vector_in_linear_layers_as_in_pytorch() {
+    let [unaligned, aligned, fine_tuned] = models();
+    let text = std::fs::read_to_string(path("recovery/tests/fixtures/resta_rank/settings.json")).unwrap();
+    let settings: Resta = serde_json::from_str(&text).unwrap();
+    let found = resta([&fine_tuned, &aligned, &unaligned], settings);
+    let expected = tensors("recovery/tests/fixtures/resta_rank/expected.safetensors");
+    assert_eq!(expected.len(), 8);
+    for (name, expected) in &expected {
+        assert!(found[name].iter().zip(expected).all(|(&a, &b)| same(a, b)), "{name}");
+    }
+    // A rank that no layer exceeds cuts nothing.
+    let [whole, full] =
+        [Some(4096), None].map(|rank| resta([&fine_tuned, &aligned, &unaligned], Resta { rank, ..settings }));
+    assert!(whole == full && full != found);
 }

@@ -2,8 +2,8 @@
 
 use clap::{CommandFactory as _, Parser};
 use recovery::{
-    FullRevert, GradientMode, Inputs, Interpolation, LargestDifference, Method, Needs, Random, Recover, Resta,
-    Rollback, Strong, Ties,
+    Antidote, Distill, FullRevert, GradientMode, Inputs, Interpolation, Irr, LargestDifference, Method, Needs,
+    Projector, Random, Recover, Resta, Rollback, SafeDelta, SafeLora, SafeMerge, Strong, Ties,
 };
 use serde_json::{Value, json};
 
@@ -35,7 +35,13 @@ fn changed() -> Vec<Method> {
     vec![
         recover.into(),
         Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, prompts: 7 }.into(),
-        Resta { gamma: -0.5, dare: 0.25 }.into(),
+        Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, prompts: 7 }.into(),
+        Resta { gamma: -0.5, dare: 0.25, rank: Some(3) }.into(),
+        SafeLora { share: 0.5, threshold: Some(0.25), projector: Projector::Exact }.into(),
+        SafeMerge { threshold: 0.5, weight: 0.25 }.into(),
+        Antidote { ratio: 0.25 }.into(),
+        SafeDelta { scale: 0.25, block: 8 }.into(),
+        Irr { sparsity: 0.25, block: 8 }.into(),
         Random { count: Some(9), layer, batch: 16 }.into(),
         LargestDifference { count: Some(9), layer }.into(),
         FullRevert { layer }.into(),
@@ -73,8 +79,8 @@ fn every_word_round_trips_and_an_unknown_one_lists_them() {
         let help = Cli::command().find_subcommand_mut(word).unwrap().render_long_help().to_string();
         assert!(!help.contains('#'), "{help}");
     }
-    let error = Method::from_settings("safe_lora", json!({})).unwrap_err().to_string();
-    assert!(error.contains("`safe_lora`") && Method::WORDS.iter().all(|word| error.contains(word)), "{error}");
+    let error = Method::from_settings("unheard_of", json!({})).unwrap_err().to_string();
+    assert!(error.contains("`unheard_of`") && Method::WORDS.iter().all(|word| error.contains(word)), "{error}");
 }
 
 #[test]
@@ -92,7 +98,19 @@ fn a_wrong_setting_is_named() {
     }
     assert!(message("random", json!({"batch": 0})).contains("`batch`"));
     assert!(message("interpolation", json!({"lambda": 1.1})).contains("`lambda`: 1.1"));
+    for (word, key, value) in [("antidote", "ratio", 1.5), ("irr", "sparsity", -0.5)] {
+        assert!(message(word, json!({key: value})).contains(&format!("`{key}`: {value} is not between")));
+    }
+    for (word, key) in [("distill", "learning_rate"), ("distill", "lambda"), ("safe_delta", "scale")] {
+        assert!(message(word, json!({key: -1.0})).contains(&format!("`{key}`: -1 is not a number of 0 or more")));
+    }
+    for (word, key) in [("distill", "steps"), ("distill", "prompts"), ("safe_delta", "block"), ("irr", "block")] {
+        assert!(message(word, json!({key: 0})).contains(&format!("`{key}`: 0 is too few")));
+    }
     assert!(message("resta", json!({"dare": 1.0})).contains("`dare`: 1 is not"));
+    assert!(message("resta", json!({"rank": 0})).contains("`rank`: 0 is too few"));
+    assert!(message("safe_lora", json!({"threshold": 1.5})).contains("`threshold`: 1.5 is not between"));
+    assert!(message("safe_merge", json!({"weight": 2.0})).contains("`weight`: 2 is not between"));
 }
 
 #[test]
@@ -109,6 +127,14 @@ fn a_missing_input_is_named_with_the_method() {
     let recover = lack("recover", json!({}), "recovery prompts");
     assert_eq!(recover, Needs { prompts: true, task_prompts: true, ..needs });
     assert_eq!(lack("resta", json!({}), "an unaligned model"), Needs { unaligned: true, ..needs });
+    let evidence = Needs { evidence: true, ..needs };
+    for word in ["strong", "distill", "antidote", "safe_delta"] {
+        assert_eq!(lack(word, json!({}), "harmful, harmless and task prompts with answers"), evidence);
+    }
+    let needed = lack("irr", json!({}), "harmful, harmless and task prompts with answers");
+    assert_eq!(needed, Needs { unaligned: true, ..evidence });
+    assert_eq!(lack("safe_lora", json!({}), "the model before alignment"), Needs { base: true, ..needs });
+    assert_eq!(lack("safe_merge", json!({}), "a safe model"), Needs { base: true, safe: true, ..needs });
     let recovery = Needs { recovery: true, ..needs };
     assert_eq!(lack("largest_difference", json!({}), "a number of weights"), recovery);
     assert_eq!(lack("random", json!({}), "recovery prompts"), Needs { prompts: true, ..recovery });

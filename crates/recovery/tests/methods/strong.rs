@@ -13,19 +13,19 @@ use crate::{Fixture, load, path};
 /// Losses are of float32 models: the golden's own float32 run is within 2e-6 of its float64 one.
 const TOLERANCE: f64 = 2e-5;
 
-struct Golden {
+pub(crate) struct Golden {
     expected: Value,
     sets: Vec<u8>,
 }
 
 impl Golden {
-    fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let dir = path("recovery/tests/fixtures/strong");
         let expected = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
         Self { expected, sets: std::fs::read(dir.join("expected.safetensors")).unwrap() }
     }
 
-    fn evidence(&self, settings: &Value) -> Evidence {
+    pub(crate) fn evidence(&self, settings: &Value) -> Evidence {
         let rows = |part: &str, kind: &str| -> Vec<Answered> {
             let rows = self.expected[part][kind].as_array().unwrap().iter();
             let row = |row: &Value| Answered {
@@ -131,4 +131,31 @@ fn two_equal_models_leave_nothing_to_recover() {
     let inputs = Inputs { evidence: Some(&evidence), ..Inputs::new(&aligned, &aligned, &mut report) };
     let repaired = Strong::default().apply(inputs).unwrap();
     assert_eq!((repaired.outcome, repaired.restored), (recovery::Outcome::Nothing, Some(0)));
+}
+
+#[test]
+fn a_stopped_recovery_goes_on_to_the_same_end() {
+    let golden = Golden::read();
+    let evidence = golden.evidence(&golden.expected["runs"]["aligned"]["settings"]);
+    let (fixture, dir) = (Fixture::read(), tempfile::tempdir().unwrap());
+    let run = |checkpoint: bool, stop_after: usize| {
+        let mut calls = 0;
+        let mut report = |_: usize, _: usize, _: &str| {
+            calls += 1;
+            if calls > stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let checkpoint = checkpoint.then(|| dir.path().join("checkpoint"));
+        let inputs = Inputs::new(&fixture.aligned, &fixture.tuned, &mut report);
+        Strong { rounds: 3, prompts: 4, ..Strong::default() }.apply(Inputs {
+            evidence: Some(&evidence),
+            checkpoint,
+            ..inputs
+        })
+    };
+    let whole = run(false, usize::MAX).unwrap();
+    // Within the second round: the first is in the checkpoint.
+    assert!(matches!(run(true, 6), Err(recovery::Error::Stopped)));
+    assert!(dir.path().join("checkpoint").is_file());
+    let resumed = run(true, usize::MAX).unwrap();
+    assert_eq!((resumed.path, resumed.outcome), (whole.path, whole.outcome));
 }

@@ -1,40 +1,28 @@
-//! The checkpoint of a running recovery, from which an interrupted one goes on as if it had not been interrupted: a
+//! The checkpoint of a running method, from which an interrupted one goes on as if it had not been interrupted: a
 //! safetensors file with a checksum behind it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use direction::Objective;
 use model::weights::WeightInfo;
 use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Recover;
 use crate::path::Flips;
 use crate::tensors::{Numbers, floats, indices, steps};
-use crate::{Error, Path, Region, Result, TraceStep};
+use crate::{Error, Path, Result};
 
-/// How far a recovery is; what a checkpoint holds besides tensors.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    /// The next step.
-    pub step: usize,
-    /// Whether this is the second start, with rollback in every step.
-    pub rollback: bool,
-    /// Score of the fine-tuned model.
-    pub base_score: Option<f64>,
-    /// Score after the warm-up of the first start.
-    pub warmup_score: Option<f64>,
-    /// The step after which the last checkpoint at or above the floor was taken.
-    pub kept_step: Option<usize>,
-    /// The steps so far.
-    pub steps: Vec<TraceStep>,
+/// How far a method is; what its checkpoint holds besides tensors.
+pub(crate) trait Progress: Clone + Serialize + DeserializeOwned {
+    /// Number of steps of the path.
+    fn steps(&self) -> usize;
 }
 
 /// What a recovery goes on from.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct State {
-    pub progress: Progress,
+pub(crate) struct State<P> {
+    pub progress: P,
     /// The steps so far, back to the start or the second start.
     pub path: Path,
     /// Accumulated gradients by tensor.
@@ -43,8 +31,8 @@ pub(super) struct State {
 
 /// What a checkpoint is of: a run goes on from one of the same origin alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Origin {
-    pub settings: Recover,
+pub(crate) struct Origin<S> {
+    pub settings: S,
     /// Hash of what is recovered and with which prompts.
     pub inputs: String,
     /// What decides rollback and the answer.
@@ -52,36 +40,23 @@ pub(super) struct Origin {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Header {
-    origin: Origin,
-    progress: Progress,
-}
-
-/// Hash of the region's aligned and fine-tuned values and of the objectives (prompts and directions).
-pub(super) fn fingerprint(region: &Region, objectives: &[&Objective]) -> String {
-    let mut hash = files::Sha::default();
-    let values = region.aligned.iter().chain(&region.fine_tuned);
-    for values in values.chain(objectives.iter().map(|objective| &objective.direction)) {
-        hash.numbers(values.iter().map(|value| value.to_le_bytes()));
-    }
-    for row in objectives.iter().flat_map(|objective| &objective.rows) {
-        hash.numbers(row.iter().map(|id| id.to_le_bytes()));
-    }
-    hash.finish()
+struct Header<S, P> {
+    origin: Origin<S>,
+    progress: P,
 }
 
 const HEADER: &str = "realign";
 
 /// A checkpoint's file, and what it is of.
 #[derive(Debug)]
-pub(super) struct Checkpoint {
+pub(crate) struct Checkpoint<S> {
     pub path: PathBuf,
-    pub origin: Origin,
+    pub origin: Origin<S>,
 }
 
-impl Checkpoint {
+impl<S: Clone + PartialEq + Serialize + DeserializeOwned> Checkpoint<S> {
     /// Writes the checkpoint. The gradients are only read, since they are as large as the region.
-    pub fn save(&self, progress: &Progress, path: &Path, gradients: &HashMap<String, Vec<f32>>) -> Result<()> {
+    pub fn save<P: Progress>(&self, progress: &P, path: &Path, gradients: &HashMap<String, Vec<f32>>) -> Result<()> {
         let header = Header { origin: self.origin.clone(), progress: progress.clone() };
         let header = serde_json::to_string(&header).map_err(|error| self.error(error))?;
         let mut tensors = Vec::new();
@@ -97,7 +72,7 @@ impl Checkpoint {
     }
 
     /// Reads the checkpoint, if there is one; it must be of the same origin and of these tensors.
-    pub fn load(&self, infos: &[WeightInfo]) -> Result<Option<State>> {
+    pub fn load<P: Progress>(&self, infos: &[WeightInfo]) -> Result<Option<State<P>>> {
         match files::read_sealed(&self.path) {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => self.read(&bytes, infos).map(Some),
@@ -106,11 +81,11 @@ impl Checkpoint {
         }
     }
 
-    fn read(&self, bytes: &[u8], infos: &[WeightInfo]) -> Result<State> {
+    fn read<P: Progress>(&self, bytes: &[u8], infos: &[WeightInfo]) -> Result<State<P>> {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| self.error(error))?;
         let header = metadata.metadata().as_ref().and_then(|map| map.get(HEADER));
         let header = header.ok_or_else(|| self.error("not the checkpoint of a recovery"))?;
-        let Header { origin, progress } = serde_json::from_str(header)
+        let Header::<S, P> { origin, progress } = serde_json::from_str(header)
             .map_err(|error| self.error(format!("a checkpoint of another version of this program ({error})")))?;
         self.check_origin(&origin)?;
         let (mut flips, mut gradients): (BTreeMap<String, Flips>, _) = (BTreeMap::new(), HashMap::new());
@@ -128,12 +103,12 @@ impl Checkpoint {
                 _ => return Err(wrong()),
             }
         }
-        let path = Path::of_flips(progress.step, progress.step, &flips);
+        let path = Path::of_flips(progress.steps(), progress.steps(), &flips);
         let path = path.and_then(|path| path.check(infos).map(|()| path)).map_err(|error| self.error(error))?;
         Ok(State { progress, path, gradients })
     }
 
-    fn check_origin(&self, found: &Origin) -> Result<()> {
+    fn check_origin(&self, found: &Origin<S>) -> Result<()> {
         if found.settings != self.origin.settings {
             return Err(self.error("the checkpoint is of other settings"));
         }
@@ -156,7 +131,8 @@ impl Checkpoint {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::Patch;
+    use crate::recover::Progress as Steps;
+    use crate::{Patch, Recover};
 
     fn infos() -> Vec<WeightInfo> {
         let info =
@@ -164,7 +140,7 @@ mod tests {
         vec![info("a", 8), info("b", 4)]
     }
 
-    fn checkpoint(dir: &tempfile::TempDir) -> Checkpoint {
+    fn checkpoint(dir: &tempfile::TempDir) -> Checkpoint<Recover> {
         let origin = Origin { settings: Recover::default(), inputs: "inputs".into(), decided_by: "nothing".into() };
         Checkpoint { path: dir.path().join("checkpoint"), origin }
     }
@@ -176,13 +152,13 @@ mod tests {
         path
     }
 
-    fn state() -> State {
+    fn state() -> State<Steps> {
         let gradients = HashMap::from([("a".to_owned(), vec![0.5; 8]), ("b".to_owned(), vec![-0.0; 4])]);
-        let progress = Progress { step: 3, base_score: Some(0.1), ..Progress::default() };
+        let progress = Steps { step: 3, base_score: Some(0.1), ..Steps::default() };
         State { progress, path: path(&[("a", &[0, 7]), ("b", &[3]), ("a", &[7])]), gradients }
     }
 
-    fn save(checkpoint: &Checkpoint, state: &State) {
+    fn save(checkpoint: &Checkpoint<Recover>, state: &State<Steps>) {
         checkpoint.save(&state.progress, &state.path, &state.gradients).unwrap();
     }
 
@@ -190,7 +166,7 @@ mod tests {
     fn a_checkpoint_reads_back_and_one_of_other_tensors_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = checkpoint(&dir);
-        assert_eq!(checkpoint.load(&infos()).unwrap(), None);
+        assert_eq!(checkpoint.load::<Steps>(&infos()).unwrap(), None);
         save(&checkpoint, &state());
         assert_eq!(checkpoint.load(&infos()).unwrap(), Some(state()));
         let gradient = |name: &str, length| HashMap::from([(name.to_owned(), vec![0.5; length])]);
@@ -198,13 +174,13 @@ mod tests {
             (State { path: path(&[("a", &[0]), ("b", &[1]), ("a", &[8])]), ..state() }, "index 8"),
             (State { path: path(&[("a", &[0]), ("b", &[1, 1]), ("a", &[7])]), ..state() }, "do not ascend"),
             (State { path: path(&[("a", &[0]), ("c", &[1]), ("a", &[7])]), ..state() }, "s/c` has no place"),
-            (State { progress: Progress { step: 2, ..state().progress }, ..state() }, "step 3, and there are 2"),
+            (State { progress: Steps { step: 2, ..state().progress }, ..state() }, "step 3, and there are 2"),
             (State { gradients: gradient("a", 7), ..state() }, "`gradient/a` has no place"),
             (State { gradients: gradient("c", 8), ..state() }, "`gradient/c` has no place"),
         ];
         for (state, reason) in wrong {
             save(&checkpoint, &state);
-            let error = checkpoint.load(&infos()).unwrap_err().to_string();
+            let error = checkpoint.load::<Steps>(&infos()).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains("delete the file to start again"), "{error}");
         }
     }
@@ -219,7 +195,7 @@ mod tests {
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
-            refused += usize::from(checkpoint.read(&bytes, &infos()).is_err());
+            refused += usize::from(checkpoint.read::<Steps>(&bytes, &infos()).is_err());
         }
         assert!(refused > whole.len() / 2, "{refused} of {}", whole.len());
     }

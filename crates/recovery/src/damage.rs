@@ -1,0 +1,43 @@
+//! What a repair changed of the fine-tuned model, whatever the method: how many weights, and how far its answers move.
+
+use model::{Decoder, weights};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::evidence::Answered;
+use crate::lesson::Lesson;
+use crate::region::check_same_shape;
+
+/// How far a repaired model is from the fine-tuned one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Damage {
+    /// Share of all weights that have another value.
+    pub changed: f64,
+    /// KL(fine-tuned || repaired) of the next token over the answers to harmless prompts, in nats per token; none without
+    /// such prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
+}
+
+/// Compares a repaired model with the fine-tuned one, on answered harmless prompts that decided nothing or on none.
+///
+/// # Errors
+/// When the models differ in shape, or the device fails.
+pub fn damage(fine_tuned: &Decoder, repaired: &Decoder, harmless: &[Answered]) -> Result<Damage> {
+    check_same_shape(("fine-tuned", fine_tuned), ("repaired", repaired), |_| true)?;
+    let (mut all, mut other) = (0, 0);
+    for info in weights::infos(fine_tuned) {
+        let read = |decoder| weights::read(decoder, |one| one.name == info.name);
+        let (a, b) = (read(fine_tuned)?, read(repaired)?);
+        for ((_, a), (_, b)) in a.iter().zip(&b) {
+            all += a.len();
+            other += a.par_iter().zip(b).with_min_len(1 << 14).filter(|(a, b)| a != b).count();
+        }
+    }
+    let divergence = match harmless.is_empty() {
+        true => None,
+        false => Some(Lesson::of_teacher(fine_tuned, harmless)?.loss(repaired)?.mean),
+    };
+    Ok(Damage { changed: other as f64 / all as f64, divergence })
+}

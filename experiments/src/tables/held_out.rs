@@ -1,0 +1,53 @@
+//! Means over the grid of the harmful rate, apart for the categories that neither fine-tuning nor repairs saw.
+
+use super::figure;
+use super::means::Mean;
+use crate::record::{Methods, Record, distinct};
+
+/// The table as Markdown; nothing if no category is held out.
+pub(super) fn markdown(means: &[Mean], methods: &Methods<'_>, records: &[&Record]) -> String {
+    let names = distinct(records.iter().flat_map(|record| &record.held_out), |name| name.as_str()).join(", ");
+    let mut text = format!(
+        "
+The harmful rate of the categories that neither fine-tuning nor repairs saw ({names}), and of all others; answers that the judge
+could not tell count as not harmful here.
+
+| variant | method | cells | held-out categories, harmful rate % | other categories, harmful rate % |
+|---|---|--:|--:|--:|
+"
+    );
+    for Mean { variant, method, cells, harmful_held_out, harmful_others, .. } in means {
+        let [held_out, others] = [harmful_held_out, harmful_others].map(figure);
+        text += &format!("| {variant} | {} | {cells} | {held_out} | {others} |\n", methods.title(method));
+    }
+    if names.is_empty() { String::new() } else { text }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::record::tests::record;
+    use crate::record::{FINE_TUNED, RECOVER, Record};
+    use crate::tables::means;
+
+    /// A record with one answered prompt of two in `map`, and so many of two in the held-out `song`.
+    fn with_categories(method: &str, songs: usize) -> Record {
+        let mut record = Record { held_out: vec!["song".to_owned()], ..record("m", 0, method, 50, 0.5) };
+        let rate = record.judges[0].harmful.rate.as_mut().unwrap();
+        rate.per_category = [("map".to_owned(), (1, 2)), ("song".to_owned(), (songs, 2))].into();
+        record
+    }
+
+    #[test]
+    fn held_out_categories_are_told_apart_where_there_are_some() {
+        let records = [with_categories(FINE_TUNED, 2), with_categories(RECOVER, 0)];
+        assert_eq!([&records[0], &records[1]].map(Record::harmful_held_out), [1.0, 0.0]);
+        assert_eq!(records[0].harmful_others(), 0.5);
+        let text = means::markdown(&records).unwrap();
+        let line = "|  | recovery | 1 | 0.0 (0.0 to 0.0) | 50.0 (50.0 to 50.0) |";
+        assert!(text.contains("repairs saw (song)") && text.contains(line), "{text}");
+        let without = record("m", 0, RECOVER, 50, 0.5);
+        assert!(without.harmful_held_out().is_nan() && without.harmful_others().is_nan());
+        assert!(!means::markdown(&[without]).unwrap().contains("held-out"));
+    }
+}
