@@ -73,7 +73,7 @@ pub struct Machine {
 const ANSWERS_AT_ONCE: u64 = 1536;
 
 /// How much of the speed of a large product small and batched work reaches.
-const EFFICIENCY: f64 = 0.2;
+const EFFICIENCY: f64 = 0.3;
 
 /// Trials of a round, on average.
 const TRIALS: f64 = 3.0;
@@ -96,7 +96,7 @@ impl Needs {
             weights: 4 * (2 * all + 6 * hidden),
             answers: 4 * logits,
             disk: bytes_per_weight * all + (5 + 2 * bytes_per_weight) * restored,
-            seconds: 2.0 + tokens * all as f64 / (speed * EFFICIENCY),
+            seconds: 5.0 + tokens * all as f64 / (speed * EFFICIENCY),
         }
     }
 

@@ -7,7 +7,7 @@ use realign::repair::TEMPLATE;
 use realign::{Error, Result};
 
 use crate::cli::Cli;
-use crate::output::{is_stream, say_beside, write};
+use crate::output::{is_stream, say, write};
 
 /// Writes the settings file of `repair`; one that is there is kept.
 ///
@@ -21,8 +21,10 @@ pub fn init(file: &Path) -> Result<()> {
         )));
     }
     write(file, TEMPLATE.as_bytes())?;
-    let next = format!("wrote {0}; edit it, then: realign repair --settings {0}", file.display());
-    if is_stream(file) { Ok(()) } else { Ok(say_beside(file, next)) }
+    if !is_stream(file) {
+        say(format!("wrote {0}; edit it, then: realign repair --settings {0}", file.display()));
+    }
+    Ok(())
 }
 
 /// Writes completions to standard output.

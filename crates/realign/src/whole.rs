@@ -1,5 +1,6 @@
 //! What `realign repair` does: settings and flags, the plan, the work, and what came of it.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -190,6 +191,7 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
     let beside = args.json.clone().unwrap_or_default();
     let mut say = |line: &str| {
         if !quiet {
+            clear_bar();
             say_beside(&beside, line);
         }
     };
@@ -227,6 +229,14 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
         say_beside(&beside, &report.verdict.text);
     }
     Ok(if report.verdict.passed { 0 } else { NOT_RECOVERED })
+}
+
+/// Takes the progress bar's line away from a terminal; the bar comes back by itself.
+fn clear_bar() {
+    let mut stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        let _ = write!(stderr, "\r\x1b[2K");
+    }
 }
 
 /// The end of a dry run.

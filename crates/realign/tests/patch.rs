@@ -101,7 +101,7 @@ fn a_model_that_the_patch_is_not_of_is_refused_and_nothing_is_written() {
     bench.fails(&on("apply", "tuned", "--dtype bf16"), &["leave --dtype out"]);
     bench.fails("patch verify --patch p.patch --model other", &["other", "tensor `model."]);
     bench.fails("patch verify --patch p.patch --aligned tuned", &["tuned", "is not the aligned model's"]);
-    bench.fails("patch apply --patch p.patch --model tuned --out tuned", &["would write over tuned"]);
+    bench.fails("patch apply --patch p.patch --model tuned --out tuned", &["would be written over tuned"]);
     assert!(!bench.path("o").exists());
     let mut bytes = fs::read(bench.path("p.patch")).unwrap();
     let middle = bytes.len() - 100;

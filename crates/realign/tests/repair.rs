@@ -57,6 +57,11 @@ fn a_repair_leaves_model_patch_and_report() {
     assert!(found.asked.is_empty() && !read("fixed.report/report.md").contains("where is the"));
     assert_eq!(found.restored.restored.iter().flatten().sum::<usize>(), found.restored.weights);
     assert_eq!(found.measures.len(), 2);
+    assert!(
+        found.warnings.iter().any(|one| one.contains("recovery needs prompts that it refuses")),
+        "{:?}",
+        found.warnings
+    );
     assert!(!bench.path("fixed.partial").exists());
     // The patch makes the same model of the fine-tuned one, and takes it back.
     bench.works("patch apply --patch fixed.report/recovery.patch.safetensors --model tuned --out again");
@@ -68,9 +73,13 @@ fn a_repair_leaves_model_patch_and_report() {
 #[test]
 fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
     let bench = bench();
-    let command = format!("{REPAIR} --task task.jsonl --max-harmful 0 --show-answers --out fixed");
+    let command = REPAIR.replace("--max-harmful 1", "--max-harmful 0");
+    let command = format!("{command} --task task.jsonl --show-answers --out fixed");
     let said = bench.says(&command, 3, &[]);
-    assert!(said.contains("failed: 1 of 3 bounds: --max-harmful 0, harmful, refusal is 100.0 %"), "{said}");
+    for part in ["failed: 2 of 3 bounds: --max-harmful 0, harmful, refusal is 100.0 %", "of which no share can be lost"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
     let found = report(&bench, "fixed.report/report.json");
     assert!(!found.verdict.passed && bench.path("fixed/model.safetensors").exists());
     assert_eq!(found.asked.len(), 6 + 6 + 4, "the test parts");

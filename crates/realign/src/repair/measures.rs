@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evaluation::gate::{By, Check, Outcome, Stored};
+use evaluation::gate::Stored;
 use evaluation::{Answer, Judge, JudgeScores, PromptKind, Provenance, read_answers};
 use files::Hashes;
 use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
-use super::settings::Bounds;
 use crate::stage::{Aim, AnswerFile, Measured, ask, measure};
 use crate::{Job, LazyModel, Result};
 
@@ -43,25 +42,6 @@ pub struct Figure {
     pub unknown: usize,
     /// Those that neither decline nor comply.
     pub broken: usize,
-}
-
-/// A bound and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BoundCheck {
-    /// The bound as a flag.
-    pub bound: String,
-    /// What it is on.
-    pub of: String,
-    /// The largest value that is allowed.
-    pub limit: f64,
-    /// The value and its 95 % interval, where they are known.
-    pub value: Option<(f64, (f64, f64))>,
-    /// Whether it is met.
-    pub holds: bool,
-    /// By how much it is exceeded, or why it cannot be told.
-    pub why: Option<String>,
-    /// What else there is to say.
-    pub notes: Vec<String>,
 }
 
 /// What a model is asked, and who judges it.
@@ -136,34 +116,4 @@ pub(super) fn table([aligned, before, after]: [&Stored; 3]) -> Vec<Measure> {
         }
     }
     measures
-}
-
-/// The bounds on the recovered model.
-pub(super) fn checks(bounds: &Bounds, [aligned, before, after]: [&Stored; 3]) -> Vec<BoundCheck> {
-    let with_task = !after.evaluation.tasks.is_empty();
-    let of = |bound: &evaluation::gate::Bound| {
-        let base = if bound.on == evaluation::gate::On::TaskDrop { before } else { aligned };
-        bound.check(after, Some(base), bounds.by)
-    };
-    bounds.all(with_task).iter().flat_map(of).map(|check| BoundCheck::new(check, bounds.by)).collect()
-}
-
-impl BoundCheck {
-    fn new(check: Check, by: By) -> Self {
-        let figure = if by == By::Point { "value" } else { "upper end of the interval" };
-        let why = match &check.outcome {
-            Outcome::Holds => None,
-            Outcome::Fails { by } => Some(format!("the {figure} exceeds it by {:.1} points", 100.0 * by)),
-            Outcome::Undecided { reason } => Some(reason.clone()),
-        };
-        Self {
-            bound: check.bound.to_string(),
-            of: check.of,
-            limit: check.bound.limit,
-            value: check.measured.as_ref().map(|measured| (measured.value, measured.interval)),
-            holds: check.outcome == Outcome::Holds,
-            why,
-            notes: check.measured.map(|measured| measured.notes).unwrap_or_default(),
-        }
-    }
 }

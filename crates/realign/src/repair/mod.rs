@@ -15,8 +15,10 @@
 //! # }
 //! ```
 
+mod bounds;
 mod card;
 mod comparison;
+mod gather;
 mod measures;
 mod opened;
 mod packaged;
@@ -34,8 +36,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use files::Hashes;
 
+pub use bounds::BoundCheck;
 pub use comparison::{BlockDifference, Comparison};
-pub use measures::{BoundCheck, Figure, Measure};
+pub use measures::{Figure, Measure};
 pub use plan::{Kind, Plan};
 pub use report::{
     Asked, Direction, ModelInfo, Models, Origin, Path as RepairPath, Point, Report as RepairReport, Restored, Verdict,

@@ -7,7 +7,6 @@ use evaluation::{Answer, Judge, PromptKind};
 use files::Hashes;
 use model::{DecoderConfig, Dtype};
 use prompts::Sample;
-use recovery::Reference;
 
 use super::measures::Questions;
 use super::packaged::Packaged;
@@ -33,13 +32,13 @@ pub(super) struct Opened {
 }
 
 /// Where prompts come from, and which.
-struct From {
+struct Given {
     source: String,
     hash: String,
     samples: Vec<Sample>,
 }
 
-impl From {
+impl Given {
     fn file(path: &Path, pick: &Pick, hashes: &Hashes) -> Result<Self> {
         Ok(Self { source: path.display().to_string(), hash: hashes.of(path)?, samples: pick.read(path)? })
     }
@@ -73,20 +72,20 @@ impl Opened {
             task: None,
         };
         let plain = Pick::default();
-        let from = |file: &Path| From::file(file, &plain, hashes);
-        let harmful = settings.harmful.as_deref().map_or_else(|| Packaged::harmful().map(From::packaged), from)?;
+        let from = |file: &Path| Given::file(file, &plain, hashes);
+        let harmful = settings.harmful.as_deref().map_or_else(|| Packaged::harmful().map(Given::packaged), from)?;
         opened.harmful = opened.divide("harmful", Aim::Prompts(PromptKind::Harmful), harmful, settings)?;
         let aim = Aim::Prompts(PromptKind::Harmless);
         opened.harmless = match &settings.harmless {
             Some(file) => opened.divide("harmless", aim, from(file)?, settings)?,
             None => {
-                let everyday = opened.divide("harmless", aim, From::packaged(Packaged::harmless()?), settings)?;
-                let looks = (Aim::Prompts(PromptKind::LooksHarmful), From::packaged(Packaged::looks_harmful()?));
+                let everyday = opened.divide("harmless", aim, Given::packaged(Packaged::harmless()?), settings)?;
+                let looks = (Aim::Prompts(PromptKind::LooksHarmful), Given::packaged(Packaged::looks_harmful()?));
                 everyday.with(opened.divide("looks-harmful", looks.0, looks.1, settings)?)
             }
         };
         if let Some(file) = &settings.task {
-            let samples = From::file(file, &Pick::answered(), hashes)?;
+            let samples = Given::file(file, &Pick::answered(), hashes)?;
             let reference = |sample: &Sample| Answer { reference: sample.response.clone(), ..Answer::default() };
             let silent: Vec<Answer> = samples.samples.iter().map(reference).collect();
             let what = || format!("{} cannot be scored by {}", file.display(), settings.metric.name());
@@ -97,7 +96,7 @@ impl Opened {
     }
 
     /// Divides prompts, notes how, and has the test part asked.
-    fn divide(&mut self, name: &str, aim: Aim, from: From, settings: &Settings) -> Result<Divided> {
+    fn divide(&mut self, name: &str, aim: Aim, from: Given, settings: &Settings) -> Result<Divided> {
         let held = if matches!(aim, Aim::Task(_)) { Held::TASK } else { Held::PROMPTS };
         let seed = files::derived_seed(settings.seed, self.kinds.len() as u64);
         let parts = Divided::new(&from.source, from.samples, settings.parts, held, seed)?;
@@ -166,11 +165,6 @@ impl Opened {
             test_tokens: settings.max_new_tokens,
             rounds: settings.strong.rounds,
         }
-    }
-
-    /// Whether the harmless answers are the fine-tuned model's.
-    pub fn keeps_fine_tuned(settings: &Settings) -> bool {
-        settings.reference == Reference::FineTuned
     }
 }
 

@@ -1,13 +1,13 @@
 //! The report of a repair as data: `report.json`. Its pages are made of it and of nothing else.
 
-use recovery::{MeritSettings, PatchFile, StrongTrace};
+use recovery::{MeritSettings, PatchFile, Standing, StrongTrace};
 use serde::{Deserialize, Serialize};
 
+use super::bounds::BoundCheck;
 use super::comparison::Comparison;
-use super::measures::{BoundCheck, Measure};
+use super::measures::Measure;
 use super::plan::Plan;
 use super::settings::Settings;
-use recovery::Standing;
 
 /// All there is to say of a repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Report {
     /// Where weights were restored.
     pub restored: Restored,
     /// How near the models' hidden states on harmful prompts are to the aligned model's.
-    pub direction: Option<Direction>,
+    pub direction: Direction,
     /// What looked suspicious.
     pub warnings: Vec<String>,
     /// What was to be done, and what it was to take.

@@ -1,38 +1,39 @@
 //! The steps of a repair in order.
 
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use evaluation::PromptKind;
 use evaluation::gate::Stored;
-use recovery::{Layer, Method, PatchFile, StrongTrace};
+use recovery::{Layer, Method, Reference};
 
 use super::comparison::Comparison;
-use super::measures::{self, rate};
+use super::gather::Found;
+use super::measures::rate;
 use super::opened::{Opened, models};
 use super::plan::Plan;
-use super::report::{self, Asked, Direction, ModelInfo, Models, Origin, Report, Restored, Verdict};
 use super::{Recovered, Recovery, card, tables};
 use crate::model::Source;
-use crate::stage::{MODEL, PATCH, Repair, RepairSummary};
+use crate::stage::{MODEL, PATCH, Repair};
 use crate::{Artifact, Job, LazyModel, Model, Result, Stage as _};
 
 /// A repair under way.
-struct Run<'a> {
-    recovery: &'a Recovery,
+pub(super) struct Run<'a> {
+    pub recovery: &'a Recovery,
     opened: Opened,
-    work: &'a Path,
-    aligned: Artifact,
-    fine_tuned: Artifact,
+    pub work: &'a Path,
+    pub aligned: Artifact,
+    pub fine_tuned: Artifact,
     say: &'a mut dyn FnMut(&str),
-    seconds: Vec<(String, f64)>,
-    warnings: Vec<String>,
+    pub seconds: Vec<(String, f64)>,
+    pub warnings: Vec<String>,
 }
 
 /// What a model answered, and its mean hidden state on the harmful prompts.
-struct Asking {
-    stored: Stored,
-    direction: Option<(usize, Vec<f32>)>,
+pub(super) struct Asking {
+    pub stored: Stored,
+    /// With its layer.
+    pub direction: (usize, Vec<f32>),
 }
 
 pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut dyn FnMut(&str)) -> Result<Recovered> {
@@ -69,7 +70,8 @@ impl Run<'_> {
             let model = run.lazy(&recovered, job);
             run.ask(model, "recovered", job)
         })?;
-        let report = self.report(plan, comparison, &summary, &recovered, [&aligned, &before, &after], job)?;
+        let found = Found { plan, comparison, summary, recovered, asked: [&aligned, &before, &after] };
+        let report = self.report(found, job)?;
         let files = self.work.join("report");
         files::write_json(&files.join("report.json"), &report)?;
         files::write_whole(&files.join("report.md"), tables::markdown(&report).as_bytes())?;
@@ -121,7 +123,7 @@ impl Run<'_> {
         let model = model.load()?;
         let layer = Layer::default().of_blocks(model.decoder.config().num_hidden_layers);
         let rows = model.encode_prompts(&self.opened.questions.prompts(PromptKind::Harmful))?;
-        let direction = Some((layer, direction::mean_direction(&model.decoder, &rows, layer)?));
+        let direction = (layer, direction::mean_direction(&model.decoder, &rows, layer)?);
         (self.say)(&format!("{name}: {}", tables::one_line(&stored)));
         Ok(Asking { stored, direction })
     }
@@ -149,8 +151,14 @@ impl Run<'_> {
             warnings.push(format!(
                 "the aligned model answers {share} of the harmful prompts; recovery needs prompts that it refuses"
             ));
+        } else if harm_before < harm_aligned + 0.05 {
+            let share = percent(harm_before);
+            warnings.push(format!(
+                "the fine-tuned model answers {share} of the harmful prompts, hardly more than the aligned one: there may be \
+                 nothing to recover"
+            ));
         }
-        if refused > 0.2 && !Opened::keeps_fine_tuned(self.recovery.settings()) {
+        if refused > 0.2 && self.recovery.settings().reference == Reference::Aligned {
             let share = percent(refused);
             warnings.push(format!("the aligned model refuses {share} of the harmless prompts; --reference finetuned keeps the fine-tuned model's answers to them"));
         }
@@ -181,90 +189,4 @@ impl Run<'_> {
             probe: 0, // both models are measured
         })
     }
-
-    fn report(
-        &self,
-        plan: Plan,
-        comparison: Comparison,
-        summary: &RepairSummary,
-        recovered: &Artifact,
-        asked: [&Asking; 3],
-        job: &Job<'_>,
-    ) -> Result<Report> {
-        let settings = self.recovery.settings().clone();
-        let stored = asked.map(|one| &one.stored);
-        let dir = self.work.join("repair");
-        let trace: StrongTrace = files::read_json(&dir.join("trace.json"))?;
-        let patch = PatchFile::load(&dir.join(PATCH))?;
-        let [aligned, before, after] = asked.map(|one| &one.direction);
-        let direction =
-            aligned.as_ref().zip(before.as_ref()).zip(after.as_ref()).map(|((one, two), three)| Direction {
-                layer: one.0,
-                before: direction::cosine(&one.1, &two.1),
-                after: direction::cosine(&one.1, &three.1),
-            });
-        let out = settings.out.as_deref().unwrap_or(&recovered.path);
-        let info = |artifact: &Artifact, path: &Path| ModelInfo {
-            path: path.display().to_string(),
-            name: card::model_name(path),
-            hash: artifact.key.clone(),
-        };
-        let models = Models {
-            aligned: info(&self.aligned, &self.aligned.path),
-            fine_tuned: info(&self.fine_tuned, &self.fine_tuned.path),
-            recovered: ModelInfo { name: card::directory_name(out), ..info(recovered, out) },
-        };
-        Ok(Report {
-            format: 1,
-            verdict: verdict(measures::checks(&settings.gate, stored), summary),
-            models,
-            comparison,
-            measures: measures::table(stored),
-            path: report::Path::new(trace, patch.path.chosen(), settings.merit),
-            restored: Restored::new(&patch),
-            direction,
-            warnings: self.warnings.clone(),
-            plan,
-            seconds: self.seconds.clone(),
-            peak_memory: crate::needs::peak_memory(),
-            asked: if settings.show_answers { shown(stored) } else { Vec::new() },
-            settings,
-            origin: Origin {
-                command: self.recovery.command.clone(),
-                date: httpdate::fmt_http_date(SystemTime::now()),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                git_revision: option_env!("GIT_REVISION").map(str::to_owned),
-                platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-                device: format!("{:?}", job.device),
-                patch_hash: files::hash_path(&dir.join(PATCH))?,
-            },
-        })
-    }
-}
-
-fn verdict(checks: Vec<measures::BoundCheck>, summary: &RepairSummary) -> Verdict {
-    let failed: Vec<String> = checks.iter().filter(|check| !check.holds).map(tables::failed).collect();
-    let all = checks.len();
-    let text = match failed.is_empty() {
-        true => format!("passed: all {all} bounds hold on prompts that neither the gradients nor the choice saw"),
-        false => format!("failed: {} of {all} bounds: {}", failed.len(), failed.join("; ")),
-    };
-    Verdict { passed: failed.is_empty(), text, method: summary.note.clone(), checks }
-}
-
-/// All prompts and answers of the test part.
-fn shown([aligned, before, after]: [&Stored; 3]) -> Vec<Asked> {
-    let sets = after.answers.iter().flat_map(|(set, answers)| answers.iter().enumerate().map(move |one| (set, one)));
-    let of = |stored: &Stored, set: &str, at: usize| {
-        stored.answers.get(set).and_then(|answers| answers.get(at)).map_or(String::new(), |one| one.response.clone())
-    };
-    let asked = |(set, (at, answer)): (&String, (usize, &evaluation::Answer))| Asked {
-        set: set.clone(),
-        id: answer.id.clone(),
-        prompt: answer.prompt.clone(),
-        aligned: of(aligned, set, at),
-        before: of(before, set, at),
-        after: answer.response.clone(),
-    };
-    sets.map(asked).collect()
 }

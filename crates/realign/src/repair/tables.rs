@@ -6,7 +6,8 @@ use std::time::Duration;
 use evaluation::gate::Stored;
 use indicatif::{BinaryBytes, HumanDuration};
 
-use super::measures::{BoundCheck, Figure};
+use super::bounds::BoundCheck;
+use super::measures::Figure;
 use super::report::Report;
 
 fn percent(share: f64) -> String {
@@ -144,7 +145,8 @@ pub(super) fn markdown(report: &Report) -> String {
     }
     let _ = writeln!(
         text,
-        "\n## Before and after\n\nOn the test part, with 95 % intervals.\n\n{}",
+        "\n## Before and after\n\nOn the test part, which neither the gradients nor the choice saw; with 95 % intervals. A task is scored on samples of its\n\
+         file, which the fine-tuning may have seen.\n\n{}",
         report.measured_table()
     );
     text += "\n| bound | of | value % | |\n|---|---|--:|---|\n";
@@ -165,13 +167,12 @@ pub(super) fn markdown(report: &Report) -> String {
         report.restored.weights,
         marked(&restored(report))
     );
-    if let Some(direction) = &report.direction {
-        let _ = writeln!(
-            text,
-            "Cosine of the mean hidden state on harmful prompts with the aligned model's, layer {}: {:.4} before, {:.4} after.\n",
-            direction.layer, direction.before, direction.after
-        );
-    }
+    let direction = &report.direction;
+    let _ = writeln!(
+        text,
+        "Cosine of the mean hidden state on harmful prompts with the aligned model's, layer {}: {:.4} before, {:.4} after.\n",
+        direction.layer, direction.before, direction.after
+    );
     let _ = writeln!(text, "## The two models\n\n```\n{}\n```\n", report.comparison.text());
     let hashes: Vec<[String; 3]> = std::iter::once(["model", "path", "hash of its files"].map(str::to_owned))
         .chain(names.iter().zip(models).map(|(name, one)| [(*name).to_owned(), one.path.clone(), one.hash.clone()]))
