@@ -152,7 +152,9 @@ impl Recovery {
         let Settings { harmful, harmless, task, judges, .. } = &self.settings;
         let files = [harmful, harmless, task, judges].map(file);
         let files = files.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let settings = Settings { out: None, report: None, ..self.settings.clone() };
+        // What changes the report alone does not make work useless.
+        let settings =
+            Settings { out: None, report: None, gate: Bounds::default(), show_answers: false, ..self.settings.clone() };
         Ok(files::hash_json(&("repair", of(aligned)?, of(fine_tuned)?, files, settings))?)
     }
 
