@@ -171,7 +171,7 @@ fn methods_are_words_or_words_with_settings_of_their_own() {
     assert_eq!(names, ["recover", "soft_sft", "resta", "sparse", "interpolation_20"]);
     let labels: Vec<&str> = methods.iter().map(|one| one.label.as_str()).collect();
     assert_eq!(labels, ["recovery", "SoftSFT", "RESTA", "sparse", "interpolation 20 %"]);
-    assert_eq!(methods[3].what, What::Repair(Method::Resta(Resta { gamma: 0.5, dare: 0.3 })));
+    assert_eq!(methods[3].what, What::Repair(Method::Resta(Resta { gamma: 0.5, dare: 0.3, rank: None })));
     assert_eq!(methods[4].what, What::Repair(Method::Interpolation(Interpolation { lambda: 0.2 })));
     let error = |more: &str| parse(&format!("{SWEEP}{more}\n")).unwrap_err().to_string();
     for (more, parts) in [

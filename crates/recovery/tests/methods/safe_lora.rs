@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use burn::tensor::TensorData;
 use model::{Decoder, weights};
-use recovery::{Inputs, ModulesTrace, Projector, Repair, SafeLora, SafeMerge, Trace};
+use recovery::{Inputs, Method, ModulesTrace, Projector, Repair, Repaired, Report, Resta, SafeLora, SafeMerge, Trace};
 use serde_json::Value;
 
 use crate::resta::{all, models, tensors};
@@ -156,5 +156,34 @@ fn modules_are_merged_with_a_safe_model_as_in_pytorch() {
     check(&trace, &changed, &expected["cosines"], &expected["merged"]);
     for (name, values) in &changed {
         close(name, values, &tensors[name]);
+    }
+}
+
+#[test]
+fn all_values_of_a_knob_at_once_are_those_one_by_one() {
+    let [fine_tuned, aligned, other] = models();
+    let inputs = || {
+        let inputs = with_base(&aligned, &fine_tuned, &other);
+        Inputs { safe: Some(&other), unaligned: Some(&other), seed: 3, ..inputs }
+    };
+    let methods: [Method; 4] = [
+        SafeLora::default().into(),
+        SafeLora { threshold: Some(0.5), ..SafeLora::default() }.into(),
+        SafeMerge::default().into(),
+        Resta { dare: 0.5, rank: Some(2), ..Resta::default() }.into(),
+    ];
+    for method in methods {
+        let (knob, mut found) = (method.repair().knob().unwrap(), Vec::new());
+        let mut visit = |repaired: Repaired, _: &mut Report<'_>| {
+            found.push(all(&repaired.decoder));
+            Ok(())
+        };
+        assert!(method.repair().sweep(&mut inputs(), &mut visit).unwrap());
+        assert_eq!(found.len(), knob.values.len());
+        for (&value, found) in knob.values.iter().zip(&found) {
+            let alone = method.with(knob.key, value).unwrap().repair().apply(inputs()).unwrap();
+            assert!(all(&alone.decoder) == *found, "{}: {} {value}", method.word(), knob.key);
+        }
+        assert!(found.first() != found.last());
     }
 }
