@@ -14,7 +14,7 @@ use super::marks::{
     INK, Pixel, Sheet, Style, draw_dashed, draw_legend, draw_path, draw_text, draw_upwards, shortened, styles,
 };
 use super::on_sheet;
-use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct};
+use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, STRONG, distinct};
 
 /// Room on the left for the words of the axis, above, on the right for the models' names, and below.
 const ROOM: (i32, i32, i32, i32) = (74, 62, 34, 52);
@@ -26,7 +26,7 @@ const APART: i32 = 6;
 const DOTS: (u32, u32) = (2, 3);
 
 /// The methods that it draws.
-pub(super) const SERIES: [&str; 3] = [ALIGNED, FINE_TUNED, RECOVER];
+pub(super) const SERIES: [&str; 4] = [ALIGNED, FINE_TUNED, RECOVER, STRONG];
 
 /// Draws figure 3 as SVG.
 pub fn harmful_rate(records: &[Record]) -> Result<String> {
@@ -54,7 +54,7 @@ pub fn harmful_rate(records: &[Record]) -> Result<String> {
                 let title = if line == 0 { task.as_str() } else { "" };
                 let place = (left + column * (wide + GAP), y, wide, high);
                 let at = draw_frame(sheet, place, title, (x_axis, y_axis))?;
-                for (method, shift) in series.iter().zip([-APART, 0, APART]) {
+                for (method, shift) in series.iter().zip([-APART, 0, APART, 2 * APART]) {
                     let own: Vec<&Record> = drawn()
                         .filter(|record| (&record.model, &record.task) == (*model, *task) && record.method == *method)
                         .collect();

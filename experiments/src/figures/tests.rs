@@ -106,7 +106,7 @@ fn figures_are_written_as_svg_and_png_and_variants_take_the_place_of_figure_thre
 #[ignore = "draws earlier results into target/figures, to look at"]
 fn figures_to_look_at() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/figures");
-    for sweep in ["lab-125", "smollm2", "smollm2-gate"] {
+    for sweep in ["earlier/lab-125", "smollm2", "smollm2-gate"] {
         write(&golden::records(sweep), &dir.join(sweep)).unwrap();
     }
 }

@@ -66,7 +66,7 @@ fn record(names: &[String], row: &[String]) -> Record {
 fn rows_and_means_of_earlier_results_come_out_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let made = |name: &str| table(&std::fs::read_to_string(dir.path().join(name)).unwrap());
-    for sweep in ["lab-125", "smollm2", "smollm2-gate"] {
+    for sweep in ["earlier/lab-125", "smollm2", "smollm2-gate"] {
         let (rows, records) = (kept(&format!("{sweep}.csv")), records(sweep));
         write(&records, dir.path()).unwrap();
         let [left, right] = shared(&made("results.csv"), &rows);
