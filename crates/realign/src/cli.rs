@@ -9,6 +9,7 @@ use model::Dtype;
 use realign::{DeviceName, at_least_one};
 use recovery::{Layer, Method};
 
+use crate::evidence_args::EvidenceArgs;
 use crate::gate::GateArgs;
 use crate::patch::PatchCommand;
 use crate::whole::WholeArgs;
@@ -374,7 +375,11 @@ pub struct RepairArgs {
     /// Ask both models so many of the prompts before, and warn where they answer as if recovery were out of place; 0 does not.
     #[arg(long, default_value_t = 16)]
     pub probe: usize,
-    /// JSONL with the task's training prompts, for rollback; the first 256 are used.
+    /// Answered prompts, of a method that reads them.
+    #[command(flatten)]
+    pub evidence: EvidenceArgs,
+    /// JSONL with the task's training prompts, for rollback (the first 256), or with `prompt` and `response` for a method that
+    /// reads --harmless.
     #[arg(long)]
     pub task: Option<PathBuf>,
     /// JSONL with `prompt` and `response` whose score decides rollback and the answer; without it all steps are done.

@@ -14,6 +14,7 @@ use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples,
 use recovery::{Layer, Method, Recover, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
+use crate::evidence_args::{evidence, reads_evidence};
 use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
 use crate::progress::Shown;
 
@@ -127,7 +128,7 @@ impl PromptInputs<'_> {
 }
 
 /// Which key of a file holds the prompt.
-fn fields(key: &str) -> Option<Fields> {
+pub fn fields(key: &str) -> Option<Fields> {
     (key != "prompt").then(|| Fields { prompt: key.to_owned(), ..Fields::default() })
 }
 
@@ -239,6 +240,9 @@ impl Context {
             metric: args.metric,
             max_new_tokens: args.max_new_tokens,
         });
+        let evidence = evidence(&method, &args, self.seed, &self.hashes)?;
+        let choose = method.repair().knob().filter(|_| args.evidence.choose);
+        let of_rollback = args.task.clone().filter(|_| !reads_evidence(&method, &args));
         let stage = Repair {
             method,
             aligned: self.model(&args.aligned)?,
@@ -251,10 +255,10 @@ impl Context {
                 &args.prompts,
                 Pick { fields: fields(&args.prompt_key), count: args.limit, ..Pick::default() },
             )?,
-            task: samples(&args.task, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
-            evidence: None,
+            task: samples(&of_rollback, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
+            evidence,
             answers: None,
-            choose: None,
+            choose,
             gate,
             seed: self.seed,
             dtype: self.dtype,
@@ -267,6 +271,7 @@ impl Context {
             .chain(&args.before_alignment)
             .chain(&args.safe)
             .chain(&args.prompts)
+            .chain(&args.evidence.harmless)
             .chain(&args.task)
             .chain(&args.validation);
         let inputs: Vec<&Path> =
@@ -307,11 +312,18 @@ impl Context {
 /// Checks that a method gets what it needs, and nothing that it does not read.
 fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
     let (needs, word) = (method.repair().needs(), method.word());
+    let reads_evidence = reads_evidence(method, args);
+    if args.evidence.choose && method.repair().knob().is_none() {
+        return Err(Error::Invalid(format!(
+            "{word} has no knob to --choose; it decides itself, or there is nothing to decide"
+        )));
+    }
     let given = [
         ("--unaligned", needs.unaligned, args.unaligned.is_some()),
         ("--before-alignment", needs.base, args.before_alignment.is_some()),
         ("--safe", needs.safe, args.safe.is_some()),
-        ("--prompts", needs.prompts, args.prompts.is_some()),
+        ("--prompts", needs.prompts || reads_evidence, args.prompts.is_some()),
+        ("--harmless", reads_evidence, args.evidence.harmless.is_some()),
     ];
     for (flag, needed, given) in given {
         match (needed, given) {
@@ -334,6 +346,13 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
     );
     if args.patch.is_some() && is_dense {
         return invalid(format!("{word} restores no single weights and has no patch; leave --patch out"));
+    }
+    if reads_evidence {
+        return match (args.validation.is_some(), args.limit.is_some()) {
+            (true, _) => invalid(format!("{word} decides by held-out prompts here; leave --validation out")),
+            (_, true) => invalid(format!("{word} divides all --prompts here; leave --limit out")),
+            _ => Ok(()),
+        };
     }
     let always = matches!(method, Method::Recover(Recover { rollback: Rollback::On, .. }));
     if always && args.validation.is_some() {

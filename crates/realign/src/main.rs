@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod evaluate;
+mod evidence_args;
 mod gate;
 mod output;
 mod patch;
