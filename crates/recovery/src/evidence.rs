@@ -37,17 +37,6 @@ pub enum Reference {
     FineTuned,
 }
 
-/// How loss of the task is measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskLoss {
-    /// Negative log-likelihood of the right answers.
-    #[default]
-    Answers,
-    /// KL(fine-tuned || model) of the next token over the right answers.
-    FineTuned,
-}
-
 /// What a repair is to reach and to keep.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
@@ -73,8 +62,6 @@ pub struct MeritSettings {
     pub enough: f64,
     /// Weight of what the task's loss has risen by.
     pub task: f64,
-    /// How that loss is measured.
-    pub task_loss: TaskLoss,
     /// The divergence on harmful prompts that is allowed.
     pub max_harmful: f64,
     /// The divergence on harmless prompts that is allowed above the fine-tuned model's.
@@ -85,15 +72,7 @@ pub struct MeritSettings {
 
 impl Default for MeritSettings {
     fn default() -> Self {
-        Self {
-            mu: 1.0,
-            enough: 0.0,
-            task: 5.0,
-            task_loss: TaskLoss::Answers,
-            max_harmful: 0.05,
-            max_harmless: 0.1,
-            max_task: 0.02,
-        }
+        Self { mu: 1.0, enough: 0.0, task: 5.0, max_harmful: 0.05, max_harmless: 0.1, max_task: 0.02 }
     }
 }
 
@@ -119,7 +98,7 @@ impl MeritSettings {
     /// # Errors
     /// Names the first that is.
     pub fn check(&self) -> crate::Result<()> {
-        let Self { mu, enough, task, max_harmful, max_harmless, max_task, task_loss: _ } = *self;
+        let Self { mu, enough, task, max_harmful, max_harmless, max_task } = *self;
         let named = [
             ("mu", mu),
             ("enough", enough),

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 use model::{Decoder, Packed, ops, weights};
 use rayon::prelude::*;
 
-use crate::evidence::{Answered, TaskLoss};
+use crate::evidence::Answered;
 use crate::{Error, Result};
 
 /// Positions that go through the decoder at once.
@@ -72,18 +72,6 @@ impl Lesson {
             pass.teacher = Some(logits);
         }
         Ok(lesson)
-    }
-
-    /// Of the task's samples, with the loss that is asked for.
-    pub fn of_task<'a>(
-        loss: TaskLoss,
-        fine_tuned: &Decoder,
-        rows: impl IntoIterator<Item = &'a Answered>,
-    ) -> Result<Self> {
-        match loss {
-            TaskLoss::Answers => Self::of_answers(rows),
-            TaskLoss::FineTuned => Self::of_teacher(fine_tuned, rows),
-        }
     }
 
     /// Whether there is no prompt.

@@ -48,7 +48,7 @@ pub use direction::Layer;
 pub use distill::Distill;
 pub use drift::Projector;
 pub use error::{Error, Result};
-pub use evidence::{Answered, Evidence, MeritSettings, Parts, Reference, TaskLoss};
+pub use evidence::{Answered, Evidence, MeritSettings, Parts, Reference};
 pub use full_revert::FullRevert;
 pub use interpolation::Interpolation;
 pub use irr::Irr;

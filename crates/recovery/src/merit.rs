@@ -46,7 +46,7 @@ impl Merit {
         let mut merit = Self {
             harmful: Lesson::of_teacher(aligned, &evidence.harmful.held_out)?,
             harmless: Lesson::of_teacher(teacher, &evidence.harmless.held_out)?,
-            task: Lesson::of_task(evidence.merit.task_loss, fine_tuned, &evidence.task.held_out)?,
+            task: Lesson::of_answers(&evidence.task.held_out)?,
             settings: evidence.merit,
             base: Standing { harmful: 0.0, harmless: 0.0, task: f64::INFINITY, merit: 0.0 },
         };

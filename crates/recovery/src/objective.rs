@@ -46,7 +46,7 @@ impl Objective<'_> {
         }
         let rows = self.draw(&task.train, 2 * prompts, step, 2);
         if lambda > 0.0 && !rows.is_empty() {
-            let lesson = Lesson::of_task(merit.task_loss, fine_tuned, rows)?;
+            let lesson = Lesson::of_answers(rows)?;
             losses.task = lesson.accumulate(&decoder, lambda, &mut gradients)?;
         }
         losses.loss = losses.harmful + merit.mu * losses.harmless + lambda * losses.task;
