@@ -32,13 +32,13 @@ pub struct Distill {
     #[arg(long, default_value_t = Self::default().lambda)]
     pub lambda: f64,
     /// Harmful prompts, and as many harmless ones, that give the gradient of a step; twice as many samples of the task do.
-    #[arg(long, default_value_t = Self::default().prompts)]
-    pub prompts: usize,
+    #[arg(long, default_value_t = Self::default().drawn)]
+    pub drawn: usize,
 }
 
 impl Default for Distill {
     fn default() -> Self {
-        Self { steps: 20, learning_rate: 1e-4, lambda: 2.0, prompts: 32 }
+        Self { steps: 20, learning_rate: 1e-4, lambda: 2.0, drawn: 32 }
     }
 }
 
@@ -49,7 +49,7 @@ impl Repair for Distill {
 
     fn check(&self) -> Result<()> {
         check_not_negative(&[("learning_rate", self.learning_rate), ("lambda", self.lambda)])?;
-        check_counts(&[("steps", self.steps), ("prompts", self.prompts)])
+        check_counts(&[("steps", self.steps), ("drawn", self.drawn)])
     }
 
     fn knob(&self) -> Option<Knob> {
@@ -63,7 +63,7 @@ impl Repair for Distill {
         evidence.harmful_train(Self::WORD)?;
         let Inputs { aligned, fine_tuned, seed, .. } = inputs;
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
-        let objective = Objective { evidence, aligned, fine_tuned, lambda: self.lambda, prompts: self.prompts, seed };
+        let objective = Objective { evidence, aligned, fine_tuned, lambda: self.lambda, prompts: self.drawn, seed };
         let blocks = fine_tuned.config().num_hidden_layers;
         let read = weights::read(fine_tuned, |info| is_in_region(info, blocks))?;
         let (infos, mut values): (Vec<_>, Vec<Vec<f32>>) = read.into_iter().unzip();

@@ -33,13 +33,13 @@ pub struct Strong {
     #[arg(long, default_value_t = Self::default().tolerance)]
     pub tolerance: f64,
     /// Harmful prompts, and as many harmless ones, that give the gradient of a round; twice as many samples of the task do.
-    #[arg(long, default_value_t = Self::default().prompts)]
-    pub prompts: usize,
+    #[arg(long, default_value_t = Self::default().drawn)]
+    pub drawn: usize,
 }
 
 impl Default for Strong {
     fn default() -> Self {
-        Self { lambda: 2.0, rate: 0.001, cap: 0.04, rounds: 12, patience: 2, tolerance: 0.02, prompts: 32 }
+        Self { lambda: 2.0, rate: 0.001, cap: 0.04, rounds: 12, patience: 2, tolerance: 0.02, drawn: 32 }
     }
 }
 
@@ -52,7 +52,7 @@ impl Repair for Strong {
         check_share("rate", self.rate)?;
         check_share("cap", self.cap)?;
         check_not_negative(&[("lambda", self.lambda), ("tolerance", self.tolerance)])?;
-        check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("prompts", self.prompts)])
+        check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("drawn", self.drawn)])
     }
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {

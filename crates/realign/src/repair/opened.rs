@@ -157,7 +157,7 @@ impl Opened {
         let held = [&self.harmful, &self.harmless];
         Work {
             choose: held.iter().map(|parts| parts.choose.len()).max().unwrap_or(0),
-            gradient: settings.strong.prompts,
+            gradient: settings.strong.drawn,
             own: held.iter().map(|parts| parts.recover.len() + parts.choose.len()).sum(),
             test: count,
             prompt_tokens,

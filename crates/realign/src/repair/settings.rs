@@ -128,7 +128,7 @@ impl Default for Settings {
             max_new_tokens: 64,
             own_tokens: 32,
             batch: 64,
-            strong: Strong { prompts: 64, ..Strong::default() },
+            strong: Strong { drawn: 64, ..Strong::default() },
             merit: MeritSettings::default(),
             gate: Bounds::default(),
             seed: 1,

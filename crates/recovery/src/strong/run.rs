@@ -179,9 +179,9 @@ impl Recovery<'_> {
 
     /// The gradient at the weights as they are, on prompts of this round.
     fn gradient(&self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
-        let Strong { lambda, prompts, .. } = *self.settings;
+        let Strong { lambda, drawn, .. } = *self.settings;
         let (evidence, aligned, fine_tuned, seed) = (self.evidence, self.aligned, self.fine_tuned, self.seed);
-        let objective = Objective { evidence, aligned, fine_tuned, lambda, prompts, seed };
+        let objective = Objective { evidence, aligned, fine_tuned, lambda, prompts: drawn, seed };
         Ok(objective.gradient(self.sides.write(fine_tuned.clone()), round)?.0)
     }
 

@@ -30,7 +30,7 @@ fn losses_and_weights_are_those_of_the_reference() {
         steps: number("steps") as usize,
         learning_rate: number("learning_rate"),
         lambda: number("task_weight"),
-        prompts: 1000, // all of them in each step
+        drawn: 1000, // all of them in each step
     };
     let repaired = run(&expected, &settings);
     let Some(Trace::Distill(trace)) = &repaired.trace else { panic!("another trace") };

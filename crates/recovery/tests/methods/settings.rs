@@ -34,8 +34,8 @@ fn changed() -> Vec<Method> {
     };
     vec![
         recover.into(),
-        Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, prompts: 7 }.into(),
-        Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, prompts: 7 }.into(),
+        Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, drawn: 7 }.into(),
+        Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, drawn: 7 }.into(),
         Resta { gamma: -0.5, dare: 0.25, rank: Some(3) }.into(),
         SafeLora { share: 0.5, threshold: Some(0.25), projector: Projector::Exact }.into(),
         SafeMerge { threshold: 0.5, weight: 0.25 }.into(),
@@ -104,7 +104,7 @@ fn a_wrong_setting_is_named() {
     for (word, key) in [("distill", "learning_rate"), ("distill", "lambda"), ("safe_delta", "scale")] {
         assert!(message(word, json!({key: -1.0})).contains(&format!("`{key}`: -1 is not a number of 0 or more")));
     }
-    for (word, key) in [("distill", "steps"), ("distill", "prompts"), ("safe_delta", "block"), ("irr", "block")] {
+    for (word, key) in [("distill", "steps"), ("distill", "drawn"), ("safe_delta", "block"), ("irr", "block")] {
         assert!(message(word, json!({key: 0})).contains(&format!("`{key}`: 0 is too few")));
     }
     assert!(message("resta", json!({"dare": 1.0})).contains("`dare`: 1 is not"));

@@ -56,7 +56,7 @@ impl Golden {
             cap: number("cap"),
             rounds: number("rounds") as usize,
             tolerance: number("tolerance"),
-            prompts: 1000, // all of them in each round
+            drawn: 1000, // all of them in each round
             ..Strong::default()
         };
         let (fixture, evidence) = (Fixture::read(), self.evidence(settings));
@@ -146,7 +146,7 @@ fn a_stopped_recovery_goes_on_to_the_same_end() {
         };
         let checkpoint = checkpoint.then(|| dir.path().join("checkpoint"));
         let inputs = Inputs::new(&fixture.aligned, &fixture.tuned, &mut report);
-        Strong { rounds: 3, prompts: 4, ..Strong::default() }.apply(Inputs {
+        Strong { rounds: 3, drawn: 4, ..Strong::default() }.apply(Inputs {
             evidence: Some(&evidence),
             checkpoint,
             ..inputs
