@@ -50,7 +50,7 @@ pub fn accumulate(decoder: &Decoder, objective: &Objective, sums: &mut HashMap<S
             return Err(Error::NotFinite { what: format!("the cosine loss at layer {}", objective.layer) });
         }
         total += f64::from(value);
-        add(sums, weights::gradients(decoder, loss.backward())?);
+        weights::add_gradients(sums, weights::gradients(decoder, loss.backward())?);
     }
     Ok(total / batches.len() as f64)
 }
@@ -74,15 +74,4 @@ fn batch_losses(hidden: Tensor<2>, batches: &[&[Vec<u32>]], direction: &[f32]) -
     let dots = (means.clone() * unit).sum_dim(1);
     let norms = means.powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-8);
     (dots / norms).sum().neg()
-}
-
-fn add(sums: &mut HashMap<String, Vec<f32>>, gradients: HashMap<String, Vec<f32>>) {
-    for (name, gradient) in gradients {
-        match sums.get_mut(&name) {
-            None => {
-                sums.insert(name, gradient);
-            }
-            Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value),
-        }
-    }
 }

@@ -266,6 +266,16 @@ impl ModuleVisitor for TakeGradients<'_> {
     }
 }
 
+/// Adds gradients to sums, by name.
+pub fn add_gradients(sums: &mut HashMap<String, Vec<f32>>, gradients: HashMap<String, Vec<f32>>) {
+    for (name, gradient) in gradients {
+        match sums.get_mut(&name) {
+            None => drop(sums.insert(name, gradient)),
+            Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value),
+        }
+    }
+}
+
 /// The gradients of all tracked parameters, by name, row-major.
 ///
 /// # Errors

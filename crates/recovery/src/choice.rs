@@ -89,6 +89,6 @@ fn is_better(one: &Point, other: &Point) -> bool {
     rank(one) < rank(other)
 }
 
-pub(crate) fn decided(at: &str, point: &Point) -> Outcome {
+fn decided(at: &str, point: &Point) -> Outcome {
     Outcome::Decided { at: at.to_owned(), standing: point.standing, broken: point.broken.clone() }
 }

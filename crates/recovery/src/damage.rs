@@ -27,17 +27,19 @@ pub struct Damage {
 pub fn damage(fine_tuned: &Decoder, repaired: &Decoder, harmless: &[Answered]) -> Result<Damage> {
     check_same_shape(("fine-tuned", fine_tuned), ("repaired", repaired), |_| true)?;
     let (mut all, mut other) = (0, 0);
-    for info in weights::infos(fine_tuned) {
-        let read = |decoder| weights::read(decoder, |one| one.name == info.name);
-        let (a, b) = (read(fine_tuned)?, read(repaired)?);
-        for ((_, a), (_, b)) in a.iter().zip(&b) {
-            all += a.len();
-            other += a.par_iter().zip(b).with_min_len(1 << 14).filter(|(a, b)| a != b).count();
-        }
+    let [own, new] = [fine_tuned, repaired].map(|decoder| {
+        let mut found = Vec::new();
+        weights::visit(decoder, |weight| found.push(weight)); // values are read below, a pair at a time
+        found
+    });
+    for (a, b) in own.into_iter().zip(new) {
+        let (a, b) = (a.values()?, b.values()?);
+        all += a.len();
+        other += a.par_iter().zip(&b).with_min_len(1 << 14).filter(|(a, b)| a != b).count();
     }
     let divergence = match harmless.is_empty() {
         true => None,
-        false => Some(Lesson::of_teacher(fine_tuned, harmless)?.loss(repaired)?.mean),
+        false => Some(Lesson::of_teacher(fine_tuned, harmless)?.loss(repaired)?),
     };
     Ok(Damage { changed: other as f64 / all as f64, divergence })
 }

@@ -19,8 +19,6 @@ const POSITIONS_AT_ONCE: usize = 3072;
 #[derive(Debug)]
 pub(crate) struct Lesson {
     passes: Vec<Pass>,
-    /// Number of prompts.
-    rows: usize,
     /// Number of answer tokens.
     tokens: usize,
     /// Mean entropy of the teacher; 0 where the answers are aimed at.
@@ -35,19 +33,8 @@ struct Pass {
     positions: Vec<usize>,
     /// The answer tokens.
     targets: Vec<u32>,
-    /// The prompt of each.
-    row_of: Vec<usize>,
     /// The teacher's logarithmic probabilities, `[tokens, vocab]`; none where the answer itself is aimed at.
     teacher: Option<Vec<f32>>,
-}
-
-/// Mean loss per answer token, and the same prompt by prompt.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Loss {
-    /// Over all answer tokens.
-    pub mean: f64,
-    /// Over those of each prompt.
-    pub rows: Vec<f64>,
 }
 
 impl Lesson {
@@ -57,7 +44,7 @@ impl Lesson {
         let pass = |range: Range<usize>| Pass::new(&rows[range.clone()], range.start);
         let passes = at_once(&rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
         let tokens = passes.iter().map(|pass| pass.targets.len()).sum();
-        Ok(Self { passes, rows: rows.len(), tokens, entropy: 0.0 })
+        Ok(Self { passes, tokens, entropy: 0.0 })
     }
 
     /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
@@ -76,26 +63,20 @@ impl Lesson {
 
     /// Whether there is no prompt.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.passes.is_empty()
     }
 
-    /// The loss of a model, in f64 sums; no gradient is tracked.
-    pub fn loss(&self, decoder: &Decoder) -> Result<Loss> {
-        let (mut sums, mut counts) = (vec![0f64; self.rows], vec![0usize; self.rows]);
+    /// The mean loss of a model per answer token, summed in f64; no gradient is tracked.
+    pub fn loss(&self, decoder: &Decoder) -> Result<f64> {
+        let mut sum = 0.0;
         for pass in &self.passes {
-            for (&row, loss) in pass.row_of.iter().zip(pass.losses(decoder)?) {
-                sums[row] += loss;
-                counts[row] += 1;
-            }
+            sum += pass.losses(decoder)?.into_iter().sum::<f64>();
         }
-        let mean = sums.iter().sum::<f64>() / self.tokens.max(1) as f64;
-        if !mean.is_finite() {
-            return Err(Error::NotFinite { what: "a loss on held-out prompts" });
-        }
-        Ok(Loss { mean, rows: sums.iter().zip(counts).map(|(sum, count)| sum / count as f64).collect() })
+        let mean = sum / self.tokens.max(1) as f64;
+        if mean.is_finite() { Ok(mean) } else { Err(Error::NotFinite { what: "a loss on held-out prompts" }) }
     }
 
-    /// Adds the gradient of `weight` times the mean loss to `sums`, by parameter; returns the mean loss.
+    /// Adds the gradient of `weight` (not 0) times the mean loss to `sums`, by parameter; returns the mean loss.
     pub fn accumulate(&self, decoder: &Decoder, weight: f64, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
         let mut total = 0.0;
         for pass in &self.passes {
@@ -105,14 +86,9 @@ impl Lesson {
                 return Err(Error::NotFinite { what: "a loss on training prompts" });
             }
             total += f64::from(value);
-            for (name, gradient) in weights::gradients(decoder, loss.backward())? {
-                match sums.get_mut(&name) {
-                    None => drop(sums.insert(name, gradient)),
-                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value),
-                }
-            }
+            weights::add_gradients(sums, weights::gradients(decoder, loss.backward())?);
         }
-        Ok(if weight == 0.0 { 0.0 } else { total / weight - self.entropy })
+        Ok(total / weight - self.entropy)
     }
 }
 
@@ -121,7 +97,7 @@ impl Pass {
         let limit = rows.iter().map(|row| row.start.saturating_sub(1)).min().unwrap_or(0);
         let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
         let packed = Packed::with_prefix_limit(&ids, limit)?;
-        let mut pass = Self { packed, positions: vec![], targets: vec![], row_of: vec![], teacher: None };
+        let mut pass = Self { packed, positions: vec![], targets: vec![], teacher: None };
         for (row, answered) in rows.iter().enumerate() {
             if answered.start == 0 || answered.start >= answered.ids.len() {
                 return Err(Error::NoAnswer { row: first + row });
@@ -129,7 +105,6 @@ impl Pass {
             for at in answered.start..answered.ids.len() {
                 pass.positions.push(pass.packed.index(row, at - 1));
                 pass.targets.push(answered.ids[at]);
-                pass.row_of.push(first + row);
             }
         }
         Ok(pass)

@@ -56,9 +56,7 @@ impl Merit {
 
     /// A model's merit.
     pub fn of(&self, decoder: &Decoder) -> Result<Standing> {
-        let mean = |lesson: &Lesson| -> Result<f64> {
-            if lesson.is_empty() { Ok(0.0) } else { Ok(lesson.loss(decoder)?.mean) }
-        };
+        let mean = |lesson: &Lesson| -> Result<f64> { if lesson.is_empty() { Ok(0.0) } else { lesson.loss(decoder) } };
         let [harmful, harmless, task] = [mean(&self.harmful)?, mean(&self.harmless)?, mean(&self.task)?];
         let risen = (task - self.base.task).max(0.0);
         let merit =

@@ -61,14 +61,14 @@ impl Objective<'_> {
 
 /// The rows of a step: so many of an order that goes on from step to step, and is drawn anew when it is through.
 fn drawn(rows: usize, number: usize, step: usize, seed: u64) -> Vec<usize> {
+    if rows == 0 {
+        return Vec::new();
+    }
     let number = number.min(rows);
-    let place = |at: usize| (at / rows.max(1), at % rows.max(1));
-    (step * number..(step + 1) * number)
-        .map(|at| {
-            let (pass, place) = place(at);
-            shuffled(rows, derived_seed(seed, pass as u64))[place]
-        })
-        .collect()
+    let (from, to) = (step * number, (step + 1) * number);
+    let passes = from / rows..=(to - 1) / rows;
+    let orders = passes.flat_map(|pass| shuffled(rows, derived_seed(seed, pass as u64)));
+    orders.skip(from % rows).take(number).collect()
 }
 
 fn shuffled(rows: usize, seed: u64) -> Vec<usize> {

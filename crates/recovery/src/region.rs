@@ -88,7 +88,7 @@ impl Region {
 
     /// Indices by tensor, in the region's order, as a patch.
     pub(crate) fn named(&self, indices: Vec<Vec<u32>>) -> Patch {
-        Patch::new(self.infos.iter().map(|info| info.name.clone()).zip(indices))
+        named(&self.infos, indices)
     }
 
     /// Sets the weights at these indices, by tensor, to the aligned model's values.
@@ -103,15 +103,7 @@ impl Region {
 
     /// The tensors as candidates for the aligned model's values; one without a gradient has no candidate.
     pub(crate) fn candidates<'a>(&'a self, gradients: &'a HashMap<String, Vec<f32>>) -> Vec<Candidates<'a>> {
-        let tensors = self.infos.iter().zip(self.values.iter().zip(&self.aligned));
-        let candidates = |(info, (values, target)): (&WeightInfo, (&'a Vec<f32>, &'a Vec<f32>))| {
-            gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates {
-                values,
-                target,
-                gradient,
-            })
-        };
-        tensors.map(candidates).collect()
+        candidates(&self.infos, &self.values, &self.aligned, gradients)
     }
 
     /// Fine-tuned minus aligned, to be used as gradients: every weight that differs is a candidate, ranked by its
@@ -148,6 +140,24 @@ impl Region {
     pub fn write(&self, decoder: Decoder) -> Decoder {
         with_values(decoder, &self.infos, &self.values)
     }
+}
+
+/// Indices by tensor, in the order of `infos`, as a patch.
+pub(crate) fn named(infos: &[WeightInfo], indices: Vec<Vec<u32>>) -> Patch {
+    Patch::new(infos.iter().map(|info| info.name.clone()).zip(indices))
+}
+
+/// Tensors as candidates for the values in `target`; one without a gradient has no candidate.
+pub(crate) fn candidates<'a>(
+    infos: &[WeightInfo],
+    values: &'a [Vec<f32>],
+    target: &'a [Vec<f32>],
+    gradients: &'a HashMap<String, Vec<f32>>,
+) -> Vec<Candidates<'a>> {
+    let candidates = |(info, (values, target)): (&WeightInfo, (&'a Vec<f32>, &'a Vec<f32>))| {
+        gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates { values, target, gradient })
+    };
+    infos.iter().zip(values.iter().zip(target)).map(candidates).collect()
 }
 
 /// `decoder` with these values, by tensor in the checkpoint's order.

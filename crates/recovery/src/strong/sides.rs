@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use model::Decoder;
 use model::weights::{self, WeightInfo};
 
-use crate::region::{check_same_shape, is_in_region, with_values};
+use crate::region::{candidates, check_same_shape, is_in_region, named, with_values};
 use crate::selection::{Candidates, Rank, Ties, select_by};
 use crate::{Patch, Result};
 
@@ -59,20 +59,13 @@ impl Sides {
 
     /// Flips as a patch.
     pub fn named(&self, flips: &Flips) -> Patch {
-        Patch::new(self.infos.iter().map(|info| info.name.clone()).zip(flips.iter().cloned()))
+        named(&self.infos, flips.clone())
     }
 
     /// Up to `k` weights whose flip a gradient says lowers the loss most; so many of them that at most `cap` are restored
     /// afterwards.
     pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize, cap: usize) -> Flips {
-        let candidates = |(tensor, info): (usize, &WeightInfo)| {
-            gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates {
-                values: &self.values[tensor],
-                target: &self.other[tensor],
-                gradient,
-            })
-        };
-        let tensors: Vec<Candidates<'_>> = self.infos.iter().enumerate().map(candidates).collect();
+        let tensors = candidates(&self.infos, &self.values, &self.other, gradients);
         let mut flips = select_by(&tensors, k, Ties::Exact, Rank::Gain).indices;
         let mut restored = self.restored_after(&flips);
         if restored > cap {
