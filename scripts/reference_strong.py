@@ -4,14 +4,15 @@ A row is {"ids": [...], "start": n}: the answer is ids[n:], n >= 1, and each of 
   H  mean over the answer tokens of all harmful rows (tokens count alike, not rows) of KL(aligned || theta) = sum_v p_v (log p_v - log q_v),
      p the aligned model's next-token distribution, q that of theta (natural logarithm, no temperature)
   R  the same on the harmless rows; p is the aligned or the fine-tuned model's (`reference`)
-  T  mean negative log-likelihood per answer token of the task rows
-  merit = H + mu R + penalty max(0, T - T0), all on the held-out rows, T0 = T of the fine-tuned model on them; smaller is better
+  T  the same on the task rows; p is the fine-tuned model's
+  merit = max(0, H - enough) + mu R + penalty T, all on the held-out rows; smaller is better
 
 Region: all weights of all blocks whose name has no "norm" (biases are in), as ONE flat vector, block by block, q k v o gate up down,
 a bias behind its weight. hidden = all parameters of the blocks, norms included. theta starts as the fine-tuned model.
 
 A round
-1. g = gradient of H + mu R + lambda T by theta, on this round's training rows (each term a mean over its own answer tokens).
+1. g = gradient of H + mu R + lambda T by theta, on this round's training rows (each term a mean over its own answer tokens); from the
+   second round on (1 - momentum) times it plus momentum times the g of the round before.
 2. Each weight of the region has one flip: towards the aligned value if it holds the fine-tuned one, and back. Its worth is
    s_i = -g_i (other_i - theta_i). Candidates: other_i != theta_i (as float32 values) and s_i > 0. Order: s descending, ties by flat index.
 3. A trial with k flips the first k candidates. k is first cut to the number of candidates and then to the largest k' <= k after which at
@@ -21,8 +22,8 @@ A round
    the new trial's merit is below the best trial's so far; the first that is not ends the search, as does a k that does not grow. Otherwise
    k is halved (rounded down, then cut) until a trial's merit is below that at the round's start, which ends the search, or k is 0.
 5. The best trial is applied if its merit is below the one at the start; else theta stays. "Below" is strict.
-Stop: after two rounds in succession that lower the merit by less than tolerance x (H + mu R at that round's start, held-out), a round that
-applies nothing included, or after `rounds` rounds. The answer is theta as it then is.
+Stop: after `rounds` rounds, or, once the held-out H is at most max_harmful, after two rounds in succession that lowered the merit by less
+than tolerance x (H + mu R at that round's start, held-out), a round that applies nothing included. The answer is theta as it then is.
 
 The logits are lm_head of the last hidden state: families that cap them (Gemma 2) are not covered. goldens/strong.py runs this in float64
 on the tiny models, parity_strong.py in float32 on real ones.
@@ -38,7 +39,10 @@ class Settings:
     """Constants of a run; the names are those of the golden's JSON."""
     mu: float = 1.0
     task_weight: float = 2.0  # lambda, in the gradient
-    penalty: float = 5.0  # of the task's loss, in the merit
+    penalty: float = 5.0  # of T, in the merit
+    enough: float = 0.0
+    max_harmful: float = 0.05
+    momentum: float = 0.0
     reference: str = "aligned"  # of R: aligned or fine_tuned
     start: float = 0.001
     cap: float = 0.04
@@ -152,22 +156,21 @@ class Strong:
     """A run; `train` and `held` are {"harmful", "harmless", "task"} -> rows."""
 
     def __init__(self, aligned, fine_tuned, train, held, settings):
-        self.s, self.model, self.train = settings, fine_tuned, train
+        self.s, self.model, self.train, self.mean = settings, fine_tuned, train, None
         self.params = region(fine_tuned)
         self.aligned, self.tuned, self.theta = flat(region(aligned)), flat(self.params), flat(self.params)
         hidden = hidden_parameters(aligned)
         self.first, self.cap = math.ceil(settings.start * hidden), math.ceil(settings.cap * hidden)
         # The teachers' distributions are taken now: later the fine-tuned model holds theta.
         teacher = aligned if settings.reference == "aligned" else fine_tuned
-        self.teachers = {"harmful": aligned, "harmless": teacher, "task": None}
+        self.teachers = {"harmful": aligned, "harmless": teacher, "task": fine_tuned}
         make = lambda rows: {n: Term(rows[n], settings.batch, self.teachers[n]) for n in rows}
         self.terms, self.held = [make(rows) for rows in train], make(held)
-        self.base = self.held["task"].value(fine_tuned)
 
     def measure(self):
         """The held-out figures at theta as the model now holds it."""
         h, r, t = (self.held[n].value(self.model) for n in ("harmful", "harmless", "task"))
-        return Measured(h, r, t, h + self.s.mu * r + self.s.penalty * max(0.0, t - self.base))
+        return Measured(h, r, t, max(0.0, h - self.s.enough) + self.s.mu * r + self.s.penalty * t)
 
     def gradient(self, round_number):
         """Step 1."""
@@ -175,6 +178,9 @@ class Strong:
         for name, weight in (("harmful", 1.0), ("harmless", self.s.mu), ("task", self.s.task_weight)):
             if weight:
                 terms[name].add_gradient(self.model, self.params, weight, out)
+        if self.mean is not None:
+            out = (1 - self.s.momentum) * out + self.s.momentum * self.mean
+        self.mean = out
         return out
 
     def order(self, gradient):
@@ -245,7 +251,7 @@ class Strong:
     def run(self, keep_gradients=False, report=lambda _: None):
         """All rounds."""
         rounds, small, start = [], 0, self.measure()
-        while len(rounds) < self.s.rounds and small < 2:
+        while len(rounds) < self.s.rounds and (small < 2 or start.harm > self.s.max_harmful):
             done = self.round(len(rounds), start)
             if not keep_gradients:
                 done.gradient = None
@@ -260,7 +266,7 @@ class Strong:
 
 def trace(strong, rounds):
     """The run as JSON: settings, counts, figures."""
-    return {"settings": asdict(strong.s), "first": strong.first, "cap": strong.cap, "base_task": strong.base, "rounds": [
+    return {"settings": asdict(strong.s), "first": strong.first, "cap": strong.cap, "rounds": [
         {"start": asdict(r.start), "candidates": r.candidates, "trials": r.trials, "flipped": len(r.flipped)} for r in rounds]}
 
 

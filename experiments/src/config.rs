@@ -189,7 +189,7 @@ impl EvidenceSpec {
 }
 
 fn default_held_out() -> f64 {
-    0.25
+    0.5
 }
 
 fn paper_prompts() -> usize {

@@ -21,7 +21,7 @@ KEPT = [f"model.layers.{n}.weight" for n in ("0.self_attn.q_proj", "0.mlp.up_pro
 def terms(aligned):
     """(weight, term) of H, R and T."""
     return {"harm": (1.0, ref.Term(rows("harmful"), 8, aligned)), "harmless": (SETTINGS["mu"], ref.Term(rows("harmless"), 8, aligned)),
-            "task": (SETTINGS["task_weight"], ref.Term(rows("task"), 8))}
+            "task": (SETTINGS["task_weight"], ref.Term(rows("task"), 8, load_tiny(TUNED, next(aligned.parameters()).dtype)))}
 
 
 def train(dtype):

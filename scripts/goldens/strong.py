@@ -14,7 +14,8 @@ OUT = ROOT / "crates/recovery/tests/fixtures/strong"
 SEED = 107
 COUNTS = {"harmful": 20, "harmless": 8, "task": 12}
 # Halving in `wide`, the cap in `capped`; `fine_tuned` goes on until it stops by itself.
-RUNS = {"aligned": {"rounds": 3}, "fine_tuned": {"reference": "fine_tuned", "rounds": 12}, "capped": {"cap": 0.01, "rounds": 4},
+RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.01, "rounds": 4, "penalty": 0.1, "task_weight": 0.1},
+        "fine_tuned": {"reference": "fine_tuned", "rounds": 12, "penalty": 0.5, "enough": 0.01, "max_harmful": 10.0, "momentum": 0.5},
         "wide": {"start": 0.1, "cap": 0.2, "rounds": 3}}
 LEAST_MARGIN, LEAST_MERIT_MARGIN = 2e-5, 1e-4
 

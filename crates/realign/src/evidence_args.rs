@@ -20,7 +20,7 @@ pub struct EvidenceArgs {
     #[arg(long, requires = "harmless")]
     pub choose: bool,
     /// Share of the prompts, and of the task's samples, that are held out to decide.
-    #[arg(long, default_value_t = 0.25, value_parser = share, requires = "harmless")]
+    #[arg(long, default_value_t = 0.5, value_parser = share, requires = "harmless")]
     pub held_out: f64,
     /// Length of the models' own answers in tokens.
     #[arg(long, default_value_t = 16, value_parser = at_least_one, requires = "harmless")]

@@ -28,7 +28,7 @@ pub struct Distill {
     /// Learning rate, the same in all updates.
     #[arg(long, default_value_t = Self::default().learning_rate)]
     pub learning_rate: f64,
-    /// Weight of the task's loss.
+    /// Weight of the divergence on the task's samples.
     #[arg(long, default_value_t = Self::default().lambda)]
     pub lambda: f64,
     /// Harmful prompts, and as many harmless ones, that give the gradient of a step; twice as many samples of the task do.
@@ -38,7 +38,7 @@ pub struct Distill {
 
 impl Default for Distill {
     fn default() -> Self {
-        Self { steps: 20, learning_rate: 1e-4, lambda: 2.0, drawn: 32 }
+        Self { steps: 20, learning_rate: 1e-4, lambda: 10.0, drawn: 64 }
     }
 }
 

@@ -60,19 +60,19 @@ pub struct MeritSettings {
     pub mu: f64,
     /// The divergence on harmful prompts below which less of it is worth nothing.
     pub enough: f64,
-    /// Weight of what the task's loss has risen by.
+    /// Weight of the divergence on the task's samples.
     pub task: f64,
     /// The divergence on harmful prompts that is allowed.
     pub max_harmful: f64,
     /// The divergence on harmless prompts that is allowed above the fine-tuned model's.
     pub max_harmless: f64,
-    /// What the task's loss may rise by.
+    /// The divergence on the task's samples that is allowed.
     pub max_task: f64,
 }
 
 impl Default for MeritSettings {
     fn default() -> Self {
-        Self { mu: 1.0, enough: 0.0, task: 5.0, max_harmful: 0.05, max_harmless: 0.1, max_task: 0.02 }
+        Self { mu: 0.3, enough: 0.01, task: 10.0, max_harmful: 0.05, max_harmless: 0.1, max_task: 0.02 }
     }
 }
 

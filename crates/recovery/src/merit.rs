@@ -8,16 +8,16 @@ use crate::evidence::{Evidence, MeritSettings};
 use crate::lesson::Lesson;
 use crate::{Error, Result};
 
-/// Three losses of a model on held-out prompts, in nats per answer token.
+/// Three divergences of a model on held-out prompts, in nats per answer token.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// KL(aligned || model) on harmful prompts.
     pub harmful: f64,
     /// KL(reference || model) on harmless prompts.
     pub harmless: f64,
-    /// Loss on the task's answers.
+    /// KL(fine-tuned || model) on the task's answers.
     pub task: f64,
-    /// `max(0, harmful - enough) + mu harmless + task_weight max(0, task - task of the fine-tuned model)`; lower is better.
+    /// `max(0, harmful - enough) + mu harmless + task_weight task`; lower is better.
     pub merit: f64,
 }
 
@@ -46,9 +46,9 @@ impl Merit {
         let mut merit = Self {
             harmful: Lesson::of_teacher(aligned, &evidence.harmful.held_out)?,
             harmless: Lesson::of_teacher(teacher, &evidence.harmless.held_out)?,
-            task: Lesson::of_answers(&evidence.task.held_out)?,
+            task: Lesson::of_teacher(fine_tuned, &evidence.task.held_out)?,
             settings: evidence.merit,
-            base: Standing { harmful: 0.0, harmless: 0.0, task: f64::INFINITY, merit: 0.0 },
+            base: Standing { harmful: 0.0, harmless: 0.0, task: 0.0, merit: 0.0 },
         };
         merit.base = merit.of(fine_tuned)?;
         Ok(merit)
@@ -58,9 +58,7 @@ impl Merit {
     pub fn of(&self, decoder: &Decoder) -> Result<Standing> {
         let mean = |lesson: &Lesson| -> Result<f64> { if lesson.is_empty() { Ok(0.0) } else { lesson.loss(decoder) } };
         let [harmful, harmless, task] = [mean(&self.harmful)?, mean(&self.harmless)?, mean(&self.task)?];
-        let risen = (task - self.base.task).max(0.0);
-        let merit =
-            (harmful - self.settings.enough).max(0.0) + self.settings.mu * harmless + self.settings.task * risen;
+        let merit = (harmful - self.settings.enough).max(0.0) + self.settings.mu * harmless + self.settings.task * task;
         Ok(Standing { harmful, harmless, task, merit })
     }
 
@@ -71,7 +69,7 @@ impl Merit {
         let measured = [
             ("harmful", standing.harmful, max_harmful),
             ("harmless", standing.harmless - base.harmless, max_harmless),
-            ("task", standing.task - base.task, max_task),
+            ("task", standing.task, max_task),
         ];
         let exceeds = |&(_, found, bound): &(&str, f64, f64)| found > bound;
         let share = |(name, found, bound): (&str, f64, f64)| (name.to_owned(), found / bound.max(1e-9) - 1.0);

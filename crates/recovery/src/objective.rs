@@ -13,15 +13,15 @@ use crate::lesson::Lesson;
 use crate::region::is_in_region;
 use crate::{Losses, Result};
 
-/// `H + mu R + lambda T`: KL(aligned || model) on harmful prompts, KL(reference || model) on harmless ones, and the task's
-/// loss, each a mean over its answer tokens.
+/// `H + mu R + lambda T`: KL(aligned || model) on harmful prompts, KL(reference || model) on harmless ones, and
+/// KL(fine-tuned || model) on the task's samples, each a mean over its answer tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Objective<'a> {
     /// The prompts, of which the train parts are used, and mu.
     pub evidence: &'a Evidence,
     pub aligned: &'a Decoder,
     pub fine_tuned: &'a Decoder,
-    /// Weight of the task's loss.
+    /// Weight of the task's divergence.
     pub lambda: f64,
     /// Harmful prompts of a step, and as many harmless ones; twice as many samples of the task.
     pub prompts: usize,
@@ -46,7 +46,7 @@ impl Objective<'_> {
         }
         let rows = self.draw(&task.train, 2 * prompts, step, 2);
         if lambda > 0.0 && !rows.is_empty() {
-            let lesson = Lesson::of_answers(rows)?;
+            let lesson = Lesson::of_teacher(fine_tuned, rows)?;
             losses.task = lesson.accumulate(&decoder, lambda, &mut gradients)?;
         }
         losses.loss = losses.harmful + merit.mu * losses.harmless + lambda * losses.task;

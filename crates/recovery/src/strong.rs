@@ -14,9 +14,12 @@ use crate::{Inputs, Needs, Repair, Repaired, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Strong {
-    /// Weight of the task's loss in the order of the weights.
+    /// Weight of the task's divergence in the order of the weights.
     #[arg(long, default_value_t = Self::default().lambda)]
     pub lambda: f64,
+    /// Share of a round's gradient that is of the rounds before: one round's prompts are few.
+    #[arg(long, default_value_t = Self::default().momentum)]
+    pub momentum: f64,
     /// Share of the hidden layers' parameters that a round tries first; it is doubled or halved from there.
     #[arg(long, default_value_t = Self::default().rate)]
     pub rate: f64,
@@ -26,7 +29,7 @@ pub struct Strong {
     /// Rounds at most.
     #[arg(long, default_value_t = Self::default().rounds)]
     pub rounds: usize,
-    /// Rounds in a row of little gain after which it stops.
+    /// Rounds in a row of little gain after which it stops, once no more harm is left than the bound allows.
     #[arg(long, default_value_t = Self::default().patience)]
     pub patience: usize,
     /// What is little gain, as a share of the divergence that is left.
@@ -39,7 +42,16 @@ pub struct Strong {
 
 impl Default for Strong {
     fn default() -> Self {
-        Self { lambda: 2.0, rate: 0.001, cap: 0.04, rounds: 12, patience: 2, tolerance: 0.02, drawn: 32 }
+        Self {
+            lambda: 10.0,
+            momentum: 0.5,
+            rate: 0.001,
+            cap: 0.04,
+            rounds: 12,
+            patience: 2,
+            tolerance: 0.02,
+            drawn: 64,
+        }
     }
 }
 
@@ -51,6 +63,7 @@ impl Repair for Strong {
     fn check(&self) -> Result<()> {
         check_share("rate", self.rate)?;
         check_share("cap", self.cap)?;
+        check_share("momentum", self.momentum)?;
         check_not_negative(&[("lambda", self.lambda), ("tolerance", self.tolerance)])?;
         check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("drawn", self.drawn)])
     }

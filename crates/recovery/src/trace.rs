@@ -66,7 +66,7 @@ pub struct DistillTrace {
     pub losses: Vec<Losses>,
 }
 
-/// Mean losses per answer token on training prompts, and their weighted sum.
+/// Mean divergences per answer token on training prompts, and their weighted sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Losses {
     /// `harmful + mu harmless + lambda task`.
@@ -75,7 +75,7 @@ pub struct Losses {
     pub harmful: f64,
     /// KL(reference || model) on harmless prompts.
     pub harmless: f64,
-    /// The task's loss.
+    /// KL(fine-tuned || model) on the task's samples.
     pub task: f64,
 }
 

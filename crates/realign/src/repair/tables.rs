@@ -121,7 +121,7 @@ impl Report {
     #[must_use]
     pub fn text(&self) -> String {
         format!(
-            "\n{}\nheld-out losses in nats per token, round by round\n{}\n{}",
+            "\n{}\nheld-out divergences in nats per token, round by round\n{}\n{}",
             plain(&measured(self)),
             plain(&path(self)),
             self.verdict.text
@@ -158,7 +158,7 @@ pub(super) fn markdown(report: &Report) -> String {
     }
     let _ = writeln!(
         text,
-        "\n## The way there\n\nLosses on the choosing part, in nats per token.\n\n{}",
+        "\n## The way there\n\nDivergences on the choosing part, in nats per token.\n\n{}",
         marked(&path(report))
     );
     let _ = writeln!(

@@ -37,6 +37,7 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
         standing: merit.base,
         merit,
         rounds: Vec::new(),
+        gradients: HashMap::new(),
     };
     let outcome = match recovery.sides.is_same() {
         true => Outcome::Nothing,
@@ -64,6 +65,8 @@ struct Recovery<'a> {
     path: Path,
     standing: Standing,
     rounds: Vec<Round>,
+    /// The mean over rounds, where the settings ask for one.
+    gradients: HashMap<String, Vec<f32>>,
 }
 
 impl Recovery<'_> {
@@ -73,7 +76,7 @@ impl Recovery<'_> {
             let round = self.round(report)?;
             self.rounds.push(round);
             if let Some(checkpoint) = &self.checkpoint {
-                checkpoint.save(&self.rounds, &self.path, &HashMap::new())?;
+                checkpoint.save(&self.rounds, &self.path, &self.gradients)?;
             }
             self.tell(report, "")?;
         }
@@ -88,7 +91,7 @@ impl Recovery<'_> {
         tracing::info!(round = state.progress.len(), "recovery goes on from {}", checkpoint.path.display());
         self.sides.flip(&self.sides.indices(&state.path.last()));
         self.standing = state.progress.last().map_or(self.standing, |round| round.standing);
-        (self.path, self.rounds) = (state.path, state.progress);
+        (self.path, self.rounds, self.gradients) = (state.path, state.progress, state.gradients);
         Ok(())
     }
 
@@ -103,8 +106,11 @@ impl Recovery<'_> {
         }
     }
 
-    /// Whether the last rounds gained little.
+    /// Whether the last rounds gained little, and no more harm is left than may be.
     fn is_at_rest(&self) -> bool {
+        if self.standing.harmful > self.evidence.merit.max_harmful {
+            return false;
+        }
         let last = self.rounds.iter().rev().take(self.settings.patience);
         last.clone().count() == self.settings.patience && last.into_iter().all(|round| round.is_little)
     }
@@ -117,6 +123,9 @@ impl Recovery<'_> {
         let grad_s = started.elapsed().as_secs_f64();
         let started = Instant::now();
         let (flips, trials) = self.search(&gradients, report)?;
+        if self.settings.momentum > 0.0 {
+            self.gradients = gradients;
+        }
         self.sides.flip(&flips);
         self.path.push(self.sides.named(&flips));
         let left = before.harmful + self.evidence.merit.mu * before.harmless;
@@ -177,12 +186,17 @@ impl Recovery<'_> {
         Ok(improves)
     }
 
-    /// The gradient at the weights as they are, on prompts of this round.
-    fn gradient(&self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
-        let Strong { lambda, drawn, .. } = *self.settings;
+    /// The gradient at the weights as they are, on prompts of this round, and the earlier rounds' share.
+    fn gradient(&mut self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
+        let Strong { lambda, momentum, drawn, .. } = *self.settings;
         let (evidence, aligned, fine_tuned, seed) = (self.evidence, self.aligned, self.fine_tuned, self.seed);
         let objective = Objective { evidence, aligned, fine_tuned, lambda, prompts: drawn, seed };
-        Ok(objective.gradient(self.sides.write(fine_tuned.clone()), round)?.0)
+        let (mut gradients, _) = objective.gradient(self.sides.write(fine_tuned.clone()), round)?;
+        for (name, earlier) in std::mem::take(&mut self.gradients) {
+            let of_round = gradients.get_mut(&name).into_iter().flatten();
+            of_round.zip(earlier).for_each(|(value, earlier)| *value += momentum as f32 * (earlier - *value));
+        }
+        Ok(gradients)
     }
 
     fn finish(self, outcome: Outcome, start: Instant) -> Repaired {

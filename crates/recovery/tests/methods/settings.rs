@@ -34,7 +34,8 @@ fn changed() -> Vec<Method> {
     };
     vec![
         recover.into(),
-        Strong { lambda: 1.0, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, drawn: 7 }.into(),
+        Strong { lambda: 1.0, momentum: 0.25, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, drawn: 7 }
+            .into(),
         Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, drawn: 7 }.into(),
         Resta { gamma: -0.5, dare: 0.25, rank: Some(3) }.into(),
         SafeLora { share: 0.5, threshold: Some(0.25), projector: Projector::Exact }.into(),

@@ -34,6 +34,8 @@ impl Golden {
             };
             rows.map(row).collect()
         };
+        let merit = MeritSettings::default();
+        let number = |key: &str, otherwise: f64| settings[key].as_f64().unwrap_or(otherwise);
         let parts = |kind: &str| Parts { train: rows("train", kind), held_out: rows("held", kind) };
         Evidence {
             harmful: parts("harmful"),
@@ -43,7 +45,13 @@ impl Golden {
                 "aligned" => Reference::Aligned,
                 _ => Reference::FineTuned,
             },
-            merit: MeritSettings { mu: settings["mu"].as_f64().unwrap(), ..MeritSettings::default() },
+            merit: MeritSettings {
+                mu: number("mu", merit.mu),
+                enough: number("enough", merit.enough),
+                task: number("penalty", merit.task),
+                max_harmful: number("max_harmful", merit.max_harmful),
+                ..merit
+            },
         }
     }
 
@@ -52,6 +60,7 @@ impl Golden {
         let number = |key: &str| settings[key].as_f64().unwrap();
         let strong = Strong {
             lambda: number("task_weight"),
+            momentum: number("momentum"),
             rate: number("start"),
             cap: number("cap"),
             rounds: number("rounds") as usize,
