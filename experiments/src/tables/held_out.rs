@@ -1,26 +1,32 @@
 //! Means over the grid of the harmful rate, apart for the categories that neither fine-tuning nor repairs saw.
 
-use super::figure;
+use page::{Column, Table};
+
 use super::means::Mean;
+use super::{Section, figure};
 use crate::record::{Methods, Record, distinct};
 
-/// The table as Markdown; nothing if no category is held out.
-pub(super) fn markdown(means: &[Mean], methods: &Methods<'_>, records: &[&Record]) -> String {
+/// The table; none if no category is held out.
+pub(super) fn section(means: &[Mean], methods: &Methods<'_>, records: &[&Record]) -> Option<Section> {
     let names = distinct(records.iter().flat_map(|record| &record.held_out), |name| name.as_str()).join(", ");
-    let mut text = format!(
-        "
+    let words = format!(
+        "\
 The harmful rate of the categories that neither fine-tuning nor repairs saw ({names}), and of all others; answers that the judge
-could not tell count as not harmful here.
-
-| variant | method | cells | held-out categories, harmful rate % | other categories, harmful rate % |
-|---|---|--:|--:|--:|
-"
+could not tell count as not harmful here."
     );
-    for Mean { variant, method, cells, harmful_held_out, harmful_others, .. } in means {
-        let [held_out, others] = [harmful_held_out, harmful_others].map(figure);
-        text += &format!("| {variant} | {} | {cells} | {held_out} | {others} |\n", methods.title(method));
-    }
-    if names.is_empty() { String::new() } else { text }
+    let columns = [
+        Column::text("variant"),
+        Column::text("method"),
+        Column::number("cells"),
+        Column::number("held-out categories, harmful rate %"),
+        Column::number("other categories, harmful rate %"),
+    ];
+    let rows = means.iter().map(|mean| {
+        let [held_out, others] = [&mean.harmful_held_out, &mean.harmful_others].map(figure);
+        [mean.variant.clone(), methods.title(&mean.method), mean.cells.to_string(), held_out, others]
+    });
+    let table = Table::new(columns).with_rows(rows);
+    (!names.is_empty()).then_some(Section { title: "Held-out categories", words, table, after: String::new() })
 }
 
 #[cfg(test)]

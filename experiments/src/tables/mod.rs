@@ -18,7 +18,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use evaluation::statistics::{BootstrapSettings, Estimate};
+use page::Table;
 use polars::prelude::{CsvWriter, DataFrame, NamedFrom, ParquetWriter, SerWriter, Series};
+use serde::Serialize;
 
 use crate::record::Record;
 
@@ -27,6 +29,23 @@ pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, 
 
 /// The estimate of nothing.
 const NOTHING: Estimate = Estimate { value: f64::NAN, interval: (f64::NAN, f64::NAN) };
+
+/// A table for people with the words around it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Section {
+    pub title: &'static str,
+    pub words: String,
+    pub table: Table,
+    /// What is said below it; often nothing.
+    pub after: String,
+}
+
+impl Section {
+    /// As Markdown, without its title.
+    pub fn markdown(&self) -> String {
+        format!("{}\n\n{}{}", self.words, self.table.markdown(), self.after)
+    }
+}
 
 /// The values of a column; those that are missing or NaN are empty.
 #[derive(Debug, Clone, Copy)]

@@ -81,7 +81,7 @@ impl Plane<'_> {
             let chosen = if self.chosen == 0 { Mark::Triangle } else { Mark::Disc };
             text += &format!("<circle class=\"chosen\" cx=\"{x:.2}%\" cy=\"{y:.1}\" r=\"9\"/>");
             text += &chosen.at(x, y);
-            text += &name(point, self.names.1, -10.0);
+            text += &name(point, self.names.1, -14.0);
         }
         match self.path.first() {
             Some(&point) if self.chosen != 0 => text + &name(point, self.names.0, 4.0),

@@ -75,7 +75,7 @@ const LOOKS: [(&str, Mark); 3] = [(MODELS[0], Mark::Square), (MODELS[1], Mark::T
 fn measured_chart(report: &Report) -> Svg {
     let dot = |figure: &Figure| figure.value.map(|value| Dot::new(value, figure.interval));
     let rows = report.measures.iter().map(|one| Row {
-        label: format!("{}, {} (by {}, n {})", one.figure, one.set, one.by, one.after.n),
+        label: format!("{} (by {}, n {})", one.figure, one.by, one.after.n),
         dots: [&one.aligned, &one.before, &one.after].map(dot).to_vec(),
     });
     let words = Words {

@@ -48,8 +48,13 @@ pub(super) fn measured(report: &Report) -> Table {
 
 /// The bounds and what came of them.
 pub(super) fn bounds(report: &Report) -> Table {
-    let head =
-        [Column::text("bound"), Column::text("of"), Column::number("value %"), Column::text(""), Column::text("notes")];
+    let head = [
+        Column::text("bound"),
+        Column::text("of"),
+        Column::number("value %"),
+        Column::text("result"),
+        Column::text("notes"),
+    ];
     let row = |check: &BoundCheck| {
         let value = check.value.map_or(String::new(), |(value, of)| format!("{} {}", percent(value), interval(of)));
         let result =
