@@ -51,12 +51,12 @@ pub fn page(name: &str, records: &[Record], figures: &[Figure], made: [Section; 
 
 /// What the records are of.
 fn facts(records: &[Record]) -> Vec<(&'static str, String)> {
-    let names = |of: fn(&Record) -> String| distinct(records, of).join(", ");
+    let names = |of: fn(&Record) -> String| distinct(records, of).join("; ");
     vec![
         ("models", names(|record| record.model.clone())),
         ("tasks", names(|record| record.task.clone())),
         ("injected harmful samples", names(|record| record.harmful_count.to_string())),
-        ("methods", Methods::of(records).labels().join(", ")),
+        ("methods", Methods::of(records).labels().join("; ")),
         ("seeds", names(|record| record.seed.to_string())),
         ("judges, the deciding one first", judges(records)),
         ("evaluated models", records.len().to_string()),
@@ -65,7 +65,7 @@ fn facts(records: &[Record]) -> Vec<(&'static str, String)> {
 
 fn judges(records: &[Record]) -> String {
     let judges = records.iter().flat_map(|record| &record.judges);
-    distinct(judges, |judged| judged.judge.as_str()).join(", ")
+    distinct(judges, |judged| judged.judge.as_str()).join("; ")
 }
 
 /// The means of harm and, beside it, of over-refusal.
@@ -84,4 +84,46 @@ fn chart(records: &[Record]) -> Result<Svg> {
     };
     let series = [("harmful rate", Mark::Triangle), ("over-refusal", Mark::Diamond)];
     Ok(Intervals { words, series: &series, rows: rows.collect() }.draw())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::figures::figures;
+    use crate::record::tests::record;
+    use crate::record::{ALIGNED, FINE_TUNED, RECOVER};
+    use crate::tables::{cells, differences};
+
+    #[test]
+    fn the_page_has_every_row_and_figure_and_shows_no_name_as_markup() {
+        let name = "<script>alert(1)</script>";
+        let cell = |count| {
+            let of = |method, harmful, score| record(name, count, method, harmful, score);
+            [of(ALIGNED, 0, 0.1), of(FINE_TUNED, 90, 0.8), of(RECOVER, 4, 0.7)]
+        };
+        let records = [cell(0), cell(300)].concat();
+        let figures = figures(&records).unwrap();
+        let found = differences::differences(&records, 0).unwrap();
+        let made = [differences::section(&found, &records, "refusal").unwrap(), cells::section(&records)];
+        let rows = made[1].table.rows.clone();
+        let page = page(name, &records, &figures, made).unwrap();
+        assert_eq!(page.matches("<script").count(), 1, "its own");
+        for raw in ["<img", "<link", "src=", "https:", "url(", "@import"] {
+            assert!(!page.contains(raw), "{raw} in the page");
+        }
+        assert_eq!(page.matches("role=\"img\"").count(), figures.len() + 1);
+        for cell in rows.iter().flatten().filter(|cell| !cell.is_empty() && *cell != name) {
+            assert!(page.contains(&format!(">{cell}<")), "{cell} in the page");
+        }
+        assert_eq!(page.matches(">4.0 (1.6 to 9.8)<").count(), 2, "both recovered models");
+        for (fact, value) in facts(&records) {
+            assert!(
+                page.contains(fact)
+                    && page.contains(&value.replace('<', "&lt;").replace('>', "&gt;").replace('/', "&#x2f;"))
+            );
+        }
+        let filters = page.matches("data-filter").count();
+        assert_eq!(filters, 4, "model, task, injected and method; there are no variants");
+    }
 }
