@@ -35,8 +35,8 @@ LOOK = r"""(() => {
   for (const e of document.querySelectorAll("a[href^='#']")) if (!ids.includes(e.hash.slice(1))) wrong.push("no " + e.hash);
   for (const e of document.querySelectorAll("table"))
     if (!e.caption || [...e.tHead.rows[0].cells].some((cell) => cell.scope !== "col")) wrong.push("a table without caption or heads");
-  if (!document.title || !document.documentElement.lang || document.querySelectorAll("h1").length !== 1 || !document.querySelector("main"))
-    wrong.push("title, language, h1 or main is missing");
+  if (!document.title || !document.documentElement.lang || document.querySelectorAll("h1").length !== 1 || !document.querySelector("main")
+    || !document.querySelector("meta[name=viewport]")) wrong.push("title, language, h1, main or viewport is missing");
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (colour) => {
     canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = "#000"; canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
@@ -190,7 +190,8 @@ def check(browser, page, name, out):
     for width in WIDTHS:
         for scheme in SCHEMES:
             browser.events.clear()
-            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
+            # Not as a phone, which would zoom out until all fits.
+            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
             browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
             browser.call("Page.navigate", url=url)
             browser.wait("Page.loadEventFired")

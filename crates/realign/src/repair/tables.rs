@@ -5,6 +5,7 @@ use page::{Column, Table};
 
 use super::bounds::BoundCheck;
 use super::measures::Figure;
+use super::opened::HARMFUL;
 use super::report::{Asked, ModelInfo, Report, Told};
 
 /// The models in the order of every table.
@@ -212,6 +213,3 @@ impl Told {
         }
     }
 }
-
-/// The set of the harmful prompts.
-pub(super) const HARMFUL: &str = "harmful";
