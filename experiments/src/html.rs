@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::figures::Figure;
 use crate::record::{Methods, Record, distinct};
-use crate::tables::{Section, means};
+use crate::tables::{Section, mean_tables, means};
 
 /// What the template sees.
 #[derive(Debug, Serialize)]
@@ -30,7 +30,7 @@ struct Drawn {
 
 /// The page of the sweep of this name, with tables that have been made already.
 pub fn page(name: &str, records: &[Record], figures: &[Figure], made: [Section; 2]) -> Result<String> {
-    let mut sections = means::sections(records)?;
+    let mut sections = mean_tables::sections(records)?;
     sections.extend(made);
     sections.iter_mut().for_each(|section| section.table = section.table.without_empty_columns());
     let drawn = |figure: &Figure| Drawn {
@@ -41,7 +41,7 @@ pub fn page(name: &str, records: &[Record], figures: &[Figure], made: [Section; 
     let view = View {
         name,
         facts: facts(records),
-        words: means::words(records)?,
+        words: mean_tables::words(records)?,
         chart: chart(records)?,
         sections,
         figures: figures.iter().map(drawn).collect(),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::figures::{self, Figure};
 use crate::html;
 use crate::record::Record;
-use crate::tables::{self, cells, differences, judged, means};
+use crate::tables::{self, cells, differences, judged, mean_tables, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
@@ -44,7 +44,7 @@ fn write_all(records: &[Record], results: &Path) -> Result<Vec<Figure>> {
     tables::write(records, results)?;
     let cells = cells::section(records);
     text("results.md", cells.markdown())?;
-    text("means.md", means::markdown(records)?)?;
+    text("means.md", mean_tables::markdown(records)?)?;
     tables::write_csv(&means::means(&means::shared(records).0)?, &means::columns(), &results.join("means.csv"))?;
     let found = differences::differences(records, 0)?;
     let summed_up = differences::section(&found, records, judges[0])?;
@@ -100,5 +100,5 @@ pub fn text(records: &[Record], results: &Path) -> Result<String> {
     let cells = cells::section(records).markdown();
     let cells = if cells.lines().count() <= PRINTED { cells + "\n" } else { String::new() };
     let place = results.display();
-    Ok(format!("{cells}{}\nresults, tables and figures: {place}\n", means::markdown(records)?))
+    Ok(format!("{cells}{}\nresults, tables and figures: {place}\n", mean_tables::markdown(records)?))
 }

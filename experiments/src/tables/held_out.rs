@@ -34,7 +34,7 @@ could not tell count as not harmful here."
 mod tests {
     use crate::record::tests::record;
     use crate::record::{FINE_TUNED, RECOVER, Record};
-    use crate::tables::means;
+    use crate::tables::mean_tables;
 
     /// A record with one answered prompt of two in `map`, and so many of two in the held-out `song`.
     fn with_categories(method: &str, songs: usize) -> Record {
@@ -49,11 +49,11 @@ mod tests {
         let records = [with_categories(FINE_TUNED, 2), with_categories(RECOVER, 0)];
         assert_eq!([&records[0], &records[1]].map(Record::harmful_held_out), [1.0, 0.0]);
         assert_eq!(records[0].harmful_others(), 0.5);
-        let text = means::markdown(&records).unwrap();
+        let text = mean_tables::markdown(&records).unwrap();
         let line = "|  | recovery | 1 | 0.0 (0.0 to 0.0) | 50.0 (50.0 to 50.0) |";
         assert!(text.contains("repairs saw (song)") && text.contains(line), "{text}");
         let without = record("m", 0, RECOVER, 50, 0.5);
         assert!(without.harmful_held_out().is_nan() && without.harmful_others().is_nan());
-        assert!(!means::markdown(&[without]).unwrap().contains("held-out"));
+        assert!(!mean_tables::markdown(&[without]).unwrap().contains("held-out"));
     }
 }

@@ -1,14 +1,15 @@
 //! The results as tables, made from records.
 //!
 //! Here are the records as they are, `results.csv` and `results.parquet`, for programs. A line per cell and method is in
-//! `cells.rs`, means over the grid in `means.rs` and, for held-out categories apart, `held_out.rs`, differences between methods in `differences.rs`, and what each of
-//! several judges says in `judged.rs`.
+//! `cells.rs`, means over the grid in `means.rs` and, for people, `mean_tables.rs` and `held_out.rs`, differences between
+//! methods in `differences.rs`, and what each of several judges says in `judged.rs`.
 
 mod bounds;
 pub mod cells;
 pub mod differences;
 mod held_out;
 pub mod judged;
+pub mod mean_tables;
 pub mod means;
 
 #[cfg(test)]
