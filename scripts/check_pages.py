@@ -19,6 +19,7 @@ from pathlib import Path
 
 WIDTHS = [360, 800, 1400]
 SCHEMES = ["light", "dark"]
+PAPER = 680  # pixels between the margins of A4
 
 # What a page is asked, in the page itself: a list of complaints.
 LOOK = r"""(() => {
@@ -72,8 +73,7 @@ USE = r"""(() => {
     const shown = () => [...table.tBodies[0].rows].filter((row) => !row.hidden);
     for (const head of heads) {
       const button = head.querySelector("button");
-      button.focus();
-      if (document.activeElement !== button) wrong.push("the keyboard does not reach " + head.textContent);
+      if (button.tabIndex < 0 || button.disabled) wrong.push("the keyboard does not reach " + head.textContent);
       for (const order of ["ascending", "descending"]) {
         button.click();
         if (head.getAttribute("aria-sort") !== order) wrong.push(`${head.textContent} is not said to be ${order}`);
@@ -184,33 +184,49 @@ def noises(events, url):
                 yield "request: " + params["request"]["url"]
 
 
+def load(browser, url, width, media, scheme):
+    """Loads a page in a window; not as a phone, which would zoom out until all fits."""
+    browser.events.clear()
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.call("Emulation.setEmulatedMedia", media=media, features=features)
+    browser.call("Page.navigate", url=url)
+    browser.wait("Page.loadEventFired")
+
+
+def seen(browser, url, width, scheme, picture):
+    """Complaints about a page in a window, and a picture of it."""
+    load(browser, url, width, "", scheme)
+    found = browser.ask(LOOK)
+    height = min(browser.ask("document.documentElement.scrollHeight"), 12_000)
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    data = browser.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)["data"]
+    picture.write_bytes(base64.b64decode(data))
+    browser.ask("document.querySelectorAll('details').forEach((e) => (e.open = true))")
+    found += browser.ask(LOOK)
+    if (width, scheme) == (WIDTHS[0], SCHEMES[0]):  # what a table does depends on neither
+        found += browser.ask(USE)
+    return found + list(noises(browser.events, url))
+
+
+def printed(browser, url, pdf):
+    """Complaints about a page on paper, and its PDF."""
+    load(browser, url, PAPER, "print", "dark")
+    wide = browser.ask("document.documentElement.scrollWidth")
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
+    pdf.write_bytes(base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"]))
+    return [f"content is {wide} px wide, and the paper {PAPER}"] if wide > PAPER else []
+
+
 def check(browser, page, name, out):
-    """All complaints about a page, each with the window it was seen in."""
+    """All complaints about a page, each with where it was seen."""
     url, wrong = page.resolve().as_uri(), []
     for width in WIDTHS:
         for scheme in SCHEMES:
-            browser.events.clear()
-            # Not as a phone, which would zoom out until all fits.
-            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
-            browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-            browser.call("Page.navigate", url=url)
-            browser.wait("Page.loadEventFired")
-            found = browser.ask(LOOK)
-            height = min(browser.ask("document.documentElement.scrollHeight"), 12_000)
-            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-            picture = browser.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)["data"]
-            (out / f"{name}-{width}-{scheme}.png").write_bytes(base64.b64decode(picture))
-            found += browser.ask("document.querySelectorAll('details').forEach((e) => (e.open = true))") or []
-            found += browser.ask(LOOK) + list(noises(browser.events, url))
-            if (width, scheme) == (WIDTHS[0], SCHEMES[0]):  # what a table does depends on neither
-                found += browser.ask(USE)
+            found = seen(browser, url, width, scheme, out / f"{name}-{width}-{scheme}.png")
             wrong += [f"{page}, {width} px, {scheme}: {one}" for one in dict.fromkeys(found)]
-    browser.call("Emulation.clearDeviceMetricsOverride")
-    pdf = base64.b64decode(browser.call("Page.printToPDF", printBackground=False, preferCSSPageSize=True)["data"])
-    (out / f"{name}.pdf").write_bytes(pdf)
-    if not pdf.startswith(b"%PDF"):
-        wrong.append(f"{page}: it cannot be printed")
-    return wrong
+    return wrong + [f"{page}, printed: {one}" for one in printed(browser, url, out / f"{name}.pdf")]
 
 
 def main():

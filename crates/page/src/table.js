@@ -1,5 +1,6 @@
 // Sorts and filters tables. Without it they are whole and in their own order.
 "use strict";
+const order = new Intl.Collator(undefined, { numeric: true });
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -19,13 +20,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const sign = down ? -1 : 1;
-      const compare = head.classList.contains("number")
-        ? (a, b) => {
-            const [x, y] = [number(a, at), number(b, at)];
-            return isNaN(x) || isNaN(y) ? isNaN(x) - isNaN(y) : sign * (x - y);
-          }
-        : (a, b) => sign * text(a, at).localeCompare(text(b, at), undefined, { numeric: true });
-      body.append(...[...rows].sort(compare));
+      const isNumber = head.classList.contains("number");
+      const keyed = rows.map((row) => ({ row, key: isNumber ? number(row, at) : text(row, at) }));
+      const compare = isNumber
+        ? ({ key: x }, { key: y }) => (isNaN(x) || isNaN(y) ? isNaN(x) - isNaN(y) : sign * (x - y))
+        : ({ key: x }, { key: y }) => sign * order.compare(x, y);
+      body.append(...keyed.sort(compare).map(({ row }) => row));
     });
   });
 
