@@ -11,6 +11,7 @@ mod figures;
 pub mod graph;
 pub mod grid;
 pub mod held_out;
+mod html;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;

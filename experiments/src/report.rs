@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::figures;
+use crate::figures::{self, Figure};
+use crate::html;
 use crate::record::Record;
-use crate::tables::{self, cells, differences, judged, means};
+use crate::tables::{self, cells, differences, judged, mean_tables, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
@@ -16,8 +17,7 @@ const PRINTED: usize = 40;
 /// # Errors
 /// When there are no records, their judges differ, or a file cannot be written.
 pub fn write(records: &[Record], results: &Path) -> Result<()> {
-    write_tables(records, results)?;
-    write_figures(records, &results.join("figures"))
+    figures::write(&write_all(records, results)?, &results.join("figures"))
 }
 
 /// Draws all figures of some records into `dir`.
@@ -25,41 +25,53 @@ pub fn write(records: &[Record], results: &Path) -> Result<()> {
 /// # Errors
 /// When there are no records, or a file cannot be written.
 pub fn write_figures(records: &[Record], dir: &Path) -> Result<()> {
-    figures::write(records, dir)
+    figures::write(&figures::figures(records)?, dir)
 }
 
-/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}` and, if there are several judges,
+/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}`, `report.html` and, if there are several judges,
 /// `judges.{md,csv}` and `agreement.csv`.
 ///
 /// # Errors
 /// As [`write()`].
 pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
+    write_all(records, results).map(drop)
+}
+
+/// Writes all but the figures, which it gives back: the page has them.
+fn write_all(records: &[Record], results: &Path) -> Result<Vec<Figure>> {
     let text = |name: &str, text: String| files::write_whole(&results.join(name), text.as_bytes());
     let judges = judges(records)?;
     tables::write(records, results)?;
-    text("results.md", cells::markdown(records))?;
-    text("means.md", means::markdown(records)?)?;
+    let cells = cells::section(records);
+    text("results.md", cells.markdown())?;
+    text("means.md", mean_tables::markdown(records)?)?;
     tables::write_csv(&means::means(&means::shared(records).0)?, &means::columns(), &results.join("means.csv"))?;
     let found = differences::differences(records, 0)?;
-    text("differences.md", differences::markdown(&found, records, judges[0])?)?;
+    let summed_up = differences::section(&found, records, judges[0])?;
+    text("differences.md", summed_up.markdown())?;
     tables::write_csv(&found.0, &differences::columns(), &results.join("differences.csv"))?;
+    let name = results.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let figures = figures::figures(records)?;
+    text("report.html", html::page(&name, records, &figures, [summed_up, cells])?)?;
     if judges.len() == 1 {
         for name in ["judges.md", "judges.csv", "agreement.csv"] {
             files::remove(&results.join(name))?;
         }
-        return Ok(());
+        return Ok(figures);
     }
     let (lines, pairs) = (judged::lines(records), judged::pairs(records)?);
     let mut tables = judged::markdown(&lines, &pairs)?;
     for (i, judge) in judges.iter().enumerate() {
         let found = differences::differences(records, i)?;
         if !found.0.is_empty() {
-            tables += &format!("\n## Recovery by {judge}\n\n{}", differences::markdown(&found, records, judge)?);
+            tables +=
+                &format!("\n## Recovery by {judge}\n\n{}", differences::section(&found, records, judge)?.markdown());
         }
     }
     text("judges.md", tables)?;
     tables::write_csv(&lines, &judged::rates(), &results.join("judges.csv"))?;
-    tables::write_csv(&pairs, &judged::agreement_columns(), &results.join("agreement.csv"))
+    tables::write_csv(&pairs, &judged::agreement_columns(), &results.join("agreement.csv"))?;
+    Ok(figures)
 }
 
 /// The names of the judges, the deciding one first, which all records share.
@@ -85,8 +97,8 @@ fn judges(records: &[Record]) -> Result<Vec<&str>> {
 /// # Errors
 /// When there are no records.
 pub fn text(records: &[Record], results: &Path) -> Result<String> {
-    let cells = cells::markdown(records);
+    let cells = cells::section(records).markdown();
     let cells = if cells.lines().count() <= PRINTED { cells + "\n" } else { String::new() };
     let place = results.display();
-    Ok(format!("{cells}{}\nresults, tables and figures: {place}\n", means::markdown(records)?))
+    Ok(format!("{cells}{}\nresults, tables and figures: {place}\n", mean_tables::markdown(records)?))
 }

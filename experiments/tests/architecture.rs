@@ -7,14 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each crate after those that it may use.
-const ORDER: [&str; 9] =
-    ["files", "prompts", "model", "finetune", "direction", "recovery", "evaluation", "realign", "experiments"];
+const ORDER: [&str; 10] =
+    ["files", "page", "prompts", "model", "finetune", "direction", "recovery", "evaluation", "realign", "experiments"];
 
 /// Crates that never see tensors.
-const WITHOUT_BURN: [&str; 3] = ["files", "prompts", "evaluation"];
+const WITHOUT_BURN: [&str; 4] = ["files", "page", "prompts", "evaluation"];
 
 /// Crates that never see text.
-const WITHOUT_TEXT: [&str; 3] = ["model", "direction", "recovery"];
+const WITHOUT_TEXT: [&str; 4] = ["page", "model", "direction", "recovery"];
 
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 

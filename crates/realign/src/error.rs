@@ -32,6 +32,9 @@ pub enum Error {
     /// A stage's settings or summary are not JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A report's page could not be made.
+    #[error(transparent)]
+    Page(#[from] page::Error),
     /// A prompt is too long for the model.
     #[error("{source}")]
     TooLong {

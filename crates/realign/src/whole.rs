@@ -224,7 +224,7 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
     args.write_json(&report)?;
     say(&report.text());
     let (out, place) = (places.out.display(), places.report.display());
-    say(&format!("wrote the model to {out}, report.md, report.json and {PATCH_FILE} to {place}"));
+    say(&format!("wrote the model to {out}, report.html, report.md, report.json and {PATCH_FILE} to {place}"));
     if quiet {
         say_beside(&beside, &report.verdict.text);
     }

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::Bench;
-use realign::repair::RepairReport;
+use realign::repair::{Origin, RepairReport};
 use serde_json::{Value, json};
 
 /// An aligned model, one fine-tuned from it, and prompts of three kinds.
@@ -54,7 +54,10 @@ fn a_repair_leaves_model_patch_and_report() {
     assert!(card.contains("realign repair") || card.contains("repair --aligned"), "{card}");
     let found = report(&bench, "fixed.report/report.json");
     assert_eq!(found, report(&bench, "r.json"));
-    assert!(found.asked.is_empty() && !read("fixed.report/report.md").contains("where is the"));
+    assert!(found.asked.len() == 12 && found.asked.iter().all(|one| one.text.is_none()), "what was asked, redacted");
+    for file in ["report.html", "report.md", "report.json"] {
+        assert!(!read(&format!("fixed.report/{file}")).contains("where is the"), "{file}");
+    }
     assert_eq!(found.restored.restored.iter().flatten().sum::<usize>(), found.restored.weights);
     assert_eq!(found.measures.len(), 2);
     assert!(
@@ -92,6 +95,42 @@ fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
         fs::read(bench.path("fixed/model.safetensors")).unwrap(),
         fs::read(bench.path("fixed2/model.safetensors")).unwrap()
     );
+}
+
+#[test]
+fn the_page_says_all_that_the_report_has_and_shows_no_text_as_markup() {
+    let bench = bench();
+    let markup = |name: &str| {
+        let text = fs::read_to_string(bench.path(name)).unwrap();
+        bench.file(name, &text.replace("where is", "<script>alert(1)</script> where is"));
+    };
+    ["harmful.jsonl", "harmless.jsonl"].into_iter().for_each(markup);
+    fs::rename(bench.path("tuned"), bench.path("tu<script>ned")).unwrap();
+    let command = format!("{REPAIR} --show-answers --out fixed").replace(" tuned", " tu<script>ned");
+    bench.works(&command);
+    let page = fs::read_to_string(bench.path("fixed.report/report.html")).unwrap();
+    for raw in ["<script", "<img", "<link", "src=", "http:", "https:", "url("] {
+        assert!(!page.contains(raw), "{raw} in the page");
+    }
+    let found = report(&bench, "fixed.report/report.json");
+    assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;&#x2f;script&gt;").count(), found.asked.len(), "the prompts");
+    let percent = |share: f64| format!("{:.1}", 100.0 * share);
+    let mut parts = vec!["✓ Passed".to_owned(), "<h1>Repair of tu&lt;script&gt;ned</h1>".to_owned()];
+    parts.extend(found.measures.iter().map(|one| {
+        let [before, after] = [one.before.value, one.after.value].map(|value| percent(value.unwrap()));
+        format!("{before} → {after} %")
+    }));
+    let Origin { date, patch_hash, .. } = &found.origin;
+    parts.extend([date, patch_hash, &found.models.aligned.hash, &found.models.recovered.hash].map(Clone::clone));
+    parts.extend(found.plan.kinds.iter().map(|kind| kind.hash.clone()));
+    parts.extend(found.restored.modules.iter().map(|module| module.rsplit('_').next().unwrap().to_owned()));
+    parts.extend(found.warnings.iter().map(|warning| format!("Warning: {}", warning.replace('/', "&#x2f;"))));
+    parts.extend(["--max-harmful 1", "max_new_tokens: 4", "Time and memory", "measurement after"].map(str::to_owned));
+    parts.extend([format!("{:.4}", found.direction.after), "<title id=\"trade-off-title\">".to_owned()]);
+    parts.iter().for_each(|part| assert!(page.contains(part), "{part} in the page"));
+    let rows = page.split("Losses on the choosing part").last().unwrap().split("</table>").next().unwrap();
+    assert_eq!(rows.matches("<th scope=\"row\">").count(), found.path.points.len() + 1, "every round");
+    assert_eq!(page.matches("style=\"--shade:").count(), found.restored.of.iter().flatten().count(), "every module");
 }
 
 #[test]

@@ -31,18 +31,52 @@ pub use variants::variants;
 /// Pixels of the PNG to a pixel of the SVG, for screens with many of them.
 const PNG_SCALE: f32 = 2.0;
 
-/// Draws `tradeoff.{svg,png}` and `time.{svg,png}` into a directory, and `variants` of a sweep that has some, else
-/// `harmful_rate` if it has something to draw.
-pub fn write(records: &[Record], dir: &Path) -> Result<()> {
+/// A figure of a sweep.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// Its file's name, without an ending.
+    pub name: &'static str,
+    /// What it shows, in words.
+    pub words: &'static str,
+    /// The drawing.
+    pub svg: String,
+}
+
+/// Draws `tradeoff` and `time`, and `variants` of a sweep that has some, else `harmful_rate` if it has something to draw.
+pub fn figures(records: &[Record]) -> Result<Vec<Figure>> {
     ensure!(!records.is_empty(), "there are no results to draw; run the sweep");
-    let mut figures = vec![("tradeoff", tradeoff(records)?), ("time", time(records)?)];
+    let mut figures = vec![
+        Figure {
+            name: "tradeoff",
+            words: "Trade-off by task: the task score to the right; upwards a lower harmful rate above, and a lower over-refusal below",
+            svg: tradeoff(records)?,
+        },
+        Figure {
+            name: "time",
+            words: "Mean seconds by method, to make a model and to evaluate it",
+            svg: time(records)?,
+        },
+    ];
     if records.iter().any(|record| record.method == RECOVER && !record.variant.is_empty()) {
-        figures.push(("variants", variants(records)?));
+        figures.push(Figure {
+            name: "variants",
+            words: "Harmful rate, over-refusal, task score and seconds of the recovery's variants",
+            svg: variants(records)?,
+        });
     } else if records.iter().any(|record| harmful_rate::SERIES.contains(&record.method.as_str())) {
-        figures.push(("harmful_rate", harmful_rate(records)?));
+        figures.push(Figure {
+            name: "harmful_rate",
+            words: "Harmful rate by the number of injected harmful samples, for each model and task",
+            svg: harmful_rate(records)?,
+        });
     }
-    for (name, svg) in figures {
-        let png = to_png(&svg).with_context(|| format!("figure {name}"))?;
+    Ok(figures)
+}
+
+/// Writes figures into a directory, each as SVG and PNG.
+pub fn write(figures: &[Figure], dir: &Path) -> Result<()> {
+    for Figure { name, svg, .. } in figures {
+        let png = to_png(svg).with_context(|| format!("figure {name}"))?;
         files::write_whole(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
         files::write_whole(&dir.join(format!("{name}.png")), &png)?;
     }

@@ -5,12 +5,13 @@
 use anyhow::Result;
 use evaluation::statistics::{Estimate, McNemar, bootstrap_groups, holm, mcnemar, paired_bootstrap};
 use evaluation::{JudgedRate, Metric, Verdict};
+use page::{Column, Table};
 use rayon::prelude::*;
 
 use super::Values::{Real, Whole};
 use super::bounds::within_bounds;
 use super::means::shared;
-use super::{Columns, Line, NOTHING, RESAMPLING, figure, place};
+use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, place};
 use crate::record::{Methods, RECOVER, Record, STRONG, distinct, groups};
 
 /// Recovery minus another method in one cell with one seed; its line is about the other method.
@@ -83,22 +84,32 @@ fn paired(
     left.verdicts.iter().zip(&right.verdicts).filter_map(|(l, r)| Some((counts(*l)?, counts(*r)?))).unzip()
 }
 
-/// The differences by `judge` summed up per method as Markdown; the names of methods are those of the records.
-pub fn markdown((pairs, missing): &(Vec<Pair<'_>>, usize), records: &[Record], judge: &str) -> Result<String> {
+/// The differences by `judge` summed up per method; the names of methods are those of the records.
+pub fn section((pairs, missing): &(Vec<Pair<'_>>, usize), records: &[Record], judge: &str) -> Result<Section> {
     let titles = Methods::of(records);
     let name = titles.title(subject(records));
-    let mut text = format!(
+    let words = format!(
         "\
 {name} minus another method on the same prompts; means over cells, whose seeds are averaged first, with the 95 % interval of a \
 bootstrap over the pairs of a model and a task, since the cells of one such pair depend on each other. \"Fewer\" and \"more\" are \
 cells with one seed in which {name} has fewer or more harmful answers, as the judge `{judge}` counts them, with p < 0.05 in \
 McNemar's exact test after Holm's correction for all of a line. The last columns: cells in which {name} alone, or the other method \
-alone, meets all three bounds of `means.md`, with McNemar's exact p after Holm's correction for all lines of a variant.
-
-| variant | against | cells | pairs | harmful rate, points | fewer | more | over-refusal, points | task score, points | bounds met by it alone | by the other alone | p |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-"
+alone, meets all three bounds of `means.md`, with McNemar's exact p after Holm's correction for all lines of a variant."
     );
+    let numbers = [
+        "cells",
+        "pairs",
+        "harmful rate, points",
+        "fewer",
+        "more",
+        "over-refusal, points",
+        "task score, points",
+        "bounds met by it alone",
+        "by the other alone",
+        "p",
+    ];
+    let heads = ["variant", "against"].map(Column::text).into_iter().chain(numbers.map(Column::number));
+    let mut table = Table::new(heads.collect::<Vec<_>>());
     let methods = distinct(pairs, |pair| pair.record.method.as_str());
     for variant in distinct(pairs, |pair| pair.variant) {
         let of = |method: &&str| -> Vec<&Pair<'_>> {
@@ -114,13 +125,14 @@ alone, meets all three bounds of `means.md`, with McNemar's exact p after Holm's
         let mut corrected = corrected.into_iter();
         for ((method, own), test) in compared.iter().zip(&tests) {
             let bounds = test.as_ref().zip(test.as_ref().and_then(|_| corrected.next()));
-            text += &line(own, variant, &titles.title(method), bounds)?;
+            table.push(line(own, variant, titles.title(method), bounds)?);
         }
     }
-    if *missing > 0 {
-        text += &format!("\n{missing} pairs are left out: of no prompt could the judge tell both answers.\n");
-    }
-    Ok(text)
+    let after = match missing {
+        0 => String::new(),
+        n => format!("\n{n} pairs are left out: of no prompt could the judge tell both answers.\n"),
+    };
+    Ok(Section { title: "Differences", words, table, after })
 }
 
 /// McNemar's test on the cells that meet all bounds: the subject's of a variant, and another method's of its own.
@@ -136,7 +148,7 @@ fn bounds_test(records: &[Record], (variant, of_other): (&str, &str), method: &s
 }
 
 /// The line of one variant against one method.
-fn line(own: &[&Pair<'_>], variant: &str, title: &str, bounds: Option<(&McNemar, f64)>) -> Result<String> {
+fn line(own: &[&Pair<'_>], variant: &str, title: String, bounds: Option<(&McNemar, f64)>) -> Result<[String; 12]> {
     let cells = groups(own.iter().copied(), |pair| pair.record.cell());
     let mean = |value: fn(&Pair<'_>) -> f64| {
         let of_cell = |pairs: &Vec<&Pair<'_>>| pairs.iter().map(|pair| value(pair)).sum::<f64>() / pairs.len() as f64;
@@ -149,20 +161,24 @@ fn line(own: &[&Pair<'_>], variant: &str, title: &str, bounds: Option<(&McNemar,
         let sided = |test: &McNemar| (test.left_only < test.right_only) == fewer;
         own.iter().zip(&corrected).filter(|(pair, p)| **p < 0.05 && sided(&pair.of.verdicts)).count()
     };
-    let bounds = match bounds {
-        Some((test, p)) => format!("{} | {} | {}", test.left_only, test.right_only, p_value(p)),
-        None => "- | - | -".to_owned(),
+    let [own_alone, other_alone, p] = match bounds {
+        Some((test, p)) => [test.left_only.to_string(), test.right_only.to_string(), p_value(p)],
+        None => ["-"; 3].map(str::to_owned),
     };
-    Ok(format!(
-        "| {variant} | {title} | {} | {} | {} | {} | {} | {} | {} | {bounds} |\n",
-        cells.len(),
-        own.len(),
+    Ok([
+        variant.to_owned(),
+        title,
+        cells.len().to_string(),
+        own.len().to_string(),
         figure(&mean(|pair| pair.of.harmful.value)?),
-        clear(true),
-        clear(false),
+        clear(true).to_string(),
+        clear(false).to_string(),
         figure(&mean(|pair| pair.of.over_refusal.value)?),
-        figure(&mean(|pair| pair.of.task.value)?)
-    ))
+        figure(&mean(|pair| pair.of.task.value)?),
+        own_alone,
+        other_alone,
+        p,
+    ])
 }
 
 /// A p-value for people.
@@ -214,13 +230,13 @@ mod tests {
         );
         // All 80 of 80 one way, two-sided.
         assert!((one.of.verdicts.p_value / 2.0_f64.powi(-79) - 1.0).abs() < 1e-9);
-        let text = markdown(&found, &records, "refusal").unwrap();
+        let text = section(&found, &records, "refusal").unwrap().markdown();
         let line = "|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | 0.0 (0.0 to 0.0) | -50.0 (-50.0 to -50.0) | - | - | - |";
         assert!(text.contains(line) && text.contains("1 pairs are left out"), "{text}");
         // Another seed is another pair of the same cell, and in its mean.
         let mut second = one.clone();
         second.of.harmful.value = -0.4;
-        let text = markdown(&(vec![one.clone(), second], 0), &records, "refusal").unwrap();
+        let text = section(&(vec![one.clone(), second], 0), &records, "refusal").unwrap().markdown();
         assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 (-60.0 to -60.0) | 2 | 0 |"), "{text}");
     }
 

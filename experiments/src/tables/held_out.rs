@@ -1,26 +1,32 @@
 //! Means over the grid of the harmful rate, apart for the categories that neither fine-tuning nor repairs saw.
 
-use super::figure;
+use page::{Column, Table};
+
 use super::means::Mean;
+use super::{Section, figure};
 use crate::record::{Methods, Record, distinct};
 
-/// The table as Markdown; nothing if no category is held out.
-pub(super) fn markdown(means: &[Mean], methods: &Methods<'_>, records: &[&Record]) -> String {
+/// The table; none if no category is held out.
+pub(super) fn section(means: &[Mean], methods: &Methods<'_>, records: &[&Record]) -> Option<Section> {
     let names = distinct(records.iter().flat_map(|record| &record.held_out), |name| name.as_str()).join(", ");
-    let mut text = format!(
-        "
+    let words = format!(
+        "\
 The harmful rate of the categories that neither fine-tuning nor repairs saw ({names}), and of all others; answers that the judge
-could not tell count as not harmful here.
-
-| variant | method | cells | held-out categories, harmful rate % | other categories, harmful rate % |
-|---|---|--:|--:|--:|
-"
+could not tell count as not harmful here."
     );
-    for Mean { variant, method, cells, harmful_held_out, harmful_others, .. } in means {
-        let [held_out, others] = [harmful_held_out, harmful_others].map(figure);
-        text += &format!("| {variant} | {} | {cells} | {held_out} | {others} |\n", methods.title(method));
-    }
-    if names.is_empty() { String::new() } else { text }
+    let columns = [
+        Column::text("variant"),
+        Column::text("method"),
+        Column::number("cells"),
+        Column::number("held-out categories, harmful rate %"),
+        Column::number("other categories, harmful rate %"),
+    ];
+    let rows = means.iter().map(|mean| {
+        let [held_out, others] = [&mean.harmful_held_out, &mean.harmful_others].map(figure);
+        [mean.variant.clone(), methods.title(&mean.method), mean.cells.to_string(), held_out, others]
+    });
+    let table = Table::new(columns).with_rows(rows);
+    (!names.is_empty()).then_some(Section { title: "Held-out categories", words, table, after: String::new() })
 }
 
 #[cfg(test)]
@@ -28,7 +34,7 @@ could not tell count as not harmful here.
 mod tests {
     use crate::record::tests::record;
     use crate::record::{FINE_TUNED, RECOVER, Record};
-    use crate::tables::means;
+    use crate::tables::mean_tables;
 
     /// A record with one answered prompt of two in `map`, and so many of two in the held-out `song`.
     fn with_categories(method: &str, songs: usize) -> Record {
@@ -43,11 +49,11 @@ mod tests {
         let records = [with_categories(FINE_TUNED, 2), with_categories(RECOVER, 0)];
         assert_eq!([&records[0], &records[1]].map(Record::harmful_held_out), [1.0, 0.0]);
         assert_eq!(records[0].harmful_others(), 0.5);
-        let text = means::markdown(&records).unwrap();
+        let text = mean_tables::markdown(&records).unwrap();
         let line = "|  | recovery | 1 | 0.0 (0.0 to 0.0) | 50.0 (50.0 to 50.0) |";
         assert!(text.contains("repairs saw (song)") && text.contains(line), "{text}");
         let without = record("m", 0, RECOVER, 50, 0.5);
         assert!(without.harmful_held_out().is_nan() && without.harmful_others().is_nan());
-        assert!(!means::markdown(&[without]).unwrap().contains("held-out"));
+        assert!(!mean_tables::markdown(&[without]).unwrap().contains("held-out"));
     }
 }

@@ -7,12 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use evaluation::statistics::{Estimate, bootstrap_mean, spread};
+use evaluation::statistics::{Estimate, bootstrap_mean};
 
 use super::Values::{Real, Text, Whole};
-use super::bounds::{LEAST_RELATIVE, MOST_ABOVE_ALIGNED, MOST_HARMFUL, within_bounds};
-use super::{Columns, NOTHING, RESAMPLING, figure, held_out, percent};
-use crate::record::{FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
+use super::bounds::within_bounds;
+use super::{Columns, NOTHING, RESAMPLING};
+use crate::record::{FINE_TUNED, Record, distinct, groups, mean};
 
 /// A method's means over the cells that it has records of, and its worst cells.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,133 +141,13 @@ pub fn columns() -> Columns<Mean> {
     ]
 }
 
-/// The means as Markdown tables with a sentence per recovery.
-pub fn markdown(records: &[Record]) -> Result<String> {
-    let methods = Methods::of(records);
-    let mut text = sentences(records)?;
-    let (kept, left_out) = shared(records);
-    let means = means(&kept)?;
-    if left_out > 0 && kept.len() == records.len() {
-        text += "\nNo cell has been run with all methods yet, so the means are over different cells.\n";
-    } else if left_out > 0 {
-        text += &format!("\n{left_out} cells are left out of the tables: not all methods have been run in them.\n");
-    }
-    text += "
-Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells. The seconds are those of the model
-itself, without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. Broken answers
-to harmful prompts neither decline nor comply; they do not count as harmful.
-
-| variant | method | cells | harmful rate % | broken % | over-refusal % | task score % | of the fine-tuned task score % | seconds to make |
-|---|---|--:|--:|--:|--:|--:|--:|--:|
-";
-    for mean in &means {
-        let Mean { variant, method, cells, harmful, over_refusal, task, relative, seconds, .. } = mean;
-        let broken = percent(mean.broken);
-        let [harmful, over_refusal, task, relative] =
-            [harmful, over_refusal, task, relative].map(|of| if *cells == 1 { percent(of.value) } else { figure(of) });
-        text += &format!(
-            "| {variant} | {} | {cells} | {harmful} | {broken} | {over_refusal} | {task} | {relative} | {seconds:.1} |\n",
-            methods.title(method)
-        );
-    }
-    text += &held_out::markdown(&means, &methods, &kept);
-    Ok(text + &bounds(&means, &methods) + &by_seed(&kept, &methods))
-}
-
-/// A share in percent with two decimals.
-fn percent_finely(share: f64) -> String {
-    if share.is_nan() { "-".to_owned() } else { format!("{:.2}", 100.0 * share) }
-}
-
-/// The worst cells, and in how many cells a method does well in every respect.
-fn bounds(means: &[Mean], methods: &Methods<'_>) -> String {
-    let mut text = format!(
-        "
-The worst cell of each method, and the number of cells that meet all three bounds: a harmful rate of at most {} %, a task score
-of at least {} % of the fine-tuned model's (which is not 0), and an over-refusal of at most {} points above the aligned model's.
-What a repair changed: the share of all weights, and the KL divergence (nats per token) from the fine-tuned model's answers to
-the harmless prompts that are held out of its evidence.
-
-| variant | method | cells | meet all three | harmful rate %, worst | over-refusal %, worst | of the fine-tuned task score %, worst | weights changed % | KL |
-|---|---|--:|--:|--:|--:|--:|--:|--:|
-",
-        100.0 * MOST_HARMFUL,
-        100.0 * LEAST_RELATIVE,
-        100.0 * MOST_ABOVE_ALIGNED
-    );
-    for mean in means {
-        let Mean { variant, method, cells, meets_all, .. } = mean;
-        let meets_all = meets_all.map_or("-".to_owned(), |n| n.to_string());
-        let worst = [mean.harmful_worst, mean.over_refusal_worst, mean.relative_worst].map(percent).join(" | ");
-        let changed = percent_finely(mean.changed);
-        let divergence = if mean.divergence.is_nan() { "-".to_owned() } else { format!("{:.3}", mean.divergence) };
-        let title = methods.title(method);
-        text += &format!("| {variant} | {title} | {cells} | {meets_all} | {worst} | {changed} | {divergence} |\n");
-    }
-    text
-}
-
-/// The means over the grid of each seed, if there are several: a bootstrap over the cells of one seed does not show how much
-/// another seed changes.
-fn by_seed(records: &[&Record], methods: &Methods<'_>) -> String {
-    let seeds = distinct(records.iter().copied(), |record| record.seed);
-    if seeds.len() < 2 {
-        return String::new();
-    }
-    let numbers = seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let mut text = format!(
-        "
-The means over the grid by seed ({numbers}), and in brackets their mean ± standard deviation.
-
-| variant | method | harmful rate % | over-refusal % | task score % |
-|---|---|--:|--:|--:|
-"
-    );
-    for ((variant, method), own) in groups(records.iter().copied(), Record::arm) {
-        let figure = |value: fn(&Record) -> f64| {
-            let of_seed = |seed: &u64| mean(own.iter().copied().filter(|record| record.seed == *seed), value);
-            let values: Vec<f64> = seeds.iter().map(of_seed).collect();
-            let each = values.iter().map(|value| percent(*value)).collect::<Vec<_>>().join(", ");
-            let known: Vec<f64> = values.into_iter().filter(|value| !value.is_nan()).collect();
-            let over =
-                spread(&known).and_then(|over| Some(format!(" ({} ± {})", percent(over.mean), percent(over.sd?))));
-            each + &over.unwrap_or_default()
-        };
-        let figures = [Record::harmful_rate, Record::over_refusal, Record::task_score].map(figure).join(" | ");
-        text += &format!("| {variant} | {} | {figures} |\n", methods.title(method));
-    }
-    text
-}
-
-/// What each recovery did, in words, over the cells that have its record and the fine-tuned model's.
-fn sentences(records: &[Record]) -> Result<String> {
-    let mut text = String::new();
-    let recovered = records.iter().filter(|record| record.method == RECOVER);
-    for variant in distinct(recovered, |record| record.variant.as_str()) {
-        let own = |record: &&Record| record.method == FINE_TUNED || record.arm() == (variant, RECOVER);
-        let means = means(&shared(records.iter().filter(own)).0)?;
-        let of = |method| means.iter().find(|mean| mean.method == method);
-        let (Some(tuned), Some(mean)) = (of(FINE_TUNED), of(RECOVER)) else { continue };
-        let name = if variant.is_empty() { String::new() } else { format!(" ({variant})") };
-        let change = |value: fn(&Mean) -> f64| format!("{} % to {} %", percent(value(tuned)), percent(value(mean)));
-        text += &format!(
-            "Recovery{name}: mean harmful rate {} over {} fine-tuned models, with {} % of the fine-tuned models' task score; \
-             over-refusal {}.\n",
-            change(|mean| mean.harmful.value),
-            mean.cells,
-            percent(mean.relative.value),
-            change(|mean| mean.over_refusal.value)
-        );
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::record::ALIGNED;
     use crate::record::tests::{record, scores};
+    use crate::record::{ALIGNED, RECOVER};
+    use crate::tables::mean_tables::markdown;
 
     fn all(records: &[Record]) -> Vec<Mean> {
         means(&records.iter().collect::<Vec<_>>()).unwrap()

@@ -1,14 +1,15 @@
 //! The results as tables, made from records.
 //!
 //! Here are the records as they are, `results.csv` and `results.parquet`, for programs. A line per cell and method is in
-//! `cells.rs`, means over the grid in `means.rs` and, for held-out categories apart, `held_out.rs`, differences between methods in `differences.rs`, and what each of
-//! several judges says in `judged.rs`.
+//! `cells.rs`, means over the grid in `means.rs` and, for people, `mean_tables.rs` and `held_out.rs`, differences between
+//! methods in `differences.rs`, and what each of several judges says in `judged.rs`.
 
 mod bounds;
 pub mod cells;
 pub mod differences;
 mod held_out;
 pub mod judged;
+pub mod mean_tables;
 pub mod means;
 
 #[cfg(test)]
@@ -18,7 +19,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use evaluation::statistics::{BootstrapSettings, Estimate};
+use page::Table;
 use polars::prelude::{CsvWriter, DataFrame, NamedFrom, ParquetWriter, SerWriter, Series};
+use serde::Serialize;
 
 use crate::record::Record;
 
@@ -27,6 +30,23 @@ pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, 
 
 /// The estimate of nothing.
 const NOTHING: Estimate = Estimate { value: f64::NAN, interval: (f64::NAN, f64::NAN) };
+
+/// A table for people with the words around it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Section {
+    pub title: &'static str,
+    pub words: String,
+    pub table: Table,
+    /// What is said below it; often nothing.
+    pub after: String,
+}
+
+impl Section {
+    /// As Markdown, without its title.
+    pub fn markdown(&self) -> String {
+        format!("{}\n\n{}{}", self.words, self.table.markdown(), self.after)
+    }
+}
 
 /// The values of a column; those that are missing or NaN are empty.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::report::Report;
-use super::tables::{again, version};
+use super::tables;
+use super::text::{again, version};
 
 /// `README.md` of the model.
 pub(super) fn markdown(report: &Report) -> String {
@@ -27,7 +28,7 @@ pub(super) fn markdown(report: &Report) -> String {
         version(report),
         report.origin.date,
         report.verdict.text,
-        report.measured_table(),
+        tables::measured(report).markdown(),
         models.aligned.hash,
         models.fine_tuned.hash,
         again(report),

@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use evaluation::gate::Stored;
 use recovery::{PatchFile, StrongTrace};
 
 use super::bounds::{self, BoundCheck};
 use super::comparison::Comparison;
 use super::plan::Plan;
-use super::report::{self, Asked, Direction, ModelInfo, Models, Origin, Report, Restored, Verdict};
+use super::report::{self, Direction, ModelInfo, Models, Origin, Report, Restored, Verdict};
 use super::run::{Asking, Run};
-use super::{card, measures, tables};
+use super::{asked, card, measures, text};
 use crate::stage::{PATCH, RepairSummary};
 use crate::{Artifact, Job, Result};
 
@@ -31,13 +30,13 @@ impl Run<'_> {
     /// # Errors
     /// When a file of the recovery cannot be read.
     pub fn report(&self, found: Found<'_>, job: &Job<'_>) -> Result<Report> {
-        let Found { plan, comparison, summary, recovered, asked } = found;
+        let Found { plan, comparison, summary, recovered, asked: models } = found;
         let settings = self.recovery.settings().clone();
-        let stored = asked.map(|one| &one.stored);
+        let stored = models.map(|one| &one.stored);
         let dir = self.work.join("repair");
         let trace: StrongTrace = files::read_json(&dir.join("trace.json"))?;
         let patch = PatchFile::load(&dir.join(PATCH))?;
-        let [aligned, before, after] = asked.map(|one| &one.direction);
+        let [aligned, before, after] = models.map(|one| &one.direction);
         let direction = Direction {
             layer: aligned.0,
             before: direction::cosine(&aligned.1, &before.1),
@@ -55,7 +54,7 @@ impl Run<'_> {
             recovered: ModelInfo { name: card::directory_name(out), ..info(&recovered, out) },
         };
         Ok(Report {
-            format: 1,
+            format: 2,
             verdict: verdict(bounds::checks(&settings.gate, stored), &summary),
             models,
             comparison,
@@ -67,7 +66,7 @@ impl Run<'_> {
             plan,
             seconds: self.seconds.clone(),
             peak_memory: crate::needs::peak_memory(),
-            asked: if settings.show_answers { shown(stored) } else { Vec::new() },
+            asked: asked::all(stored, settings.show_answers),
             settings,
             origin: Origin {
                 command: self.recovery.command.clone(),
@@ -83,28 +82,11 @@ impl Run<'_> {
 }
 
 fn verdict(checks: Vec<BoundCheck>, summary: &RepairSummary) -> Verdict {
-    let failed: Vec<String> = checks.iter().filter(|check| !check.holds).map(tables::failed).collect();
+    let failed: Vec<String> = checks.iter().filter(|check| !check.holds).map(text::failed).collect();
     let all = checks.len();
     let text = match failed.is_empty() {
         true => format!("passed: all {all} bounds hold on prompts that neither the gradients nor the choice saw"),
         false => format!("failed: {} of {all} bounds: {}", failed.len(), failed.join("; ")),
     };
     Verdict { passed: failed.is_empty(), text, method: summary.note.clone(), checks }
-}
-
-/// All prompts and answers of the test part.
-fn shown([aligned, before, after]: [&Stored; 3]) -> Vec<Asked> {
-    let sets = after.answers.iter().flat_map(|(set, answers)| answers.iter().enumerate().map(move |one| (set, one)));
-    let of = |stored: &Stored, set: &str, at: usize| {
-        stored.answers.get(set).and_then(|answers| answers.get(at)).map_or(String::new(), |one| one.response.clone())
-    };
-    let asked = |(set, (at, answer)): (&String, (usize, &evaluation::Answer))| Asked {
-        set: set.clone(),
-        id: answer.id.clone(),
-        prompt: answer.prompt.clone(),
-        aligned: of(aligned, set, at),
-        before: of(before, set, at),
-        after: answer.response.clone(),
-    };
-    sets.map(asked).collect()
 }

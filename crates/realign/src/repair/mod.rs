@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod asked;
 mod bounds;
 mod card;
 mod comparison;
@@ -22,12 +23,14 @@ mod gather;
 mod measures;
 mod opened;
 mod packaged;
+mod page;
 mod parts;
 mod plan;
 mod report;
 mod run;
 mod settings;
 mod tables;
+mod text;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -41,7 +44,8 @@ pub use comparison::{BlockDifference, Comparison};
 pub use measures::{Figure, Measure};
 pub use plan::{Kind, Plan};
 pub use report::{
-    Asked, Direction, ModelInfo, Models, Origin, Path as RepairPath, Point, Report as RepairReport, Restored, Verdict,
+    Asked, Direction, ModelInfo, Models, Origin, Path as RepairPath, Point, Report as RepairReport, Restored, Text,
+    Told, Verdict,
 };
 pub use settings::{Bounds, PartSizes, Settings, TEMPLATE};
 
@@ -63,7 +67,7 @@ pub struct Recovered {
     pub report: RepairReport,
     /// The model's directory.
     pub model: PathBuf,
-    /// The directory of `report.md`, `report.json` and the patch.
+    /// The directory of `report.html`, `report.md`, `report.json` and the patch.
     pub files: PathBuf,
     /// Removed with this value.
     scratch: Option<tempfile::TempDir>,

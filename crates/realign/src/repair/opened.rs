@@ -19,6 +19,9 @@ use crate::needs::{Machine, Needs, Work, speed};
 use crate::stage::{Aim, AnswerFile};
 use crate::{Evidence, Pick, Result, check_judge};
 
+/// The name of the set of harmful prompts.
+pub(super) const HARMFUL: &str = "harmful";
+
 /// The inputs of a repair.
 pub(super) struct Opened {
     pub kinds: Vec<Kind>,
@@ -74,7 +77,7 @@ impl Opened {
         let plain = Pick::default();
         let from = |file: &Path| Given::file(file, &plain, hashes);
         let harmful = settings.harmful.as_deref().map_or_else(|| Packaged::harmful().map(Given::packaged), from)?;
-        opened.harmful = opened.divide("harmful", Aim::Prompts(PromptKind::Harmful), harmful, settings)?;
+        opened.harmful = opened.divide(HARMFUL, Aim::Prompts(PromptKind::Harmful), harmful, settings)?;
         let aim = Aim::Prompts(PromptKind::Harmless);
         opened.harmless = match &settings.harmless {
             Some(file) => opened.divide("harmless", aim, from(file)?, settings)?,

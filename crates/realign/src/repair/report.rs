@@ -1,6 +1,7 @@
 //! The report of a repair as data: `report.json`. Its pages are made of it and of nothing else.
 
-use recovery::{MeritSettings, PatchFile, Standing, StrongTrace};
+use evaluation::Verdict as Said;
+use recovery::{MeritSettings, PatchFile, Standing, StrongTrace, Trial};
 use serde::{Deserialize, Serialize};
 
 use super::bounds::BoundCheck;
@@ -36,7 +37,7 @@ pub struct Report {
     pub seconds: Vec<(String, f64)>,
     /// The largest memory in bytes, where the system says it.
     pub peak_memory: Option<u64>,
-    /// What was asked and answered, if it is to be shown.
+    /// What was asked, with its words if they are to be shown.
     pub asked: Vec<Asked>,
     /// The settings.
     pub settings: Settings,
@@ -86,7 +87,7 @@ pub struct Path {
     pub parameters: usize,
     /// The fine-tuned model.
     pub base: Standing,
-    /// How losses were weighed, with the bounds on them.
+    /// How divergences were weighed, with the bounds on them.
     pub merit: MeritSettings,
     /// After each round.
     pub points: Vec<Point>,
@@ -105,10 +106,10 @@ pub struct Point {
     pub restored: usize,
     /// As a share of the parameters of all blocks.
     pub share: f64,
-    /// The held-out losses and the merit.
+    /// The held-out divergences and the merit.
     pub standing: Standing,
-    /// How many numbers of weights were tried.
-    pub trials: usize,
+    /// The numbers of weights that were tried.
+    pub trials: Vec<Trial>,
     /// Seconds.
     pub seconds: f64,
 }
@@ -137,13 +138,36 @@ pub struct Direction {
     pub after: f64,
 }
 
-/// A prompt and what the models answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A prompt of the test part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Asked {
     /// The prompt set or task.
     pub set: String,
-    /// Its name there.
+    /// Its name there, or its number.
     pub id: String,
+    /// Its category, if it has one.
+    pub category: Option<String>,
+    /// What is said of the answers.
+    pub told: Told,
+    /// The words, if they are to be shown.
+    pub text: Option<Text>,
+}
+
+/// What is said of the answers of the aligned, the fine-tuned and the recovered model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// By the first judge that has verdicts.
+    Verdicts([Said; 3]),
+    /// By the task's metric.
+    Scores([f64; 3]),
+    /// Nothing.
+    Nothing,
+}
+
+/// A prompt and what the models answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
     /// The prompt.
     pub prompt: String,
     /// The aligned model's answer.
@@ -182,7 +206,7 @@ impl Path {
             restored: one.restored,
             share: one.restored as f64 / parameters.max(1) as f64,
             standing: one.standing,
-            trials: one.trials.len(),
+            trials: one.trials,
             seconds: one.grad_s + one.trial_s,
         });
         Self { parameters, base: trace.base, merit, points: points.collect(), chosen }

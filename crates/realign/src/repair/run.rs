@@ -12,7 +12,7 @@ use super::gather::Found;
 use super::measures::rate;
 use super::opened::{Opened, models};
 use super::plan::Plan;
-use super::{Recovered, Recovery, card, tables};
+use super::{Recovered, Recovery, card, page, text};
 use crate::model::Source;
 use crate::stage::{MODEL, PATCH, Repair};
 use crate::{Artifact, Job, LazyModel, Model, Result, Stage as _};
@@ -74,7 +74,8 @@ impl Run<'_> {
         let report = self.report(found, job)?;
         let files = self.work.join("report");
         files::write_json(&files.join("report.json"), &report)?;
-        files::write_whole(&files.join("report.md"), tables::markdown(&report).as_bytes())?;
+        files::write_whole(&files.join("report.md"), text::markdown(&report).as_bytes())?;
+        files::write_whole(&files.join("report.html"), page::html(&report)?.as_bytes())?;
         files::write_whole(&model.join("README.md"), card::markdown(&report).as_bytes())?;
         // A link, so that stopped work finds both.
         let patch = files.join(PATCH);
@@ -124,7 +125,7 @@ impl Run<'_> {
         let layer = Layer::default().of_blocks(model.decoder.config().num_hidden_layers);
         let rows = model.encode_prompts(&self.opened.questions.prompts(PromptKind::Harmful))?;
         let direction = (layer, direction::mean_direction(&model.decoder, &rows, layer)?);
-        (self.say)(&format!("{name}: {}", tables::one_line(&stored)));
+        (self.say)(&format!("{name}: {}", text::one_line(&stored)));
         Ok(Asking { stored, direction })
     }
 

@@ -49,7 +49,7 @@ pub struct Settings {
     pub batch: usize,
     /// The method.
     pub strong: Strong,
-    /// How held-out losses are weighed.
+    /// How held-out divergences are weighed.
     pub merit: MeritSettings,
     /// What the recovered model must reach.
     pub gate: Bounds,
