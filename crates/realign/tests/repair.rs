@@ -128,7 +128,7 @@ fn the_page_says_all_that_the_report_has_and_shows_no_text_as_markup() {
     parts.extend(["--max-harmful 1", "max_new_tokens: 4", "Time and memory", "measurement after"].map(str::to_owned));
     parts.extend([format!("{:.4}", found.direction.after), "<title id=\"trade-off-title\">".to_owned()]);
     parts.iter().for_each(|part| assert!(page.contains(part), "{part} in the page"));
-    let rows = page.split("Losses on the choosing part").last().unwrap().split("</table>").next().unwrap();
+    let rows = page.split("Divergences on the choosing part").last().unwrap().split("</table>").next().unwrap();
     assert_eq!(rows.matches("<th scope=\"row\">").count(), found.path.points.len() + 1, "every round");
     assert_eq!(page.matches("style=\"--shade:").count(), found.restored.of.iter().flatten().count(), "every module");
 }

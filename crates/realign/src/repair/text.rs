@@ -59,7 +59,7 @@ pub(super) fn markdown(report: &Report) -> String {
         text,
         "\n## Before and after\n\nOn the test part, which neither the gradients nor the choice saw; with 95 % intervals. A task is scored on samples of its\n\
          file, which the fine-tuning may have seen.\n\n{}\n{}\n\
-         ## The way there\n\nLosses on the choosing part, in nats per token.\n\n{}\n\
+         ## The way there\n\nDivergences on the choosing part, in nats per token.\n\n{}\n\
          ## Restored weights\n\n{} in all; % by block and module.\n\n{}\n\
          Cosine of the mean hidden state on harmful prompts with the aligned model's, layer {}: {:.4} before, {:.4} after.\n\n\
          ## The two models\n\n```\n{}\n```\n\n{}\n## Time and memory\n\n{}\n{}\n\n",
