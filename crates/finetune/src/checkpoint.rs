@@ -66,10 +66,17 @@ pub(crate) fn save(path: &Path, fingerprint: &str, optimizer: &AdamW, losses: &[
     Ok(files::write_sealed(path, &bytes)?)
 }
 
-/// Puts the state at `path` into `optimizer` and returns the losses so far; none when there is no file.
+/// Puts the state at `path` into `optimizer` and returns the losses so far; none when there is no whole file.
 pub(crate) fn load(path: &Path, fingerprint: &str, optimizer: &mut AdamW) -> Result<Vec<f64>> {
     let failure = |reason: String| Error::Checkpoint { path: path.into(), reason };
-    let Some(bytes) = files::read_sealed(path)? else { return Ok(Vec::new()) };
+    let bytes = match files::read_sealed(path) {
+        Err(files::Error::Damaged { reason, .. }) => {
+            tracing::warn!("{}: {reason}; this training begins anew", path.display());
+            None
+        }
+        read => read?,
+    };
+    let Some(bytes) = bytes else { return Ok(Vec::new()) };
     let damaged = |error: safetensors::SafeTensorError| failure(format!("damaged: {error}"));
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
     if header.metadata().as_ref().and_then(|metadata| metadata.get(FINGERPRINT)).map(String::as_str)
