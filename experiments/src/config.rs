@@ -295,7 +295,7 @@ impl Sweep {
     /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong
     /// type, a value makes no sense, or a file of the tasks or judges cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = files::read_yaml_text(path).context("the sweep")?;
+        let text = ::files::read_yaml_text(path).context("the sweep")?;
         Self::parse(&text, path, &files::root_of(path)?)
     }
 

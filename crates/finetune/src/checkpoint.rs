@@ -110,3 +110,24 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 fn floats_of(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_is_wrong_under_a_right_checksum_never_panics() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.checkpoint");
+        let slots =
+            [("a".to_owned(), Slot::new(vec![2, 3], vec![0.5; 6])), ("b".to_owned(), Slot::new(vec![1], vec![2.0]))];
+        let optimizer = AdamW { slots: slots.into(), updates: 2 };
+        save(&path, "f", &optimizer, &[1.5, 1.25]).unwrap();
+        let whole = files::read_sealed(&path).unwrap().unwrap();
+        mutate::survive("training checkpoint", &[whole], 3000, |bytes| {
+            files::write_sealed(&path, bytes).map_err(|error| error.to_string())?;
+            load(&path, "f", &mut optimizer.clone()).map(drop).map_err(|error| error.to_string())
+        });
+    }
+}

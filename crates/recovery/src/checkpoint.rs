@@ -197,6 +197,9 @@ mod tests {
         let checkpoint = checkpoint(&dir);
         save(&checkpoint, &state());
         let whole = files::read_sealed(&checkpoint.path).unwrap().unwrap();
+        mutate::survive("recovery checkpoint", std::slice::from_ref(&whole), 8000, |bytes| {
+            checkpoint.read::<Steps>(bytes, &infos()).map(drop).map_err(|error| error.to_string())
+        });
         let mut refused = 0;
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
