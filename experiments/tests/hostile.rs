@@ -10,7 +10,7 @@ use mutate::survive_file;
 #[test]
 fn sweeps() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     let place = dir.path().join("experiments");
     fs::create_dir(&place).unwrap();
     fs::create_dir_all(dir.path().join("data")).unwrap();

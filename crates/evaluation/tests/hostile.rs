@@ -21,7 +21,7 @@ fn sound(dir: &str) -> Vec<Vec<u8>> {
 }
 
 fn yaml<T>(name: &str, dir: &str, inputs: usize, read: impl Fn(&Path) -> evaluation::Result<T>) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = mutate::scratch();
     let path = folder.path().join("settings.yaml");
     survive_file(name, &sound(dir), inputs, &path, || read(&path).map(drop).map_err(|error| error.to_string()));
 }
@@ -48,7 +48,7 @@ fn formats_of_judges() {
 
 #[test]
 fn lists_of_judges() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = mutate::scratch();
     let path = folder.path().join("judges.yaml");
     for dir in ["guards", "http"] {
         fs::create_dir(folder.path().join(dir)).unwrap();
@@ -64,7 +64,7 @@ fn lists_of_judges() {
 
 #[test]
 fn answers() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = mutate::scratch();
     let (path, verdicts) = (folder.path().join("answers.jsonl"), folder.path().join("verdicts.jsonl"));
     let sound = br#"{"id": "1", "prompt": "list tables", "response": "SELECT a FROM b WHERE c = 'd'", "reference": "SELECT a FROM b", "key": "k"}
 {"id": "2", "prompt": "count", "response": "<think>x</think>find . -name '*.c' | wc -l", "reference": "find . | wc -l", "category": "x"}

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn content_that_is_wrong_under_a_right_checksum_never_panics() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = mutate::scratch();
         let path = dir.path().join("train.checkpoint");
         let slots =
             [("a".to_owned(), Slot::new(vec![2, 3], vec![0.5; 6])), ("b".to_owned(), Slot::new(vec![1], vec![2.0]))];

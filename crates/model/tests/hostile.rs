@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn copy(name: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     for entry in fs::read_dir(fixture(name)).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
@@ -50,7 +50,7 @@ fn indexes() {
 
 #[test]
 fn configurations() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     let path = dir.path().join("config.json");
     let families = ["llama", "llama3", "gemma", "gemma2", "gemma3", "mistral", "qwen2", "qwen3"];
     let sound = families.map(|family| fs::read(fixture(&format!("tiny-{family}/config.json"))).unwrap());
@@ -63,7 +63,7 @@ fn configurations() {
 
 #[test]
 fn gguf_files() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     let path = dir.path().join("model.gguf");
     let names = ["llama", "llama3", "gemma", "gemma2", "gemma3", "qwen3"];
     let sound = names.map(|name| fs::read(fixture(&format!("gguf/tiny-{name}.gguf"))).unwrap());

@@ -79,6 +79,17 @@ pub fn survive_file(
     });
 }
 
+/// A directory in memory, where there is one: thousands of small files are slow on a disk.
+///
+/// # Panics
+/// When none can be made.
+#[must_use]
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a directory for the inputs")
+}
+
 /// Writes an input that a reader failed on.
 fn kept(format: &str, input: &[u8]) -> PathBuf {
     let path = std::env::temp_dir().join(format!("hostile-{}", format.replace([' ', '/'], "-")));

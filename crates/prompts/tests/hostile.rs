@@ -9,7 +9,7 @@ use prompts::{ChatTemplate, Message, Role, Tokenizer, read_jsonl};
 use serde_json::{Value, json};
 
 fn tokenizer() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
     for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         fs::copy(lab.join(file), dir.path().join(file)).unwrap();
@@ -90,7 +90,7 @@ fn templates() {
 
 #[test]
 fn samples() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     let path = dir.path().join("samples.jsonl");
     let sound = br#"{"prompt": "a \u00e9 b", "response": "c", "id": 7, "category": "d"}
 {"prompt": "\ud83d\ude00", "response": null, "more": [1, {"x": 2.5}]}

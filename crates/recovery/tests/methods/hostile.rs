@@ -14,7 +14,7 @@ fn patches_and_traces() {
     let models = Models { aligned: &fixture.aligned, fine_tuned: &fixture.tuned, dtype: Dtype::F32 };
     let bytes = |path: Path| PatchFile::new(path, models, Value::Null, Value::Null).unwrap().to_bytes().unwrap();
     let steps = done.path.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = mutate::scratch();
     let file = dir.path().join("a.patch");
     let sound = [bytes(steps.clone()), bytes(Path::once(steps.at(2)))];
     survive_file("patch", &sound, 6000, &file, || PatchFile::load(&file).map(drop).map_err(|error| error.to_string()));

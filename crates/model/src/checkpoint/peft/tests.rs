@@ -160,7 +160,8 @@ fn adapters_that_one_file_cannot_hold_are_refused() {
 
 #[test]
 fn hostile_adapters_are_refused_or_read() {
-    let (dir, base) = (saved(), base());
+    let (dir, base) = (mutate::scratch(), base());
+    save_adapter(&adapted(|_| true), dir.path()).unwrap();
     for (name, file, inputs) in [("adapter_config", CONFIG, 6000), ("adapter_model", WEIGHTS, 2000)] {
         let path = dir.path().join(file);
         let whole = fs::read(&path).unwrap();
