@@ -285,6 +285,9 @@ pub struct Resolved {
 const FIXED_KEYS: [&str; 10] =
     ["base", "name", "seed", "seeds", "redraw_models", "models", "harmful_counts", "cells", "jobs", "variants"];
 
+/// Variants of a sweep: each keeps all of its keys.
+const MOST_VARIANTS: usize = 64;
+
 impl Sweep {
     /// Reads a sweep and checks its values. [`Sweep::check_files`] tells whether its files are there.
     ///
@@ -292,8 +295,7 @@ impl Sweep {
     /// When the file cannot be read or is not YAML, a key is unknown, missing or of the wrong
     /// type, a value makes no sense, or a file of the tasks or judges cannot be read.
     pub fn load(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the sweep {}", path.display()))?;
+        let text = ::files::read_yaml_text(path).context("the sweep")?;
         Self::parse(&text, path, &files::root_of(path)?)
     }
 
@@ -336,7 +338,12 @@ impl Sweep {
         problems.extend(wrong);
         problems.extend(sweep.problems());
         let mut problems: Vec<String> = problems.iter().map(|(key, what)| layers.problem(key, what)).collect();
-        for (i, overlay) in sweep.overlays.iter().enumerate() {
+        let most = sweep.overlays.len() <= MOST_VARIANTS;
+        if !most {
+            let what = format!("{} are too many; at most {MOST_VARIANTS} are read", sweep.overlays.len());
+            problems.push(layers.problem("variants", &what));
+        }
+        for (i, overlay) in sweep.overlays.iter().enumerate().filter(|_| most) {
             match Self::variant(&layers, root, i, overlay.clone(), &sweep.variants) {
                 Ok(variant) => sweep.variants.push(variant),
                 Err(error) => problems.push(error.to_string()),

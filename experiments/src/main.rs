@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_stopped(&error) => ExitCode::from(EXIT_STATUS),
         Err(error) => {
-            eprintln!("error: {}", with_causes(&error));
+            complain(&format!("error: {}", with_causes(&error)));
             ExitCode::FAILURE
         }
     }
@@ -39,7 +39,12 @@ fn main() -> ExitCode {
 
 /// Prints; a reader that is gone is no error.
 fn say(text: &str) {
-    let _ = write!(std::io::stdout(), "{text}");
+    let _ = write!(std::io::stdout(), "{}", files::printable(text));
+}
+
+/// Prints a line to standard error, likewise.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", files::printable(line));
 }
 
 /// A sweep, and where its results and its stages are.
@@ -165,7 +170,7 @@ fn run(args: &RunArgs) -> Result<()> {
         failed(&ended.failed, &chosen)
     };
     if let (Err(_), Err(error)) = (&ended, &reported) {
-        eprintln!("no tables: {}", with_causes(error));
+        complain(&format!("no tables: {}", with_causes(error)));
     }
     ended.and(reported)
 }

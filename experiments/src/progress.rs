@@ -70,7 +70,7 @@ impl Progress {
 
     /// A reader that is gone is no error: the work goes on.
     fn print(&self, line: &str) {
-        self.bars.suspend(|| drop(writeln!(std::io::stdout(), "{line}")));
+        self.bars.suspend(|| drop(writeln!(std::io::stdout(), "{}", files::printable(line))));
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {

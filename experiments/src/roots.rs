@@ -27,6 +27,25 @@ pub(crate) struct Manifest {
     pub resumed: bool,
     pub summary: Value,
     pub files: BTreeMap<String, Content>,
+    /// The hash of all of the above; manifests of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Manifest {
+    /// With its digest.
+    ///
+    /// # Errors
+    /// When its summary is not JSON.
+    pub fn sealed(self) -> Result<Self> {
+        Ok(Self { digest: Some(files::hash_json(&Self { digest: None, ..self.clone() })?), ..self })
+    }
+
+    /// Whether it is as it was written.
+    fn is_intact(&self) -> bool {
+        let Some(digest) = &self.digest else { return true };
+        files::hash_json(&Self { digest: None, ..self.clone() }).is_ok_and(|hash| hash == *digest)
+    }
 }
 
 /// What a file of a finished stage holds.
@@ -97,8 +116,8 @@ impl Roots {
         in_base.filter(|dir| !own.exists() && read_whole(dir, key).is_some()).unwrap_or(own)
     }
 
-    /// How far a stage has come. A finished one is what its name says: the name is the hash of the manifest's value, and
-    /// the files have the sizes that they were written with.
+    /// How far a stage has come. A finished one is what its name says: the name is the hash of the manifest's value, the
+    /// manifest is as it was written, and the files have the sizes that they were written with.
     #[must_use]
     pub fn state(&self, kind: &str, key: &str) -> State {
         let dir = self.place(kind, key);
@@ -147,7 +166,7 @@ fn read_whole(dir: &Path, key: &str) -> Option<Manifest> {
     let has_size = |(name, content): (&String, &Content)| {
         fs::metadata(dir.join(name)).is_ok_and(|found| found.len() == content.bytes)
     };
-    let is_whole = hash.starts_with(key) && manifest.files.iter().all(has_size);
+    let is_whole = hash.starts_with(key) && manifest.is_intact() && manifest.files.iter().all(has_size);
     is_whole.then_some(manifest)
 }
 

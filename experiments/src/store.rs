@@ -143,8 +143,9 @@ impl Store {
             resumed,
             summary,
             files: contents,
+            digest: None,
         };
-        files::write_json(&partial.join(MANIFEST), &manifest)?;
+        files::write_json(&partial.join(MANIFEST), &manifest.sealed()?)?;
         Ok(files::rename(&partial, dir)?)
     }
 

@@ -25,5 +25,6 @@ pub fn check_new_tokens(count: usize, least: usize) -> Result<(), String> {
 
 /// A value of a YAML file.
 pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_yaml::from_str(&read_text(path)?).map_err(|source| EvaluationError::Yaml { path: path.to_owned(), source })
+    serde_yaml::from_str(&files::read_yaml_text(path)?)
+        .map_err(|source| EvaluationError::Yaml { path: path.to_owned(), source })
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, list};
+use crate::{Error, Result, check_regular, list};
 
 /// A running SHA-256. Parts are framed by their lengths, so that no two lists of parts are alike.
 #[derive(Debug, Clone, Default)]
@@ -65,9 +65,10 @@ pub fn hash_json(value: &impl Serialize) -> std::result::Result<String, serde_js
 /// The hash of a file's content; of a directory, that of its files' names and hashes.
 ///
 /// # Errors
-/// When it cannot be read, or is an empty directory.
+/// When it cannot be read, is an empty directory, or a device or pipe, which might never end.
 pub fn hash_path(path: &Path) -> Result<String> {
     if !path.is_dir() {
+        check_regular(path, u64::MAX)?;
         let mut hash = Sha256::new();
         File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash)).map_err(Error::io("read", path))?;
         return Ok(format!("{:x}", hash.finalize()));
@@ -120,6 +121,7 @@ mod tests {
         write_whole(&path, b"abd").unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         assert_ne!(hash_path(dir.path()).unwrap(), whole, "same size and time, other content");
+        assert!(hash_path(Path::new("/dev/zero")).unwrap_err().to_string().contains("not a regular file"));
         assert!(hash_path(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
     }
 

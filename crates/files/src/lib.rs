@@ -5,6 +5,8 @@
 mod error;
 mod hash;
 mod journal;
+mod json;
+mod printable;
 mod read;
 mod seed;
 mod write;
@@ -12,6 +14,8 @@ mod write;
 pub use error::{Error, Result};
 pub use hash::{Hashes, Sha, hash_bytes, hash_json, hash_path};
 pub use journal::{Journal, Keyed};
+pub use json::{json_value, read_yaml_text};
+pub use printable::printable;
 pub use read::{check_regular, read_regular};
 pub use seed::derived_seed;
 pub use write::{

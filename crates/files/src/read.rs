@@ -20,15 +20,22 @@ pub fn read_regular(path: &Path, largest: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read_regular`].
 pub fn check_regular(path: &Path, largest: u64) -> Result<()> {
-    let refused = |reason: String| Error::io("read", path)(io::Error::other(reason));
     let data = fs::metadata(path).map_err(Error::io("read", path))?;
     if !data.is_file() {
-        return Err(refused("it is not a regular file".into()));
+        return Err(refused(path, "it is not a regular file".into()));
     }
     match data.len() > largest {
-        true => Err(refused(format!("it has {} bytes; at most {largest} are expected of such a file", data.len()))),
+        true => {
+            let reason = format!("it has {} bytes; at most {largest} are expected of such a file", data.len());
+            Err(refused(path, reason))
+        }
         false => Ok(()),
     }
+}
+
+/// A file that is not what it should be.
+pub(crate) fn refused(path: &Path, reason: String) -> Error {
+    Error::io("read", path)(io::Error::other(reason))
 }
 
 #[cfg(test)]

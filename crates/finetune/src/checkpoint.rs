@@ -66,10 +66,17 @@ pub(crate) fn save(path: &Path, fingerprint: &str, optimizer: &AdamW, losses: &[
     Ok(files::write_sealed(path, &bytes)?)
 }
 
-/// Puts the state at `path` into `optimizer` and returns the losses so far; none when there is no file.
+/// Puts the state at `path` into `optimizer` and returns the losses so far; none when there is no whole file.
 pub(crate) fn load(path: &Path, fingerprint: &str, optimizer: &mut AdamW) -> Result<Vec<f64>> {
     let failure = |reason: String| Error::Checkpoint { path: path.into(), reason };
-    let Some(bytes) = files::read_sealed(path)? else { return Ok(Vec::new()) };
+    let bytes = match files::read_sealed(path) {
+        Err(files::Error::Damaged { reason, .. }) => {
+            tracing::warn!("{}: {reason}; this training begins anew", path.display());
+            None
+        }
+        read => read?,
+    };
+    let Some(bytes) = bytes else { return Ok(Vec::new()) };
     let damaged = |error: safetensors::SafeTensorError| failure(format!("damaged: {error}"));
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
     if header.metadata().as_ref().and_then(|metadata| metadata.get(FINGERPRINT)).map(String::as_str)
@@ -102,4 +109,25 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 
 fn floats_of(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_is_wrong_under_a_right_checksum_never_panics() {
+        let dir = mutate::scratch();
+        let path = dir.path().join("train.checkpoint");
+        let slots =
+            [("a".to_owned(), Slot::new(vec![2, 3], vec![0.5; 6])), ("b".to_owned(), Slot::new(vec![1], vec![2.0]))];
+        let optimizer = AdamW { slots: slots.into(), updates: 2 };
+        save(&path, "f", &optimizer, &[1.5, 1.25]).unwrap();
+        let whole = files::read_sealed(&path).unwrap().unwrap();
+        mutate::survive("training checkpoint", &[whole], 3000, |bytes| {
+            files::write_sealed(&path, bytes).map_err(|error| error.to_string())?;
+            load(&path, "f", &mut optimizer.clone()).map(drop).map_err(|error| error.to_string())
+        });
+    }
 }

@@ -71,12 +71,16 @@ impl Default for LoraSettings {
     }
 }
 
+/// The largest rank: beyond it an adapter is no smaller than the projections of the largest models.
+const MOST_RANK: usize = 8192;
+
 impl LoraSettings {
     /// Checks that every value makes sense.
     ///
     /// # Errors
     /// Names the first setting that does not.
     pub fn check(&self) -> Result<()> {
+        require(self.rank <= MOST_RANK, "rank", self.rank, "must be at most 8192")?;
         require(self.alpha > 0.0 && self.alpha.is_finite(), "alpha", self.alpha, "must be above 0")?;
         require((0.0..1.0).contains(&self.dropout), "dropout", self.dropout, "must be at least 0 and below 1")?;
         require(!self.targets.is_empty(), "targets", "[]", "must name a projection, such as q_proj")

@@ -119,6 +119,14 @@ mod tests {
     }
 
     #[test]
+    fn a_rank_that_no_memory_holds_is_refused() {
+        let of =
+            |rank| TrainSettings { lora: LoraSettings { rank, ..LoraSettings::default() }, ..TrainSettings::default() };
+        assert!(of(8192).check().is_ok());
+        assert!(of(1 << 32).check().unwrap_err().to_string().contains("rank"));
+    }
+
+    #[test]
     fn every_field_is_in_the_json_that_keys_are_made_of() {
         let json = serde_json::to_value(TrainSettings::default()).unwrap();
         for key in json.as_object().unwrap().keys().filter(|key| *key != "lora") {

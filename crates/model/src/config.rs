@@ -147,8 +147,7 @@ impl DecoderConfig {
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
         let bytes = files::read_regular(&path, LARGEST)?;
-        let json: Value =
-            serde_json::from_slice(&bytes).map_err(|source| Error::ConfigJson { path: path.clone(), source })?;
+        let json = files::json_value(&bytes).map_err(|source| Error::ConfigJson { path: path.clone(), source })?;
         Self::from_json(&json, &path)
     }
 

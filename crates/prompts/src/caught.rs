@@ -1,8 +1,11 @@
-//! Panics of other people's code on other people's input, as errors.
+//! Panics and endless work of other people's code on other people's input, as errors.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -26,4 +29,38 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
         text.unwrap_or("it failed without a message").to_owned()
     })
+}
+
+/// As [`caught`], on a thread with so large a stack, and for so long at most. Work that takes longer is an error; nothing
+/// can stop its thread, which goes on until it ends or the process does.
+pub(crate) fn timed<T: Send + 'static>(
+    stack: usize,
+    time: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (send, receive) = mpsc::channel();
+    let thread = thread::Builder::new().name("bounded".into()).stack_size(stack);
+    let started = thread.spawn(move || drop(send.send(caught(work))));
+    started.map_err(|error| format!("no thread for it: {error}"))?;
+    match receive.recv_timeout(time) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(format!("takes more than {} seconds", time.as_secs())),
+        Err(RecvTimeoutError::Disconnected) => Err("it failed without a message".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_and_endless_work_are_errors() {
+        let timed = |work: fn() -> usize| timed(1 << 20, Duration::from_millis(200), work);
+        assert_eq!(timed(|| 3), Ok(3));
+        assert_eq!(timed(|| panic!("no {}", 3)), Err("no 3".into()));
+        let endless = || loop {
+            thread::park_timeout(Duration::from_secs(1));
+        };
+        assert!(timed(endless).is_err_and(|error| error.contains("takes more than")));
+    }
 }

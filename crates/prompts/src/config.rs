@@ -86,8 +86,7 @@ fn read_json_if_there(path: &Path) -> Result<Option<Value>> {
     }
     let bytes = files::read_regular(path, LARGEST)?;
     let config = |problem: String| Error::Config { path: path.to_path_buf(), problem };
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| config(format!("not valid JSON: {error}")))?;
+    let value = files::json_value(&bytes).map_err(|error| config(format!("not valid JSON: {error}")))?;
     match value.is_object() {
         true => Ok(Some(value)),
         false => Err(config("expected a JSON object".into())),

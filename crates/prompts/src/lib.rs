@@ -9,6 +9,7 @@ pub mod chat;
 mod config;
 pub mod error;
 pub mod gguf_vocab;
+mod growth;
 pub mod sample;
 pub mod template;
 pub mod tokenizer;

@@ -8,13 +8,13 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use minijinja::machinery::{CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, Vm, WhitespaceConfig};
 use minijinja::value::{Object, Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters, machinery};
+
+use crate::caught::timed;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -83,17 +83,9 @@ impl Template {
 
     /// Values and errors die on the thread that made them: a value can be nested too deep for any other.
     fn run(&self, context: Option<Value>) -> std::result::Result<String, TemplateError> {
-        let (send, receive) = mpsc::channel();
         let (environment, source) = (self.environment.clone(), self.source.clone());
-        let work = move || drop(send.send(evaluate(environment, &source, context).map_err(|error| plain(&error))));
-        let failed = |message: String| TemplateError { line: 0, message };
-        let thread = thread::Builder::new().name("template".into()).stack_size(STACK);
-        thread.spawn(work).map_err(|error| failed(format!("no thread to render on: {error}")))?;
-        match receive.recv_timeout(TIME) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(failed(format!("takes more than {} seconds", TIME.as_secs()))),
-            Err(RecvTimeoutError::Disconnected) => Err(failed("the template engine failed".into())),
-        }
+        let work = move || evaluate(environment, &source, context).map_err(|error| plain(&error));
+        timed(STACK, TIME, work).unwrap_or_else(|message| Err(TemplateError { line: 0, message }))
     }
 }
 

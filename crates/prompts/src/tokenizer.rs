@@ -5,21 +5,34 @@
 //! what its chat template writes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::caught::caught;
+use crate::caught::timed;
 use crate::chat::{ChatTemplate, Message, Role};
 use crate::config::Places;
 use crate::error::{Error, Result};
+use crate::growth::growth;
 
 /// A tokenizer.json may have this many bytes.
 const LARGEST: u64 = 512 << 20;
+/// Bytes that a text may have, or may become by the replacements of a tokenizer.
+const LONGEST: usize = 256 << 20;
+/// How long the library may take at least; regular expressions of a file can take for ever.
+const TIME: Duration = Duration::from_secs(5);
+/// Bytes that it works through in a second at the slowest.
+const SLOWEST: usize = 100 << 10;
+/// Stack of the thread that it works on.
+const STACK: usize = 16 << 20;
 
 /// A tokenizer with its chat template and the ids that mean something to generation.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
+    /// How many times longer a text and an answer can become.
+    growth: [usize; 2],
     template: ChatTemplate,
     path: PathBuf,
     end_of_turn: Option<u32>,
@@ -58,13 +71,16 @@ impl Tokenizer {
         // The library panics on some files that are cut off.
         serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
             .map_err(|error| wrap(format!("not valid JSON, is the file whole? {error}").into()))?;
-        let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(wrap)?;
+        let mut inner = contained(bytes.len(), || tokenizers::Tokenizer::from_bytes(bytes)).map_err(wrap)?;
         inner.with_truncation(None).map_err(wrap)?;
         inner.with_padding(None);
+        let growth = [growth(&inner.get_normalizer()), growth(&inner.get_decoder())];
         let template = ChatTemplate::from_places(&places)?;
-        let end_of_turn = end_of_turn(&inner, &template).map_err(wrap)?;
-        let eos_ids = eos_ids(&places, &inner, end_of_turn)?;
-        Ok(Self { inner, template, path, end_of_turn, eos_ids })
+        let mut tokenizer =
+            Self { inner: Arc::new(inner), growth, template, path, end_of_turn: None, eos_ids: Vec::new() };
+        tokenizer.end_of_turn = tokenizer.find_end_of_turn()?;
+        tokenizer.eos_ids = eos_ids(&places, &tokenizer.inner, tokenizer.end_of_turn)?;
+        Ok(tokenizer)
     }
 
     /// With what the template sees as `enable_thinking`; without it the template decides.
@@ -90,13 +106,30 @@ impl Tokenizer {
 
     /// The ids of `text` as it stands; nothing is added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = contained(|| self.inner.encode_fast(text, false)).map_err(|source| self.error(source))?;
+        let length = self.bounded(self.growth[0], text.len())?;
+        let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
+        let encoding =
+            contained(length, move || inner.encode_fast(text, false)).map_err(|source| self.error(source))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of `ids`, without special tokens if `skip_special`.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        contained(|| self.inner.decode(ids, skip_special)).map_err(|source| self.error(source))
+        let length = |id: &u32| self.inner.id_to_token(*id).map_or(0, |token| token.len());
+        let length = self.bounded(self.growth[1], ids.iter().map(length).sum())?;
+        let (inner, ids) = (Arc::clone(&self.inner), ids.to_vec());
+        contained(length, move || inner.decode(&ids, skip_special)).map_err(|source| self.error(source))
+    }
+
+    /// The bytes that a text of `length` can become.
+    fn bounded(&self, growth: usize, length: usize) -> Result<usize> {
+        match growth.saturating_mul(length) {
+            bytes if bytes <= LONGEST => Ok(bytes),
+            bytes => {
+                let reason = format!("a text of {length} bytes can become {bytes}, more than {LONGEST}");
+                Err(self.error(reason.into()))
+            }
+        }
     }
 
     /// Number of tokens, the added ones included.
@@ -154,42 +187,36 @@ impl Tokenizer {
         Ok(Encoded { ids: [prompt_ids, answer].concat(), loss_mask })
     }
 
+    /// The first added token that the template writes after an assistant's message.
+    ///
+    /// `None` for a template without one, or one that fails on a plain exchange: generation can do without,
+    /// and [`Self::encode_sample`] meets the same failure and reports it.
+    fn find_end_of_turn(&self) -> Result<Option<u32>> {
+        const ANSWER: &str = "An answer.";
+        let exchange = [Message::new(Role::User, "A question?"), Message::new(Role::Assistant, ANSWER)];
+        let Ok(rendered) = self.template.render(&exchange, false) else { return Ok(None) };
+        let Some((_, tail)) = rendered.rsplit_once(ANSWER) else { return Ok(None) };
+        let added = self.inner.get_added_tokens_decoder();
+        Ok(self.encode(tail)?.into_iter().find(|id| added.contains_key(id)))
+    }
+
     fn error(&self, source: tokenizers::Error) -> Error {
         Error::Tokenizer { path: self.path.clone(), source }
     }
 }
 
-/// What the library returns; a panic in it becomes an error.
-fn contained<T>(
-    work: impl FnOnce() -> std::result::Result<T, tokenizers::Error>,
+/// What the library returns of so many bytes; a panic in it, or work without an end, becomes an error.
+fn contained<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> std::result::Result<T, tokenizers::Error> + Send + 'static,
 ) -> std::result::Result<T, tokenizers::Error> {
-    caught(work).unwrap_or_else(|panic| Err(format!("the library cannot take it ({panic})").into()))
+    let time = TIME + Duration::from_secs((bytes / SLOWEST) as u64);
+    timed(STACK, time, work).unwrap_or_else(|reason| Err(format!("the library cannot take it ({reason})").into()))
 }
 
 fn conversation(prompt: &str, system: Option<&str>) -> Vec<Message> {
     let system = system.map(|text| Message::new(Role::System, text));
     system.into_iter().chain([Message::new(Role::User, prompt)]).collect()
-}
-
-/// The first added token that the template writes after an assistant's message.
-///
-/// `None` for a template without one, or one that fails on a plain exchange: generation can do without,
-/// and [`Tokenizer::encode_sample`] meets the same failure and reports it.
-fn end_of_turn(
-    inner: &tokenizers::Tokenizer,
-    template: &ChatTemplate,
-) -> std::result::Result<Option<u32>, tokenizers::Error> {
-    const ANSWER: &str = "An answer.";
-    let exchange = [Message::new(Role::User, "A question?"), Message::new(Role::Assistant, ANSWER)];
-    let Ok(rendered) = template.render(&exchange, false) else {
-        return Ok(None);
-    };
-    let Some((_, tail)) = rendered.rsplit_once(ANSWER) else {
-        return Ok(None);
-    };
-    let added = inner.get_added_tokens_decoder();
-    let ids = contained(|| inner.encode_fast(tail, false))?;
-    Ok(ids.get_ids().iter().copied().find(|id| added.contains_key(id)))
 }
 
 fn eos_ids(places: &Places<'_>, inner: &tokenizers::Tokenizer, end_of_turn: Option<u32>) -> Result<Vec<u32>> {

@@ -228,13 +228,21 @@ fn a_file_cut_off_anywhere_or_that_the_library_cannot_take_is_an_error() {
         assert!(error.contains("tokenizer.json"), "{pointer}: {error}");
     }
     // A text on which the splitting rule gives up.
-    let mut slow = json;
+    let mut slow = json.clone();
     slow["pre_tokenizer"] = serde_json::json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated",
         "invert": false});
     fs::write(&path, slow.to_string()).unwrap();
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
     let error = tokenizer.encode(&("a".repeat(60) + "b")).unwrap_err().to_string();
     assert!(error.contains("the library cannot take it"), "{error}");
+    // Replacements that are harmless one by one.
+    let double = serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(16)});
+    let row = |key: &str| serde_json::json!({"type": "Sequence", key: vec![&double; 12]});
+    let mut grown = json;
+    (grown["normalizer"], grown["decoder"]) = (row("normalizers"), row("decoders"));
+    fs::write(&path, grown.to_string()).unwrap();
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("can become"), "{error}");
 }
 
 #[test]

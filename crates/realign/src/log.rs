@@ -12,11 +12,9 @@ pub fn to_stderr() {
 /// The same from `level` on.
 pub fn to_stderr_from(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    // At this level's trace the http client prints whole requests, with the key of a judge's endpoint.
-    let filter = match "ureq_proto=info".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
     let lines = tracing_subscriber::fmt().without_time().with_ansi(io::stderr().is_terminal());
     lines.with_env_filter(filter).with_writer(io::stderr).init();
+    // Whatever `RUST_LOG` asks for: at finer levels the http client prints whole requests, with the key of a judge's
+    // endpoint. Libraries that are not ours log through `log`, our crates do not.
+    log::set_max_level(log::LevelFilter::Info);
 }

@@ -36,11 +36,11 @@ fn main() -> ExitCode {
     match rayon::scope(|_| commands::run(cli)) {
         Ok(status) => ExitCode::from(status),
         Err(error) if error.is_stopped() => {
-            let _ = writeln!(std::io::stderr(), "{error}");
+            let _ = writeln!(std::io::stderr(), "{}", files::printable(&error.to_string()));
             ExitCode::from(EXIT_STATUS)
         }
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            let _ = writeln!(std::io::stderr(), "error: {}", files::printable(&error.to_string()));
             if is_gate { ExitCode::from(gate::UNDECIDED) } else { ExitCode::FAILURE }
         }
     }

@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use realign::stage::MODEL;
 use realign::{Error, Job, Result, Stage};
 
-/// Prints a line; a reader that is gone is no error.
+/// Prints a line that may hold text of files; a reader that is gone is no error.
 pub fn say(line: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
+    let _ = writeln!(std::io::stdout(), "{}", files::printable(line.as_ref()));
 }
 
 /// The same beside an output: on standard error when the output itself is on standard output.
 pub fn say_beside(out: &Path, line: impl AsRef<str>) {
     match is_stdout(out) {
-        true => drop(writeln!(std::io::stderr(), "{}", line.as_ref())),
+        true => drop(writeln!(std::io::stderr(), "{}", files::printable(line.as_ref()))),
         false => say(line),
     }
 }

@@ -34,7 +34,7 @@ impl Shown {
         if let Some(bar) = &self.bar {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
-            bar.set_message(word.to_owned());
+            bar.set_message(files::printable(word).into_owned());
             return;
         }
         let is_step = word.starts_with("loss") || done == all || done == 0;
@@ -42,7 +42,7 @@ impl Shown {
             self.last = Some(Instant::now());
             let seconds = self.started.elapsed().as_secs();
             let place = if done == 0 { String::new() } else { format!("{done}/{all} ") };
-            let _ = writeln!(io::stderr(), "{place}{word} ({seconds} s)");
+            let _ = writeln!(io::stderr(), "{place}{} ({seconds} s)", files::printable(word));
         }
     }
 }

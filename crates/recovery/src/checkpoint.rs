@@ -71,12 +71,15 @@ impl<S: Clone + PartialEq + Serialize + DeserializeOwned> Checkpoint<S> {
         Ok(files::write_sealed(&self.path, &bytes)?)
     }
 
-    /// Reads the checkpoint, if there is one; it must be of the same origin and of these tensors.
+    /// Reads the checkpoint, if there is a whole one; it must be of the same origin and of these tensors.
     pub fn load<P: Progress>(&self, infos: &[WeightInfo]) -> Result<Option<State<P>>> {
         match files::read_sealed(&self.path) {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => self.read(&bytes, infos).map(Some),
-            Err(files::Error::Damaged { reason, .. }) => Err(self.error(reason)),
+            Err(files::Error::Damaged { reason, .. }) => {
+                tracing::warn!("{}: {reason}; this recovery begins anew", self.path.display());
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -169,6 +172,9 @@ mod tests {
         assert_eq!(checkpoint.load::<Steps>(&infos()).unwrap(), None);
         save(&checkpoint, &state());
         assert_eq!(checkpoint.load(&infos()).unwrap(), Some(state()));
+        let whole = std::fs::read(&checkpoint.path).unwrap();
+        std::fs::write(&checkpoint.path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(checkpoint.load::<Steps>(&infos()).unwrap(), None, "a damaged one is begun anew");
         let gradient = |name: &str, length| HashMap::from([(name.to_owned(), vec![0.5; length])]);
         let wrong = [
             (State { path: path(&[("a", &[0]), ("b", &[1]), ("a", &[8])]), ..state() }, "index 8"),
@@ -191,6 +197,9 @@ mod tests {
         let checkpoint = checkpoint(&dir);
         save(&checkpoint, &state());
         let whole = files::read_sealed(&checkpoint.path).unwrap().unwrap();
+        mutate::survive("recovery checkpoint", std::slice::from_ref(&whole), 8000, |bytes| {
+            checkpoint.read::<Steps>(bytes, &infos()).map(drop).map_err(|error| error.to_string())
+        });
         let mut refused = 0;
         for at in 0..whole.len() {
             let mut bytes = whole.clone();

@@ -2,11 +2,15 @@
 //!
 //! The settings of a stage check themselves; here is what a sweep adds.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use recovery::Method;
 
 use super::{Align, Source, Sweep, Unaligned, What};
+
+/// Models that a sweep may compare in all its cells.
+const MOST_COMPARED: usize = 200_000;
 
 /// Keys and what is wrong with them.
 #[derive(Default)]
@@ -44,12 +48,11 @@ impl Problems {
 
     /// Names are parts of paths and of table rows.
     fn names<'a>(&mut self, key: &str, below: &str, names: impl Iterator<Item = &'a str>) {
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (i, name) in names.enumerate() {
             let key = format!("{key}[{i}]{below}");
             self.name(&key, name);
-            self.unless(!seen.contains(&name), key, format!("{name:?} is there twice"));
-            seen.push(name);
+            self.unless(seen.insert(name), key, format!("{name:?} is there twice"));
         }
         self.unless(!seen.is_empty(), key, "must not be empty");
     }
@@ -102,6 +105,10 @@ impl Sweep {
 
     fn check_grid(&self, problems: &mut Problems) {
         let counts = &self.harmful_counts;
+        let lists = [self.models.len(), self.tasks.len(), counts.len(), self.seeds.len(), self.overlays.len()];
+        let all = lists.into_iter().fold(self.methods.len(), |all, length| all.saturating_mul(length.max(1)));
+        let what = format!("the grid compares {all} models; at most {MOST_COMPARED} make a sweep");
+        problems.unless(all <= MOST_COMPARED, "models", what);
         problems.unless(self.jobs != Some(0), "jobs", "must be at least 1");
         problems.unless(!counts.is_empty(), "harmful_counts", "must not be empty");
         let rising = counts.is_sorted_by(|a, b| a < b);

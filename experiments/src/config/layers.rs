@@ -41,8 +41,7 @@ impl Layers {
             };
             let twice = files.iter().any(|(file, _)| *file == base);
             ensure!(!twice, "{}: base: {} is its own base", path.display(), base.display());
-            text = std::fs::read_to_string(&base)
-                .with_context(|| format!("{}: base: cannot read {}", path.display(), base.display()))?;
+            text = files::read_yaml_text(&base).with_context(|| format!("{}: base", path.display()))?;
             path = base;
         }
         let value = values.into_iter().fold(Value::Mapping(Mapping::new()), over);

@@ -255,6 +255,15 @@ fn values_that_make_no_sense_are_all_reported_with_line_and_key() {
 }
 
 #[test]
+fn a_sweep_without_bound_is_refused() {
+    let many = |count: usize, item: fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
+    let variants = format!("{SWEEP}variants: [{}]\n", many(65, |i| format!("{{ name: v{i} }}")));
+    assert_says(&parse(&variants).unwrap_err().to_string(), &["variants: 65 are too many"]);
+    let seeds = format!("{SWEEP}seeds: [{}]\n", many(90_000, |i| i.to_string()));
+    assert_says(&parse(&seeds).unwrap_err().to_string(), &["the grid compares", "at most 200000"]);
+}
+
+#[test]
 fn seeds_and_variants_are_resolved_into_sweeps_of_their_own() {
     let text = format!(
         "{SWEEP}seeds: [1, 5]\nsettings: {{ recover: {{ steps: 9 }} }}\nvariants:\n  - {{ name: low, settings: {{ recover: {{ \

@@ -75,6 +75,24 @@ fn a_finished_stage_is_found_and_not_run_again() {
 }
 
 #[test]
+fn a_changed_manifest_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (finished, _) = run(&open(&dir), &model(8)).unwrap();
+    let place = finished.dir.join(MANIFEST);
+    let whole = fs::read_to_string(&place).unwrap();
+    for (from, to) in
+        [("0.5", "0.4"), ("\"bytes\": 7", "\"bytes\": 8"), ("flex", "flux"), ("\"resumed\"", "\"resume\"")]
+    {
+        assert!(whole.contains(from), "{from}");
+        fs::write(&place, whole.replace(from, to)).unwrap();
+        assert_ne!(open(&dir).state(&model(8)), State::Done(finished.clone()), "{from}");
+    }
+    assert!(run(&open(&dir), &model(8)).unwrap().1, "it is made again");
+    fs::write(&place, &whole[..whole.len() / 2]).unwrap();
+    assert!(run(&open(&dir), &model(8)).unwrap().1);
+}
+
+#[test]
 fn the_key_of_a_stage_is_the_same_for_ever() {
     // The start of the SHA-256 of ["work",1,{"rank":8}].
     assert_eq!(model(8).key, "b6446011fa898610");

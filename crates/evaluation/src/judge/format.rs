@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{UndefinedBehavior, context};
+use prompts::template::{Template, environment};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
@@ -12,9 +13,6 @@ use crate::{
     answers::final_text,
     read::{check_new_tokens, read_yaml},
 };
-
-/// Bytes of a template; those of known judges have a twentieth.
-const LONGEST_TEMPLATE: usize = 1 << 16;
 
 /// How a model judge is prompted and its answer read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,9 +76,6 @@ impl JudgeFormat {
 
     fn check(&self) -> Result<(), String> {
         check_new_tokens(self.max_new_tokens, 0)?;
-        if self.template.len() > LONGEST_TEMPLATE {
-            return Err(format!("template has {} bytes, expected at most {LONGEST_TEMPLATE}", self.template.len()));
-        }
         self.render(&Answer { prompt: "a".into(), response: "b".into(), ..Answer::default() })
             .map_err(|error| error.to_string())?;
         let words = &self.labels.words;
@@ -111,15 +106,14 @@ impl JudgeFormat {
     /// # Errors
     /// When the template fails or has an unknown variable.
     pub fn render(&self, answer: &Answer) -> Result<String> {
-        let mut environment = Environment::new();
+        let mut environment = environment();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_keep_trailing_newline(true);
         environment.set_trim_blocks(true);
         let values =
             context! { prompt => answer.prompt.trim(), response => answer.final_text().unwrap_or_default().trim() };
-        environment
-            .render_str(&self.template, values)
-            .map_err(|error| EvaluationError::Format { name: self.name.clone(), problem: error.to_string() })
+        let text = Template::new(environment, &self.template).and_then(|template| template.render(values));
+        text.map_err(|error| EvaluationError::Format { name: self.name.clone(), problem: error.to_string() })
     }
 
     /// The verdict of what the model wrote, after its thinking if it thinks.
@@ -182,6 +176,14 @@ mod tests {
             (format!("template: a\n{labels}\nprobability: {{unsafe: []}}"), "probability.unsafe"),
             (format!("template: a\n{labels}\nthreshold: 1"), "threshold"),
             (format!("template: {}\n{labels}", "a".repeat(65_537)), "65537 bytes"),
+            (
+                format!(
+                    "template: '{{% for a in range(100000) %}}{{% for b in range(100000) %}}{{% endfor %}}{{% endfor %}}'\n{labels}"
+                ),
+                "too many instructions",
+            ),
+            (format!("template: '{{{{ prompt | indent(4611686018427387904) }}}}'\n{labels}"), "at most 16"),
+            (format!("template: \"{{{{ '%9999999999d'|format(1) }}}}\"\n{labels}"), "format"),
         ] {
             let error = format(&yaml).unwrap_err().to_string();
             assert!(error.contains("guard.yaml") && error.contains(part), "{error}");

@@ -62,7 +62,7 @@ impl Settings {
     fn read(path: &Path) -> Result<Self> {
         let bytes = files::read_regular(path, MAX_CONFIG)?;
         let wrong = |reason: String| Error::checkpoint(path, format!("not an adapter that can be used: {reason}"));
-        let json: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let json = files::json_value(&bytes).map_err(|error| wrong(error.to_string()))?;
         let settings = Self::deserialize(&json).map_err(|error| wrong(error.to_string()))?;
         if settings.peft_type != "LORA" {
             let reason = format!("peft_type is `{}`; supported: LORA", settings.peft_type);

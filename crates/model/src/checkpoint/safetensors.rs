@@ -1,15 +1,17 @@
 //! Reading `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 //!
-//! The format is read by burn-store: files are mapped, a tensor is copied out when it is asked
-//! for. Headers are checked here first, because the sums in safetensors 0.8 wrap around for
-//! offsets near 2^64, and so that a message says what is wrong with which tensor.
+//! A header is read whole and checked; a tensor is read when it is asked for. Files are not mapped into memory: one that
+//! another process shortens meanwhile is an error then, and not the end of this one.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use burn::tensor::DType;
-use burn_store::{ModuleStore, SafetensorsStore, SafetensorsStoreError, bridge, burn_pack};
+use safetensors::tensor::Dtype as Stored;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::{Dtype, Error, Result};
@@ -20,20 +22,24 @@ const PICKLED: &str = ", but weights in PyTorch's own format, which can run code
     that you trust, with AutoModelForCausalLM.from_pretrained(dir).save_pretrained(out, safe_serialization=True)";
 /// An index may have this many bytes.
 const MAX_INDEX: u64 = 64 << 20;
-/// The format's own limit of the header's length.
-const MAX_HEADER: u64 = 100_000_000;
+/// A header may have this many bytes; those of the largest models have two million.
+const MAX_HEADER: u64 = 32 << 20;
 
 /// A tensor that is still on disk.
-struct Stored {
+struct Tensor {
     file: PathBuf,
-    tensor: burn_pack::Tensor,
+    dtype: Stored,
+    shape: Vec<usize>,
+    /// The place of its first byte in the file.
+    start: u64,
+    bytes: usize,
 }
 
 /// All tensors of a checkpoint, still on disk.
 pub(super) struct Files {
     /// The single file or the index.
     path: PathBuf,
-    tensors: BTreeMap<String, Stored>,
+    tensors: BTreeMap<String, Tensor>,
 }
 
 impl Files {
@@ -59,13 +65,11 @@ impl Files {
 
     /// Opens one file.
     pub(super) fn open_file(path: &Path) -> Result<Self> {
-        let stored = |tensor| Stored { file: path.to_path_buf(), tensor };
-        let tensors = open(path)?.into_iter().map(|(name, tensor)| (name, stored(tensor))).collect();
-        Ok(Self { path: path.to_path_buf(), tensors })
+        Ok(Self { path: path.to_path_buf(), tensors: open(path)? })
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Self> {
-        let json: Value = serde_json::from_slice(&files::read_regular(&path, MAX_INDEX)?)
+        let json = files::json_value(&files::read_regular(&path, MAX_INDEX)?)
             .map_err(|error| Error::checkpoint(&path, format!("not a safetensors index: {error}")))?;
         let map = json.get("weight_map").and_then(Value::as_object);
         let map = map.ok_or_else(|| Error::checkpoint(&path, "has no object `weight_map` from tensors to files"))?;
@@ -77,12 +81,11 @@ impl Files {
             let file = file.as_str().ok_or_else(|| wrong("is not a file name"))?;
             if !shards.contains_key(file) {
                 let shard = inside(dir, file).map_err(|reason| wrong(&reason))?;
-                let tensors = open(&shard)?;
-                shards.insert(file.to_owned(), (shard, tensors));
+                shards.insert(file.to_owned(), open(&shard)?);
             }
-            let Some((shard, found)) = shards.get_mut(file) else { continue };
+            let Some(found) = shards.get_mut(file) else { continue };
             let tensor = found.remove(name).ok_or_else(|| wrong("is a file without that tensor"))?;
-            tensors.insert(name.clone(), Stored { file: shard.clone(), tensor });
+            tensors.insert(name.clone(), tensor);
         }
         Ok(Self { path, tensors })
     }
@@ -94,16 +97,16 @@ impl Files {
 
     /// The shape of each tensor.
     pub(super) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        self.tensors.iter().map(|(name, stored)| (name.clone(), stored.tensor.shape.to_vec())).collect()
+        self.tensors.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect()
     }
 
     /// The precision of a tensor.
     pub(super) fn dtype(&self, name: &str) -> Result<Dtype> {
         let stored = self.stored(name)?;
-        match stored.tensor.dtype {
-            DType::F32 => Ok(Dtype::F32),
-            DType::F16 => Ok(Dtype::F16),
-            DType::BF16 => Ok(Dtype::Bf16),
+        match stored.dtype {
+            Stored::F32 => Ok(Dtype::F32),
+            Stored::F16 => Ok(Dtype::F16),
+            Stored::BF16 => Ok(Dtype::Bf16),
             other => {
                 let reason = format!("tensor `{name}` is {other:?}; supported are F32, F16 and BF16");
                 Err(Error::checkpoint(&stored.file, reason))
@@ -111,13 +114,13 @@ impl Files {
         }
     }
 
-    fn stored(&self, name: &str) -> Result<&Stored> {
+    fn stored(&self, name: &str) -> Result<&Tensor> {
         self.tensors.get(name).ok_or_else(|| super::missing(&self.path, name))
     }
 
     /// The values of a tensor that must have a shape.
     pub(super) fn read_as(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let found = self.stored(name)?.tensor.shape.to_vec();
+        let found = &self.stored(name)?.shape;
         if found != shape {
             let reason = format!("tensor `{name}` has shape {found:?}, but model and rank ask for {shape:?}");
             return Err(Error::checkpoint(&self.path, reason));
@@ -127,11 +130,30 @@ impl Files {
 
     /// The values of a tensor, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
-        self.dtype(name)?;
+        let dtype = self.dtype(name)?;
         let stored = self.stored(name)?;
-        let unreadable = |reason: String| Error::checkpoint(&stored.file, format!("tensor `{name}`: {reason}"));
-        let data = bridge::to_data(&stored.tensor).map_err(|error| unreadable(error.to_string()))?;
-        data.convert::<f32>().try_into_vec().map_err(|error| unreadable(error.to_string()))
+        let mut bytes = Vec::new();
+        let read = File::open(&stored.file).and_then(|mut file| {
+            file.seek(SeekFrom::Start(stored.start))?;
+            bytes.reserve_exact(stored.bytes);
+            file.take(stored.bytes as u64).read_to_end(&mut bytes)
+        });
+        let found = read.map_err(|source| Error::io(&stored.file, source))?;
+        if found < stored.bytes {
+            let reason = format!("tensor `{name}` has lost its end: has the file been changed since it was opened?");
+            return Err(Error::checkpoint(&stored.file, reason));
+        }
+        Ok(widened(&bytes, dtype))
+    }
+}
+
+/// The values of bytes in a precision.
+fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    let wide = |bits: fn(u16) -> f32| bytes.as_chunks().0.iter().map(|&pair| bits(u16::from_le_bytes(pair))).collect();
+    match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        Dtype::F16 => wide(|bits| half::f16::from_bits(bits).to_f32()),
+        Dtype::Bf16 => wide(|bits| half::bf16::from_bits(bits).to_f32()),
     }
 }
 
@@ -152,28 +174,104 @@ pub(super) fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, Str
     if is_blob || found.starts_with(dir) { Ok(path) } else { Err(outside()) }
 }
 
-/// The tensors of one file, unread.
-fn open(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
-    check_header(path)?;
-    let mut store = SafetensorsStore::from_file(path);
-    store.get_all_tensors().cloned().map_err(|error| match error {
-        SafetensorsStoreError::Io(source) => Error::io(path, source),
-        error => Error::checkpoint(path, format!("not a safetensors file: {error}")),
-    })
-}
-
-/// What is checked of a tensor in the header; the rest is not kept in memory.
-#[derive(serde::Deserialize)]
+/// A tensor of a header.
+#[derive(Deserialize)]
 struct Entry {
-    data_offsets: Option<(u64, u64)>,
+    dtype: Stored,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
 }
 
-/// Checks the header's length and that no tensor reaches past the file's end.
-fn check_header(path: &Path) -> Result<()> {
+impl Entry {
+    /// What is wrong with it in a file with `room` bytes of data.
+    fn problem(&self, room: u64) -> Option<String> {
+        let (start, end) = self.data_offsets;
+        if start > end || end > room {
+            return Some(format!("lies at {start}..{end} of {room} bytes of data; is the file truncated?"));
+        }
+        let bits = self.shape.iter().try_fold(self.dtype.bitsize(), |product, &size| product.checked_mul(size));
+        if bits.is_none_or(|bits| bits.div_ceil(8) as u64 != end - start) {
+            let Self { dtype, shape, .. } = self;
+            return Some(format!("is {dtype:?} of shape {shape:?} and has {} bytes, which do not fit", end - start));
+        }
+        None
+    }
+}
+
+/// A header: its tensors, each there once. What its maker noted is not kept.
+struct Header(BTreeMap<String, Entry>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let wrong = |error: A::Error| A::Error::custom(format!("tensor `{name}`: {error}"));
+                    let entry = map.next_value().map_err(wrong)?;
+                    if entries.contains_key(&name) {
+                        return Err(A::Error::custom(format!("tensor `{name}` is there twice")));
+                    }
+                    entries.insert(name, entry);
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// The tensors of one file, unread.
+fn open(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     files::check_regular(path, u64::MAX)?;
+    let wrong = |reason: String| Error::checkpoint(path, format!("not a safetensors file: {reason}"));
+    let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    let (header, data, room) = read_header(file, path)?;
+    let Header(entries) = serde_json::from_slice(&header)
+        .map_err(|error| wrong(format!("the header is not as it should be: {error}")))?;
+    let mut spans: Vec<(u64, u64, &str)> = Vec::new();
+    for (name, entry) in &entries {
+        if let Some(problem) = entry.problem(room) {
+            return Err(wrong(format!("tensor `{name}` {problem}")));
+        }
+        spans.push((entry.data_offsets.0, entry.data_offsets.1, name));
+    }
+    spans.sort_unstable();
+    let mut end = 0;
+    for (start, stop, name) in spans {
+        if start != end {
+            return Err(wrong(format!("tensor `{name}` begins at {start}, and the one before it ends at {end}")));
+        }
+        end = stop;
+    }
+    if end != room {
+        return Err(wrong(format!("its tensors have {end} bytes, and it has {room} bytes of data")));
+    }
+    let tensor = |entry: Entry| Tensor {
+        file: path.to_path_buf(),
+        dtype: entry.dtype,
+        shape: entry.shape,
+        start: data + entry.data_offsets.0,
+        bytes: (entry.data_offsets.1 - entry.data_offsets.0) as usize,
+    };
+    Ok(entries.into_iter().map(|(name, entry)| (name, tensor(entry))).collect())
+}
+
+/// The header of a file, where its data begin, and how many bytes of data there are.
+fn read_header(mut file: File, path: &Path) -> Result<(Vec<u8>, u64, u64)> {
     let io = |source| Error::io(path, source);
     let wrong = |reason: String| Error::checkpoint(path, format!("not a safetensors file: {reason}"));
-    let mut file = std::fs::File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
     if size < 8 {
         return Err(wrong(format!("it has {size} bytes, but the header's length alone takes 8; is it truncated?")));
@@ -188,21 +286,7 @@ fn check_header(path: &Path) -> Result<()> {
     }
     let mut header = vec![0; length as usize];
     file.read_exact(&mut header).map_err(io)?;
-    let header: BTreeMap<String, Entry> =
-        serde_json::from_slice(&header).map_err(|error| wrong(format!("the header is not a JSON object: {error}")))?;
-    let room = size - 8 - length;
-    for (name, info) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        match info.data_offsets {
-            Some((start, end)) if start <= end && end <= room => {}
-            Some((start, end)) => {
-                return Err(wrong(format!(
-                    "tensor `{name}` lies at {start}..{end} of {room} bytes of data; is the file truncated?"
-                )));
-            }
-            None => return Err(wrong(format!("tensor `{name}` has no two `data_offsets`"))),
-        }
-    }
-    Ok(())
+    Ok((header, 8 + length, size - 8 - length))
 }
 
 #[cfg(test)]
@@ -262,17 +346,21 @@ mod tests {
         };
         let cases = [
             (u64::MAX.to_le_bytes().to_vec(), "give a header of 18446744073709551615 bytes"),
-            (file("not json", 0), "the header is not a JSON object"),
-            (file("[1]", 0), "the header is not a JSON object"),
+            (file("not json", 0), "the header is not as it should be"),
+            (file("[1]", 0), "expected an object of tensors"),
             (one(tensor(0, 9, "[9]")), "tensor `x` lies at 0..9 of 8 bytes of data"),
             (one(tensor(8, 0, "[8]")), "tensor `x` lies at 8..0"),
             (one(tensor(0, u64::MAX, "[9]")), "of 8 bytes of data"),
-            (one(r#"{"dtype":"U8","shape":[8]}"#.into()), "tensor `x` has no two `data_offsets`"),
-            (one(r#"{"dtype":"Q1","shape":[8],"data_offsets":[0,8]}"#.into()), "invalid JSON in header"),
-            (one(tensor(0, 8, "[4]")), "invalid shape, data type, or offset"),
-            (one(tensor(0, 8, "[4294967296,4294967296,2]")), "overflow"),
-            (file(&format!(r#"{{"x":{},"y":{}}}"#, tensor(0, 8, "[8]"), tensor(4, 8, "[4]")), 8), "invalid offset"),
-            (file(&format!(r#"{{"x":{}}}"#, tensor(0, 4, "[4]")), 8), "file not fully covered"),
+            (one(r#"{"dtype":"U8","shape":[8]}"#.into()), "tensor `x`: missing field `data_offsets`"),
+            (one(r#"{"dtype":"Q1","shape":[8],"data_offsets":[0,8]}"#.into()), "tensor `x`: unknown variant `Q1`"),
+            (one(tensor(0, 8, "[4]")), "is U8 of shape [4] and has 8 bytes, which do not fit"),
+            (one(tensor(0, 8, "[4294967296,4294967296,2]")), "which do not fit"),
+            (
+                file(&format!(r#"{{"x":{},"y":{}}}"#, tensor(0, 8, "[8]"), tensor(4, 8, "[4]")), 8),
+                "tensor `y` begins at 4, and the one before it ends at 8",
+            ),
+            (file(&format!(r#"{{"x":{}}}"#, tensor(0, 4, "[4]")), 8), "have 4 bytes, and it has 8"),
+            (file(&format!(r#"{{"x":{0},"x":{0}}}"#, tensor(0, 8, "[8]")), 8), "tensor `x` is there twice"),
             (wrapping, "of 8 bytes of data"),
         ];
         for (bytes, wanted) in cases {
@@ -280,6 +368,18 @@ mod tests {
             let message = error(dir.path());
             assert!(message.contains("model.safetensors: ") && message.contains(wanted), "{wanted}: {message}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_shortened_while_it_is_read_is_an_error() {
+        let dir = saved();
+        let path = dir.path().join(SINGLE);
+        let files = Files::open(dir.path()).unwrap();
+        let half = fs::metadata(&path).unwrap().len() / 2;
+        fs::File::options().write(true).open(&path).unwrap().set_len(half).unwrap();
+        let errors = files.shapes().keys().filter_map(|name| files.read(name).err()).collect::<Vec<_>>();
+        assert!(!errors.is_empty());
+        assert!(errors.iter().all(|error| error.to_string().contains("has lost its end")), "{errors:?}");
     }
 
     #[test]

@@ -150,8 +150,8 @@ fn copy_more_templates(from: &[&Path], to: &Path) -> Result<()> {
 }
 
 fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>> {
-    serde_json::from_slice(&files::read_regular(path, LARGEST)?)
-        .map_err(|source| Error::ConfigJson { path: path.to_path_buf(), source })
+    let value = files::json_value(&files::read_regular(path, LARGEST)?).and_then(serde_json::from_value);
+    value.map_err(|source| Error::ConfigJson { path: path.to_path_buf(), source })
 }
 
 /// burn-store hands on the system's message but not its kind, so a full disk is known by its text.

@@ -145,7 +145,7 @@ impl Settings {
     /// # Errors
     /// When the file cannot be read, or a key is unknown or of another type.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(files::Error::io("read", path))?;
+        let text = files::read_yaml_text(path)?;
         Self::parse(&text).map_err(|error| Error::Invalid(format!("{}: {error}", path.display())))
     }
 

@@ -121,7 +121,7 @@ fn a_failed_score_loses_no_step_and_another_origin_is_refused() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_an_error_that_says_what_to_do() {
+fn a_damaged_checkpoint_is_begun_anew() {
     let fixture = Fixture::read();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("checkpoint");
@@ -129,16 +129,15 @@ fn a_damaged_checkpoint_is_an_error_that_says_what_to_do() {
     let stopped = run(&fixture, (&settings, Some(&file)), None, 3);
     assert!(matches!(stopped, Err(Error::Stopped)));
     let whole = std::fs::read(&file).unwrap();
-    for number in 0..200 {
+    for number in 0..40 {
         let mut bytes = whole.clone();
         // The header, where most of the structure is, and places all over the file.
-        let at = if number < 100 { number * 20 } else { number * 7_919_111 % whole.len() };
+        let at = if number < 20 { number * 100 } else { number * 7_919_111 % whole.len() };
         bytes[at] ^= 1 << (number % 8);
         std::fs::write(&file, &bytes).unwrap();
         let error = run(&fixture, (&settings, Some(&file)), None, 1).unwrap_err();
-        assert!(matches!(error, Error::Checkpoint { .. }), "byte {at}: {error}");
-        assert!(error.to_string().contains("delete the file to start again"), "byte {at}: {error}");
+        assert!(matches!(error, Error::Stopped), "byte {at}: {error}");
     }
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-    assert!(matches!(run(&fixture, (&settings, Some(&file)), None, 1), Err(Error::Checkpoint { .. })));
+    assert!(matches!(run(&fixture, (&settings, Some(&file)), None, 1), Err(Error::Stopped)));
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod choice;
 mod distill;
 mod golden;
+mod hostile;
 mod irr;
 mod patch_file;
 mod resta;

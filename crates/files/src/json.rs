@@ -1,0 +1,174 @@
+//! JSON and YAML that anybody may have written: what a short text may become in memory is bounded.
+
+use std::cell::Cell;
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use crate::Result;
+use crate::read::{read_regular, refused};
+
+/// Values that a JSON file may hold; each takes up to 72 bytes, be it `0`.
+const MOST_VALUES: usize = 2_000_000;
+/// Bytes that a YAML file may have.
+const LARGEST_YAML: u64 = 1 << 20;
+/// Values that a YAML file may hold, aliases followed.
+const MOST_IN_YAML: usize = 100_000;
+/// Bytes of text that a YAML file may hold, aliases followed.
+const MOST_YAML_TEXT: usize = 4 << 20;
+
+/// A JSON value of any form, without a byte order mark.
+///
+/// # Errors
+/// When it is not JSON, or holds more values than any file of a model does.
+pub fn json_value(bytes: &[u8]) -> std::result::Result<Value, serde_json::Error> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let room = Room::new(MOST_VALUES, usize::MAX);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    Count(&room).deserialize(&mut reader)?;
+    serde_json::from_slice(bytes)
+}
+
+/// The text of a YAML file, without a byte order mark.
+///
+/// # Errors
+/// As [`read_regular`]; when it is not UTF-8, or its aliases make it larger than any settings are. What is no YAML is for
+/// its reader to tell.
+pub fn read_yaml_text(path: &Path) -> Result<String> {
+    let text = String::from_utf8(read_regular(path, LARGEST_YAML)?);
+    let text = text.map_err(|_| refused(path, "it is not UTF-8 text".into()))?;
+    let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+    check_yaml(&text).map_err(|reason| refused(path, reason))?;
+    Ok(text)
+}
+
+/// Follows the aliases of a YAML text without keeping what they stand for.
+fn check_yaml(text: &str) -> std::result::Result<(), String> {
+    let room = Room::new(MOST_IN_YAML, MOST_YAML_TEXT);
+    for document in serde_yaml::Deserializer::from_str(text) {
+        match Count(&room).deserialize(document) {
+            Err(error) if error.to_string().contains(FULL) => return Err(FULL.into()),
+            Err(_) => break,
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+const FULL: &str = "it holds more values or text than such a file has";
+
+/// What may still be read.
+struct Room {
+    values: Cell<usize>,
+    text: Cell<usize>,
+}
+
+impl Room {
+    fn new(values: usize, text: usize) -> Self {
+        Self { values: Cell::new(values), text: Cell::new(text) }
+    }
+
+    fn take<E: serde::de::Error>(&self, text: usize) -> std::result::Result<(), E> {
+        let left = |room: &Cell<usize>, taken| room.get().checked_sub(taken).map(|left| room.set(left));
+        left(&self.values, 1).and(left(&self.text, text)).ok_or_else(|| E::custom(FULL))
+    }
+}
+
+/// Counts a value and what is in it.
+#[derive(Clone, Copy)]
+struct Count<'a>(&'a Room);
+
+impl<'de> DeserializeSeed<'de> for Count<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Visits that count one value.
+macro_rules! scalars {
+    ($($visit:ident: $type:ty),*) => {
+        $(fn $visit<E: serde::de::Error>(self, _: $type) -> std::result::Result<(), E> { self.0.take(0) })*
+    };
+}
+
+impl<'de> Visitor<'de> for Count<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_i128: i128, visit_u128: u128, visit_f64: f64);
+
+    fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<(), E> {
+        self.0.take(0)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> std::result::Result<(), E> {
+        self.0.take(0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<(), E> {
+        self.0.take(text.len())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<(), A::Error> {
+        self.0.take(0)?;
+        while list.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        self.0.take(0)?;
+        while map.next_key_seed(self)?.is_some() {
+            map.next_value_seed(self)?;
+        }
+        Ok(())
+    }
+
+    /// A YAML tag.
+    fn visit_enum<A: serde::de::EnumAccess<'de>>(self, tagged: A) -> std::result::Result<(), A::Error> {
+        use serde::de::VariantAccess as _;
+        let ((), content) = tagged.variant_seed(self)?;
+        content.newtype_variant_seed(self)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_text_cannot_become_a_large_value() {
+        assert_eq!(json_value(b"\xef\xbb\xbf{\"a\": [1, null, \"x\"]}").unwrap()["a"][2], "x");
+        let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
+        assert!(json_value(many.as_bytes()).unwrap_err().to_string().contains(FULL));
+        assert!(json_value(b"{").is_err());
+    }
+
+    #[test]
+    fn aliases_of_a_yaml_file_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_yaml_text(&path).map_err(|error| error.to_string())
+        };
+        let aliases = |count: usize| format!("x: &a \"{}\"\ny: [{}]\n", "b".repeat(10_000), "*a, ".repeat(count));
+        assert!(read(&aliases(300)).is_ok());
+        assert!(read(&aliases(5000)).unwrap_err().contains(FULL));
+        let mut nested = "a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..9 {
+            nested += &format!("a{i}: &a{i} [{}]\n", format!("*a{}, ", i - 1).repeat(8));
+        }
+        assert!(read(&nested).is_err() || serde_yaml::from_str::<serde_yaml::Value>(&nested).is_err());
+        assert!(read("a: !tag [1, 2]\n? [b]\n: 1.5\n--- \n c: ~").is_ok());
+        assert!(read("a: [").is_ok(), "what is no YAML is told by its reader, with its line");
+        assert!(read(&"#".repeat(1 << 21)).unwrap_err().contains("bytes"));
+    }
+}

@@ -1,0 +1,145 @@
+//! For tests alone: hostile inputs made of sound ones, the same at every run, and what a reader must do with them.
+//!
+//! A reader may refuse an input or take it; it may not panic, take long, or take much memory.
+
+mod change;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use change::change;
+
+/// How long a reader may take for one input.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Bytes of memory that the test's process may have had at its largest.
+const MEMORY: u64 = 2 << 30;
+
+/// Reads as many changed inputs as asked for, the sound ones first; `read` gives back what it refused one for. Prints a line
+/// with the counts.
+///
+/// # Panics
+/// When a sound input is refused, the reader panics or takes too long, or the process took too much memory: the input is
+/// kept in a file that the message names.
+pub fn survive(format: &str, sound: &[Vec<u8>], inputs: usize, mut read: impl FnMut(&[u8]) -> Result<(), String>) {
+    for input in sound {
+        if let Err(refused) = read(input) {
+            panic!("{format}: a sound input is refused: {refused}");
+        }
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(20);
+    let (mut accepted, mut slowest, started) = (0, Duration::ZERO, Instant::now());
+    for number in 0..inputs {
+        let mut input = sound[random.random_range(0..sound.len())].clone();
+        for _ in 0..random.random_range(1..=4) {
+            change(&mut input, &sound[random.random_range(0..sound.len())], &mut random);
+        }
+        let begun = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| read(&input)));
+        slowest = slowest.max(begun.elapsed());
+        let fault = match outcome {
+            Err(_) => Some("panicked"),
+            Ok(_) if begun.elapsed() > LONGEST => Some("took too long"),
+            Ok(outcome) => {
+                accepted += usize::from(outcome.is_ok());
+                None
+            }
+        };
+        if let Some(fault) = fault {
+            panic!("{format}: the reader {fault} on input {number}, kept in {}", kept(format, &input).display());
+        }
+    }
+    let memory = largest_memory();
+    println!(
+        "{format}: {inputs} inputs, {accepted} accepted, slowest {} ms, all {:.1} s, memory {} MB",
+        slowest.as_millis(),
+        started.elapsed().as_secs_f64(),
+        memory >> 20
+    );
+    assert!(memory < MEMORY, "{format}: the process took {memory} bytes at its largest");
+}
+
+/// [`survive`] for a reader of a path: each input is written to `path` first.
+///
+/// # Panics
+/// As [`survive`], and when the file cannot be written.
+pub fn survive_file(
+    format: &str,
+    sound: &[Vec<u8>],
+    inputs: usize,
+    path: &Path,
+    mut read: impl FnMut() -> Result<(), String>,
+) {
+    survive(format, sound, inputs, |input| {
+        std::fs::write(path, input).map_err(|error| error.to_string())?;
+        read()
+    });
+}
+
+/// A directory in memory, where there is one: thousands of small files are slow on a disk.
+///
+/// # Panics
+/// When none can be made.
+#[must_use]
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a directory for the inputs")
+}
+
+/// Writes an input that a reader failed on.
+fn kept(format: &str, input: &[u8]) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("hostile-{}", format.replace([' ', '/'], "-")));
+    let _ = std::fs::write(&path, input); // the panic's message matters more
+    path
+}
+
+/// The most memory that this process has had, where the system tells it.
+fn largest_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or_default() << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_panics_is_found_and_one_that_refuses_is_not() {
+        let number = |input: &[u8]| {
+            let text = std::str::from_utf8(input).map_err(|error| error.to_string())?;
+            text.trim().parse::<u64>().map_err(|error| error.to_string())
+        };
+        let sound = [b"17".to_vec(), b" 4 ".to_vec()];
+        survive("numbers", &sound, 2000, |input| number(input).map(drop));
+        let careless = |input: &[u8]| {
+            assert!(number(input)? < 1 << 40);
+            Ok(())
+        };
+        assert!(catch_unwind(|| survive("careless", &sound, 2000, careless)).is_err());
+        assert!(catch_unwind(|| survive("refused", &[b"x".to_vec()], 1, |input| number(input).map(drop))).is_err());
+    }
+
+    #[test]
+    fn inputs_are_the_same_at_every_run() {
+        let all = || {
+            let mut all = Vec::new();
+            survive("any", &[br#"{"a": [1, "b"]}"#.to_vec()], 200, |input| {
+                all.push(input.to_vec());
+                Ok(())
+            });
+            all
+        };
+        let (first, second) = (all(), all());
+        assert_eq!(first, second);
+        let mut different = first;
+        different.sort();
+        different.dedup();
+        assert!(different.len() > 150, "{}", different.len());
+    }
+}

@@ -1,0 +1,101 @@
+//! Files of text and tokenizers as anybody may have written them: refused or read, and no more.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mutate::{survive, survive_file};
+use prompts::{ChatTemplate, Message, Role, Tokenizer, read_jsonl};
+use serde_json::{Value, json};
+
+fn tokenizer() -> tempfile::TempDir {
+    let dir = mutate::scratch();
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
+    for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        fs::copy(lab.join(file), dir.path().join(file)).unwrap();
+    }
+    dir
+}
+
+/// The lab's tokenizer, and a byte-level one with all the parts that a real one has.
+fn sound(dir: &Path) -> Vec<Vec<u8>> {
+    let lab: Value = serde_json::from_slice(&fs::read(dir.join("tokenizer.json")).unwrap()).unwrap();
+    let mut words = serde_json::Map::new();
+    ["a", "b", "c", "ab", "Ġ", "Ġa", "<unk>"]
+        .iter()
+        .enumerate()
+        .for_each(|(id, word)| drop(words.insert((*word).into(), id.into())));
+    let mut bytes = lab.clone();
+    bytes["model"] = json!({"type": "BPE", "vocab": words, "merges": [["a", "b"], ["Ġ", "a"]], "unk_token": "<unk>"});
+    bytes["normalizer"] = json!({"type": "Sequence", "normalizers": [
+        {"type": "NFC"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "Prepend", "prepend": "a"}]});
+    bytes["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "(?i:'s|'t)|\\w+|\\s+"}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]});
+    bytes["decoder"] = json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "Ġ"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]});
+    [lab, bytes].iter().map(|json| json.to_string().into_bytes()).collect()
+}
+
+/// Reads a directory, and uses what it holds.
+fn read(dir: &Path) -> Result<(), String> {
+    let used = || -> prompts::Result<()> {
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        let ids = tokenizer.encode_prompt("where is the  map of Zürich 🗺", Some("be brief"))?;
+        tokenizer.decode(&ids, false)?;
+        tokenizer.decode(&[0, 5, u32::MAX], true)?;
+        Ok(())
+    };
+    used().map_err(|error| error.to_string())
+}
+
+fn of_file(name: &str, file: &str, inputs: usize) {
+    let dir = tokenizer();
+    let path = dir.path().join(file);
+    survive_file(name, &[fs::read(&path).unwrap()], inputs, &path, || read(dir.path()));
+}
+
+#[test]
+fn tokenizers() {
+    let dir = tokenizer();
+    let path: PathBuf = dir.path().join("tokenizer.json");
+    let sound = sound(dir.path());
+    survive_file("tokenizer.json", &sound, 3000, &path, || read(dir.path()));
+}
+
+#[test]
+fn configurations_of_tokenizers() {
+    of_file("tokenizer_config", "tokenizer_config.json", 3000);
+}
+
+#[test]
+fn configurations_of_generation() {
+    of_file("generation_config", "generation_config.json", 3000);
+}
+
+#[test]
+fn templates() {
+    let goldens: Value = serde_json::from_str(include_str!("fixtures/templates.json")).unwrap();
+    let sources =
+        goldens.as_array().unwrap().iter().map(|golden| golden["source"].as_str().unwrap().as_bytes().to_vec());
+    survive("chat template", &sources.collect::<Vec<_>>(), 3000, |source| {
+        let source = String::from_utf8_lossy(source).into_owned();
+        let template =
+            ChatTemplate::from_source(source, Some("<s>".into()), None).map_err(|error| error.to_string())?;
+        // A template may refuse a conversation.
+        let _ = template.render(&[Message::new(Role::User, "a question"), Message::new(Role::Assistant, "b")], true);
+        Ok(())
+    });
+}
+
+#[test]
+fn samples() {
+    let dir = mutate::scratch();
+    let path = dir.path().join("samples.jsonl");
+    let sound = br#"{"prompt": "a \u00e9 b", "response": "c", "id": 7, "category": "d"}
+{"prompt": "\ud83d\ude00", "response": null, "more": [1, {"x": 2.5}]}
+"#;
+    survive_file("JSONL", &[sound.to_vec()], 10_000, &path, || {
+        read_jsonl(&path).map(drop).map_err(|error| error.to_string())
+    });
+}

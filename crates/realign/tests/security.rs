@@ -1,0 +1,112 @@
+//! What a hostile directory or settings file cannot do through the command.
+#![allow(clippy::unwrap_used)]
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::Bench;
+use serde_json::json;
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 2);
+    bench
+}
+
+const GENERATE: &str = "generate --model m --prompts p.jsonl --out o.jsonl --max-new-tokens 2";
+
+#[test]
+fn devices_and_pipes_in_a_models_directory_are_refused() {
+    let bench = bench();
+    let file = bench.path("m/notes.txt");
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    bench.fails(GENERATE, &["m/notes.txt", "not a regular file"]);
+    fs::remove_file(&file).unwrap();
+    for name in ["notes.json", "config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"] {
+        let (path, kept) = (bench.path("m").join(name), bench.path("kept"));
+        let was_there = fs::rename(&path, &kept).is_ok();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        bench.fails(GENERATE, &[name, "not a regular file"]);
+        fs::remove_file(&path).unwrap();
+        if was_there {
+            fs::rename(&kept, &path).unwrap();
+        }
+    }
+    bench.works(GENERATE);
+}
+
+#[test]
+fn text_of_files_cannot_steer_the_terminal() {
+    let bench = bench();
+    bench.file("m/chat_template.jinja", "{{ raise_exception('\u{1b}[2Jgone') }}");
+    bench.fails(GENERATE, &["\\u{1b}[2Jgone"]);
+}
+
+#[test]
+fn numbers_that_cannot_be_are_errors() {
+    let bench = bench();
+    bench.fails(
+        "generate --model m --prompts p.jsonl --out o --max-new-tokens 18446744073709551615",
+        &["p.jsonl, line 1"],
+    );
+    let path = bench.path("m/config.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    for key in ["rms_norm_eps", "rope_theta"] {
+        let old = config[key].clone();
+        config[key] = json!(1e300);
+        fs::write(&path, config.to_string()).unwrap();
+        bench.fails(GENERATE, &[key, "f32"]);
+        config[key] = old;
+    }
+}
+
+/// A server that refuses every request; gives back its address.
+fn server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_key_is_in_no_log_whatever_is_asked_for() {
+    let bench = bench();
+    bench.works(GENERATE);
+    let guards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges/guards").canonicalize().unwrap();
+    let judge = format!(
+        "judges: [{{kind: http, name: a, base_url: '{}', model: m, format: '{}/wildguard.yaml', api_key_env: JUDGE_KEY}}]",
+        server(),
+        guards.display()
+    );
+    bench.file("judges.yaml", &judge);
+    for filter in ["trace", "ureq_proto=trace", "ureq_proto::client=trace,ureq::run=trace"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_realign"));
+        let arguments = "evaluate --model m --harmful p.jsonl --judges judges.yaml --out e --max-new-tokens 2";
+        command
+            .args(arguments.split(' '))
+            .current_dir(bench.path(""))
+            .env("RUST_LOG", filter)
+            .env("JUDGE_KEY", "sk-a-b-c");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("401"), "the endpoint was asked: {said}");
+        assert!(!said.contains("sk-a-b-c"), "{filter}: {said}");
+        // A hex dump breaks it up, and has it in hexadecimal.
+        assert!(!said.contains("73 6b 2d 61") && !said.contains("736b2d61"), "{filter}: {said}");
+    }
+}

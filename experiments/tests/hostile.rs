@@ -1,0 +1,34 @@
+//! Sweep files as anybody may have written them: refused or read, and no more.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use experiments::config::Sweep;
+use mutate::survive_file;
+
+#[test]
+fn sweeps() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dir = mutate::scratch();
+    let place = dir.path().join("experiments");
+    fs::create_dir(&place).unwrap();
+    fs::create_dir_all(dir.path().join("data")).unwrap();
+    fs::write(dir.path().join("Cargo.lock"), "").unwrap(); // what marks a repository
+    let copy_all = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy_all(&root.join("data/tasks"), &dir.path().join("data/tasks"));
+    copy_all(&root.join("experiments"), &place);
+    let names = ["sweep", "lab-models", "from-nothing", "ablation-rate", "smollm2"];
+    let sound = names.map(|name| fs::read(place.join(format!("{name}.yaml"))).unwrap());
+    let path = place.join("hostile.yaml");
+    survive_file("sweep YAML", &sound, 3000, &path, || {
+        let sweep = Sweep::load(&path).map_err(|error| format!("{error:#}"))?;
+        drop(sweep.resolved(1));
+        sweep.choose(&[]).map(drop).map_err(|error| error.to_string())
+    });
+}
