@@ -5,6 +5,7 @@
 //! is compared, `files.rs` where files are, `check.rs` which values make no sense. The grid is in
 //! `grid.rs`. Nothing here runs a stage.
 
+mod attacks;
 mod check;
 mod files;
 mod layers;
@@ -21,9 +22,10 @@ use finetune::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
+pub use attacks::{AblationSpec, AttackSpec, PrefillSpec, RetrainingSpec, SamplingSpec};
 pub use files::{Paths, find};
 use layers::Layers;
-pub use methods::{Compared, OneShot, SafeInstruct, What};
+pub use methods::{Compared, OneShot, SafeInstruct, What, training};
 pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 pub use shape::DecoderShape;
 
@@ -237,6 +239,9 @@ pub struct Evaluation {
     /// Categories of `harmful` that are neither injected nor among the recovery prompts; tables tell their rate apart.
     #[serde(default)]
     pub held_out: Vec<String>,
+    /// What is done with every model before it is asked the harmful prompts once more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<AttackSpec>,
     /// Prompts answered at a time; it changes the speed only.
     #[serde(default = "default_answer_batch")]
     pub batch: usize,

@@ -1,6 +1,8 @@
 //! The method in order, numbered as in the paper's section IV and METHOD.md: what a sweep does with each model, task and
 //! harmful count, as a graph of stage values. Nothing is run here; a run, a plan and the tables walk the graph.
 
+mod attacks;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -445,7 +447,8 @@ impl Builder<'_> {
             None => None,
         };
         let (variant, method) = (variant.to_owned(), (compared.name.clone(), compared.label.clone()));
-        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned })
+        let attacks = self.attacks(at, &name, model)?;
+        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned, attacks })
     }
 
     fn safety(&mut self, at: &At<'_>, name: String, model: usize) -> Result<usize> {
@@ -477,13 +480,13 @@ impl Builder<'_> {
     }
 }
 
-/// One entry for a method whose model is the same in all variants, else one for each variant; methods in their order.
+/// One entry for a method whose model and answers are the same in all variants, else one for each variant; methods in their order.
 fn shared_once(variants: Vec<Vec<Evaluated>>) -> Vec<Evaluated> {
     let mut all = Vec::new();
     let methods = variants.first().map_or(0, Vec::len);
     for method in 0..methods {
         let of_method: Vec<&Evaluated> = variants.iter().filter_map(|variant| variant.get(method)).collect();
-        if of_method.iter().all(|one| one.model == of_method[0].model) {
+        if of_method.iter().all(|one| one.nodes().eq(of_method[0].nodes())) {
             all.push(Evaluated { variant: String::new(), ..of_method[0].clone() });
         } else {
             all.extend(of_method.into_iter().cloned());

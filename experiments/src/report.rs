@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::figures;
 use crate::record::Record;
-use crate::tables::{self, cells, differences, judged, means};
+use crate::tables::{self, attacks, cells, differences, judged, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
@@ -28,8 +28,8 @@ pub fn write_figures(records: &[Record], dir: &Path) -> Result<()> {
     figures::write(records, dir)
 }
 
-/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}` and, if there are several judges,
-/// `judges.{md,csv}` and `agreement.csv`.
+/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}`, if there are attacks `attacks.{md,csv}`, and, if
+/// there are several judges, `judges.{md,csv}` and `agreement.csv`.
 ///
 /// # Errors
 /// As [`write()`].
@@ -43,6 +43,10 @@ pub fn write_tables(records: &[Record], results: &Path) -> Result<()> {
     let found = differences::differences(records, 0)?;
     text("differences.md", differences::markdown(&found, records, judges[0])?)?;
     tables::write_csv(&found.0, &differences::columns(), &results.join("differences.csv"))?;
+    if records.iter().any(|record| !record.attacks.is_empty()) {
+        text("attacks.md", attacks::markdown(records)?)?;
+        tables::write_csv(&attacks::lines(records), &attacks::columns(), &results.join("attacks.csv"))?;
+    }
     if judges.len() == 1 {
         for name in ["judges.md", "judges.csv", "agreement.csv"] {
             files::remove(&results.join(name))?;

@@ -15,6 +15,7 @@ pub mod pretrain;
 pub mod reference;
 pub mod runs;
 pub mod settings;
+pub mod shown;
 pub mod soft_sft;
 pub mod trainer;
 
@@ -27,5 +28,6 @@ pub use pretrain::init_random;
 pub use reference::ReferenceLogProbs;
 pub use runs::{AlignData, AlignSettings, Run, SoftSft, align, soft_sft, train};
 pub use settings::TrainSettings;
+pub use shown::train_shown;
 pub use soft_sft::SoftSftSettings;
 pub use trainer::{StepReport, Trained, Trainer, Training};

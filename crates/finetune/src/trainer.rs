@@ -81,9 +81,7 @@ impl Training<'_> {
             Some(_) => checkpoint::fingerprint(settings, self.seed, &self.objective.key(), self.examples, &decoder)?,
             None => String::new(),
         };
-        // Epochs take the first derived seeds; the last is never reached.
-        let attached = lora::attach(decoder, &settings.lora, derived_seed(self.seed, u64::MAX - 1));
-        let mut trainer = Trainer::new(attached, settings, self.seed)?;
+        let mut trainer = Trainer::new(attached(decoder, settings, self.seed), settings, self.seed)?;
         let mut losses = match self.checkpoint {
             Some(path) => trainer.resume(path, &fingerprint)?,
             None => Vec::new(),
@@ -93,13 +91,12 @@ impl Training<'_> {
         }
         let resumed = losses.len();
         for epoch in resumed / per_epoch..settings.epochs {
-            let order = prompts::shuffled_order(kept.len(), derived_seed(self.seed, epoch as u64));
+            let order = self.order(&kept, epoch);
             for (batch, step) in
                 order.chunks(settings.batch).zip(epoch * per_epoch..).skip_while(|(_, step)| *step < resumed)
             {
                 let started = Instant::now();
-                let indices: Vec<usize> = batch.iter().map(|&at| kept[at]).collect();
-                let batch = TrainBatch::new(self.examples, &indices)?;
+                let batch = TrainBatch::new(self.examples, batch)?;
                 let loss = trainer.step(&batch, &self.objective)?;
                 losses.push(loss);
                 let done = step + 1;
@@ -118,8 +115,14 @@ impl Training<'_> {
         Ok(Trained { decoder: trainer.finish(), losses, dropped })
     }
 
+    /// The order of an epoch.
+    pub(crate) fn order(&self, kept: &[usize], epoch: usize) -> Vec<usize> {
+        let order = prompts::shuffled_order(kept.len(), derived_seed(self.seed, epoch as u64));
+        order.into_iter().map(|at| kept[at]).collect()
+    }
+
     /// The samples that are short enough, each checked.
-    fn kept(&self) -> Result<Vec<usize>> {
+    pub(crate) fn kept(&self) -> Result<Vec<usize>> {
         let max_len = self.settings.max_len;
         let kept: Vec<usize> = (0..self.examples.len()).filter(|&at| self.examples[at].ids.len() <= max_len).collect();
         if kept.is_empty() {
@@ -131,6 +134,12 @@ impl Training<'_> {
         }
         Ok(kept)
     }
+}
+
+/// A decoder with the adapters that a training begins with.
+pub(crate) fn attached(decoder: Decoder, settings: &TrainSettings, seed: u64) -> Decoder {
+    // Epochs take the first derived seeds; the last is never reached.
+    lora::attach(decoder, &settings.lora, derived_seed(seed, u64::MAX - 1))
 }
 
 /// A decoder in training; [`Training::run`] is this in a loop.

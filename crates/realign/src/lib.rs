@@ -45,6 +45,7 @@
 //! ```
 
 mod answers;
+mod attack;
 mod count;
 pub mod device;
 mod error;
@@ -59,7 +60,8 @@ pub mod needs;
 pub mod repair;
 pub mod stage;
 
-pub use answers::{Wanted, answer_files, answers};
+pub use answers::{How, Start, Wanted, answer_files, answers};
+pub use attack::Attack;
 pub use count::at_least_one;
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};

@@ -1,9 +1,10 @@
 //! The paper's figures from records: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the other
-//! ablations (`variants.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
+//! ablations (`variants.rs`), the attacks (`attacks.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
 //!
 //! Colours are those of Okabe and Ito, which colour-blind dependents can tell apart; every method has its own marker too, so
 //! that nothing is lost in print. Both follow from the method's place among the records.
 
+mod attacks;
 mod frame;
 mod harmful_rate;
 mod marks;
@@ -23,6 +24,7 @@ use resvg::{tiny_skia, usvg};
 use crate::record::{RECOVER, Record};
 use marks::{Sheet, draw};
 
+pub use attacks::attacks;
 pub use harmful_rate::harmful_rate;
 pub use time::time;
 pub use tradeoff::tradeoff;
@@ -32,7 +34,7 @@ pub use variants::variants;
 const PNG_SCALE: f32 = 2.0;
 
 /// Draws `tradeoff.{svg,png}` and `time.{svg,png}` into a directory, and `variants` of a sweep that has some, else
-/// `harmful_rate` if it has something to draw.
+/// `harmful_rate` if it has something to draw; `attacks` where there were some.
 pub fn write(records: &[Record], dir: &Path) -> Result<()> {
     ensure!(!records.is_empty(), "there are no results to draw; run the sweep");
     let mut figures = vec![("tradeoff", tradeoff(records)?), ("time", time(records)?)];
@@ -40,6 +42,9 @@ pub fn write(records: &[Record], dir: &Path) -> Result<()> {
         figures.push(("variants", variants(records)?));
     } else if records.iter().any(|record| harmful_rate::SERIES.contains(&record.method.as_str())) {
         figures.push(("harmful_rate", harmful_rate(records)?));
+    }
+    if records.iter().any(|record| !record.attacks.is_empty()) {
+        figures.push(("attacks", attacks(records)?));
     }
     for (name, svg) in figures {
         let png = to_png(&svg).with_context(|| format!("figure {name}"))?;

@@ -317,3 +317,19 @@ fn a_resumed_soft_sft_equals_an_uninterrupted_one_and_other_settings_are_refused
     let error = held(&settings, &other, Some(&path)).unwrap_err().to_string();
     assert!(error.contains("other settings"), "{error}");
 }
+
+#[test]
+fn a_training_that_is_looked_at_is_the_same_training() {
+    let settings = TrainSettings { epochs: 3, ..settings(lora(0.2)) };
+    let whole = tuned(decoder(), &settings);
+    let mut seen = Vec::new();
+    let mut shown = |step: usize, decoder: &Decoder| -> Result<()> {
+        seen.push((step, values(decoder, |_| true)));
+        Ok(())
+    };
+    // Ten samples in batches of three are four steps a pass.
+    train_shown(decoder(), &samples(), (&settings, 0), &[1, 12, 14], &mut shown).unwrap();
+    assert_eq!(seen.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 12, 14]);
+    assert_eq!(seen[1].1, values(&whole.decoder, |_| true));
+    assert_ne!(seen[2].1, seen[1].1);
+}

@@ -7,11 +7,11 @@ use ::finetune::{
     ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, inject, not_injected, soft_sft, train,
 };
 use model::Dtype;
-use prompts::{Encoded, Sample};
+use prompts::{Encoded, Sample, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
-use crate::model::{LazyModel, Model, Source, save};
+use crate::model::{LazyModel, Source, encode_samples, save};
 use crate::{Artifact, Job, Result, Samples};
 
 /// What is trained on: a task's samples and, behind them, harmful ones.
@@ -61,8 +61,12 @@ impl TrainingSet {
         Ok(all)
     }
 
-    fn encode(&self, model: &Model, seed: u64) -> Result<Vec<Encoded>> {
-        let encode = |(sample, file): (Sample, PathBuf)| Ok(model.encode_samples(&[sample], &file)?.remove(0));
+    /// The samples' ids.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or a sample has no response.
+    pub(crate) fn encode(&self, tokenizer: &Tokenizer, seed: u64) -> Result<Vec<Encoded>> {
+        let encode = |(sample, file): (Sample, PathBuf)| Ok(encode_samples(tokenizer, &[sample], &file)?.remove(0));
         self.read(seed)?.into_iter().map(encode).collect()
     }
 }
@@ -137,7 +141,7 @@ impl Stage for Finetune {
         let source = Source::new(&self.model.path, None)?;
         let dtype = source.dtype(self.dtype)?;
         let model = source.open(Some(dtype), job.device)?;
-        let examples = self.data.encode(&model, self.seed)?;
+        let examples = self.data.encode(&model.tokenizer, self.seed)?;
         let checkpoint = out.join("train.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
@@ -183,7 +187,7 @@ impl Stage for Reference {
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<usize> {
         let model = LazyModel::new(&self.model, self.dtype, job.device).into_model()?;
-        let examples = self.data.encode(&model, self.seed)?;
+        let examples = self.data.encode(&model.tokenizer, self.seed)?;
         let mut report = |done, all| job.report(done, all, "samples");
         let values = ReferenceLogProbs::new(&model.decoder, &examples, self.max_len, &mut report)?;
         values.write(&out.join(REFERENCE))?;
