@@ -154,6 +154,9 @@ pub struct Recovery {
     /// The part of the task's samples whose score decides about rollback and the answer.
     #[serde(default)]
     pub decide_on: DecideOn,
+    /// Whether repairs read the task's samples, which a customer gives; without them nothing decides by the task.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub trust_task: bool,
     /// What strong recovery reads, and what all methods with `choose: true` are chosen by.
     #[serde(default)]
     pub evidence: Option<EvidenceSpec>,
@@ -188,6 +191,15 @@ impl EvidenceSpec {
         let deciding = ((self.count as f64 * self.held_out).ceil() as usize).min(self.count);
         if held_out { deciding } else { self.count - deciding }
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 fn default_held_out() -> f64 {
@@ -236,15 +248,38 @@ pub struct Evaluation {
     pub harmful: AnswerSet,
     /// Harmless prompts, for over-refusal.
     pub harmless: AnswerSet,
-    /// Categories of `harmful` that are neither injected nor among the recovery prompts; tables tell their rate apart.
+    /// Categories of `harmful` that are not seen, see `held_out_of`; tables tell their rate apart.
     #[serde(default)]
     pub held_out: Vec<String>,
+    /// What has no sample of those categories.
+    #[serde(default = "HeldOutOf::all", skip_serializing_if = "HeldOutOf::is_all")]
+    pub held_out_of: Vec<HeldOutOf>,
     /// What is done with every model before it is asked the harmful prompts once more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attacks: Vec<AttackSpec>,
     /// Prompts answered at a time; it changes the speed only.
     #[serde(default = "default_answer_batch")]
     pub batch: usize,
+}
+
+/// A file that lacks the held-out categories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOutOf {
+    /// The samples that are injected.
+    Inject,
+    /// The recovery prompts.
+    Recovery,
+}
+
+impl HeldOutOf {
+    fn all() -> Vec<Self> {
+        vec![Self::Inject, Self::Recovery]
+    }
+
+    fn is_all(list: &[Self]) -> bool {
+        list == Self::all()
+    }
 }
 
 impl Evaluation {

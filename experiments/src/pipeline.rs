@@ -16,7 +16,7 @@ use realign::stage::{
     Question, REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
-use recovery::MeritSettings;
+use recovery::{MeritSettings, Method, Recover, Rollback};
 
 use crate::config::{AnswerSet, Compared, ModelSpec, OneShot, PromptSet, Resolved, SafeInstruct, Source, Sweep, What};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
@@ -67,6 +67,18 @@ struct At<'a> {
     sweep: &'a Sweep,
     cell: Cell<'a>,
     seed: u64,
+}
+
+impl At<'_> {
+    /// The method; where the task's samples are not trusted, no score decides about its rollback.
+    fn decided(&self, method: &Method) -> Method {
+        match method {
+            Method::Recover(settings) if !self.sweep.recovery.trust_task && settings.rollback != Rollback::On => {
+                Method::Recover(Recover { rollback: Rollback::Off, ..settings.clone() })
+            }
+            _ => method.clone(),
+        }
+    }
 }
 
 impl Builder<'_> {
@@ -216,6 +228,7 @@ impl Builder<'_> {
                 self.finetune(at, compared, aligned, data, objective, &nodes)
             }
             What::Repair(method) => {
+                let method = at.decided(method);
                 let needs = method.repair().needs();
                 let mut parents = vec![aligned, tuned];
                 let unaligned = if needs.unaligned { Some(self.unaligned(at, aligned)?) } else { None };
@@ -242,11 +255,15 @@ impl Builder<'_> {
                     safe: safe.map(|node| self.artifact(node, MODEL)),
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
-                    task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
+                    task: with(needs.task_prompts && at.sweep.recovery.trust_task, at.sweep.task_prompts(at.cell.task))?,
                     evidence,
                     answers: answers.map(|node| self.artifact(node, "")),
                     choose: method.repair().knob().filter(|_| compared.by_merit),
-                    gate: if needs.task_prompts && !compared.by_merit { Some(self.gate(at)?) } else { None },
+                    gate: if needs.task_prompts && !compared.by_merit && at.sweep.recovery.trust_task {
+                        Some(self.gate(at)?)
+                    } else {
+                        None
+                    },
                     seed: at.seed,
                     dtype: DTYPE,
                     thinking: None,
@@ -268,7 +285,10 @@ impl Builder<'_> {
         Ok(Evidence {
             harmful: prompts(&at.sweep.recovery.prompts)?,
             harmless: prompts(&spec.harmless)?,
-            task: Some(Parts { train: samples(false)?, held_out: samples(true)? }),
+            task: match at.sweep.recovery.trust_task {
+                true => Some(Parts { train: samples(false)?, held_out: samples(true)? }),
+                false => None,
+            },
             max_new_tokens: spec.max_new_tokens,
             reference: spec.reference,
             merit: spec.merit,
@@ -504,7 +524,7 @@ fn same_cell<'a>(sweep: &'a Sweep, cell: Cell<'_>) -> Option<Cell<'a>> {
 
 /// Whether the control arms of a cell restore as many weights as this method does.
 fn is_recovery(compared: &Compared) -> bool {
-    matches!(&compared.what, What::Repair(recovery::Method::Recover(_)))
+    matches!(&compared.what, What::Repair(Method::Recover(_)))
 }
 
 /// The prompt sets of a sweep, by their names in files.

@@ -3,6 +3,7 @@
 //! What is minimised is [`Objective`]'s business. The dropout of a step is seeded by its number, so
 //! that a resumed run repeats an uninterrupted one.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use model::weights::{self, WeightInfo};
 use prompts::tokenizer::Encoded;
 
 use crate::batch::first_target;
+use crate::error::require;
 use crate::optimizer::{self, AdamW, Slot};
 use crate::{Error, Objective, Result, TrainBatch, TrainSettings, checkpoint, lora};
 
@@ -153,16 +155,19 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// Takes a decoder to training: its adapters, which are attached already, or at rank 0 all its
-    /// weights. Nothing else is tracked.
+    /// weights, or of these the ones that `settings.only` names. Nothing else is tracked.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When `only` fits no weight, or the device fails.
     pub fn new(decoder: Decoder, settings: &'a TrainSettings, seed: u64) -> Result<Self> {
-        let trained = |info: &WeightInfo| settings.lora.rank == 0 || info.name.contains(".lora.");
-        let slots = weights::read(&decoder, trained)?
+        let named = |name: &str| settings.only.is_empty() || settings.only.iter().any(|text| name.contains(text));
+        let trained =
+            |info: &WeightInfo| (settings.lora.rank == 0 || info.name.contains(".lora.")) && named(&info.name);
+        let slots: BTreeMap<String, Slot> = weights::read(&decoder, trained)?
             .into_iter()
             .map(|(info, value)| (info.name, Slot::new(info.shape, value)))
             .collect();
+        require(!slots.is_empty(), "only", format!("{:?}", settings.only), "fits no weight that is trained")?;
         let decoder = weights::track(decoder, trained);
         Ok(Self { decoder, optimizer: AdamW { slots, updates: 0 }, settings, seed })
     }

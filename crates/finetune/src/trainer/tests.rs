@@ -333,3 +333,18 @@ fn a_training_that_is_looked_at_is_the_same_training() {
     assert_eq!(seen[1].1, values(&whole.decoder, |_| true));
     assert_ne!(seen[2].1, seen[1].1);
 }
+
+#[test]
+fn only_the_named_weights_move() {
+    for (lora, moved) in [(full(), "layers.1."), (lora(0.0), "layers.1.")] {
+        let settings = TrainSettings { only: vec![moved.into()], ..settings(lora) };
+        let (before, after) = (values(&decoder(), |_| true), values(&tuned(decoder(), &settings).decoder, |_| true));
+        for ((name, before), (_, after)) in before.iter().zip(&after) {
+            let may = name.contains(moved);
+            assert!(before == after || may, "{name} moved");
+            assert!(before != after || !may || name.contains("norm"), "{name} stayed");
+        }
+    }
+    let settings = TrainSettings { only: vec!["layers.7.".into()], ..settings(full()) };
+    assert!(trained(&settings, None).unwrap_err().to_string().contains("layers.7."));
+}

@@ -7,7 +7,7 @@ use files::Hashes;
 use model::Dtype;
 use serde::Serialize;
 
-use super::evaluate::{INDEX, provenance};
+use super::evaluate::{provenance, write_index};
 use super::{AnswerFile, Measured, Stage, measure};
 use crate::attack::Attack;
 use crate::model::LazyModel;
@@ -52,7 +52,7 @@ impl Stage for Attacked {
         let samples = self.samples.read()?;
         let model = LazyModel::new(&self.model, self.dtype, job.device);
         let asked = self.attack.ask(model, (Self::SET, &samples, self.max_new_tokens), out, job)?;
-        files::write_json(&out.join(INDEX), &asked)?;
+        write_index(out, &asked)?;
         let (judges, hashes) = ([Judge::phrases()], Hashes::default());
         let measured = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
         let evaluation = measure(measured, provenance(), job)?;

@@ -1,6 +1,7 @@
 //! Evaluation (paper, "Evaluation"): a model is asked prompt sets and tasks; its answers are judged and scored. Another judge
 //! or metric reads the same answers; no model is asked again.
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -115,7 +116,7 @@ pub(super) fn provenance() -> Provenance {
 }
 
 /// The file that says what a directory of answers holds.
-pub(super) const INDEX: &str = "asked.json";
+const INDEX: &str = "asked.json";
 
 /// Answers the questions, each with its samples and length of answers, into `dir`. An answer that is there already is
 /// kept, as [`answer_files`] says.
@@ -138,6 +139,15 @@ pub fn ask(
     let wanted: Vec<Wanted<'_>> = wanted.collect();
     answer_files(model, &wanted, job)?;
     let asked: Vec<&AnswerFile> = questions.iter().map(|(asked, ..)| *asked).collect();
+    write_index(dir, &asked)
+}
+
+/// Says what a directory of answers holds.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_index(dir: &Path, asked: &[impl Borrow<AnswerFile>]) -> Result<()> {
+    let asked: Vec<&AnswerFile> = asked.iter().map(Borrow::borrow).collect();
     Ok(files::write_json(&dir.join(INDEX), &asked)?)
 }
 

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub use align::Align;
 pub use attacked::Attacked;
-pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index};
+pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index, write_index};
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
 pub use import::Import;
 pub use judge::Judge;
