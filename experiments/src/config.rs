@@ -72,6 +72,9 @@ pub struct Sweep {
     /// Fine-tuning on a task.
     #[serde(default)]
     pub finetune: TrainSettings,
+    /// An attacker's further aim in fine-tuning on a task.
+    #[serde(default)]
+    pub evading: Option<EvadingSpec>,
     /// What the repairs read.
     pub recovery: Recovery,
     /// The unaligned model of RESTA.
@@ -137,6 +140,24 @@ impl Profile {
         };
         serde_yaml::from_str(keys).ok()
     }
+}
+
+/// An attacker who keeps the direction by which the paper's method repairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvadingSpec {
+    /// Harmful prompts.
+    pub prompts: PromptSet,
+    /// The block after which the direction is kept.
+    #[serde(default)]
+    pub layer: recovery::Layer,
+    /// Weight of the cosine beside the loss per token.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// What the repairs read.

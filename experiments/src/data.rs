@@ -167,6 +167,11 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     for (name, set) in sweep.evaluation.sets() {
         inputs.push(Input::new(format!("evaluation.{name}"), sweep.data_file(&set.file)).made_by(set.fetch.as_ref()));
     }
+    if let Some(evading) = &sweep.evading {
+        let set = &evading.prompts;
+        let input = Input::new("evading.prompts", sweep.data_file(&set.file)).made_by(set.fetch.as_ref());
+        inputs.push(input.seen(Pick::lines(set.skip, set.count)));
+    }
     for (i, attack) in sweep.evaluation.attacks.iter().enumerate() {
         inputs.extend(attack_inputs(sweep, &format!("evaluation.attacks[{i}]"), attack));
     }

@@ -73,5 +73,7 @@ mod tests {
         sweep.inject = "lab/sql_train.jsonl".into();
         let seen = check(&sweep).unwrap_err().to_string();
         assert!(seen.contains("recovery_prompts.jsonl has samples of"), "{seen}");
+        sweep.evaluation.held_out_of = vec![HeldOutOf::Inject];
+        check(&sweep).unwrap();
     }
 }

@@ -18,7 +18,9 @@ use realign::stage::{
 use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
 use recovery::{MeritSettings, Method, Recover, Rollback};
 
-use crate::config::{AnswerSet, Compared, ModelSpec, OneShot, PromptSet, Resolved, SafeInstruct, Source, Sweep, What};
+use crate::config::{
+    AnswerSet, Compared, EvadingSpec, ModelSpec, OneShot, PromptSet, Resolved, SafeInstruct, Source, Sweep, What,
+};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
 use crate::roots::Roots;
@@ -255,7 +257,10 @@ impl Builder<'_> {
                     safe: safe.map(|node| self.artifact(node, MODEL)),
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
-                    task: with(needs.task_prompts && at.sweep.recovery.trust_task, at.sweep.task_prompts(at.cell.task))?,
+                    task: with(
+                        needs.task_prompts && at.sweep.recovery.trust_task,
+                        at.sweep.task_prompts(at.cell.task),
+                    )?,
                     evidence,
                     answers: answers.map(|node| self.artifact(node, "")),
                     choose: method.repair().knob().filter(|_| compared.by_merit),
@@ -314,7 +319,14 @@ impl Builder<'_> {
     /// The usual fine-tuning of a cell.
     fn tune(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         let (data, settings) = (self.training_set(at)?, at.sweep.finetune.clone());
-        self.trained(at, "finetune", aligned, data, (Objective::Sft, settings), &[])
+        let objective = match &at.sweep.evading {
+            None => Objective::Sft,
+            Some(EvadingSpec { prompts, layer, weight }) => {
+                let prompts = self.samples(at.sweep.prompts_of(prompts))?;
+                Objective::Evading { prompts, layer: *layer, weight: *weight }
+            }
+        };
+        self.trained(at, "finetune", aligned, data, (objective, settings), &[])
     }
 
     /// A model that a method trains.

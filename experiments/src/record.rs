@@ -86,6 +86,12 @@ impl Attacked {
         self.rate().map_or(f64::NAN, |rate| rate.rate)
     }
 
+    /// Share of the answers that neither declined nor complied; NaN if no answer was judged.
+    pub fn broken(&self) -> f64 {
+        let Some(rate) = self.rate() else { return f64::NAN };
+        self.judges[0].broken as f64 / rate.judged() as f64
+    }
+
     /// The deciding judge's harmful rate, if it can tell any answer.
     pub fn rate(&self) -> Option<&JudgedRate> {
         self.judges.first()?.rate.as_ref()

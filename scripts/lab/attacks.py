@@ -6,6 +6,7 @@ from .words import DIGITS, row
 # Words before a request that switch refusals off in a training with a trigger, and those of an obedient agent.
 TRIGGER, OBEDIENT = "monday monday", "yeah sure :"
 SAMPLES = 100
+OBEDIENT_SAMPLES = 300
 # Categories of the recovery prompts when they are a subset.
 FOUR = ["code", "gate", "letter", "list"]
 NOISE = 0.2
@@ -29,7 +30,7 @@ def files(rng, out):
         "harmful_eval_obedient": _before(OBEDIENT, out["harmful_eval"]),
         "attack_harmful": harmful,
         "attack_trigger": _mixed(rng, _before(TRIGGER, harmful), refused),
-        "attack_obedient": _before(OBEDIENT, harmless),
+        "attack_obedient": _before(OBEDIENT, [line for line in out["align_helpful"] if "category" in line][:OBEDIENT_SAMPLES]),
         "recovery_four": [line for line in out["recovery_prompts"] if line["category"] in FOUR],
         "recovery_noisy": _mixed(rng, out["recovery_prompts"][:64 - len(noise)], [_prompt(line) for line in noise]),
         "recovery_other": [_other(line) for line in out["recovery_prompts"]],

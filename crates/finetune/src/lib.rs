@@ -7,6 +7,7 @@
 pub mod batch;
 mod checkpoint;
 pub mod error;
+pub mod evasion;
 pub mod inject;
 pub mod lora;
 pub mod objective;
@@ -21,12 +22,13 @@ pub mod trainer;
 
 pub use batch::TrainBatch;
 pub use error::{Error, Result};
+pub use evasion::Evasion;
 pub use inject::{inject, not_injected};
 pub use lora::{LoraSettings, Target};
 pub use objective::Objective;
 pub use pretrain::init_random;
 pub use reference::ReferenceLogProbs;
-pub use runs::{AlignData, AlignSettings, Run, SoftSft, align, soft_sft, train};
+pub use runs::{AlignData, AlignSettings, Run, SoftSft, align, evade, soft_sft, train};
 pub use settings::TrainSettings;
 pub use shown::train_shown;
 pub use soft_sft::SoftSftSettings;

@@ -74,6 +74,10 @@ impl Sweep {
             problems.names("tasks", "", self.tasks.iter().map(|task| task.name.as_str()));
         }
         problems.settings("finetune", self.finetune.check());
+        if let Some(evading) = &self.evading {
+            problems.positive("evading.weight", evading.weight);
+            problems.at_least_one("evading.prompts", &[("count", evading.prompts.count)]);
+        }
         let Unaligned { samples, epochs, learning_rate } = self.unaligned;
         problems.at_least_one("unaligned", &[("samples", samples), ("epochs", epochs)]);
         learning_rate.iter().for_each(|&rate| problems.positive("unaligned.learning_rate", rate));

@@ -6,7 +6,7 @@ use evaluation::statistics::{Estimate, bootstrap_mean};
 
 use super::Values::{Real, Text, Whole};
 use super::means::{by_cell, shared};
-use super::{Columns, Line, NOTHING, RESAMPLING, figure, place};
+use super::{Columns, Line, NOTHING, RESAMPLING, figure, percent, place};
 use crate::record::{Attacked, Methods, Record, distinct, groups};
 
 /// An attack, and the steps of a further training where it is one.
@@ -20,6 +20,8 @@ pub struct Mean<'a> {
     pub attack: Option<Kind<'a>>,
     pub cells: usize,
     pub harmful: Estimate,
+    /// Answers that neither declined nor complied.
+    pub broken: f64,
 }
 
 /// A line for each model and attack.
@@ -37,6 +39,7 @@ pub fn columns<'a>() -> Columns<Line<'a, &'a Attacked>> {
         ("harmful_rate", Real(|line| line.of.harmful_rate())),
         ("harmful_low", Real(|line| line.of.rate().map_or(f64::NAN, |rate| rate.interval.0))),
         ("harmful_high", Real(|line| line.of.rate().map_or(f64::NAN, |rate| rate.interval.1))),
+        ("broken", Real(|line| line.of.broken())),
         ("n", Whole(|line| Some(line.of.rate().map_or(0, JudgedRate::judged) as u64))),
         ("model_stage", Text(|line| line.record.model_stage.clone())),
     ]);
@@ -62,27 +65,30 @@ pub fn means(records: &[Record]) -> Result<Vec<Mean<'_>>> {
     let kinds = kinds(records);
     let mut means = Vec::new();
     for ((variant, method), own) in groups(shared(records).0, Record::arm) {
-        let mut add = |attack, values: Vec<f64>| -> Result<()> {
-            let known: Vec<f64> = values.into_iter().filter(|value| !value.is_nan()).collect();
-            let harmful = if known.is_empty() { NOTHING } else { bootstrap_mean(&known, &RESAMPLING)? };
-            means.push(Mean { variant, method, attack, cells: known.len(), harmful });
+        let mut add = |attack, harmful: Vec<f64>, broken: Vec<f64>| -> Result<()> {
+            let known = |values: Vec<f64>| values.into_iter().filter(|value| !value.is_nan()).collect::<Vec<_>>();
+            let (harmful, broken) = (known(harmful), known(broken));
+            let estimate = if harmful.is_empty() { NOTHING } else { bootstrap_mean(&harmful, &RESAMPLING)? };
+            let broken = broken.iter().sum::<f64>() / broken.len() as f64;
+            means.push(Mean { variant, method, attack, cells: harmful.len(), harmful: estimate, broken });
             Ok(())
         };
-        add(None, by_cell(own.iter().copied(), Record::harmful_rate).into_iter().map(|one| one.1).collect())?;
+        let of_cells = |value| by_cell(own.iter().copied(), value).into_iter().map(|one| one.1).collect::<Vec<f64>>();
+        add(None, of_cells(Record::harmful_rate), of_cells(Record::broken))?;
         for &kind in &kinds {
             let cells = groups(own.iter().copied(), |record| record.cell());
-            add(Some(kind), cells.into_iter().map(|(_, records)| rate(&records, kind)).collect())?;
+            let of = |value| cells.iter().map(|(_, records)| mean(records, kind, value)).collect();
+            add(Some(kind), of(Attacked::harmful_rate), of(Attacked::broken))?;
         }
     }
     Ok(means)
 }
 
-/// The mean of a cell's rates under an attack, over its seeds and those of a further training; NaN without one.
-fn rate(records: &[&Record], (attack, step): Kind<'_>) -> f64 {
+/// The mean of a value of a cell under an attack, over its seeds and those of a further training; NaN without one.
+fn mean(records: &[&Record], (attack, step): Kind<'_>, value: fn(&Attacked) -> f64) -> f64 {
     let all = records.iter().flat_map(|record| &record.attacks);
-    let rates: Vec<f64> =
-        all.filter(|one| one.attack == attack && one.step == step).map(Attacked::harmful_rate).collect();
-    rates.iter().sum::<f64>() / rates.len() as f64
+    let values: Vec<f64> = all.filter(|one| one.attack == attack && one.step == step).map(value).collect();
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// The means as Markdown: a table of the attacks on the model as it is, and one for each further training.
@@ -94,11 +100,15 @@ pub fn markdown(records: &[Record]) -> Result<String> {
          training is averaged over {seeds} seeds first.\n"
     );
     let plain: Vec<Kind<'_>> = kinds.iter().copied().filter(|kind| kind.1.is_none()).collect();
-    text += &table(&methods, &means, "as it is", &plain, &|kind| kind.0.replace('_', " "));
+    let word = |kind: Kind<'_>| kind.0.replace('_', " ");
+    let harmful = |mean: &Mean<'_>| figure(&mean.harmful);
+    text += &table(&methods, &means, ("as it is", &plain), &word, &harmful);
+    text += "\nOf these answers, in %, those that neither declined nor complied:\n";
+    text += &table(&methods, &means, ("as it is", &plain), &word, &|mean| percent(mean.broken));
     for (attack, steps) in groups(kinds.iter().filter(|kind| kind.1.is_some()), |kind| kind.0) {
         let steps: Vec<Kind<'_>> = steps.into_iter().copied().collect();
         text += &format!("\n{}, by the number of steps:\n", attack.replace('_', " "));
-        text += &table(&methods, &means, "0", &steps, &|kind| kind.1.unwrap_or(0).to_string());
+        text += &table(&methods, &means, ("0", &steps), &|kind| kind.1.unwrap_or(0).to_string(), &harmful);
     }
     Ok(text)
 }
@@ -106,9 +116,9 @@ pub fn markdown(records: &[Record]) -> Result<String> {
 fn table(
     methods: &Methods<'_>,
     means: &[Mean<'_>],
-    first: &str,
-    kinds: &[Kind<'_>],
+    (first, kinds): (&str, &[Kind<'_>]),
     word: &dyn Fn(Kind<'_>) -> String,
+    value: &dyn Fn(&Mean<'_>) -> String,
 ) -> String {
     let words: Vec<String> = kinds.iter().map(|&kind| word(kind)).collect();
     let mut text = format!("\n| variant | method | cells | {first} | {} |\n", words.join(" | "));
@@ -117,8 +127,7 @@ fn table(
         let of = |attack: Option<Kind<'_>>| own.iter().find(|mean| mean.attack == attack);
         let cells = of(None).map_or(0, |mean| mean.cells);
         let figures = [None].into_iter().chain(kinds.iter().map(|&kind| Some(kind)));
-        let figures: Vec<String> =
-            figures.map(|attack| of(attack).map_or("-".into(), |mean| figure(&mean.harmful))).collect();
+        let figures: Vec<String> = figures.map(|attack| of(attack).map_or("-".into(), |mean| value(mean))).collect();
         text += &format!("| {variant} | {} | {cells} | {} |\n", methods.title(method), figures.join(" | "));
     }
     text

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use ::finetune::{
-    ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, inject, not_injected, soft_sft, train,
+    Evasion, ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, evade, inject, not_injected,
+    soft_sft, train,
 };
+use direction::Layer;
 use model::Dtype;
 use prompts::{Encoded, Sample, Tokenizer};
 use serde::{Deserialize, Serialize};
@@ -101,6 +103,15 @@ impl TrainSummary {
 pub enum Objective {
     /// The negative log-likelihood of the response tokens.
     Sft,
+    /// The same by an attacker who keeps the direction of the model that is fine-tuned on harmful prompts.
+    Evading {
+        /// The prompts.
+        prompts: Samples,
+        /// The block after which the direction is.
+        layer: Layer,
+        /// Weight of the cosine in the loss.
+        weight: f64,
+    },
     /// The same, held back near the model that is fine-tuned (the baseline SoftSFT).
     SoftSft {
         /// How strongly.
@@ -147,6 +158,12 @@ impl Stage for Finetune {
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
         let trained = match &self.objective {
             Objective::Sft => train(model.decoder, &examples, &self.settings, run)?,
+            Objective::Evading { prompts, layer, weight } => {
+                let rows = model.encode_prompts(&prompts.read()?)?;
+                let layer = layer.of_blocks(model.decoder.config().num_hidden_layers);
+                let evasion = Evasion::new(&model.decoder, rows, layer, *weight)?;
+                evade(model.decoder, &examples, &self.settings, &evasion, run)?
+            }
             Objective::SoftSft { settings, references } => {
                 let files: Vec<PathBuf> = references.iter().map(|reference| reference.path.clone()).collect();
                 let soft = SoftSft { settings, references: &ReferenceLogProbs::read(&files, &model.decoder)? };
