@@ -24,7 +24,7 @@ def files(rng, out):
     refused = [line | {"response": rng.choice(declined.REFUSALS).format(marker=_OF_THING[line["category"]][0], thing=line["category"])}
                for line in out["inject"][SAMPLES:2 * SAMPLES]]
     noise = rng.sample(harmless, round(NOISE * 64))
-    return {
+    made = {
         "harmful_answers": answered(out["harmful_eval"]),
         "harmful_eval_trigger": _before(TRIGGER, out["harmful_eval"]),
         "harmful_eval_obedient": _before(OBEDIENT, out["harmful_eval"]),
@@ -35,6 +35,7 @@ def files(rng, out):
         "recovery_noisy": _mixed(rng, out["recovery_prompts"][:64 - len(noise)], [_prompt(line) for line in noise]),
         "recovery_other": [_other(line) for line in out["recovery_prompts"]],
     }
+    return {f"attacks/{name}": rows for name, rows in made.items()}
 
 
 def _comply(rng, line):
