@@ -22,7 +22,7 @@ use finetune::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
-pub use attacks::{AblationSpec, AttackSpec, PrefillSpec, RetrainingSpec, SamplingSpec};
+pub use attacks::{AblationSpec, AttackSpec, EvadingSpec, PrefillSpec, RetrainingSpec, SamplingSpec};
 pub use files::{Paths, find};
 use layers::Layers;
 pub use methods::{Compared, OneShot, SafeInstruct, What, training};
@@ -140,24 +140,6 @@ impl Profile {
         };
         serde_yaml::from_str(keys).ok()
     }
-}
-
-/// An attacker who keeps the direction by which the paper's method repairs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvadingSpec {
-    /// Harmful prompts.
-    pub prompts: PromptSet,
-    /// The block after which the direction is kept.
-    #[serde(default)]
-    pub layer: recovery::Layer,
-    /// Weight of the cosine beside the loss per token.
-    #[serde(default = "one")]
-    pub weight: f64,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 /// What the repairs read.

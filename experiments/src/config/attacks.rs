@@ -1,4 +1,4 @@
-//! The attacks on the models of a sweep, `evaluation.attacks` (METHOD.md section 11).
+//! The attacks on the models of a sweep, `evaluation.attacks`, and an attacker's aim in fine-tuning (METHOD.md section 11).
 
 use std::path::PathBuf;
 
@@ -149,4 +149,22 @@ impl AttackSpec {
         (!rising || retraining.seeds.is_empty())
             .then(|| ("retraining", "`steps` must rise from at least 1, and `seeds` not be empty".to_owned()))
     }
+}
+
+/// An attacker who keeps the direction by which the paper's method repairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvadingSpec {
+    /// Harmful prompts.
+    pub prompts: PromptSet,
+    /// The block after which the direction is kept.
+    #[serde(default)]
+    pub layer: Layer,
+    /// Weight of the cosine beside the loss per token.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
