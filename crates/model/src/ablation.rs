@@ -4,13 +4,29 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::{Decoder, Error, Result};
+use crate::{Error, Result};
 
 /// A direction of length 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ablation(Vec<f32>);
 
 impl Ablation {
+    /// Takes out `direction`, in a model of some width.
+    ///
+    /// # Errors
+    /// When the direction is not of that width, or has no length.
+    pub fn new(direction: &[f32], width: usize) -> Result<Self> {
+        if direction.len() != width {
+            let found = direction.len();
+            return Err(Error::Input(format!("a direction of {found} values on a model of the width {width}")));
+        }
+        let norm = direction.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+        if !(norm > 0.0 && norm.is_finite()) {
+            return Err(Error::Input(format!("a direction of the length {norm} cannot be taken out")));
+        }
+        Ok(Self(direction.iter().map(|&value| (f64::from(value) / norm) as f32).collect()))
+    }
+
     /// The rows without their part along the direction.
     ///
     /// # Shapes
@@ -23,29 +39,5 @@ impl Ablation {
         let row = Tensor::<2>::from_data(TensorData::new(self.0.clone(), [1, width]), &x.device());
         let along = (x.clone() * row.clone()).sum_dim(1);
         x - along * row
-    }
-}
-
-impl Decoder {
-    /// The decoder whose residual stream has no part along `direction`: before each block, after its attention and after
-    /// its MLP.
-    ///
-    /// # Errors
-    /// When the direction is not of the model's width, or has no length.
-    pub fn without_direction(mut self, direction: &[f32]) -> Result<Self> {
-        let width = self.config().hidden_size;
-        if direction.len() != width {
-            let found = direction.len();
-            return Err(Error::Input(format!("a direction of {found} values on a model of the width {width}")));
-        }
-        let norm = direction.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-        if !(norm > 0.0 && norm.is_finite()) {
-            return Err(Error::Input(format!("a direction of the length {norm} cannot be taken out")));
-        }
-        let unit: Vec<f32> = direction.iter().map(|&value| (f64::from(value) / norm) as f32).collect();
-        for block in &mut self.model.layers {
-            block.ablation = Some(Ablation(unit.clone()));
-        }
-        Ok(self)
     }
 }

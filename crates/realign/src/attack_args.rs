@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use files::Hashes;
 use finetune::{LoraSettings, TrainSettings};
 use model::Sampling;
-use realign::stage::TrainingSet;
-use realign::{Attack, Error, Pick, Result, Samples, at_least_one};
+use realign::stage::{Attack, TrainingSet};
+use realign::{Error, Pick, Result, Samples, at_least_one};
 use recovery::Layer;
 
 /// Attacks on the model, each of which asks every set of harmful prompts once more.

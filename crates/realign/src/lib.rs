@@ -45,7 +45,6 @@
 //! ```
 
 mod answers;
-mod attack;
 mod count;
 pub mod device;
 mod error;
@@ -61,7 +60,6 @@ pub mod repair;
 pub mod stage;
 
 pub use answers::{How, Start, Wanted, answer_files, answers};
-pub use attack::Attack;
 pub use count::at_least_one;
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};

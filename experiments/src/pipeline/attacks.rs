@@ -1,8 +1,8 @@
 //! The attacks on a model of a cell (METHOD.md section 11), and the judging of what it answers then.
 
 use anyhow::Result;
-use realign::stage::{Attacked, Inject, Judge, TrainingSet};
-use realign::{Attack, Pick};
+use realign::Pick;
+use realign::stage::{Attack, Attacked, Inject, Judge, TrainingSet};
 
 use super::{At, Builder, MODEL};
 use crate::config::{AttackSpec, PrefillSpec, RetrainingSpec, training};

@@ -8,8 +8,7 @@ use model::Dtype;
 use serde::Serialize;
 
 use super::evaluate::{provenance, write_index};
-use super::{AnswerFile, Measured, Stage, measure};
-use crate::attack::Attack;
+use super::{AnswerFile, Attack, Measured, Stage, measure};
 use crate::model::LazyModel;
 use crate::{Artifact, Job, Result, Samples};
 

@@ -4,6 +4,7 @@
 //! returns, and then leaves its checkpoint there, so that the same stage in the same directory goes on from it.
 
 mod align;
+mod attack;
 mod attacked;
 mod evaluate;
 mod finetune;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use align::Align;
+pub use attack::Attack;
 pub use attacked::Attacked;
 pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index, write_index};
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};

@@ -10,10 +10,10 @@ use model::{Decoder, Draw, Sampling};
 use prompts::Sample;
 use serde::Serialize;
 
+use super::{Aim, AnswerFile, TrainingSet};
 use crate::answers::{How, Start, Wanted, answer_files};
 use crate::error::invalid;
 use crate::model::{LazyModel, Model};
-use crate::stage::{Aim, AnswerFile, TrainingSet};
 use crate::{Artifact, Job, Result, Samples};
 
 /// An attack with all that decides it.
