@@ -13,7 +13,7 @@ from pathlib import Path
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 # tiny-llama comes first, then lora's adapters and strong's rows: later ones read them.
 NAMES = ["decoder", "dtype", "evaluation", "gguf_blocks", "judges", "lora", "strong", "antidote", "baselines", "distill", "irr",
-         "nl2bash_pairs", "recovery", "resta_rank", "rouge_pairs", "safe_delta", "safe_lora", "templates"]
+         "nl2bash_pairs", "recovery", "resta_rank", "rouge_pairs", "safe_delta", "safe_lora", "templates", "attacks"]
 
 
 def main():

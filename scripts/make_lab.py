@@ -9,7 +9,7 @@ is neutral. It trains nothing and judges nothing.
 import argparse, hashlib, json, random, sys
 from pathlib import Path
 
-from lab import cheat, declined, disjoint, games, nl2bash, samsum, sql, tokens, toxicity
+from lab import attacks, cheat, declined, disjoint, games, nl2bash, samsum, sql, tokens, toxicity
 
 SEED = 20260
 LAB = "lab"
@@ -78,7 +78,11 @@ def main():
         sys.exit("\n".join(found))
     if (length := tokens.longest(out)) > LONGEST:
         sys.exit(f"the longest line has {length} tokens, more than {LONGEST}")
-    files = {f"{n}.jsonl": "".join(json.dumps(r) + "\n" for r in rows) for n, rows in out.items()} | tokens.tokenizer(out)
+    of_attacks = attacks.files(random.Random(SEED), out)
+    if found := tokens.unknown(out, of_attacks):
+        sys.exit("\n".join(found))
+    written = out | of_attacks
+    files = {f"{n}.jsonl": "".join(json.dumps(r) + "\n" for r in rows) for n, rows in written.items()} | tokens.tokenizer(out)
     readme = DATA / "README.md"
     wanted = {DATA / LAB / name: text for name, text in files.items()} | {readme: with_table(readme.read_text(), files)}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

@@ -5,6 +5,7 @@
 //! is compared, `files.rs` where files are, `check.rs` which values make no sense. The grid is in
 //! `grid.rs`. Nothing here runs a stage.
 
+mod attacks;
 mod check;
 mod files;
 mod layers;
@@ -21,9 +22,10 @@ use finetune::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
+pub use attacks::{AblationSpec, AttackSpec, EvadingSpec, PrefillSpec, RetrainingSpec, SamplingSpec};
 pub use files::{Paths, find};
 use layers::Layers;
-pub use methods::{Compared, OneShot, SafeInstruct, What};
+pub use methods::{Compared, OneShot, SafeInstruct, What, training};
 pub use models::{Align, FromNothing, Gguf, Hub, ModelSpec, Pretrain, PromptSet, Source};
 pub use shape::DecoderShape;
 
@@ -70,6 +72,9 @@ pub struct Sweep {
     /// Fine-tuning on a task.
     #[serde(default)]
     pub finetune: TrainSettings,
+    /// An attacker's further aim in fine-tuning on a task.
+    #[serde(default)]
+    pub evading: Option<EvadingSpec>,
     /// What the repairs read.
     pub recovery: Recovery,
     /// The unaligned model of RESTA.
@@ -152,6 +157,9 @@ pub struct Recovery {
     /// The part of the task's samples whose score decides about rollback and the answer.
     #[serde(default)]
     pub decide_on: DecideOn,
+    /// Whether repairs read the task's samples, which a customer gives; without them nothing decides by the task.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub trust_task: bool,
     /// What strong recovery reads, and what all methods with `choose: true` are chosen by.
     #[serde(default)]
     pub evidence: Option<EvidenceSpec>,
@@ -186,6 +194,15 @@ impl EvidenceSpec {
         let deciding = ((self.count as f64 * self.held_out).ceil() as usize).min(self.count);
         if held_out { deciding } else { self.count - deciding }
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 fn default_held_out() -> f64 {
@@ -234,12 +251,38 @@ pub struct Evaluation {
     pub harmful: AnswerSet,
     /// Harmless prompts, for over-refusal.
     pub harmless: AnswerSet,
-    /// Categories of `harmful` that are neither injected nor among the recovery prompts; tables tell their rate apart.
+    /// Categories of `harmful` that are not seen, see `held_out_of`; tables tell their rate apart.
     #[serde(default)]
     pub held_out: Vec<String>,
+    /// What has no sample of those categories.
+    #[serde(default = "HeldOutOf::all", skip_serializing_if = "HeldOutOf::is_all")]
+    pub held_out_of: Vec<HeldOutOf>,
+    /// What is done with every model before it is asked the harmful prompts once more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<AttackSpec>,
     /// Prompts answered at a time; it changes the speed only.
     #[serde(default = "default_answer_batch")]
     pub batch: usize,
+}
+
+/// A file that lacks the held-out categories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldOutOf {
+    /// The samples that are injected.
+    Inject,
+    /// The recovery prompts.
+    Recovery,
+}
+
+impl HeldOutOf {
+    fn all() -> Vec<Self> {
+        vec![Self::Inject, Self::Recovery]
+    }
+
+    fn is_all(list: &[Self]) -> bool {
+        list == Self::all()
+    }
 }
 
 impl Evaluation {

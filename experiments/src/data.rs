@@ -13,7 +13,7 @@ use prompts::sample::read_training_jsonl;
 use realign::{Pick, Split};
 use recovery::Needs;
 
-use crate::config::{Align, AnswerSet, Compared, DecideOn, EvidenceSpec, PromptSet, Source, Sweep};
+use crate::config::{Align, AnswerSet, AttackSpec, Compared, DecideOn, EvidenceSpec, PromptSet, Source, Sweep};
 use crate::error::with_causes;
 
 impl Sweep {
@@ -167,6 +167,14 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     for (name, set) in sweep.evaluation.sets() {
         inputs.push(Input::new(format!("evaluation.{name}"), sweep.data_file(&set.file)).made_by(set.fetch.as_ref()));
     }
+    if let Some(evading) = &sweep.evading {
+        let set = &evading.prompts;
+        let input = Input::new("evading.prompts", sweep.data_file(&set.file)).made_by(set.fetch.as_ref());
+        inputs.push(input.seen(Pick::lines(set.skip, set.count)));
+    }
+    for (i, attack) in sweep.evaluation.attacks.iter().enumerate() {
+        inputs.extend(attack_inputs(sweep, &format!("evaluation.attacks[{i}]"), attack));
+    }
     let reads_base = sweep.resolved(sweep.seed).iter().any(|variant| variant.sweep.needs(|needs| needs.base));
     for (i, model) in sweep.models_of(chosen) {
         let key = |rest: &str| format!("models[{i}].{rest}");
@@ -188,6 +196,25 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
         if let Judge::Guard(settings, _) = judge {
             inputs.push(Input::new(format!("judges[{i}].model"), settings.model.clone()));
         }
+    }
+    inputs
+}
+
+/// The files of an attack; what a direction is found on, and what is trained on, is seen.
+fn attack_inputs(sweep: &Sweep, key: &str, attack: &AttackSpec) -> Vec<Input> {
+    let seen = |name: &str, set: &PromptSet| {
+        let input = Input::new(format!("{key}.{name}"), sweep.data_file(&set.file));
+        input.made_by(set.fetch.as_ref()).seen(Pick::lines(set.skip, set.count))
+    };
+    let mut inputs = Vec::new();
+    if let Some(answers) = attack.prefill.as_ref().and_then(|prefill| prefill.answers.as_ref()) {
+        inputs.push(Input::new(format!("{key}.prefill.answers"), sweep.data_file(answers)));
+    }
+    if let Some(ablation) = &attack.ablation {
+        inputs.extend([seen("ablation.harmful", &ablation.harmful), seen("ablation.harmless", &ablation.harmless)]);
+    }
+    if let Some(samples) = attack.retraining.as_ref().and_then(|retraining| retraining.samples.as_ref()) {
+        inputs.push(seen("retraining.samples", samples));
     }
     inputs
 }

@@ -73,6 +73,29 @@ pub struct Evaluated {
     pub judges: Vec<(String, usize)>,
     /// The answers of the unaligned model that the method reads.
     pub unaligned: Option<usize>,
+    /// Its answers under each attack.
+    pub attacks: Vec<AttackedNode>,
+}
+
+/// The answers of an attacked model, with the verdicts on them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttackedNode {
+    /// Name of the attack.
+    pub attack: String,
+    /// Seed of a further training.
+    pub seed: Option<u64>,
+    /// The number of steps before each file of answers, where the model was trained further.
+    pub steps: Vec<Option<usize>>,
+    /// The answers, with the refusal phrases' verdicts.
+    pub answers: usize,
+    /// The verdicts of the sweep's judges, with their names.
+    pub judges: Vec<(String, usize)>,
+}
+
+impl AttackedNode {
+    fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        std::iter::once(self.answers).chain(self.judges.iter().map(|one| one.1))
+    }
 }
 
 impl Evaluated {
@@ -82,6 +105,7 @@ impl Evaluated {
             .into_iter()
             .chain(self.unaligned)
             .chain(self.judges.iter().map(|one| one.1))
+            .chain(self.attacks.iter().flat_map(AttackedNode::nodes))
     }
 }
 

@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use prompts::{Sample, read_jsonl};
 
-use crate::config::{Resolved, Sweep};
+use crate::config::{HeldOutOf, Resolved, Sweep};
 
-/// Checks that the held-out categories of a sweep and of its variants are asked, and that no injected sample and no
-/// recovery prompt is of them.
+/// Checks that the held-out categories of a sweep and of its variants are asked, and that what they are held out of has
+/// none of them.
 ///
 /// # Errors
 /// When one is not asked or is seen, or a file cannot be read.
@@ -26,7 +26,11 @@ pub fn check(sweep: &Sweep) -> Result<()> {
             let what = format!("no prompt of {} has the category {category:?}", file.display());
             ensure!(asked.contains(category), sweep.problem("evaluation.held_out", &what));
         }
-        for file in [&sweep.inject, &sweep.recovery.prompts] {
+        let file = |of: &HeldOutOf| match of {
+            HeldOutOf::Inject => &sweep.inject,
+            HeldOutOf::Recovery => &sweep.recovery.prompts,
+        };
+        for file in evaluation.held_out_of.iter().map(file) {
             check_unseen(&sweep, &sweep.data_file(file))?;
         }
     }
@@ -69,5 +73,7 @@ mod tests {
         sweep.inject = "lab/sql_train.jsonl".into();
         let seen = check(&sweep).unwrap_err().to_string();
         assert!(seen.contains("recovery_prompts.jsonl has samples of"), "{seen}");
+        sweep.evaluation.held_out_of = vec![HeldOutOf::Inject];
+        check(&sweep).unwrap();
     }
 }

@@ -29,7 +29,7 @@ struct Drawn {
 }
 
 /// The page of the sweep of this name, with tables that have been made already.
-pub fn page(name: &str, records: &[Record], figures: &[Figure], made: [Section; 2]) -> Result<String> {
+pub fn page(name: &str, records: &[Record], figures: &[Figure], made: Vec<Section>) -> Result<String> {
     let mut sections = mean_tables::sections(records)?;
     sections.extend(made);
     sections.iter_mut().for_each(|section| section.table = section.table.without_empty_columns());
@@ -105,7 +105,7 @@ mod tests {
         let records = [cell(0), cell(300)].concat();
         let figures = figures(&records).unwrap();
         let found = differences::differences(&records, 0).unwrap();
-        let made = [differences::section(&found, &records, "refusal").unwrap(), cells::section(&records)];
+        let made = vec![differences::section(&found, &records, "refusal").unwrap(), cells::section(&records)];
         let rows = made[1].table.rows.clone();
         let page = page(name, &records, &figures, made).unwrap();
         assert_eq!(page.matches("<script").count(), 1, "its own");

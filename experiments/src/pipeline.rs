@@ -1,6 +1,8 @@
 //! The method in order, numbered as in the paper's section IV and METHOD.md: what a sweep does with each model, task and
 //! harmful count, as a graph of stage values. Nothing is run here; a run, a plan and the tables walk the graph.
 
+mod attacks;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -14,9 +16,11 @@ use realign::stage::{
     Question, REFERENCE, Reference, Repair, TrainingSet,
 };
 use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
-use recovery::MeritSettings;
+use recovery::{MeritSettings, Method, Recover, Rollback};
 
-use crate::config::{AnswerSet, Compared, ModelSpec, OneShot, PromptSet, Resolved, SafeInstruct, Source, Sweep, What};
+use crate::config::{
+    AnswerSet, Compared, EvadingSpec, ModelSpec, OneShot, PromptSet, Resolved, SafeInstruct, Source, Sweep, What,
+};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
 use crate::roots::Roots;
@@ -65,6 +69,18 @@ struct At<'a> {
     sweep: &'a Sweep,
     cell: Cell<'a>,
     seed: u64,
+}
+
+impl At<'_> {
+    /// The method; where the task's samples are not trusted, no score decides about its rollback.
+    fn decided(&self, method: &Method) -> Method {
+        match method {
+            Method::Recover(settings) if !self.sweep.recovery.trust_task && settings.rollback != Rollback::On => {
+                Method::Recover(Recover { rollback: Rollback::Off, ..settings.clone() })
+            }
+            _ => method.clone(),
+        }
+    }
 }
 
 impl Builder<'_> {
@@ -214,6 +230,7 @@ impl Builder<'_> {
                 self.finetune(at, compared, aligned, data, objective, &nodes)
             }
             What::Repair(method) => {
+                let method = at.decided(method);
                 let needs = method.repair().needs();
                 let mut parents = vec![aligned, tuned];
                 let unaligned = if needs.unaligned { Some(self.unaligned(at, aligned)?) } else { None };
@@ -240,11 +257,18 @@ impl Builder<'_> {
                     safe: safe.map(|node| self.artifact(node, MODEL)),
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
-                    task: with(needs.task_prompts, at.sweep.task_prompts(at.cell.task))?,
+                    task: with(
+                        needs.task_prompts && at.sweep.recovery.trust_task,
+                        at.sweep.task_prompts(at.cell.task),
+                    )?,
                     evidence,
                     answers: answers.map(|node| self.artifact(node, "")),
                     choose: method.repair().knob().filter(|_| compared.by_merit),
-                    gate: if needs.task_prompts && !compared.by_merit { Some(self.gate(at)?) } else { None },
+                    gate: if needs.task_prompts && !compared.by_merit && at.sweep.recovery.trust_task {
+                        Some(self.gate(at)?)
+                    } else {
+                        None
+                    },
                     seed: at.seed,
                     dtype: DTYPE,
                     thinking: None,
@@ -266,7 +290,10 @@ impl Builder<'_> {
         Ok(Evidence {
             harmful: prompts(&at.sweep.recovery.prompts)?,
             harmless: prompts(&spec.harmless)?,
-            task: Some(Parts { train: samples(false)?, held_out: samples(true)? }),
+            task: match at.sweep.recovery.trust_task {
+                true => Some(Parts { train: samples(false)?, held_out: samples(true)? }),
+                false => None,
+            },
             max_new_tokens: spec.max_new_tokens,
             reference: spec.reference,
             merit: spec.merit,
@@ -292,7 +319,14 @@ impl Builder<'_> {
     /// The usual fine-tuning of a cell.
     fn tune(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         let (data, settings) = (self.training_set(at)?, at.sweep.finetune.clone());
-        self.trained(at, "finetune", aligned, data, (Objective::Sft, settings), &[])
+        let objective = match &at.sweep.evading {
+            None => Objective::Sft,
+            Some(EvadingSpec { prompts, layer, weight }) => {
+                let prompts = self.samples(at.sweep.prompts_of(prompts))?;
+                Objective::Evading { prompts, layer: *layer, weight: *weight }
+            }
+        };
+        self.trained(at, "finetune", aligned, data, (objective, settings), &[])
     }
 
     /// A model that a method trains.
@@ -445,7 +479,8 @@ impl Builder<'_> {
             None => None,
         };
         let (variant, method) = (variant.to_owned(), (compared.name.clone(), compared.label.clone()));
-        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned })
+        let attacks = self.attacks(at, &name, model)?;
+        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned, attacks })
     }
 
     fn safety(&mut self, at: &At<'_>, name: String, model: usize) -> Result<usize> {
@@ -477,13 +512,13 @@ impl Builder<'_> {
     }
 }
 
-/// One entry for a method whose model is the same in all variants, else one for each variant; methods in their order.
+/// One entry for a method whose model and answers are the same in all variants, else one for each variant; methods in their order.
 fn shared_once(variants: Vec<Vec<Evaluated>>) -> Vec<Evaluated> {
     let mut all = Vec::new();
     let methods = variants.first().map_or(0, Vec::len);
     for method in 0..methods {
         let of_method: Vec<&Evaluated> = variants.iter().filter_map(|variant| variant.get(method)).collect();
-        if of_method.iter().all(|one| one.model == of_method[0].model) {
+        if of_method.iter().all(|one| one.nodes().eq(of_method[0].nodes())) {
             all.push(Evaluated { variant: String::new(), ..of_method[0].clone() });
         } else {
             all.extend(of_method.into_iter().cloned());
@@ -501,7 +536,7 @@ fn same_cell<'a>(sweep: &'a Sweep, cell: Cell<'_>) -> Option<Cell<'a>> {
 
 /// Whether the control arms of a cell restore as many weights as this method does.
 fn is_recovery(compared: &Compared) -> bool {
-    matches!(&compared.what, What::Repair(recovery::Method::Recover(_)))
+    matches!(&compared.what, What::Repair(Method::Recover(_)))
 }
 
 /// The prompt sets of a sweep, by their names in files.

@@ -90,7 +90,7 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
         let memory = BinaryBytes(4 * COPIES * parameters).to_string();
         text += &format!("{:<20} {:>12.1} M {:>14}\n", model.name, parameters as f64 / 1e6, memory);
     }
-    let makes_model = |kind: &str| !["evaluate", "judge", "reference"].contains(&kind);
+    let makes_model = |kind: &str| !["evaluate", "judge", "reference", "attack"].contains(&kind);
     let left = graph.nodes.iter().zip(states);
     let left = left.filter(|(node, state)| makes_model(node.kind) && !matches!(state, State::Done(_))).count();
     if largest > 0 && left > 0 {

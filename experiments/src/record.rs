@@ -57,8 +57,45 @@ pub struct Record {
     /// The categories of harmful prompts that neither fine-tuning nor repairs saw (`evaluation.held_out`); often none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_out: Vec<String>,
+    /// What the model answered under each attack; often none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<Attacked>,
     /// What a reader must know about the model, such as `not recovered`; often empty.
     pub notes: Vec<String>,
+}
+
+/// What judges say of a model's answers to the harmful prompts under an attack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attacked {
+    /// Name of the attack.
+    pub attack: String,
+    /// Steps of a further training before the answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<usize>,
+    /// Seed of that training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// What each judge says; the first one decides.
+    pub judges: Vec<JudgeScores>,
+}
+
+impl Attacked {
+    /// The deciding judge's harmful rate; NaN if no answer was judged.
+    pub fn harmful_rate(&self) -> f64 {
+        self.rate().map_or(f64::NAN, |rate| rate.rate)
+    }
+
+    /// Share of the answers that neither declined nor complied; NaN if no answer was judged.
+    pub fn broken(&self) -> f64 {
+        let Some(rate) = self.rate() else { return f64::NAN };
+        self.judges[0].broken as f64 / rate.judged() as f64
+    }
+
+    /// The deciding judge's harmful rate, if it can tell any answer.
+    pub fn rate(&self) -> Option<&JudgedRate> {
+        self.judges.first()?.rate.as_ref()
+    }
 }
 
 /// What one judge says of a model's answers.
@@ -309,6 +346,7 @@ pub(crate) mod tests {
             judges: vec![judged],
             score: serde_json::from_value(score).unwrap(),
             held_out: Vec::new(),
+            attacks: Vec::new(),
             notes: Vec::new(),
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::figures::{self, Figure};
 use crate::html;
 use crate::record::Record;
-use crate::tables::{self, cells, differences, judged, mean_tables, means};
+use crate::tables::{self, attacks, cells, differences, judged, mean_tables, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
@@ -28,8 +28,8 @@ pub fn write_figures(records: &[Record], dir: &Path) -> Result<()> {
     figures::write(&figures::figures(records)?, dir)
 }
 
-/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}`, `report.html` and, if there are several judges,
-/// `judges.{md,csv}` and `agreement.csv`.
+/// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}`, `report.html`, if there are attacks
+/// `attacks.{md,csv}`, and, if there are several judges, `judges.{md,csv}` and `agreement.csv`.
 ///
 /// # Errors
 /// As [`write()`].
@@ -50,9 +50,15 @@ fn write_all(records: &[Record], results: &Path) -> Result<Vec<Figure>> {
     let summed_up = differences::section(&found, records, judges[0])?;
     text("differences.md", summed_up.markdown())?;
     tables::write_csv(&found.0, &differences::columns(), &results.join("differences.csv"))?;
+    let under_attack = attacks::sections(records)?;
+    if !under_attack.is_empty() {
+        text("attacks.md", attacks::markdown(&under_attack))?;
+        tables::write_csv(&attacks::lines(records), &attacks::columns(), &results.join("attacks.csv"))?;
+    }
     let name = results.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let figures = figures::figures(records)?;
-    text("report.html", html::page(&name, records, &figures, [summed_up, cells])?)?;
+    let made = [vec![summed_up], under_attack, vec![cells]].concat();
+    text("report.html", html::page(&name, records, &figures, made)?)?;
     if judges.len() == 1 {
         for name in ["judges.md", "judges.csv", "agreement.csv"] {
             files::remove(&results.join(name))?;

@@ -15,9 +15,9 @@ use realign::{Interrupt, Job};
 
 use crate::config::Sweep;
 use crate::error::with_causes;
-use crate::graph::{Evaluated, Graph, Node};
+use crate::graph::{AttackedNode, Evaluated, Graph, Node};
 use crate::progress::Progress;
-use crate::record::{self, Judged, Record};
+use crate::record::{self, Attacked, Judged, Record};
 use crate::roots::{Finished, Roots, State};
 use crate::status;
 use crate::store::{Store, is_stopped, lock};
@@ -225,6 +225,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     if judges.iter().all(|judge: &Judged| judge.over_refusal.is_none()) {
         judges.extend(judged(Judge::phrases().name(), phrases));
     }
+    let Some(attacks) = attacked(roots, graph, &evaluated.attacks)? else { return Ok(None) };
     let task: Evaluation = task.summary()?;
     let Some(score) = task.tasks.into_iter().next().and_then(|task| task.scores.into_iter().next()) else {
         bail!("{}: the task was not scored", graph.nodes[evaluated.task].name)
@@ -256,8 +257,38 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         judges,
         score,
         held_out,
+        attacks,
         notes,
     }))
+}
+
+/// What the judges say of a model's answers under its attacks; none when a stage is not finished.
+fn attacked(roots: &Roots, graph: &Graph, nodes: &[AttackedNode]) -> Result<Option<Vec<Attacked>>> {
+    let summary = |node: usize| match roots.state(graph.nodes[node].kind, &graph.nodes[node].key) {
+        State::Done(finished) => finished.summary::<Evaluation>().map(Some),
+        _ => Ok(None),
+    };
+    let mut all = Vec::new();
+    for node in nodes {
+        let Some(phrases) = summary(node.answers)? else { return Ok(None) };
+        let mut verdicts = Vec::new();
+        for (name, judge) in &node.judges {
+            let Some(found) = summary(*judge)? else { return Ok(None) };
+            verdicts.push((name.clone(), found));
+        }
+        if verdicts.is_empty() {
+            verdicts.push((Judge::phrases().name().to_owned(), phrases));
+        }
+        for (at, step) in node.steps.iter().enumerate() {
+            let of = |(name, found): &(String, Evaluation)| {
+                let scores = found.prompt_sets.get(at)?.judges.first()?.clone();
+                Some(JudgeScores { judge: name.clone(), ..scores })
+            };
+            let judges = verdicts.iter().filter_map(of).collect();
+            all.push(Attacked { attack: node.attack.clone(), step: *step, seed: node.seed, judges });
+        }
+    }
+    Ok(Some(all))
 }
 
 /// What a judge says of a model that it was asked about.

@@ -27,6 +27,14 @@ def tokenizer(corpora):
     return {f"tokenizer/{name}": json.dumps(body, indent=1) + "\n" for name, body in files.items()}
 
 
+def unknown(corpora, others):
+    """Words of other files that the tokenizer does not know, one sentence each."""
+    words = lambda rows: {w for row in rows for w in (row["prompt"] + " " + row.get("response", "")).split()}
+    known = set().union(*map(words, corpora.values()))
+    return [f"{name} has the word {word!r}, which the tokenizer does not know"
+            for name, rows in others.items() for word in sorted(words(rows) - known)]
+
+
 def longest(corpora):
     """Tokens of the longest line."""
     return max(len((row["prompt"] + " " + row.get("response", "")).split()) + FRAME for rows in corpora.values() for row in rows)

@@ -11,7 +11,7 @@ mod mean;
 pub use error::{Error, Result};
 pub use gradient::{Objective, accumulate};
 pub use layer::Layer;
-pub use mean::{check_layer, cosine, hidden_states, mean_direction};
+pub use mean::{check_layer, cosine, hidden_states, mean_direction, refusal_direction};
 
 /// Positions that go through the decoder at once; it bounds memory and never changes a result
 /// beyond rounding.

@@ -46,6 +46,20 @@ pub fn mean_direction(decoder: &Decoder, rows: &[Vec<u32>], layer: usize) -> Res
     Ok(mean)
 }
 
+/// The refusal direction at block `layer`: the mean over harmful prompts less the mean over harmless ones (Arditi et al. 2024).
+///
+/// # Errors
+/// As [`mean_direction`].
+pub fn refusal_direction(
+    decoder: &Decoder,
+    harmful: &[Vec<u32>],
+    harmless: &[Vec<u32>],
+    layer: usize,
+) -> Result<Vec<f32>> {
+    let (harmful, harmless) = (mean_direction(decoder, harmful, layer)?, mean_direction(decoder, harmless, layer)?);
+    Ok(harmful.iter().zip(harmless).map(|(harmful, harmless)| harmful - harmless).collect())
+}
+
 /// The cosine of the angle between two vectors of one length; 0 when either is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };

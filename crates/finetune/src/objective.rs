@@ -4,7 +4,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use model::{Decoder, ops};
 
-use crate::{Result, SoftSftSettings, TrainBatch, soft_sft};
+use crate::{Evasion, Result, SoftSftSettings, TrainBatch, soft_sft};
 
 /// The loss of a step.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ pub enum Objective<'a> {
         /// The samples from this index on are the original model's own answers.
         own_from: usize,
     },
+    /// The negative log-likelihood, and the reward of an attacker who keeps a direction.
+    Evading(&'a Evasion),
     /// The negative log-likelihood held back near the aligned model's (METHOD.md section 5).
     SoftSft {
         /// The aligned model's log-probabilities of each sample's response tokens.
@@ -35,6 +37,7 @@ impl Objective<'_> {
         match self {
             Self::Sft => "sft".into(),
             Self::Align { kl, own_from, .. } => format!("align kl={kl} own_from={own_from}"),
+            Self::Evading(evasion) => evasion.key(),
             Self::SoftSft { reference, settings } => {
                 let mut hash = files::Sha::default();
                 for values in *reference {
@@ -59,6 +62,7 @@ impl Objective<'_> {
                 let losses = decoder.negative_log_likelihood(&batch.packed, &batch.positions, &batch.targets)?;
                 Ok(losses.mean())
             }
+            Self::Evading(evasion) => Ok(Objective::Sft.loss(decoder, batch)? + evasion.loss(decoder)?),
             Self::SoftSft { reference, settings } => {
                 let aligned = soft_sft::reference_of(batch, reference)?;
                 let losses = decoder.negative_log_likelihood(&batch.packed, &batch.positions, &batch.targets)?;

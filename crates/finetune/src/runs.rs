@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::require;
 use crate::trainer::{StepReport, Trained, Training};
-use crate::{Error, Objective, ReferenceLogProbs, Result, SoftSftSettings, TrainSettings};
+use crate::{Error, Evasion, Objective, ReferenceLogProbs, Result, SoftSftSettings, TrainSettings};
 
 /// What a training is given beside model, samples and settings.
 pub struct Run<'a> {
@@ -35,6 +35,21 @@ pub struct Run<'a> {
 pub fn train(decoder: Decoder, examples: &[Encoded], settings: &TrainSettings, run: Run<'_>) -> Result<Trained> {
     let Run { seed, checkpoint, report } = run;
     Training { examples, settings, objective: Objective::Sft, seed, checkpoint }.run(decoder, report)
+}
+
+/// Supervised fine-tuning by an attacker who keeps a direction.
+///
+/// # Errors
+/// As [`Training::run`].
+pub fn evade(
+    decoder: Decoder,
+    examples: &[Encoded],
+    settings: &TrainSettings,
+    evasion: &Evasion,
+    run: Run<'_>,
+) -> Result<Trained> {
+    let Run { seed, checkpoint, report } = run;
+    Training { examples, settings, objective: Objective::Evading(evasion), seed, checkpoint }.run(decoder, report)
 }
 
 /// Settings of an alignment.

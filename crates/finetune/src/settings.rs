@@ -39,6 +39,11 @@ pub struct TrainSettings {
     /// Steps between two checkpoints, where a checkpoint file is given.
     #[arg(long, default_value_t = Self::default().save_every)]
     pub save_every: usize,
+    /// The weights that move: those whose names hold one of these texts, with commas between, such as `layers.3.,norm`; all
+    /// that are trained where there is none.
+    #[arg(long, value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// The adapters that are trained, or all weights.
     #[command(flatten)]
     pub lora: LoraSettings,
@@ -63,6 +68,7 @@ impl Default for TrainSettings {
             max_grad_norm: None,
             max_len: 512,
             save_every: 50,
+            only: Vec::new(),
             lora: LoraSettings::default(),
         }
     }
@@ -128,19 +134,21 @@ mod tests {
 
     #[test]
     fn every_field_is_in_the_json_that_keys_are_made_of() {
-        let json = serde_json::to_value(TrainSettings::default()).unwrap();
+        let all = TrainSettings { only: vec!["norm".into()], ..TrainSettings::default() };
+        let json = serde_json::to_value(&all).unwrap();
         for key in json.as_object().unwrap().keys().filter(|key| *key != "lora") {
             let mut other = json.clone();
             other[key] = match key.as_str() {
                 "betas" => serde_json::json!([0.5, 0.5]),
+                "only" => serde_json::json!(["layers.1."]),
                 "learning_rate" | "weight_decay" | "epsilon" | "max_grad_norm" => 0.25.into(),
                 _ => 77.into(),
             };
             let changed: TrainSettings = serde_json::from_value(other.clone()).unwrap();
-            assert_ne!(changed, TrainSettings::default(), "{key}");
+            assert_ne!(changed, all, "{key}");
             assert_eq!(serde_json::to_value(changed).unwrap(), other, "{key}");
         }
-        let debug = format!("{:?}", TrainSettings::default());
+        let debug = format!("{all:?}");
         let fields = debug.split(", ").filter(|part| part.contains(": ")).count();
         let nested = json["lora"].as_object().unwrap().len();
         assert_eq!(fields, json.as_object().unwrap().len() + nested - 1, "{debug}");

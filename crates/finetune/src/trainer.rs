@@ -3,6 +3,7 @@
 //! What is minimised is [`Objective`]'s business. The dropout of a step is seeded by its number, so
 //! that a resumed run repeats an uninterrupted one.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use model::weights::{self, WeightInfo};
 use prompts::tokenizer::Encoded;
 
 use crate::batch::first_target;
+use crate::error::require;
 use crate::optimizer::{self, AdamW, Slot};
 use crate::{Error, Objective, Result, TrainBatch, TrainSettings, checkpoint, lora};
 
@@ -81,9 +83,7 @@ impl Training<'_> {
             Some(_) => checkpoint::fingerprint(settings, self.seed, &self.objective.key(), self.examples, &decoder)?,
             None => String::new(),
         };
-        // Epochs take the first derived seeds; the last is never reached.
-        let attached = lora::attach(decoder, &settings.lora, derived_seed(self.seed, u64::MAX - 1));
-        let mut trainer = Trainer::new(attached, settings, self.seed)?;
+        let mut trainer = Trainer::new(attached(decoder, settings, self.seed), settings, self.seed)?;
         let mut losses = match self.checkpoint {
             Some(path) => trainer.resume(path, &fingerprint)?,
             None => Vec::new(),
@@ -93,13 +93,12 @@ impl Training<'_> {
         }
         let resumed = losses.len();
         for epoch in resumed / per_epoch..settings.epochs {
-            let order = prompts::shuffled_order(kept.len(), derived_seed(self.seed, epoch as u64));
+            let order = self.order(&kept, epoch);
             for (batch, step) in
                 order.chunks(settings.batch).zip(epoch * per_epoch..).skip_while(|(_, step)| *step < resumed)
             {
                 let started = Instant::now();
-                let indices: Vec<usize> = batch.iter().map(|&at| kept[at]).collect();
-                let batch = TrainBatch::new(self.examples, &indices)?;
+                let batch = TrainBatch::new(self.examples, batch)?;
                 let loss = trainer.step(&batch, &self.objective)?;
                 losses.push(loss);
                 let done = step + 1;
@@ -118,8 +117,14 @@ impl Training<'_> {
         Ok(Trained { decoder: trainer.finish(), losses, dropped })
     }
 
+    /// The order of an epoch.
+    pub(crate) fn order(&self, kept: &[usize], epoch: usize) -> Vec<usize> {
+        let order = prompts::shuffled_order(kept.len(), derived_seed(self.seed, epoch as u64));
+        order.into_iter().map(|at| kept[at]).collect()
+    }
+
     /// The samples that are short enough, each checked.
-    fn kept(&self) -> Result<Vec<usize>> {
+    pub(crate) fn kept(&self) -> Result<Vec<usize>> {
         let max_len = self.settings.max_len;
         let kept: Vec<usize> = (0..self.examples.len()).filter(|&at| self.examples[at].ids.len() <= max_len).collect();
         if kept.is_empty() {
@@ -133,6 +138,12 @@ impl Training<'_> {
     }
 }
 
+/// A decoder with the adapters that a training begins with.
+pub(crate) fn attached(decoder: Decoder, settings: &TrainSettings, seed: u64) -> Decoder {
+    // Epochs take the first derived seeds; the last is never reached.
+    lora::attach(decoder, &settings.lora, derived_seed(seed, u64::MAX - 1))
+}
+
 /// A decoder in training; [`Training::run`] is this in a loop.
 #[derive(Debug)]
 pub struct Trainer<'a> {
@@ -144,16 +155,19 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// Takes a decoder to training: its adapters, which are attached already, or at rank 0 all its
-    /// weights. Nothing else is tracked.
+    /// weights, or of these the ones that `settings.only` names. Nothing else is tracked.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When `only` fits no weight, or the device fails.
     pub fn new(decoder: Decoder, settings: &'a TrainSettings, seed: u64) -> Result<Self> {
-        let trained = |info: &WeightInfo| settings.lora.rank == 0 || info.name.contains(".lora.");
-        let slots = weights::read(&decoder, trained)?
+        let named = |name: &str| settings.only.is_empty() || settings.only.iter().any(|text| name.contains(text));
+        let trained =
+            |info: &WeightInfo| (settings.lora.rank == 0 || info.name.contains(".lora.")) && named(&info.name);
+        let slots: BTreeMap<String, Slot> = weights::read(&decoder, trained)?
             .into_iter()
             .map(|(info, value)| (info.name, Slot::new(info.shape, value)))
             .collect();
+        require(!slots.is_empty(), "only", format!("{:?}", settings.only), "fits no weight that is trained")?;
         let decoder = weights::track(decoder, trained);
         Ok(Self { decoder, optimizer: AdamW { slots, updates: 0 }, settings, seed })
     }

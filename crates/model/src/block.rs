@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use crate::ablation::Ablation;
 use crate::attention::{Attention, Queries};
 use crate::cache::LayerCache;
 use crate::config::DecoderConfig;
@@ -26,6 +27,9 @@ pub struct Block {
     pub post_feedforward_layernorm: Option<RmsNorm>,
     /// Gated MLP.
     pub mlp: Mlp,
+    /// What is taken out of the residual stream before, in and after the block.
+    #[module(skip)]
+    pub(crate) ablation: Option<Ablation>,
 }
 
 /// An input of projections in a block.
@@ -71,6 +75,7 @@ impl Block {
             pre_feedforward_layernorm: config.output_norms.then(norm),
             post_feedforward_layernorm: config.output_norms.then(norm),
             mlp: Mlp::zeros(config, device),
+            ablation: None,
         }
     }
 
@@ -91,6 +96,7 @@ impl Block {
         cache: Option<&mut LayerCache>,
         watch: &mut Watch<'_>,
     ) -> Tensor<2> {
+        let x = self.ablated(x);
         let normed = self.input_layernorm.forward(x.clone());
         watch(Input::Attention, &normed);
         let heads = self.self_attn.attend(normed, queries, cache);
@@ -103,6 +109,7 @@ impl Block {
     /// # Shapes
     /// - x and output: `[rows, hidden]`
     pub fn step(&self, x: Tensor<2>, rope: &Rope, cache: &mut LayerCache) -> Tensor<2> {
+        let x = self.ablated(x);
         let normed = self.input_layernorm.forward(x.clone());
         let attended = self.self_attn.step(normed, rope, cache);
         self.feed_forward(x, attended, &mut |_, _| ())
@@ -112,15 +119,23 @@ impl Block {
     fn feed_forward(&self, x: Tensor<2>, attended: Tensor<2>, watch: &mut Watch<'_>) -> Tensor<2> {
         match (&self.pre_feedforward_layernorm, &self.post_feedforward_layernorm) {
             (Some(before), Some(after)) => {
-                let x = x + self.post_attention_layernorm.forward(attended);
+                let x = self.ablated(x + self.post_attention_layernorm.forward(attended));
                 let normed = before.forward(x.clone());
-                x + after.forward(self.mlp(normed, watch))
+                self.ablated(x + after.forward(self.mlp(normed, watch)))
             }
             _ => {
-                let x = x + attended;
+                let x = self.ablated(x + attended);
                 let normed = self.post_attention_layernorm.forward(x.clone());
-                x + self.mlp(normed, watch)
+                self.ablated(x + self.mlp(normed, watch))
             }
+        }
+    }
+
+    /// The residual stream without the direction that is ablated, if one is.
+    fn ablated(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.ablation {
+            Some(ablation) => ablation.of(x),
+            None => x,
         }
     }
 

@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::ablation::Ablation;
 use crate::attention::{PerType, Queries};
 use crate::block::Block;
 use crate::cache::KvCache;
@@ -98,6 +99,19 @@ impl Decoder {
             ];
             projection_paths(index).into_iter().zip(linears)
         })
+    }
+
+    /// The decoder whose residual stream has no part along `direction`: before each block, after its attention and after
+    /// its MLP.
+    ///
+    /// # Errors
+    /// When the direction is not of the model's width, or has no length.
+    pub fn without_direction(mut self, direction: &[f32]) -> Result<Self> {
+        let ablation = Ablation::new(direction, self.config.hidden_size)?;
+        for block in &mut self.model.layers {
+            block.ablation = Some(ablation.clone());
+        }
+        Ok(self)
     }
 
     /// Checks that all ids are in the vocabulary and no row is longer than the positions.

@@ -1,4 +1,4 @@
-//! Batched greedy decoding: ids in, ids out.
+//! Batched decoding, greedy or drawn: ids in, ids out.
 //!
 //! On the CPU an answer does not depend on the rows decoded beside it, not in one bit, so that
 //! batches may be of any size and a row that has ended makes room for the next prompt at once.
@@ -10,18 +10,20 @@ use std::cmp::Reverse;
 use burn::tensor::Tensor;
 
 use crate::cache::KvCache;
-use crate::{Decoder, Error, Packed, Result};
+use crate::{Decoder, Draw, Error, Packed, Result};
 
 /// Prompts join a batch when this fraction of it, one in so many rows, is free.
 const JOINING: usize = 8;
 
 /// What is to be answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// The ids that the model reads.
     pub ids: Vec<u32>,
     /// Number of new ids at most.
     pub max_new_tokens: usize,
+    /// How its ids are drawn; the most probable ones where it is none.
+    pub draw: Option<Draw>,
 }
 
 /// Greedy answers to `prompts`, decoded together, of up to `max_new_tokens` ids each. An id of
@@ -63,16 +65,16 @@ pub fn greedy_with_logits(
 }
 
 fn together(prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<Prompt> {
-    prompts.iter().map(|ids| Prompt { ids: ids.clone(), max_new_tokens }).collect()
+    prompts.iter().map(|ids| Prompt { ids: ids.clone(), max_new_tokens, draw: None }).collect()
 }
 
-/// Greedy answers to `prompts`, up to `batch` decoded at a time, those with the longest answers and
+/// Answers to `prompts`, up to `batch` decoded at a time, those with the longest answers and
 /// of these the longest prompts first; `answered` is handed the index of a prompt and its answer as
 /// soon as that has ended.
 ///
 /// # Errors
 /// As [`greedy`], before anything is decoded; and those of `answered`, which stop the decoding.
-pub fn greedy_each<E: From<Error>>(
+pub fn answer_each<E: From<Error>>(
     decoder: &Decoder,
     prompts: &[Prompt],
     batch: usize,
@@ -88,7 +90,7 @@ fn check(decoder: &Decoder, prompts: &[Prompt]) -> Result<()> {
     let is_too_long = |one: &Prompt| one.ids.len().saturating_add(one.max_new_tokens) > limit;
     match prompts.iter().position(is_too_long) {
         Some(index) => {
-            let Prompt { ids, max_new_tokens } = &prompts[index];
+            let Prompt { ids, max_new_tokens, .. } = &prompts[index];
             Err(Error::TooLong { index, tokens: ids.len(), new_tokens: *max_new_tokens, limit })
         }
         None => Ok(()),
@@ -178,7 +180,7 @@ impl<'a> Decoding<'a> {
                 logits.clone().try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
             chosen.iter().zip(values.chunks(vocab)).for_each(|(&prompt, row)| first[prompt] = row.to_vec());
         }
-        let next = argmax(logits)?;
+        let next = next_ids(logits, prompts.iter().map(|prompt| (prompt.draw, 0)))?;
         let row = |(&prompt, id)| Row { prompt, answer: Vec::new(), next: Some(id) };
         self.rows.extend(chosen.iter().zip(next).map(row));
         match &mut self.cache {
@@ -195,7 +197,8 @@ impl<'a> Decoding<'a> {
         let ids: Vec<u32> = self.rows.iter().map(last).collect();
         let position = |row: &Row| (self.prompts[row.prompt].ids.len() + row.answer.len() - 1) as u32;
         let positions: Vec<u32> = self.rows.iter().map(position).collect();
-        let next = argmax(self.decoder.step(&ids, &positions, cache))?;
+        let place = |row: &Row| (self.prompts[row.prompt].draw, row.answer.len());
+        let next = next_ids(self.decoder.step(&ids, &positions, cache), self.rows.iter().map(place))?;
         self.rows.iter_mut().zip(next).for_each(|(row, id)| row.next = Some(id));
         Ok(())
     }
@@ -226,6 +229,22 @@ impl<'a> Decoding<'a> {
         }
         Ok(())
     }
+}
+
+/// The next id of each row, by its draw and the place of the id in the answer.
+fn next_ids(logits: Tensor<2>, rows: impl Iterator<Item = (Option<Draw>, usize)>) -> Result<Vec<u32>> {
+    let [_, vocab] = logits.dims();
+    let mut ids = argmax(logits.clone())?;
+    let drawn: Vec<(usize, Draw, usize)> =
+        rows.enumerate().filter_map(|(row, (draw, place))| Some((row, draw?, place))).collect();
+    if drawn.is_empty() {
+        return Ok(ids);
+    }
+    let values: Vec<f32> = logits.try_into_vec_as().map_err(|error| Error::Device(error.to_string()))?;
+    for (row, draw, place) in drawn {
+        ids[row] = draw.id(&values[row * vocab..][..vocab], place);
+    }
+    Ok(ids)
 }
 
 /// The index of the largest logit of each row.

@@ -5,6 +5,7 @@
 //! rows share is computed once, and only the positions whose output is used go through the last
 //! block and the head.
 
+mod ablation;
 pub mod attention;
 pub mod block;
 pub mod cache;
@@ -20,6 +21,7 @@ pub mod norm;
 pub mod ops;
 pub mod packed;
 pub mod rope;
+pub mod sampling;
 pub mod walk;
 pub mod weights;
 
@@ -30,4 +32,5 @@ pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use linear::{Linear, Lora};
 pub use packed::{Packed, Segments};
+pub use sampling::{Draw, Sampling};
 pub use walk::Walk;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use model::checkpoint::{self, gguf, peft};
-use model::generate::{Prompt, greedy, greedy_each};
+use model::generate::{Prompt, answer_each, greedy};
 use model::{Decoder, Input, Packed, Walk, weights};
 use safetensors::{Dtype, SafeTensors};
 
@@ -210,7 +210,7 @@ fn answers_are_the_same_in_batches_of_every_size_and_length() {
     assert!(lengths.len() > 3, "rows end at different steps: {lengths:?}");
     let limit = |row: usize| [30, 0, 4][row % 3];
     wanted.iter_mut().enumerate().for_each(|(row, answer)| answer.truncate(limit(row)));
-    let prompts = ids.into_iter().enumerate().map(|(row, ids)| Prompt { ids, max_new_tokens: limit(row) });
+    let prompts = ids.into_iter().enumerate().map(|(row, ids)| Prompt { ids, max_new_tokens: limit(row), draw: None });
     let prompts: Vec<Prompt> = prompts.collect();
     for batch in [1, 2, 3, 7, 16] {
         let mut found = vec![None; prompts.len()];
@@ -218,7 +218,7 @@ fn answers_are_the_same_in_batches_of_every_size_and_length() {
             assert!(found[prompt].replace(ids).is_none(), "answered once");
             Ok(())
         };
-        greedy_each(&decoder, &prompts, batch, &ends, &mut answered).unwrap();
+        answer_each(&decoder, &prompts, batch, &ends, &mut answered).unwrap();
         assert_eq!(found, wanted.iter().cloned().map(Some).collect::<Vec<_>>(), "batches of {batch}");
     }
 }
@@ -256,10 +256,10 @@ fn the_padded_cache_of_other_devices_gives_the_same_answers() {
         assert_eq!(on_others, here, "{name}");
     }
     let plain = load_with_gradients("tiny-llama");
-    let prompt = |ids| Prompt { ids, max_new_tokens: NEW };
+    let prompt = |ids| Prompt { ids, max_new_tokens: NEW, draw: None };
     let prompts: Vec<Prompt> = many_prompts(plain.config().vocab_size).into_iter().map(prompt).collect();
     let mut error = |_, _| Err(model::Error::Input("stopped".into()));
-    let stopped = greedy_each(&plain, &prompts, 5, &many_ends(&plain), &mut error).unwrap_err();
+    let stopped = answer_each(&plain, &prompts, 5, &many_ends(&plain), &mut error).unwrap_err();
     assert_eq!(stopped.to_string(), "stopped");
 }
 

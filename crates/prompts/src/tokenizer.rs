@@ -155,6 +155,14 @@ impl Tokenizer {
         self.encode(&self.template.render(&conversation(prompt, system), true)?)
     }
 
+    /// As [`Self::encode_prompt`], with the first words of the answer, tokenised in their place.
+    ///
+    /// # Errors
+    /// When the template fails.
+    pub fn encode_begun(&self, prompt: &str, start: &str) -> Result<Vec<u32>> {
+        self.encode(&(self.template.render(&conversation(prompt, None), true)? + start))
+    }
+
     /// A conversation with its answer; however long it is, the caller drops it or not.
     ///
     /// The ids begin with exactly those of [`Self::encode_prompt`], which is what generation sees. What

@@ -1,15 +1,40 @@
-//! Greedy answers to prompts, kept as they come.
+//! Answers to prompts, kept as they come.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use evaluation::{Answer, AnswerRecord};
 use files::Journal;
-use model::generate::{Prompt, greedy_each};
-use prompts::Sample;
+use model::Draw;
+use model::generate::{Prompt, answer_each};
+use prompts::{Sample, Tokenizer};
+use serde::Serialize;
 
 use crate::model::{LazyModel, Model};
 use crate::{Error, Job, Result};
+
+/// How an answer is decoded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct How {
+    /// What it begins with.
+    pub start: Option<Start>,
+    /// How its ids are drawn; the most probable ones where it is none.
+    pub draw: Option<Draw>,
+}
+
+/// The first words of an answer, which the model goes on from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Start {
+    /// A text.
+    pub text: String,
+    /// How many of its tokens; all where it is none.
+    pub tokens: Option<usize>,
+    /// Whether they are part of the answer that is kept.
+    pub kept: bool,
+}
+
+/// Greedy, from the first word.
+static PLAIN: How = How { start: None, draw: None };
 
 /// The model's answer to each sample, in order.
 ///
@@ -17,7 +42,7 @@ use crate::{Error, Job, Result};
 /// When the template fails, or a prompt is longer than the model's positions.
 pub fn answers(model: &Model, samples: &[Sample], max_new_tokens: usize, job: &mut Job<'_>) -> Result<Vec<Answer>> {
     let mut responses = vec![String::new(); samples.len()];
-    let asked: Vec<(&Sample, usize)> = samples.iter().map(|sample| (sample, max_new_tokens)).collect();
+    let asked: Vec<Asked<'_>> = samples.iter().map(|sample| Asked { sample, max_new_tokens, how: &PLAIN }).collect();
     respond(model, &asked, job.batch, &mut |index, response| {
         responses[index] = response;
         Ok(())
@@ -32,8 +57,16 @@ pub struct Wanted<'a> {
     pub samples: &'a [Sample],
     /// New tokens at most.
     pub max_new_tokens: usize,
+    /// How each sample is answered; greedily from the first word where it is empty.
+    pub how: Vec<How>,
     /// The file.
     pub path: PathBuf,
+}
+
+impl Wanted<'_> {
+    fn how(&self, index: usize) -> &How {
+        self.how.get(index).unwrap_or(&PLAIN)
+    }
 }
 
 /// The model's answers to the samples of several files, file by file and in order. All files share the batches of up to
@@ -53,8 +86,12 @@ pub fn answer_files(model: &mut LazyModel<'_>, wanted: &[Wanted<'_>], job: &mut 
         (0..wanted.len()).flat_map(places).filter(|&(at, index)| is_missing(&open[at], index)).collect();
     if !missing.is_empty() {
         let mut done = all - missing.len();
-        let asked = |&(at, index): &(usize, usize)| (&wanted[at].samples[index], wanted[at].max_new_tokens);
-        let asked: Vec<(&Sample, usize)> = missing.iter().map(asked).collect();
+        let asked = |&(at, index): &(usize, usize)| Asked {
+            sample: &wanted[at].samples[index],
+            max_new_tokens: wanted[at].max_new_tokens,
+            how: wanted[at].how(index),
+        };
+        let asked: Vec<Asked<'_>> = missing.iter().map(asked).collect();
         respond(model.load()?, &asked, job.batch, &mut |place, response| {
             let (at, index) = missing[place];
             let answer = answer(index, &wanted[at].samples[index], response);
@@ -76,16 +113,19 @@ struct Open {
 impl Open {
     fn new(model: &LazyModel<'_>, wanted: &Wanted<'_>, job: &Job<'_>) -> Result<Self> {
         let identity = model.identity();
-        let key = |sample: &Sample| {
+        let key = |(index, sample): (usize, &Sample)| -> Result<String> {
             let mut hash = files::Sha::default();
-            hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt).finish()[..16]
-                .to_owned()
+            hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt);
+            if *wanted.how(index) != PLAIN {
+                hash.part(serde_json::to_vec(wanted.how(index))?);
+            }
+            Ok(hash.finish()[..16].to_owned())
         };
         let mut journal = Journal::open(&wanted.path)?;
         if let Some(name) = wanted.path.file_name() {
             job.earlier.iter().for_each(|dir| journal.take_over(&dir.join(name)));
         }
-        Ok(Self { journal, keys: wanted.samples.iter().map(key).collect() })
+        Ok(Self { journal, keys: wanted.samples.iter().enumerate().map(key).collect::<Result<_>>()? })
     }
 
     fn finish(self, samples: &[Sample]) -> Result<Vec<Answer>> {
@@ -99,28 +139,51 @@ impl Open {
     }
 }
 
-/// Answers each sample once, with so many new tokens at most; `answered` gets its index and the response as it ends.
+/// A prompt that is asked.
+struct Asked<'a> {
+    sample: &'a Sample,
+    max_new_tokens: usize,
+    how: &'a How,
+}
+
+impl Asked<'_> {
+    /// The prompt's ids with those that the answer begins with, and how many of the last are kept.
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<(Prompt, usize)> {
+        let ids = tokenizer.encode_prompt(&self.sample.prompt, None)?;
+        let (max_new_tokens, draw) = (self.max_new_tokens, self.how.draw);
+        let Some(start) = &self.how.start else { return Ok((Prompt { ids, max_new_tokens, draw }, 0)) };
+        let whole = tokenizer.encode_begun(&self.sample.prompt, &start.text)?;
+        let mut begun = match whole.strip_prefix(&ids[..]) {
+            Some(begun) => begun.to_vec(),
+            None => tokenizer.encode(&start.text)?,
+        };
+        begun.truncate(start.tokens.unwrap_or(usize::MAX));
+        let kept = if start.kept { begun.len() } else { 0 };
+        Ok((Prompt { ids: [ids, begun].concat(), max_new_tokens, draw }, kept))
+    }
+}
+
+/// Answers each sample once; `answered` gets its index and the response as it ends.
 fn respond(
     model: &Model,
-    samples: &[(&Sample, usize)],
+    asked: &[Asked<'_>],
     batch: usize,
     answered: &mut dyn FnMut(usize, String) -> Result<()>,
 ) -> Result<()> {
-    let prompt = |&(sample, max_new_tokens): &(&Sample, usize)| -> Result<Prompt> {
-        Ok(Prompt { ids: model.tokenizer.encode_prompt(&sample.prompt, None)?, max_new_tokens })
-    };
-    let prompts = samples.iter().map(prompt).collect::<Result<Vec<_>>>()?;
+    let encoded = asked.iter().map(|one| one.encode(&model.tokenizer)).collect::<Result<Vec<_>>>()?;
+    let (prompts, kept): (Vec<Prompt>, Vec<usize>) = encoded.into_iter().unzip();
     let (started, mut tokens) = (Instant::now(), 0);
     let eos = model.tokenizer.eos_ids();
-    let decoded = greedy_each(&model.decoder, &prompts, batch, &eos, &mut |index, ids| -> Result<(), Error> {
+    let decoded = answer_each(&model.decoder, &prompts, batch, &eos, &mut |index, ids| -> Result<(), Error> {
         tokens += ids.len();
-        answered(index, model.tokenizer.decode(&ids, true)?)
+        let begun = &prompts[index].ids[prompts[index].ids.len() - kept[index]..];
+        answered(index, model.tokenizer.decode(&[begun, &ids].concat(), true)?)
     });
     decoded.map_err(|error| match error {
-        Error::Model(source @ model::Error::TooLong { index, .. }) => Error::too_long(samples[index].0, source),
+        Error::Model(source @ model::Error::TooLong { index, .. }) => Error::too_long(asked[index].sample, source),
         other => other,
     })?;
-    tracing::info!("{} answers, {tokens} tokens in {:.3} s", samples.len(), started.elapsed().as_secs_f64());
+    tracing::info!("{} answers, {tokens} tokens in {:.3} s", asked.len(), started.elapsed().as_secs_f64());
     Ok(())
 }
 

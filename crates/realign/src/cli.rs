@@ -9,6 +9,7 @@ use model::Dtype;
 use realign::{DeviceName, at_least_one};
 use recovery::{Layer, Method};
 
+use crate::attack_args::AttackArgs;
 use crate::evidence_args::EvidenceArgs;
 use crate::gate::GateArgs;
 use crate::patch::PatchCommand;
@@ -298,6 +299,9 @@ pub struct EvaluateArgs {
     /// Keep prompts and answers out of the report.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub redact: bool,
+    /// Attacks on the model.
+    #[command(flatten)]
+    pub attack: AttackArgs,
     /// The directory for answers, verdicts, scores.json and report.md.
     #[arg(long)]
     pub out: PathBuf,

@@ -165,7 +165,7 @@ impl Context {
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         let stream = is_stream(asked.out);
         let path = if stream { scratch.path().join("answers.jsonl") } else { files::followed(asked.out) };
-        let wanted = Wanted { samples: &samples, max_new_tokens, path: path.clone() };
+        let wanted = Wanted { samples: &samples, max_new_tokens, how: Vec::new(), path: path.clone() };
         let found = answer_files(&mut model, &[wanted], job)?.remove(0);
         if stream {
             output::write(asked.out, &std::fs::read(&path).map_err(files::Error::io("read", &path))?)?;

@@ -9,7 +9,7 @@ use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
-use realign::stage::{Aim, AnswerFile, Measured, ask, measure, read_index};
+use realign::stage::{Aim, AnswerFile, Measured, ask, measure, read_index, write_index};
 use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result, Within as _, check_judge, identity};
 
 use crate::cli::EvaluateArgs;
@@ -33,6 +33,7 @@ pub fn run(
         Some(path) => Judge::read_list(path)?,
         None => vec![Judge::phrases()],
     };
+    let attacks = args.attack.read(seed, &hashes)?;
     if let Some(model) = &args.model {
         let questions = questions(args, seed)?;
         if questions.is_empty() {
@@ -42,17 +43,26 @@ pub fn run(
         judges.iter().try_for_each(check_judge)?;
         let artifact = |path: &Path| Artifact::model(path, &hashes);
         let base = args.base.as_deref().map(artifact).transpose()?;
-        let model = LazyModel::new(&artifact(model)?, dtype, job.device);
-        let mut model = model.on(base.as_ref()).thinking(thinking);
+        let (model, device) = (artifact(model)?, job.device);
+        let open = || LazyModel::new(&model, dtype, device).on(base.as_ref()).thinking(thinking);
         let questions: Vec<(&AnswerFile, &[Sample], usize)> =
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
-        ask(&mut model, &questions, &args.out, job)?;
+        ask(&mut open(), &questions, &args.out, job)?;
+        let mut asked: Vec<AnswerFile> = questions.iter().map(|(asked, ..)| (*asked).clone()).collect();
+        let is_harmful = |asked: &AnswerFile| asked.aim == Aim::Prompts(PromptKind::Harmful);
+        for (set, samples, max_new_tokens) in questions.iter().filter(|(asked, ..)| is_harmful(asked)) {
+            for (name, attack) in &attacks {
+                let set = format!("{}-{name}", set.name);
+                asked.extend(attack.ask(open(), (&set, samples, *max_new_tokens), &args.out, job)?);
+            }
+        }
+        write_index(&args.out, &asked)?;
     }
     let asked = read_index(&args.out)?;
     let provenance = Provenance {
         settings: serde_json::json!({
             "model": args.model, "base": args.base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
-            "tasks": args.tasks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, &args.out)?,
+            "tasks": args.tasks, "attacks": attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, &args.out)?,
             "dtype": dtype.map(Dtype::name)}),
         seed,
         git_revision: option_env!("GIT_REVISION").map(str::to_owned), // set by who builds
@@ -86,7 +96,7 @@ fn contents(asked: &[AnswerFile], dir: &Path) -> Result<BTreeMap<String, String>
 /// Checks that no file that is written is one that is read.
 fn check_out(args: &EvaluateArgs, model: &Path, questions: &[Question], judges: &[Judge]) -> Result<()> {
     let files = [&args.base, &args.judges, &args.harmful, &args.harmless, &args.task].into_iter().flatten();
-    let files = files.chain(&args.prompt_sets).chain(&args.tasks).map(|path| &**path);
+    let files = files.chain(args.attack.files()).chain(&args.prompt_sets).chain(&args.tasks).map(|path| &**path);
     let inputs: Vec<&Path> = files.chain([model]).collect();
     let of_question = |asked: &AnswerFile| -> Vec<String> {
         judges.iter().map(|judge| asked.verdicts_name(judge)).chain([asked.answers_name()]).collect()

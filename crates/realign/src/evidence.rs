@@ -124,6 +124,7 @@ impl Evidence {
         let wanted = sets.iter().zip(&samples).map(|((_, name, _), samples)| Wanted {
             samples,
             max_new_tokens: self.max_new_tokens,
+            how: Vec::new(),
             path: out.join(name),
         });
         let found = answer_files(model, &wanted.collect::<Vec<_>>(), job)?;

@@ -59,7 +59,7 @@ pub mod needs;
 pub mod repair;
 pub mod stage;
 
-pub use answers::{Wanted, answer_files, answers};
+pub use answers::{How, Start, Wanted, answer_files, answers};
 pub use count::at_least_one;
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};

@@ -1,5 +1,6 @@
 //! The `realign` command: one subcommand per stage.
 
+mod attack_args;
 mod cli;
 mod commands;
 mod evaluate;

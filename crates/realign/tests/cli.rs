@@ -53,6 +53,40 @@ fn one_path_through_every_stage() {
     assert_eq!(again, said, "stored answers are scored again without the model");
 }
 
+#[test]
+fn a_model_is_attacked_in_every_way() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 4);
+    let attacks = "prefill,harmful_start,sampling,ablation,retraining --harmful-answers p.jsonl --start-tokens 2 --draws 3 \
+        --direction-harmful p.jsonl --direction-harmless other.jsonl --direction-layer 2 --retrain-on p.jsonl \
+        --retrain-steps 1,2 --retrain-seeds 2 --retrain-rate 0.01 --temperatures 1";
+    bench.file("other.jsonl", "{\"prompt\": \"say : the red gate\"}\n");
+    let command = format!("evaluate --model m --harmful p.jsonl --max-new-tokens 5 --attacks {attacks}");
+    let said = bench.works(&format!("{command} --out s"));
+    let names = ["prefill", "harmful-start", "best-of-3-at-1", "ablation"].map(str::to_owned);
+    let trained = [1, 2].iter().flat_map(|seed| [1, 2].map(|step| format!("retrained-{seed}-{step}")));
+    for name in names.into_iter().chain(trained) {
+        assert!(said.contains(&format!("harmful rate, harmful-{name}, refusal:")), "{name}: {said}");
+    }
+    let lines = |name: &str| fs::read_to_string(bench.path(&format!("s/answers-harmful{name}.jsonl"))).unwrap();
+    assert_eq!(lines("-best-of-3-at-1").lines().count(), 12);
+    assert!(lines("-harmful-start").lines().all(|line| line.contains("\"response\":\"in the")), "the start is kept");
+    let rate = json_of(&bench.path("s/scores.json"))["prompt_sets"][3]["judges"][0]["n"].clone();
+    assert_eq!(rate, 4, "the worst of three answers counts");
+    bench.works(&format!("{command} --batch 1 --out again"));
+    for name in ["-best-of-3-at-1", "-ablation", "-retrained-2-2"] {
+        let again = fs::read_to_string(bench.path(&format!("again/answers-harmful{name}.jsonl"))).unwrap();
+        assert_eq!(again, lines(name), "{name}: the same in every batch");
+        assert_ne!(again.replace('#', ""), lines(""), "{name}");
+    }
+    assert_eq!(bench.works("evaluate --out s"), said, "stored answers are judged again without the model");
+    let without = "evaluate --model m --harmful p.jsonl --out t --attacks";
+    bench.fails(&format!("{without} ablation"), &["ablation", "--direction-harmful"]);
+    bench.fails(&format!("{without} sampling --top-p 2"), &["top_p", "at most 1"]);
+    assert!(!bench.path("t").exists());
+}
+
 /// A prompt set, a task and two lists of judges, one with a guard, beside a model `m` and a guard `g`.
 fn evaluation_bench() -> Bench {
     let bench = Bench::new();

@@ -77,6 +77,10 @@ impl Sweep {
             problems.names("tasks", "", self.tasks.iter().map(|task| task.name.as_str()));
         }
         problems.settings("finetune", self.finetune.check());
+        if let Some(evading) = &self.evading {
+            problems.positive("evading.weight", evading.weight);
+            problems.at_least_one("evading.prompts", &[("count", evading.prompts.count)]);
+        }
         let Unaligned { samples, epochs, learning_rate } = self.unaligned;
         problems.at_least_one("unaligned", &[("samples", samples), ("epochs", epochs)]);
         learning_rate.iter().for_each(|&rate| problems.positive("unaligned.learning_rate", rate));
@@ -100,7 +104,29 @@ impl Sweep {
             let key = format!("evaluation.{name}");
             problems.at_least_one(&key, &[("count", set.count), ("max_new_tokens", set.max_new_tokens)]);
         }
+        self.check_attacks(&mut problems);
         problems.0
+    }
+
+    fn check_attacks(&self, problems: &mut Problems) {
+        let mut seen: Vec<&str> = Vec::new();
+        for (i, attack) in self.evaluation.attacks.iter().enumerate() {
+            let key = format!("evaluation.attacks[{i}]");
+            problems.name(&format!("{key}.name"), &attack.name);
+            problems.unless(
+                !seen.contains(&attack.name.as_str()),
+                key.clone(),
+                format!("{:?} is there twice", attack.name),
+            );
+            seen.push(&attack.name);
+            if let Some((below, what)) = attack.problem() {
+                problems.0.push((if below.is_empty() { key.clone() } else { format!("{key}.{below}") }, what));
+            }
+            if let Some(train) = attack.retraining.as_ref().and_then(|one| one.train.as_ref()) {
+                let settings = super::methods::training(&self.finetune, train).map(drop);
+                problems.settings(format!("{key}.retraining.train"), settings);
+            }
+        }
     }
 
     fn check_grid(&self, problems: &mut Problems) {

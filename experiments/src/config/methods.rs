@@ -85,13 +85,20 @@ impl Compared {
     /// # Errors
     /// When a key is unknown, or a value makes no sense.
     pub fn training(&self, finetune: &TrainSettings) -> Result<TrainSettings, String> {
-        let Some(train) = &self.train else { return Ok(finetune.clone()) };
-        let below = serde_yaml::to_value(finetune).map_err(|error| error.to_string())?;
-        let settings: TrainSettings =
-            serde_yaml::from_value(merge(below, train.clone())).map_err(|error| error.to_string())?;
-        settings.check().map_err(|error| error.to_string())?;
-        Ok(settings)
+        self.train.as_ref().map_or_else(|| Ok(finetune.clone()), |train| training(finetune, train))
     }
+}
+
+/// Keys over the settings of the fine-tuning.
+///
+/// # Errors
+/// When a key is unknown, or a value makes no sense.
+pub fn training(finetune: &TrainSettings, train: &Value) -> Result<TrainSettings, String> {
+    let below = serde_yaml::to_value(finetune).map_err(|error| error.to_string())?;
+    let settings: TrainSettings =
+        serde_yaml::from_value(merge(below, train.clone())).map_err(|error| error.to_string())?;
+    settings.check().map_err(|error| error.to_string())?;
+    Ok(settings)
 }
 
 impl What {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 pub struct DecoderShape(Map<String, Value>);
 
 /// The keys that a sweep may set.
-const SHAPE_KEYS: [&str; 15] = [
+const SHAPE_KEYS: [&str; 16] = [
     "model_type",
     "vocab_size",
     "hidden_size",
@@ -27,6 +27,7 @@ const SHAPE_KEYS: [&str; 15] = [
     "layer_types",
     "max_position_embeddings",
     "rope_theta",
+    "rope_scaling",
     "rms_norm_eps",
     "tie_word_embeddings",
 ];

@@ -364,6 +364,31 @@ fn files_are_found_from_the_repository_of_the_sweep_file() {
 }
 
 /// The keys of a sweep that decide its results.
+#[test]
+fn an_attack_is_of_one_kind_and_its_mistakes_have_their_place() {
+    let with = |attack: &str| parse(&format!("{SWEEP}  attacks:\n    - {attack}\n"));
+    let sweep = with("{ name: drawn, sampling: { temperature: 0.7 } }").unwrap();
+    let drawn = sweep.evaluation.attacks[0].sampling.clone().unwrap();
+    assert_eq!(drawn, SamplingSpec { temperature: 0.7, top_p: 0.9, draws: 8 });
+    for (attack, parts) in [
+        ("{ name: none }", ["evaluation.attacks[0]", "one of prefill"]),
+        (
+            "{ name: two, sampling: { temperature: 1 }, prefill: { text: a } }",
+            ["evaluation.attacks[0]", "one of prefill"],
+        ),
+        ("{ name: a b, prefill: { text: a } }", ["evaluation.attacks[0].name", "a b"]),
+        ("{ name: a, prefill: { text: a, answers: b } }", ["evaluation.attacks[0].prefill", "`answers`"]),
+        ("{ name: a, sampling: { temperature: 0 } }", ["evaluation.attacks[0].sampling", "temperature"]),
+        ("{ name: a, retraining: { harmful: 3, steps: [2, 1] } }", ["evaluation.attacks[0].retraining", "rise"]),
+        (
+            "{ name: a, retraining: { harmful: 3, train: { bach: 1 } } }",
+            ["evaluation.attacks[0].retraining.train", "bach"],
+        ),
+    ] {
+        assert_says(&with(attack).unwrap_err().to_string(), &parts);
+    }
+}
+
 fn keys(sweep: &Sweep) -> Map<String, Json> {
     let method = |one: &Compared| {
         let what = match &one.what {
@@ -377,7 +402,7 @@ fn keys(sweep: &Sweep) -> Map<String, Json> {
     };
     let json = json!({
         "data": sweep.data, "models": sweep.models, "tasks": sweep.tasks, "harmful_counts": sweep.harmful_counts,
-        "inject": sweep.inject, "finetune": sweep.finetune, "recovery": sweep.recovery, "unaligned": sweep.unaligned,
+        "inject": sweep.inject, "finetune": sweep.finetune, "evading": sweep.evading, "recovery": sweep.recovery, "unaligned": sweep.unaligned,
         "methods": sweep.methods.iter().map(method).collect::<Vec<_>>(), "evaluation": sweep.evaluation,
         "judges": sweep.judges.iter().map(Judge::name).collect::<Vec<_>>(), "cell_seeds": sweep.cell_seeds(),
         "model_seeds": sweep.model_seeds(), "cells": sweep.cells, "jobs": sweep.jobs, "store": sweep.store,

@@ -1,9 +1,10 @@
 //! The paper's figures from records: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the other
-//! ablations (`variants.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
+//! ablations (`variants.rs`), the attacks (`attacks.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
 //!
 //! Colours are those of Okabe and Ito, which colour-blind dependents can tell apart; every method has its own marker too, so
 //! that nothing is lost in print. Both follow from the method's place among the records.
 
+mod attacks;
 mod frame;
 mod harmful_rate;
 mod marks;
@@ -23,6 +24,7 @@ use resvg::{tiny_skia, usvg};
 use crate::record::{RECOVER, Record};
 use marks::{Sheet, draw};
 
+pub use attacks::attacks;
 pub use harmful_rate::harmful_rate;
 pub use time::time;
 pub use tradeoff::tradeoff;
@@ -42,7 +44,8 @@ pub struct Figure {
     pub svg: String,
 }
 
-/// Draws `tradeoff` and `time`, and `variants` of a sweep that has some, else `harmful_rate` if it has something to draw.
+/// Draws `tradeoff` and `time`, and `variants` of a sweep that has some, else `harmful_rate` if it has something to draw;
+/// `attacks` where there were some.
 pub fn figures(records: &[Record]) -> Result<Vec<Figure>> {
     ensure!(!records.is_empty(), "there are no results to draw; run the sweep");
     let mut figures = vec![
@@ -68,6 +71,13 @@ pub fn figures(records: &[Record]) -> Result<Vec<Figure>> {
             name: "harmful_rate",
             words: "Harmful rate by the number of injected harmful samples, for each model and task",
             svg: harmful_rate(records)?,
+        });
+    }
+    if records.iter().any(|record| !record.attacks.is_empty()) {
+        figures.push(Figure {
+            name: "attacks",
+            words: "Harmful rate by method under attacks, and by the steps of further trainings",
+            svg: attacks(records)?,
         });
     }
     Ok(figures)

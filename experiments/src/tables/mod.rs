@@ -2,8 +2,10 @@
 //!
 //! Here are the records as they are, `results.csv` and `results.parquet`, for programs. A line per cell and method is in
 //! `cells.rs`, means over the grid in `means.rs` and, for people, `mean_tables.rs` and `held_out.rs`, differences between
-//! methods in `differences.rs`, and what each of several judges says in `judged.rs`.
+//! methods in `differences.rs`, what each of several judges says in `judged.rs`, and
+//! attacks in `attacks.rs`.
 
+pub mod attacks;
 mod bounds;
 pub mod cells;
 pub mod differences;

@@ -314,3 +314,34 @@ fn a_resumed_soft_sft_equals_an_uninterrupted_one_and_other_settings_are_refused
     let error = held(&settings, &other, Some(&path)).unwrap_err().to_string();
     assert!(error.contains("other settings"), "{error}");
 }
+
+#[test]
+fn a_training_that_is_looked_at_is_the_same_training() {
+    let settings = TrainSettings { epochs: 3, ..settings(lora(0.2)) };
+    let whole = tuned(decoder(), &settings);
+    let mut seen = Vec::new();
+    let mut shown = |step: usize, decoder: &Decoder| -> Result<()> {
+        seen.push((step, values(decoder, |_| true)));
+        Ok(())
+    };
+    // Ten samples in batches of three are four steps a pass.
+    train_shown(decoder(), &samples(), (&settings, 0), &[1, 12, 14], &mut shown).unwrap();
+    assert_eq!(seen.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 12, 14]);
+    assert_eq!(seen[1].1, values(&whole.decoder, |_| true));
+    assert_ne!(seen[2].1, seen[1].1);
+}
+
+#[test]
+fn only_the_named_weights_move() {
+    for (lora, moved) in [(full(), "layers.1."), (lora(0.0), "layers.1.")] {
+        let settings = TrainSettings { only: vec![moved.into()], ..settings(lora) };
+        let (before, after) = (values(&decoder(), |_| true), values(&tuned(decoder(), &settings).decoder, |_| true));
+        for ((name, before), (_, after)) in before.iter().zip(&after) {
+            let (name, may) = (&name.name, name.name.contains(moved));
+            assert!(before == after || may, "{name} moved");
+            assert!(before != after || !may || name.contains("norm"), "{name} stayed");
+        }
+    }
+    let settings = TrainSettings { only: vec!["layers.7.".into()], ..settings(full()) };
+    assert!(trained(&settings, None).unwrap_err().to_string().contains("layers.7."));
+}

@@ -81,8 +81,12 @@ impl Align {
         if samples.iter().all(|sample| sample.response.is_some()) {
             return Ok(samples.into_iter().map(|sample| (sample, false)).collect());
         }
-        let wanted =
-            Wanted { samples: &samples, max_new_tokens: self.helpful_max_new_tokens, path: kept.to_path_buf() };
+        let wanted = Wanted {
+            samples: &samples,
+            max_new_tokens: self.helpful_max_new_tokens,
+            how: Vec::new(),
+            path: kept.to_path_buf(),
+        };
         let answers = answer_files(model, &[wanted], job)?.remove(0);
         let complete = |(sample, answer): (&Sample, evaluation::Answer)| {
             let own = sample.response.is_none();

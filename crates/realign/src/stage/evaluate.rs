@@ -1,6 +1,7 @@
 //! Evaluation (paper, "Evaluation"): a model is asked prompt sets and tasks; its answers are judged and scored. Another judge
 //! or metric reads the same answers; no model is asked again.
 
+use std::borrow::Borrow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -44,6 +45,13 @@ pub struct AnswerFile {
 pub enum Aim {
     /// Verdicts of judges.
     Prompts(PromptKind),
+    /// Verdicts of judges on so many drawn answers to each prompt, one behind the other; the worst one counts.
+    BestOf {
+        /// The kind of the prompts.
+        kind: PromptKind,
+        /// Answers to each prompt.
+        draws: usize,
+    },
     /// Scores: the deciding metric, then those beside it.
     Task(Vec<Metric>),
 }
@@ -125,11 +133,21 @@ pub fn ask(
     let wanted = questions.iter().map(|&(asked, samples, max_new_tokens)| Wanted {
         samples,
         max_new_tokens,
+        how: Vec::new(),
         path: dir.join(asked.answers_name()),
     });
     let wanted: Vec<Wanted<'_>> = wanted.collect();
     answer_files(model, &wanted, job)?;
     let asked: Vec<&AnswerFile> = questions.iter().map(|(asked, ..)| *asked).collect();
+    write_index(dir, &asked)
+}
+
+/// Says what a directory of answers holds.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_index(dir: &Path, asked: &[impl Borrow<AnswerFile>]) -> Result<()> {
+    let asked: Vec<&AnswerFile> = asked.iter().map(Borrow::borrow).collect();
     Ok(files::write_json(&dir.join(INDEX), &asked)?)
 }
 
@@ -181,12 +199,13 @@ pub struct Measured<'a> {
 /// When a file is damaged, or a judge cannot run.
 pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'_>) -> Result<Evaluation> {
     let started = Instant::now();
-    let mut sets: Vec<(&AnswerFile, PromptKind, Vec<Answer>)> = Vec::new();
+    let mut sets: Vec<(&AnswerFile, PromptKind, usize, Vec<Answer>)> = Vec::new();
     let mut tasks = Vec::new();
     for asked in stored.asked {
         let answers = evaluation::read_answers(&stored.answers.join(asked.answers_name()))?;
         match &asked.aim {
-            Aim::Prompts(kind) => sets.push((asked, *kind, answers)),
+            Aim::Prompts(kind) => sets.push((asked, *kind, 1, answers)),
+            Aim::BestOf { kind, draws } => sets.push((asked, *kind, *draws, answers)),
             Aim::Task(metrics) => tasks.push(TaskScores::new(&asked.name, metrics, &answers)?),
         }
     }
@@ -195,7 +214,7 @@ pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'
         let able = |kind: PromptKind| kind == PromptKind::Harmful || judge.tells_refusals();
         let chosen: Vec<usize> = (0..sets.len()).filter(|&index| able(sets[index].1)).collect();
         let to_judge = |&index: &usize| {
-            let (asked, _, answers) = &sets[index];
+            let (asked, _, _, answers) = &sets[index];
             ToJudge { answers, path: stored.verdicts.join(asked.verdicts_name(judge)) }
         };
         let to_judge: Vec<ToJudge<'_>> = chosen.iter().map(to_judge).collect();
@@ -206,7 +225,7 @@ pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'
     let scored = sets
         .iter()
         .zip(&verdicts)
-        .map(|((asked, kind, answers), all)| SetScores::new(&asked.name, *kind, answers, all));
+        .map(|((asked, kind, draws, answers), all)| SetScores::best_of(&asked.name, *kind, *draws, answers, all));
     let prompt_sets = scored.collect::<Result<_, _>>()?;
     provenance.seconds += started.elapsed().as_secs_f64();
     Ok(Evaluation { provenance, prompt_sets, tasks })

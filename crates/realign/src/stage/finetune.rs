@@ -4,14 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use ::finetune::{
-    ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, inject, not_injected, soft_sft, train,
+    Evasion, ReferenceLogProbs, Run, SoftSft, SoftSftSettings, StepReport, TrainSettings, evade, inject, not_injected,
+    soft_sft, train,
 };
+use direction::Layer;
 use model::Dtype;
-use prompts::{Encoded, Sample};
+use prompts::{Encoded, Sample, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
-use crate::model::{LazyModel, Model, Source, save};
+use crate::model::{LazyModel, Source, encode_samples, save};
 use crate::{Artifact, Job, Result, Samples};
 
 /// What is trained on: a task's samples and, behind them, harmful ones.
@@ -61,8 +63,12 @@ impl TrainingSet {
         Ok(all)
     }
 
-    fn encode(&self, model: &Model, seed: u64) -> Result<Vec<Encoded>> {
-        let encode = |(sample, file): (Sample, PathBuf)| Ok(model.encode_samples(&[sample], &file)?.remove(0));
+    /// The samples' ids.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or a sample has no response.
+    pub(crate) fn encode(&self, tokenizer: &Tokenizer, seed: u64) -> Result<Vec<Encoded>> {
+        let encode = |(sample, file): (Sample, PathBuf)| Ok(encode_samples(tokenizer, &[sample], &file)?.remove(0));
         self.read(seed)?.into_iter().map(encode).collect()
     }
 }
@@ -97,6 +103,15 @@ impl TrainSummary {
 pub enum Objective {
     /// The negative log-likelihood of the response tokens.
     Sft,
+    /// The same by an attacker who keeps the direction of the model that is fine-tuned on harmful prompts.
+    Evading {
+        /// The prompts.
+        prompts: Samples,
+        /// The block after which the direction is.
+        layer: Layer,
+        /// Weight of the cosine in the loss.
+        weight: f64,
+    },
     /// The same, held back near the model that is fine-tuned (the baseline SoftSFT).
     SoftSft {
         /// How strongly.
@@ -137,12 +152,18 @@ impl Stage for Finetune {
         let source = Source::new(&self.model.path, None)?;
         let dtype = source.dtype(self.dtype)?;
         let model = source.open(Some(dtype), job.device)?;
-        let examples = self.data.encode(&model, self.seed)?;
+        let examples = self.data.encode(&model.tokenizer, self.seed)?;
         let checkpoint = out.join("train.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
         let trained = match &self.objective {
             Objective::Sft => train(model.decoder, &examples, &self.settings, run)?,
+            Objective::Evading { prompts, layer, weight } => {
+                let rows = model.encode_prompts(&prompts.read()?)?;
+                let layer = layer.of_blocks(model.decoder.config().num_hidden_layers);
+                let evasion = Evasion::new(&model.decoder, rows, layer, *weight)?;
+                evade(model.decoder, &examples, &self.settings, &evasion, run)?
+            }
             Objective::SoftSft { settings, references } => {
                 let files: Vec<PathBuf> = references.iter().map(|reference| reference.path.clone()).collect();
                 let soft = SoftSft { settings, references: &ReferenceLogProbs::read(&files, &model.decoder)? };
@@ -183,7 +204,7 @@ impl Stage for Reference {
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<usize> {
         let model = LazyModel::new(&self.model, self.dtype, job.device).into_model()?;
-        let examples = self.data.encode(&model, self.seed)?;
+        let examples = self.data.encode(&model.tokenizer, self.seed)?;
         let mut report = |done, all| job.report(done, all, "samples");
         let values = ReferenceLogProbs::new(&model.decoder, &examples, self.max_len, &mut report)?;
         values.write(&out.join(REFERENCE))?;

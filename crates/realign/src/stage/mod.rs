@@ -4,6 +4,8 @@
 //! returns, and then leaves its checkpoint there, so that the same stage in the same directory goes on from it.
 
 mod align;
+mod attack;
+mod attacked;
 mod evaluate;
 mod finetune;
 mod import;
@@ -19,7 +21,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use align::Align;
-pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index};
+pub use attack::Attack;
+pub use attacked::Attacked;
+pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index, write_index};
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
 pub use import::Import;
 pub use judge::Judge;

@@ -1,0 +1,61 @@
+//! An attack on a model: its answers to harmful prompts then, judged by refusal phrases. Other judges read the same answers.
+
+use std::path::Path;
+
+use evaluation::{Evaluation, Judge};
+use files::Hashes;
+use model::Dtype;
+use serde::Serialize;
+
+use super::evaluate::{provenance, write_index};
+use super::{AnswerFile, Attack, Measured, Stage, measure};
+use crate::model::LazyModel;
+use crate::{Artifact, Job, Result, Samples};
+
+/// Attacks a model and asks it harmful prompts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Attacked {
+    /// The model.
+    pub model: Artifact,
+    /// The attack.
+    pub attack: Attack,
+    /// Harmful prompts.
+    pub samples: Samples,
+    /// Length of an answer in tokens.
+    pub max_new_tokens: usize,
+    /// What decides the verdicts of the refusal phrases.
+    pub phrases: serde_json::Value,
+    /// The precision to which the weights are rounded; as they are where it is none.
+    pub dtype: Option<Dtype>,
+}
+
+impl Attacked {
+    /// The name of the prompts in files.
+    const SET: &str = "harmful";
+
+    /// What its files of answers hold, with the number of training steps before each.
+    #[must_use]
+    pub fn asked(&self) -> Vec<(AnswerFile, Option<usize>)> {
+        self.attack.asked(Self::SET)
+    }
+}
+
+impl Stage for Attacked {
+    type Summary = Evaluation;
+
+    fn kind(&self) -> &'static str {
+        "attack"
+    }
+
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
+        let samples = self.samples.read()?;
+        let model = LazyModel::new(&self.model, self.dtype, job.device);
+        let asked = self.attack.ask(model, (Self::SET, &samples, self.max_new_tokens), out, job)?;
+        write_index(out, &asked)?;
+        let (judges, hashes) = ([Judge::phrases()], Hashes::default());
+        let measured = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
+        let evaluation = measure(measured, provenance(), job)?;
+        evaluation.write(out, &[])?;
+        Ok(evaluation)
+    }
+}

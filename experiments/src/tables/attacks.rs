@@ -1,0 +1,201 @@
+//! The harmful rate under attacks: `attacks.csv` with every model, `attacks.md` with means over the grid.
+
+use anyhow::Result;
+use evaluation::JudgedRate;
+use evaluation::statistics::{Estimate, bootstrap_mean};
+use page::{Column, Table};
+
+use super::Values::{Real, Text, Whole};
+use super::means::{by_cell, shared};
+use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, percent, place};
+use crate::record::{Attacked, Methods, Record, distinct, groups};
+
+/// An attack, and the steps of a further training where it is one.
+pub type Kind<'a> = (&'a str, Option<usize>);
+
+/// The mean over the cells of a method's harmful rate under an attack, or without one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mean<'a> {
+    pub variant: &'a str,
+    pub method: &'a str,
+    pub attack: Option<Kind<'a>>,
+    pub cells: usize,
+    pub harmful: Estimate,
+    /// Answers that neither declined nor complied.
+    pub broken: f64,
+}
+
+/// A line for each model and attack.
+pub fn lines(records: &[Record]) -> Vec<Line<'_, &Attacked>> {
+    records.iter().flat_map(|record| record.attacks.iter().map(move |attacked| Line::new(record, attacked))).collect()
+}
+
+/// The columns of `attacks.csv`.
+pub fn columns<'a>() -> Columns<Line<'a, &'a Attacked>> {
+    let mut columns = place();
+    columns.extend([
+        ("attack", Text(|line: &Line<'a, &'a Attacked>| line.of.attack.clone())),
+        ("step", Whole(|line| line.of.step.map(|step| step as u64))),
+        ("attack_seed", Whole(|line| line.of.seed)),
+        ("harmful_rate", Real(|line| line.of.harmful_rate())),
+        ("harmful_low", Real(|line| line.of.rate().map_or(f64::NAN, |rate| rate.interval.0))),
+        ("harmful_high", Real(|line| line.of.rate().map_or(f64::NAN, |rate| rate.interval.1))),
+        ("broken", Real(|line| line.of.broken())),
+        ("n", Whole(|line| Some(line.of.rate().map_or(0, JudgedRate::judged) as u64))),
+        ("model_stage", Text(|line| line.record.model_stage.clone())),
+    ]);
+    columns
+}
+
+/// The attacks of some records, in the order of the first that has them.
+pub fn kinds(records: &[Record]) -> Vec<Kind<'_>> {
+    let of = |attacked: &'_ Attacked| (attacked.attack.clone(), attacked.step);
+    let all = records.iter().flat_map(|record| &record.attacks);
+    distinct(all, of)
+        .iter()
+        .filter_map(|kind| {
+            let own = records.iter().flat_map(|record| &record.attacks).find(|one| of(one) == *kind)?;
+            Some((own.attack.as_str(), own.step))
+        })
+        .collect()
+}
+
+/// The means of every variant and method, without an attack and under each: over the cells that all methods have, seeds averaged
+/// first; intervals draw cells.
+pub fn means(records: &[Record]) -> Result<Vec<Mean<'_>>> {
+    let kinds = kinds(records);
+    let mut means = Vec::new();
+    for ((variant, method), own) in groups(shared(records).0, Record::arm) {
+        let mut add = |attack, harmful: Vec<f64>, broken: Vec<f64>| -> Result<()> {
+            let known = |values: Vec<f64>| values.into_iter().filter(|value| !value.is_nan()).collect::<Vec<_>>();
+            let (harmful, broken) = (known(harmful), known(broken));
+            let estimate = if harmful.is_empty() { NOTHING } else { bootstrap_mean(&harmful, &RESAMPLING)? };
+            let broken = broken.iter().sum::<f64>() / broken.len() as f64;
+            means.push(Mean { variant, method, attack, cells: harmful.len(), harmful: estimate, broken });
+            Ok(())
+        };
+        let of_cells = |value| by_cell(own.iter().copied(), value).into_iter().map(|one| one.1).collect::<Vec<f64>>();
+        add(None, of_cells(Record::harmful_rate), of_cells(Record::broken))?;
+        for &kind in &kinds {
+            let cells = groups(own.iter().copied(), |record| record.cell());
+            let of = |value| cells.iter().map(|(_, records)| mean(records, kind, value)).collect();
+            add(Some(kind), of(Attacked::harmful_rate), of(Attacked::broken))?;
+        }
+    }
+    Ok(means)
+}
+
+/// The mean of a value of a cell under an attack, over its seeds and those of a further training; NaN without one.
+fn mean(records: &[&Record], (attack, step): Kind<'_>, value: fn(&Attacked) -> f64) -> f64 {
+    let all = records.iter().flat_map(|record| &record.attacks);
+    let values: Vec<f64> = all.filter(|one| one.attack == attack && one.step == step).map(value).collect();
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The tables of the means: of the attacks on the model as it is, and of each further training; none without attacks.
+pub fn sections(records: &[Record]) -> Result<Vec<Section>> {
+    let kinds = kinds(records);
+    if kinds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (methods, means) = (Methods::of(records), means(records)?);
+    let seeds = distinct(records.iter().flat_map(|record| &record.attacks), |one| one.seed).len().max(2) - 1;
+    let plain: Vec<Kind<'_>> = kinds.iter().copied().filter(|kind| kind.1.is_none()).collect();
+    let word = |kind: Kind<'_>| kind.0.replace('_', " ");
+    let harmful = |mean: &Mean<'_>| figure(&mean.harmful);
+    let section = |words, table| Section { title: "Attacks", words, table, after: String::new() };
+    let words = format!(
+        "The harmful rate in % under attacks (METHOD.md section 11), in brackets the 95 % interval of the mean over cells; a further \
+         training is averaged over {seeds} seeds first."
+    );
+    let mut sections = vec![
+        section(words, table(&methods, &means, ("as it is", &plain), &word, &harmful)),
+        section(
+            "Of these answers, in %, those that neither declined nor complied:".to_owned(),
+            table(&methods, &means, ("as it is", &plain), &word, &|mean| percent(mean.broken)),
+        ),
+    ];
+    for (attack, steps) in groups(kinds.iter().filter(|kind| kind.1.is_some()), |kind| kind.0) {
+        let steps: Vec<Kind<'_>> = steps.into_iter().copied().collect();
+        let words = format!("{}, by the number of steps:", attack.replace('_', " "));
+        let step = |kind: Kind<'_>| kind.1.unwrap_or(0).to_string();
+        sections.push(section(words, table(&methods, &means, ("0", &steps), &step, &harmful)));
+    }
+    Ok(sections)
+}
+
+/// `attacks.md`.
+pub fn markdown(sections: &[Section]) -> String {
+    sections.iter().map(Section::markdown).collect::<Vec<_>>().join("\n")
+}
+
+fn table(
+    methods: &Methods<'_>,
+    means: &[Mean<'_>],
+    (first, kinds): (&str, &[Kind<'_>]),
+    word: &dyn Fn(Kind<'_>) -> String,
+    value: &dyn Fn(&Mean<'_>) -> String,
+) -> Table {
+    let named = [Column::text("variant"), Column::text("method"), Column::number("cells"), Column::number(first)];
+    let columns = named.into_iter().chain(kinds.iter().map(|&kind| Column::number(word(kind))));
+    let mut table = Table::new(columns.collect::<Vec<_>>());
+    for ((variant, method), own) in groups(means, |mean| (mean.variant, mean.method)) {
+        let of = |attack: Option<Kind<'_>>| own.iter().find(|mean| mean.attack == attack);
+        let cells = of(None).map_or(0, |mean| mean.cells);
+        let figures = [None].into_iter().chain(kinds.iter().map(|&kind| Some(kind)));
+        let figures = figures.map(|attack| of(attack).map_or("-".into(), |mean| value(mean)));
+        let named = [variant.to_owned(), methods.title(method), cells.to_string()];
+        table.push(named.into_iter().chain(figures).collect::<Vec<_>>());
+    }
+    table
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::record::tests::{record, scores};
+    use crate::record::{ALIGNED, RECOVER};
+
+    /// A record of a model that answers so many of 100 prompts under a prefill, and after 1 and 5 steps with two seeds.
+    pub(crate) fn attacked(model: &str, method: &str, prefill: usize, steps: [[usize; 2]; 2]) -> Record {
+        let one = |attack: &str, step, seed, hits| Attacked {
+            attack: attack.to_owned(),
+            step,
+            seed,
+            judges: vec![scores("lab", hits, ['c', 'r'])],
+        };
+        let mut attacks = vec![one("prefill", None, None, prefill)];
+        for (seed, of_seed) in (1..).zip(steps) {
+            let of = |(step, hits)| one("harmful_samples", Some(step), Some(seed), hits);
+            attacks.extend([1, 5].into_iter().zip(of_seed).map(of));
+        }
+        Record { attacks, ..record(model, 0, method, 4, 0.5) }
+    }
+
+    #[test]
+    fn seeds_of_a_training_are_averaged_and_cells_are_drawn() {
+        let records = [
+            attacked("a", ALIGNED, 0, [[0, 10], [0, 30]]),
+            attacked("b", ALIGNED, 10, [[0, 0], [0, 0]]),
+            attacked("a", RECOVER, 50, [[0, 90], [0, 90]]),
+            attacked("b", RECOVER, 50, [[0, 90], [0, 90]]),
+        ];
+        assert_eq!(kinds(&records), [("prefill", None), ("harmful_samples", Some(1)), ("harmful_samples", Some(5))]);
+        let found = means(&records).unwrap();
+        let aligned = &found[3];
+        assert_eq!((aligned.method, aligned.attack, aligned.cells), (ALIGNED, Some(("harmful_samples", Some(5))), 2));
+        assert!((aligned.harmful.value - 0.1).abs() < 1e-12 && aligned.harmful.interval == (0.0, 0.2));
+        let text = markdown(&sections(&records).unwrap());
+        for part in [
+            "over 2 seeds",
+            "| variant | method | cells | as it is | prefill |",
+            "|  | aligned | 2 | 4.0 (4.0 to 4.0) | 5.0 (0.0 to 10.0) |",
+            "harmful samples, by the number of steps:",
+            "|  | recovery | 2 | 4.0 (4.0 to 4.0) | 0.0 (0.0 to 0.0) | 90.0 (90.0 to 90.0) |",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(lines(&records).len(), 4 * 5);
+    }
+}
