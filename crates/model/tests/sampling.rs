@@ -112,7 +112,7 @@ fn a_draw_hangs_on_its_seed_and_place_alone() {
     let prompt = |row: u64| Prompt {
         ids: (0..2 + row as u32 % 5).map(|id| 2 + (7 * id + row as u32) % 60).collect(),
         max_new_tokens: 3 + row as usize % 9,
-        draw: (row % 4 > 0)
+        draw: (!row.is_multiple_of(4))
             .then(|| Draw { sampling: Sampling { temperature: 1.0, top_p: 0.9 }, seed: files::derived_seed(5, row) }),
     };
     let prompts: Vec<Prompt> = (0..23).map(prompt).collect();

@@ -19,6 +19,7 @@ use crate::{Artifact, Job, Result, Samples};
 /// An attack with all that decides it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a handful of them exist, each for the length of a stage")]
 pub enum Attack {
     /// The answer begins with a text, which is not part of what is judged.
     Prefill {
