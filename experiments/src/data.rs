@@ -168,9 +168,7 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
         inputs.push(Input::new(format!("evaluation.{name}"), sweep.data_file(&set.file)).made_by(set.fetch.as_ref()));
     }
     if let Some(evading) = &sweep.evading {
-        let set = &evading.prompts;
-        let input = Input::new("evading.prompts", sweep.data_file(&set.file)).made_by(set.fetch.as_ref());
-        inputs.push(input.seen(Pick::lines(set.skip, set.count)));
+        inputs.push(seen(sweep, "evading.prompts".to_owned(), &evading.prompts));
     }
     for (i, attack) in sweep.evaluation.attacks.iter().enumerate() {
         inputs.extend(attack_inputs(sweep, &format!("evaluation.attacks[{i}]"), attack));
@@ -183,8 +181,7 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
             inputs.extend(source_inputs(sweep, &key("base"), base));
         }
         for (name, set) in model.align.iter().flat_map(Align::sets) {
-            let input = Input::new(key(&format!("align.{name}")), sweep.data_file(&set.file));
-            inputs.push(input.made_by(set.fetch.as_ref()).seen(Pick::lines(set.skip, set.count)));
+            inputs.push(seen(sweep, key(&format!("align.{name}")), set));
         }
     }
     for (i, task) in sweep.tasks_of(chosen) {
@@ -200,12 +197,15 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     inputs
 }
 
+/// The file of prompts that a model is made with.
+fn seen(sweep: &Sweep, key: String, set: &PromptSet) -> Input {
+    let (file, pick) = sweep.prompts_of(set);
+    Input::new(key, file).made_by(set.fetch.as_ref()).seen(pick)
+}
+
 /// The files of an attack; what a direction is found on, and what is trained on, is seen.
 fn attack_inputs(sweep: &Sweep, key: &str, attack: &AttackSpec) -> Vec<Input> {
-    let seen = |name: &str, set: &PromptSet| {
-        let input = Input::new(format!("{key}.{name}"), sweep.data_file(&set.file));
-        input.made_by(set.fetch.as_ref()).seen(Pick::lines(set.skip, set.count))
-    };
+    let seen = |name: &str, set: &PromptSet| seen(sweep, format!("{key}.{name}"), set);
     let mut inputs = Vec::new();
     if let Some(answers) = attack.prefill.as_ref().and_then(|prefill| prefill.answers.as_ref()) {
         inputs.push(Input::new(format!("{key}.prefill.answers"), sweep.data_file(answers)));

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::figures::Figure;
 use crate::record::{Methods, Record, distinct};
-use crate::tables::{Section, mean_tables, means};
+use crate::tables::Section;
+use crate::tables::mean_tables::Summary;
+use crate::tables::means::Mean;
 
 /// What the template sees.
 #[derive(Debug, Serialize)]
@@ -28,10 +30,16 @@ struct Drawn {
     svg: Svg,
 }
 
-/// The page of the sweep of this name, with tables that have been made already.
-pub fn page(name: &str, records: &[Record], figures: &[Figure], made: Vec<Section>) -> Result<String> {
-    let mut sections = mean_tables::sections(records)?;
-    sections.extend(made);
+/// The page of the sweep of this name, with its means and tables that have been made already.
+pub fn page(
+    name: &str,
+    records: &[Record],
+    summary: Summary,
+    figures: &[Figure],
+    made: Vec<Section>,
+) -> Result<String> {
+    let chart = chart(&Methods::of(records), &summary.means);
+    let mut sections = [summary.sections, made].concat();
     sections.iter_mut().for_each(|section| section.table = section.table.without_empty_columns());
     let drawn = |figure: &Figure| Drawn {
         name: figure.name,
@@ -41,8 +49,8 @@ pub fn page(name: &str, records: &[Record], figures: &[Figure], made: Vec<Sectio
     let view = View {
         name,
         facts: facts(records),
-        words: mean_tables::words(records)?,
-        chart: chart(records)?,
+        words: summary.words,
+        chart,
         sections,
         figures: figures.iter().map(drawn).collect(),
     };
@@ -69,10 +77,9 @@ fn judges(records: &[Record]) -> String {
 }
 
 /// The means of harm and, beside it, of over-refusal.
-fn chart(records: &[Record]) -> Result<Svg> {
-    let methods = Methods::of(records);
+fn chart(methods: &Methods<'_>, means: &[Mean]) -> Svg {
     let dot = |one: &evaluation::statistics::Estimate| (!one.value.is_nan()).then(|| Dot::new(one.value, one.interval));
-    let rows = means::means(&means::shared(records).0)?.into_iter().map(|mean| Row {
+    let rows = means.iter().map(|mean| Row {
         label: format!("{} {}", methods.title(&mean.method), mean.variant).trim_end().to_owned(),
         dots: vec![dot(&mean.harmful), dot(&mean.over_refusal)],
     });
@@ -83,7 +90,7 @@ fn chart(records: &[Record]) -> Result<Svg> {
                       percent; the table of means has the same figures.",
     };
     let series = [("harmful rate", Mark::Triangle), ("over-refusal", Mark::Diamond)];
-    Ok(Intervals { words, series: &series, rows: rows.collect() }.draw())
+    Intervals { words, series: &series, rows: rows.collect() }.draw()
 }
 
 #[cfg(test)]
@@ -107,7 +114,7 @@ mod tests {
         let found = differences::differences(&records, 0).unwrap();
         let made = vec![differences::section(&found, &records, "refusal").unwrap(), cells::section(&records)];
         let rows = made[1].table.rows.clone();
-        let page = page(name, &records, &figures, made).unwrap();
+        let page = page(name, &records, Summary::of(&records).unwrap(), &figures, made).unwrap();
         assert_eq!(page.matches("<script").count(), 1, "its own");
         for raw in ["<img", "<link", "src=", "https:", "url(", "@import"] {
             assert!(!page.contains(raw), "{raw} in the page");

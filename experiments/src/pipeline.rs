@@ -232,6 +232,7 @@ impl Builder<'_> {
             What::Repair(method) => {
                 let method = at.decided(method);
                 let needs = method.repair().needs();
+                let reads_task = needs.task_prompts && at.sweep.recovery.trust_task;
                 let mut parents = vec![aligned, tuned];
                 let unaligned = if needs.unaligned { Some(self.unaligned(at, aligned)?) } else { None };
                 let counted = match (needs.recovery, recovery) {
@@ -257,18 +258,11 @@ impl Builder<'_> {
                     safe: safe.map(|node| self.artifact(node, MODEL)),
                     recovery: counted.map(|node| self.artifact(node, "")),
                     prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
-                    task: with(
-                        needs.task_prompts && at.sweep.recovery.trust_task,
-                        at.sweep.task_prompts(at.cell.task),
-                    )?,
+                    task: with(reads_task, at.sweep.task_prompts(at.cell.task))?,
                     evidence,
                     answers: answers.map(|node| self.artifact(node, "")),
                     choose: method.repair().knob().filter(|_| compared.by_merit),
-                    gate: if needs.task_prompts && !compared.by_merit && at.sweep.recovery.trust_task {
-                        Some(self.gate(at)?)
-                    } else {
-                        None
-                    },
+                    gate: if reads_task && !compared.by_merit { Some(self.gate(at)?) } else { None },
                     seed: at.seed,
                     dtype: DTYPE,
                     thinking: None,
@@ -435,6 +429,16 @@ impl Builder<'_> {
     }
 
     /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from
+    /// The verdicts of the sweep's judges on some files of answers, with their names.
+    fn judges(&mut self, name: &str, answers: usize, asked: &[AnswerFile]) -> Result<Vec<(String, usize)>> {
+        let mut judges = Vec::new();
+        for judge in &self.sweep.judges {
+            let stage = Judge::new(judge, self.artifact(answers, ""), asked.to_vec(), &self.hashes)?;
+            judges.push((judge.name().to_owned(), self.add(format!("{name} {}", judge.name()), stage, &[answers])?));
+        }
+        Ok(judges)
+    }
+
     /// another start, so that a safety vector knows nothing of the fine-tuning that it repairs.
     fn unaligned(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         let unaligned = &at.sweep.unaligned;
@@ -466,11 +470,7 @@ impl Builder<'_> {
         let samples = self.samples(at.sweep.test_samples(task))?;
         let question = Question { asked: task_set(task.metric), samples, max_new_tokens: task.max_new_tokens };
         let scored = self.ask(name.clone(), model, vec![question])?;
-        let mut judges = Vec::new();
-        for judge in &self.sweep.judges {
-            let stage = Judge::new(judge, self.artifact(safety, ""), prompt_sets().to_vec(), &self.hashes)?;
-            judges.push((judge.name().to_owned(), self.add(format!("{name} {}", judge.name()), stage, &[safety])?));
-        }
+        let judges = self.judges(&name, safety, &prompt_sets())?;
         // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
         let reads_unaligned = |parent: &&usize| self.graph.nodes[**parent].kind == "unaligned";
         let unaligned = self.graph.nodes[model].parents.iter().find(reads_unaligned).copied();

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::figures::{self, Figure};
 use crate::html;
 use crate::record::Record;
+use crate::tables::mean_tables::Summary;
 use crate::tables::{self, attacks, cells, differences, judged, mean_tables, means};
 
 /// With more lines than this the table of all cells is not printed.
@@ -44,8 +45,9 @@ fn write_all(records: &[Record], results: &Path) -> Result<Vec<Figure>> {
     tables::write(records, results)?;
     let cells = cells::section(records);
     text("results.md", cells.markdown())?;
-    text("means.md", mean_tables::markdown(records)?)?;
-    tables::write_csv(&means::means(&means::shared(records).0)?, &means::columns(), &results.join("means.csv"))?;
+    let summary = Summary::of(records)?;
+    text("means.md", summary.markdown())?;
+    tables::write_csv(&summary.means, &means::columns(), &results.join("means.csv"))?;
     let found = differences::differences(records, 0)?;
     let summed_up = differences::section(&found, records, judges[0])?;
     text("differences.md", summed_up.markdown())?;
@@ -58,7 +60,7 @@ fn write_all(records: &[Record], results: &Path) -> Result<Vec<Figure>> {
     let name = results.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let figures = figures::figures(records)?;
     let made = [vec![summed_up], under_attack, vec![cells]].concat();
-    text("report.html", html::page(&name, records, &figures, made)?)?;
+    text("report.html", html::page(&name, records, summary, &figures, made)?)?;
     if judges.len() == 1 {
         for name in ["judges.md", "judges.csv", "agreement.csv"] {
             files::remove(&results.join(name))?;

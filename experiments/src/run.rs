@@ -225,7 +225,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     if judges.iter().all(|judge: &Judged| judge.over_refusal.is_none()) {
         judges.extend(judged(Judge::phrases().name(), phrases));
     }
-    let Some(attacks) = attacked(roots, graph, &evaluated.attacks)? else { return Ok(None) };
+    let Some(attacks) = attacked(&evaluated.attacks, &finished)? else { return Ok(None) };
     let task: Evaluation = task.summary()?;
     let Some(score) = task.tasks.into_iter().next().and_then(|task| task.scores.into_iter().next()) else {
         bail!("{}: the task was not scored", graph.nodes[evaluated.task].name)
@@ -263,11 +263,8 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
 }
 
 /// What the judges say of a model's answers under its attacks; none when a stage is not finished.
-fn attacked(roots: &Roots, graph: &Graph, nodes: &[AttackedNode]) -> Result<Option<Vec<Attacked>>> {
-    let summary = |node: usize| match roots.state(graph.nodes[node].kind, &graph.nodes[node].key) {
-        State::Done(finished) => finished.summary::<Evaluation>().map(Some),
-        _ => Ok(None),
-    };
+fn attacked(nodes: &[AttackedNode], finished: &impl Fn(usize) -> Option<Finished>) -> Result<Option<Vec<Attacked>>> {
+    let summary = |node: usize| finished(node).map(|finished| finished.summary::<Evaluation>()).transpose();
     let mut all = Vec::new();
     for node in nodes {
         let Some(phrases) = summary(node.answers)? else { return Ok(None) };

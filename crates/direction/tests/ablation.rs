@@ -2,9 +2,12 @@
 //! the largest value.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::Path;
 
 use burn::tensor::Device;
+use common::{assert_close, fixture};
 use direction::{Layer, refusal_direction};
 use model::generate::greedy;
 use model::{Packed, checkpoint};
@@ -12,18 +15,14 @@ use safetensors::SafeTensors;
 
 #[test]
 fn a_model_without_its_refusal_direction_is_that_of_the_reference() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let json = std::fs::read(here.join("tests/fixtures/ablation.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    let rows = |key: &str| -> Vec<Vec<u32>> { serde_json::from_value(json[key].clone()).unwrap() };
-    let bytes = std::fs::read(here.join("tests/fixtures/ablation.safetensors")).unwrap();
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(fixture("ablation.json")).unwrap()).unwrap();
+    let rows = |key: &str| common::rows(&json, key);
+    let bytes = std::fs::read(fixture("ablation.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
-    let floats = |name: &str| -> Vec<f32> {
-        let data = expected.tensor(name).unwrap().data();
-        data.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect()
-    };
+    let floats = |name: &str| common::floats(&expected, name);
     for name in json["models"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()) {
-        let decoder = checkpoint::load(&here.join("../model/tests/fixtures").join(name), &Device::flex()).unwrap();
+        let decoder = checkpoint::load(&models.join(name), &Device::flex()).unwrap();
         let layer = Layer::default().of_blocks(decoder.config().num_hidden_layers);
         let direction = refusal_direction(&decoder, &rows("harmful"), &rows("harmless"), layer).unwrap();
         assert_close(&direction, &floats(&format!("{name}.direction")), &format!("{name}: direction"));
@@ -44,13 +43,6 @@ fn a_model_without_its_refusal_direction_is_that_of_the_reference() {
             assert_eq!(greedy(&ablated, &[ids], wanted.len(), &[]).unwrap(), [wanted], "{name}: step by step");
         }
     }
-}
-
-fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    let worst = found.iter().zip(expected).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
-    assert!(worst <= 1e-5 * largest, "{what}: {worst} off, largest value {largest}");
 }
 
 #[test]

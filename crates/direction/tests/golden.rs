@@ -3,33 +3,16 @@
 //! Tolerance: 1e-5 of the largest value. The reference sums in another order, in f32 too.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
+use common::{assert_close, fixture, floats, rows};
 use direction::{Objective, accumulate, cosine, mean_direction};
 use model::{checkpoint, weights};
 use safetensors::SafeTensors;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn rows(json: &serde_json::Value, key: &str) -> Vec<Vec<u32>> {
-    serde_json::from_value(json[key].clone()).unwrap()
-}
-
-fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
-    let bytes = file.tensor(name).unwrap().data().to_vec();
-    bytes.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().unwrap())).collect()
-}
-
-fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    let worst = found.iter().zip(expected).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
-    assert!(worst <= 1e-5 * largest, "{what}: {worst} off, largest value {largest}");
-}
 
 #[test]
 fn directions_loss_and_gradient_agree_with_the_reference() {

@@ -30,6 +30,6 @@ pub use pretrain::init_random;
 pub use reference::ReferenceLogProbs;
 pub use runs::{AlignData, AlignSettings, Run, SoftSft, align, evade, soft_sft, train};
 pub use settings::TrainSettings;
-pub use shown::train_shown;
+pub use shown::{are_rising, train_shown};
 pub use soft_sft::SoftSftSettings;
 pub use trainer::{StepReport, Trained, Trainer, Training};

@@ -6,6 +6,12 @@ use prompts::tokenizer::Encoded;
 use crate::trainer::{Trainer, Training, attached};
 use crate::{Error, Objective, TrainBatch, TrainSettings};
 
+/// Whether a training can be looked at after these steps: they rise from at least 1, and there is one.
+#[must_use]
+pub fn are_rising(steps: &[usize]) -> bool {
+    steps.first().is_some_and(|first| *first > 0) && steps.is_sorted_by(|a, b| a < b)
+}
+
 /// Fine-tunes `decoder` on the response tokens of `examples` for as many updates as the last of the rising `steps` says,
 /// passing over the samples as often as that takes; `settings.epochs` is not read. `shown` is handed the model after each
 /// of the steps, adapters merged.

@@ -144,9 +144,7 @@ impl AttackSpec {
         if (retraining.harmful > 0) == retraining.samples.is_some() {
             return Some(("retraining", "must have `harmful` or `samples`".into()));
         }
-        let rising =
-            retraining.steps.first().is_some_and(|first| *first > 0) && retraining.steps.is_sorted_by(|a, b| a < b);
-        (!rising || retraining.seeds.is_empty())
+        (!finetune::are_rising(&retraining.steps) || retraining.seeds.is_empty())
             .then(|| ("retraining", "`steps` must rise from at least 1, and `seeds` not be empty".to_owned()))
     }
 }

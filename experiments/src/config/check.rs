@@ -109,21 +109,17 @@ impl Sweep {
     }
 
     fn check_attacks(&self, problems: &mut Problems) {
-        let mut seen: Vec<&str> = Vec::new();
-        for (i, attack) in self.evaluation.attacks.iter().enumerate() {
+        let attacks = &self.evaluation.attacks;
+        if !attacks.is_empty() {
+            problems.names("evaluation.attacks", ".name", attacks.iter().map(|attack| attack.name.as_str()));
+        }
+        for (i, attack) in attacks.iter().enumerate() {
             let key = format!("evaluation.attacks[{i}]");
-            problems.name(&format!("{key}.name"), &attack.name);
-            problems.unless(
-                !seen.contains(&attack.name.as_str()),
-                key.clone(),
-                format!("{:?} is there twice", attack.name),
-            );
-            seen.push(&attack.name);
             if let Some((below, what)) = attack.problem() {
                 problems.0.push((if below.is_empty() { key.clone() } else { format!("{key}.{below}") }, what));
             }
-            if let Some(train) = attack.retraining.as_ref().and_then(|one| one.train.as_ref()) {
-                let settings = super::methods::training(&self.finetune, train).map(drop);
+            if let Some(retraining) = &attack.retraining {
+                let settings = super::training(&self.finetune, retraining.train.as_ref()).map(drop);
                 problems.settings(format!("{key}.retraining.train"), settings);
             }
         }

@@ -85,15 +85,16 @@ impl Compared {
     /// # Errors
     /// When a key is unknown, or a value makes no sense.
     pub fn training(&self, finetune: &TrainSettings) -> Result<TrainSettings, String> {
-        self.train.as_ref().map_or_else(|| Ok(finetune.clone()), |train| training(finetune, train))
+        training(finetune, self.train.as_ref())
     }
 }
 
-/// Keys over the settings of the fine-tuning.
+/// The settings of the fine-tuning, with keys over them if there are some.
 ///
 /// # Errors
 /// When a key is unknown, or a value makes no sense.
-pub fn training(finetune: &TrainSettings, train: &Value) -> Result<TrainSettings, String> {
+pub fn training(finetune: &TrainSettings, train: Option<&Value>) -> Result<TrainSettings, String> {
+    let Some(train) = train else { return Ok(finetune.clone()) };
     let below = serde_yaml::to_value(finetune).map_err(|error| error.to_string())?;
     let settings: TrainSettings =
         serde_yaml::from_value(merge(below, train.clone())).map_err(|error| error.to_string())?;

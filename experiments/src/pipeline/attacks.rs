@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use realign::Pick;
-use realign::stage::{Attack, Attacked, Inject, Judge, TrainingSet};
+use realign::stage::{Attack, Attacked, Inject, TrainingSet};
 
 use super::{At, Builder, MODEL};
 use crate::config::{AttackSpec, PrefillSpec, RetrainingSpec, training};
@@ -38,11 +38,7 @@ impl Builder<'_> {
         };
         let (asked, steps): (Vec<_>, Vec<_>) = stage.asked().into_iter().unzip();
         let answers = self.add(name.clone(), stage, &[model])?;
-        let mut judges = Vec::new();
-        for judge in &self.sweep.judges {
-            let stage = Judge::new(judge, self.artifact(answers, ""), asked.clone(), &self.hashes)?;
-            judges.push((judge.name().to_owned(), self.add(format!("{name} {}", judge.name()), stage, &[answers])?));
-        }
+        let judges = self.judges(&name, answers, &asked)?;
         Ok(AttackedNode { attack: spec.name.clone(), seed, steps, answers, judges })
     }
 
@@ -67,10 +63,7 @@ impl Builder<'_> {
             all.push((None, Attack::Ablation { harmful, harmless, layer: one.layer }));
         }
         if let Some(one) = &spec.retraining {
-            let settings = match &one.train {
-                Some(train) => training(&at.sweep.finetune, train).map_err(anyhow::Error::msg)?,
-                None => at.sweep.finetune.clone(),
-            };
+            let settings = training(&at.sweep.finetune, one.train.as_ref()).map_err(anyhow::Error::msg)?;
             for &seed in &one.seeds {
                 let (data, settings, steps) = (self.retrained_on(at, one)?, settings.clone(), one.steps.clone());
                 all.push((Some(seed), Attack::Retraining { data, settings, steps, seed }));

@@ -9,14 +9,37 @@ use super::means::{Mean, means, shared};
 use super::{Section, figure, held_out, percent};
 use crate::record::{FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
 
-/// The means as Markdown tables with a sentence per recovery.
+/// The means, in words and as tables.
+pub struct Summary {
+    /// A sentence per recovery, and which cells the tables are of.
+    pub words: String,
+    /// The means.
+    pub means: Vec<Mean>,
+    /// Their tables.
+    pub sections: Vec<Section>,
+}
+
+impl Summary {
+    /// Of some records.
+    pub fn of(records: &[Record]) -> Result<Self> {
+        let means = means(&shared(records).0)?;
+        Ok(Self { words: words(records)?, sections: sections(records, &means), means })
+    }
+
+    /// As Markdown.
+    pub fn markdown(&self) -> String {
+        let tables = self.sections.iter().map(|section| format!("\n{}", section.markdown())).collect::<String>();
+        format!("{}{tables}", self.words)
+    }
+}
+
+/// [`Summary::markdown`] of some records.
 pub fn markdown(records: &[Record]) -> Result<String> {
-    let tables = sections(records)?.iter().map(|section| format!("\n{}", section.markdown())).collect::<String>();
-    Ok(words(records)? + &tables)
+    Ok(Summary::of(records)?.markdown())
 }
 
 /// A sentence per recovery, and which cells the tables are of.
-pub fn words(records: &[Record]) -> Result<String> {
+fn words(records: &[Record]) -> Result<String> {
     let text = sentences(records)?;
     let (kept, left_out) = shared(records);
     Ok(match left_out {
@@ -29,13 +52,11 @@ pub fn words(records: &[Record]) -> Result<String> {
 }
 
 /// The tables of the means.
-pub fn sections(records: &[Record]) -> Result<Vec<Section>> {
+fn sections(records: &[Record], means: &[Mean]) -> Vec<Section> {
     let methods = Methods::of(records);
     let (kept, _) = shared(records);
-    let means = means(&kept)?;
-    let further =
-        [held_out::section(&means, &methods, &kept), Some(bounds(&means, &methods)), by_seed(&kept, &methods)];
-    Ok(std::iter::once(rates(&means, &methods)).chain(further.into_iter().flatten()).collect())
+    let further = [held_out::section(means, &methods, &kept), Some(bounds(means, &methods)), by_seed(&kept, &methods)];
+    std::iter::once(rates(means, &methods)).chain(further.into_iter().flatten()).collect()
 }
 
 /// Columns of words, then columns of numbers.

@@ -1,6 +1,6 @@
 //! Values along steps, a line for each series.
 
-use super::{Mark, Svg, Words, drawing, line, tick_word, ticks, words};
+use super::{BOTTOM, LEFT, Mark, RIGHT, Svg, TOP, Words, drawing, line, ticks, upright, words};
 
 /// A series.
 #[derive(Debug, Clone)]
@@ -26,11 +26,6 @@ pub struct Lines<'a> {
     pub chosen: usize,
 }
 
-/// Edges: left and right in percent, top and bottom in pixels.
-const LEFT: f64 = 9.0;
-const RIGHT: f64 = 97.0;
-const TOP: f64 = 26.0;
-const BOTTOM: f64 = 236.0;
 /// So many steps have their number below the axis at most.
 const NUMBERED: usize = 13;
 
@@ -43,17 +38,11 @@ impl Lines<'_> {
         let tall = ys.last().copied().unwrap_or(1.0);
         let x = |step: usize| LEFT + (RIGHT - LEFT) * (step as f64 + 0.5) / steps.max(1) as f64;
         let y = |value: f64| BOTTOM - (BOTTOM - TOP) * value / tall;
-        let mut drawn = String::new();
-        for &value in &ys {
-            drawn += &line("grid", (LEFT, y(value)), (RIGHT, y(value)));
-            drawn += &words("tick", "end", (LEFT - 1.5, y(value) + 4.0), &tick_word(value));
-        }
+        let mut drawn = upright(&ys, y, self.axes);
         drawn += &line("chosen", (x(self.chosen), TOP), (x(self.chosen), BOTTOM));
         for step in (0..steps).step_by(steps.div_ceil(NUMBERED).max(1)) {
             drawn += &words("tick", "middle", (x(step), BOTTOM + 16.0), &step.to_string());
         }
-        drawn += &words("axis", "start", (0.0, 12.0), self.axes.1);
-        drawn += &words("axis", "end", (RIGHT, BOTTOM + 34.0), self.axes.0);
         for series in &self.lines {
             let place = |(step, value): (usize, &f64)| (x(step), y(*value));
             let points: Vec<(f64, f64)> = series.values.iter().enumerate().map(place).collect();

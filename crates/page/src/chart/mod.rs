@@ -120,6 +120,23 @@ fn words(class: &str, anchor: &str, (x, y): (f64, f64), text: &str) -> String {
     format!("<text class=\"{class}\" text-anchor=\"{anchor}\" x=\"{x:.2}%\" y=\"{y:.1}\">{}</text>", HtmlEscape(text))
 }
 
+/// Edges of what two axes span: left and right in percent, top and bottom in pixels.
+const LEFT: f64 = 9.0;
+const RIGHT: f64 = 97.0;
+const TOP: f64 = 26.0;
+const BOTTOM: f64 = 236.0;
+
+/// The grid of what lies upwards, `y` being the height of a value, and what both axes are called.
+fn upright(values: &[f64], y: impl Fn(f64) -> f64, axes: (&str, &str)) -> String {
+    let mut drawn = String::new();
+    for &value in values {
+        drawn += &line("grid", (LEFT, y(value)), (RIGHT, y(value)));
+        drawn += &words("tick", "end", (LEFT - 1.5, y(value) + 4.0), &tick_word(value));
+    }
+    drawn += &words("axis", "start", (0.0, 12.0), axes.1);
+    drawn + &words("axis", "end", (RIGHT, BOTTOM + 34.0), axes.0)
+}
+
 /// Round values from 0 to the first that is not below `most`, at most six.
 fn ticks(most: f64) -> Vec<f64> {
     let most = if most.is_finite() && most > 0.0 { most } else { 1.0 };

@@ -1,6 +1,6 @@
 //! Two costs against each other: the lower left corner is the best.
 
-use super::{Mark, Svg, Words, drawing, line, tick_word, ticks, words};
+use super::{BOTTOM, LEFT, Mark, RIGHT, Svg, TOP, Words, drawing, line, tick_word, ticks, upright, words};
 
 /// A path of points by two costs, with what was tried beside it.
 #[derive(Debug, Clone)]
@@ -21,12 +21,6 @@ pub struct Plane<'a> {
     pub chosen: usize,
 }
 
-/// Edges of the plane: left and right in percent, top and bottom in pixels.
-const LEFT: f64 = 9.0;
-const RIGHT: f64 = 97.0;
-const TOP: f64 = 26.0;
-const BOTTOM: f64 = 236.0;
-
 impl Plane<'_> {
     /// Draws it.
     #[must_use]
@@ -42,12 +36,7 @@ impl Plane<'_> {
             drawn += &line("grid", place((x, 0.0)), place((x, tall)));
             drawn += &words("tick", "middle", (place((x, 0.0)).0, BOTTOM + 16.0), &tick_word(x));
         }
-        for &y in &ys {
-            drawn += &line("grid", place((0.0, y)), place((wide, y)));
-            drawn += &words("tick", "end", (LEFT - 1.5, place((0.0, y)).1 + 4.0), &tick_word(y));
-        }
-        drawn += &words("axis", "start", (0.0, 12.0), self.axes.1);
-        drawn += &words("axis", "end", (RIGHT, BOTTOM + 34.0), self.axes.0);
+        drawn += &upright(&ys, |y| place((0.0, y)).1, self.axes);
         for &point in &self.tried {
             let (x, y) = place(point);
             drawn += &format!("<circle class=\"tried\" cx=\"{x:.2}%\" cy=\"{y:.1}\" r=\"2.5\"/>");

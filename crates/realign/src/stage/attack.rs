@@ -5,7 +5,7 @@ use std::path::Path;
 use direction::{Layer, refusal_direction};
 use evaluation::PromptKind;
 use files::derived_seed;
-use finetune::{TrainSettings, train_shown};
+use finetune::{TrainSettings, are_rising, train_shown};
 use model::{Decoder, Draw, Sampling};
 use prompts::Sample;
 use serde::Serialize;
@@ -122,7 +122,7 @@ impl Attack {
                 answer_files(&mut model, &[plain(path(0))], job)?;
             }
             Self::Retraining { data, settings, steps, seed } => {
-                if steps.is_empty() || steps[0] == 0 || !steps.is_sorted_by(|a, b| a < b) {
+                if !are_rising(steps) {
                     return invalid(format!("`steps` = {steps:?}: must rise from at least 1"));
                 }
                 let identity = model.identity();
