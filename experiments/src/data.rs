@@ -186,8 +186,12 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     }
     for (i, task) in sweep.tasks_of(chosen) {
         let pick = Pick { fields: own_fields(task), ..Pick::answered() };
-        inputs.push(Input::new(format!("tasks[{i}].train"), sweep.data_file(&task.train)).seen(pick));
-        inputs.push(Input::new(format!("tasks[{i}].test"), sweep.data_file(&task.test)));
+        inputs.push(
+            Input::new(format!("tasks[{i}].train"), sweep.data_file(&task.train))
+                .made_by(task.fetch.as_ref())
+                .seen(pick),
+        );
+        inputs.push(Input::new(format!("tasks[{i}].test"), sweep.data_file(&task.test)).made_by(task.fetch.as_ref()));
     }
     for (i, judge) in sweep.judges.iter().enumerate() {
         if let Judge::Guard(settings, _) = judge {

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use files::under;
 use prompts::{Sample, shuffled_order};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,7 +26,10 @@ pub struct TaskSpec {
     /// Their licence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub licence: String,
-    /// Training samples, JSONL, relative to the data directory.
+    /// Script that makes the files when they are not there, as a prompt set's of a sweep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<PathBuf>,
+    /// Training samples, JSONL, relative to the data directory; `~/` is the home directory.
     pub train: PathBuf,
     /// Test samples, which are only reported.
     pub test: PathBuf,
@@ -99,9 +103,9 @@ impl TaskSpec {
     /// As [`read_samples`].
     pub fn samples(&self, data: &Path, split: Split, seed: u64) -> Result<Vec<Sample>> {
         if split == Split::Test {
-            return read_samples(&data.join(&self.test), &self.fields, 0, None);
+            return read_samples(&under(data, &self.test), &self.fields, 0, None);
         }
-        let samples = read_samples(&data.join(&self.train), &self.fields, 0, None)?;
+        let samples = read_samples(&under(data, &self.train), &self.fields, 0, None)?;
         let held_out = (samples.len() as f64 * self.validation).ceil() as usize;
         let order = shuffled_order(samples.len(), seed);
         let (validation, train) = order.split_at(held_out.min(samples.len()));

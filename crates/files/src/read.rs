@@ -2,9 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
+
+/// A path that is relative to `dir`; `~/` is the home directory.
+#[must_use]
+pub fn under(dir: &Path, file: &Path) -> PathBuf {
+    match (file.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => dir.join(file),
+    }
+}
 
 /// The bytes of a regular file: a device or a pipe might never end.
 ///

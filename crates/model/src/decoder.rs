@@ -235,7 +235,13 @@ impl Decoder {
         if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) }
     }
 
-    fn head(&self, x: Tensor<2>) -> Tensor<2> {
+    /// Logits of the residual stream after the last block, which [`Self::hidden`] gives.
+    ///
+    /// # Shapes
+    /// - `x`: `[positions, hidden]`
+    /// - output: `[positions, vocab]`
+    #[must_use]
+    pub fn head(&self, x: Tensor<2>) -> Tensor<2> {
         let x = self.model.norm.forward(x);
         let logits = match &self.lm_head {
             Some(head) => head.forward(x),

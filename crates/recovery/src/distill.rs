@@ -61,9 +61,9 @@ impl Repair for Distill {
         let start = Instant::now();
         let evidence = inputs.evidence(Self::WORD)?;
         evidence.harmful_train(Self::WORD)?;
-        let Inputs { aligned, fine_tuned, seed, .. } = inputs;
+        let Inputs { aligned, fine_tuned, .. } = inputs;
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
-        let objective = Objective { evidence, aligned, fine_tuned, lambda: self.lambda, prompts: self.drawn, seed };
+        let mut objective = Objective::new(&inputs, evidence, self.lambda, self.drawn);
         let blocks = fine_tuned.config().num_hidden_layers;
         let read = weights::read(fine_tuned, |info| is_in_region(info, blocks))?;
         let (infos, mut values): (Vec<_>, Vec<Vec<f32>>) = read.into_iter().unzip();

@@ -21,7 +21,9 @@ pub(crate) struct Lesson {
     passes: Vec<Pass>,
     /// Number of answer tokens.
     tokens: usize,
-    /// Mean entropy of the teacher; 0 where the answers are aimed at.
+    /// Whose distributions are aimed at; none where the answers themselves are.
+    teacher: Option<Decoder>,
+    /// Mean entropy of the teacher; 0 without one.
     entropy: f64,
 }
 
@@ -33,8 +35,9 @@ struct Pass {
     positions: Vec<usize>,
     /// The answer tokens.
     targets: Vec<u32>,
-    /// The teacher's logarithmic probabilities, `[tokens, vocab]`; none where the answer itself is aimed at.
-    teacher: Option<Vec<f32>>,
+    /// The teacher's hidden states, `[tokens, hidden]`: its logits are made of them each time, since they take as much more
+    /// memory as a vocabulary is larger than a hidden state.
+    states: Option<Tensor<2>>,
 }
 
 impl Lesson {
@@ -44,20 +47,21 @@ impl Lesson {
         let pass = |range: Range<usize>| Pass::new(&rows[range.clone()], range.start);
         let passes = at_once(&rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
         let tokens = passes.iter().map(|pass| pass.targets.len()).sum();
-        Ok(Self { passes, tokens, entropy: 0.0 })
+        Ok(Self { passes, tokens, teacher: None, entropy: 0.0 })
     }
 
     /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
     pub fn of_teacher<'a>(teacher: &Decoder, rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
         let mut lesson = Self::of_answers(rows)?;
+        let last = teacher.config().num_hidden_layers;
         for pass in &mut lesson.passes {
-            let mut logits = pass.logits(teacher)?;
-            let vocab = logits.len() / pass.targets.len();
-            logits.par_chunks_mut(vocab).for_each(to_log_probabilities);
-            let entropies: Vec<f64> = logits.par_chunks(vocab).map(entropy).collect();
+            pass.states = Some(teacher.hidden(&pass.packed, last, &pass.positions)?);
+            let (aim, vocab) = (pass.aim(Some(teacher))?, teacher.config().vocab_size);
+            let entropies: Vec<f64> =
+                aim.iter().flat_map(|aim| aim.par_chunks(vocab).map(entropy).collect::<Vec<_>>()).collect();
             lesson.entropy += entropies.iter().sum::<f64>() / lesson.tokens as f64;
-            pass.teacher = Some(logits);
         }
+        lesson.teacher = Some(teacher.clone());
         Ok(lesson)
     }
 
@@ -70,7 +74,7 @@ impl Lesson {
     pub fn loss(&self, decoder: &Decoder) -> Result<f64> {
         let mut sum = 0.0;
         for pass in &self.passes {
-            sum += pass.losses(decoder)?.into_iter().sum::<f64>();
+            sum += pass.losses(decoder, self.teacher.as_ref())?.into_iter().sum::<f64>();
         }
         let mean = sum / self.tokens.max(1) as f64;
         if mean.is_finite() { Ok(mean) } else { Err(Error::NotFinite { what: "a loss on held-out prompts" }) }
@@ -80,7 +84,7 @@ impl Lesson {
     pub fn accumulate(&self, decoder: &Decoder, weight: f64, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
         let mut total = 0.0;
         for pass in &self.passes {
-            let loss = pass.sum(decoder)?.mul_scalar(weight / self.tokens as f64);
+            let loss = pass.sum(decoder, self.teacher.as_ref())?.mul_scalar(weight / self.tokens as f64);
             let value: f32 = loss.clone().try_into_scalar().map_err(|error| model::Error::Device(error.to_string()))?;
             if !value.is_finite() {
                 return Err(Error::NotFinite { what: "a loss on training prompts" });
@@ -97,7 +101,7 @@ impl Pass {
         let limit = rows.iter().map(|row| row.start.saturating_sub(1)).min().unwrap_or(0);
         let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
         let packed = Packed::with_prefix_limit(&ids, limit)?;
-        let mut pass = Self { packed, positions: vec![], targets: vec![], teacher: None };
+        let mut pass = Self { packed, positions: vec![], targets: vec![], states: None };
         for (row, answered) in rows.iter().enumerate() {
             if answered.start == 0 || answered.start >= answered.ids.len() {
                 return Err(Error::NoAnswer { row: first + row });
@@ -110,17 +114,20 @@ impl Pass {
         Ok(pass)
     }
 
-    fn logits(&self, decoder: &Decoder) -> Result<Vec<f32>> {
-        let logits = decoder.logits(&self.packed, &self.positions)?;
-        Ok(logits.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?)
+    /// The teacher's logarithmic probabilities, `[tokens, vocab]`.
+    fn aim(&self, teacher: Option<&Decoder>) -> Result<Option<Vec<f32>>> {
+        let Some((teacher, states)) = teacher.zip(self.states.clone()) else { return Ok(None) };
+        let mut logits = to_vec(teacher.head(states))?;
+        logits.par_chunks_mut(teacher.config().vocab_size).for_each(to_log_probabilities);
+        Ok(Some(logits))
     }
 
     /// The loss of each answer token.
-    fn losses(&self, decoder: &Decoder) -> Result<Vec<f64>> {
-        let mut logits = self.logits(decoder)?;
-        let vocab = logits.len() / self.targets.len();
+    fn losses(&self, decoder: &Decoder, teacher: Option<&Decoder>) -> Result<Vec<f64>> {
+        let mut logits = to_vec(decoder.logits(&self.packed, &self.positions)?)?;
+        let vocab = decoder.config().vocab_size;
         let rows = logits.par_chunks_mut(vocab);
-        Ok(match &self.teacher {
+        Ok(match self.aim(teacher)? {
             None => rows
                 .zip(&self.targets)
                 .map(|(own, &target)| {
@@ -128,26 +135,30 @@ impl Pass {
                     -f64::from(own[target as usize])
                 })
                 .collect(),
-            Some(teacher) => rows
-                .zip(teacher.par_chunks(vocab))
-                .map(|(own, teacher)| {
+            Some(aim) => rows
+                .zip(aim.par_chunks(vocab))
+                .map(|(own, aim)| {
                     to_log_probabilities(own);
-                    divergence(teacher, own)
+                    divergence(aim, own)
                 })
                 .collect(),
         })
     }
 
     /// The sum of the losses, with gradients tracked, up to what does not depend on the model.
-    fn sum(&self, decoder: &Decoder) -> Result<Tensor<1>> {
+    fn sum(&self, decoder: &Decoder, teacher: Option<&Decoder>) -> Result<Tensor<1>> {
         let logits = decoder.logits(&self.packed, &self.positions)?;
-        let Some(teacher) = &self.teacher else {
+        let Some(mut aim) = self.aim(teacher)? else {
             return Ok(ops::negative_log_likelihood(logits, &self.targets).sum());
         };
-        let probabilities: Vec<f32> = teacher.par_iter().map(|log| log.exp()).collect();
-        let probabilities = Tensor::from_data(TensorData::new(probabilities, logits.dims()), &logits.device());
+        aim.par_iter_mut().for_each(|log| *log = log.exp());
+        let probabilities = Tensor::from_data(TensorData::new(aim, logits.dims()), &logits.device());
         Ok((log_softmax(logits, 1) * probabilities).sum().neg())
     }
+}
+
+fn to_vec(tensor: Tensor<2>) -> Result<Vec<f32>> {
+    Ok(tensor.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?)
 }
 
 fn to_log_probabilities(logits: &mut [f32]) {

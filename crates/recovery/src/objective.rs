@@ -8,63 +8,85 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::evidence::{Answered, Evidence};
+use crate::evidence::{Answered, Evidence, Parts};
 use crate::lesson::Lesson;
 use crate::region::is_in_region;
-use crate::{Losses, Result};
+use crate::{Inputs, Losses, Result};
 
 /// `H + mu R + lambda T`: KL(aligned || model) on harmful prompts, KL(reference || model) on harmless ones, and
 /// KL(fine-tuned || model) on the task's samples, each a mean over its answer tokens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Objective<'a> {
-    /// The prompts, of which the train parts are used, and mu.
-    pub evidence: &'a Evidence,
-    pub aligned: &'a Decoder,
-    pub fine_tuned: &'a Decoder,
-    /// Weight of the task's divergence.
-    pub lambda: f64,
-    /// Harmful prompts of a step, and as many harmless ones; twice as many samples of the task.
-    pub prompts: usize,
-    /// Decides which are drawn.
-    pub seed: u64,
+    terms: [Term<'a>; 3],
 }
 
-impl Objective<'_> {
+/// One of the three.
+#[derive(Debug)]
+struct Term<'a> {
+    teacher: &'a Decoder,
+    rows: &'a [Answered],
+    weight: f64,
+    /// Rows of a step.
+    number: usize,
+    /// Decides which are drawn.
+    seed: u64,
+    /// The lesson of all rows, where a step takes them all.
+    kept: Option<Lesson>,
+}
+
+impl<'a> Objective<'a> {
+    /// On the parts of the evidence that give gradients. A step takes `number` harmful prompts and as many harmless ones, and
+    /// twice as many samples of the task.
+    pub fn new(inputs: &Inputs<'a>, evidence: &'a Evidence, lambda: f64, number: usize) -> Self {
+        let (aligned, fine_tuned, merit) = (inputs.aligned, inputs.fine_tuned, evidence.merit);
+        let teacher = evidence.harmless_teacher(aligned, fine_tuned);
+        let term = |kind, teacher, rows: &'a Parts, weight, number| {
+            let seed = derived_seed(inputs.seed, kind);
+            Term { teacher, rows: &rows.train, weight, number, seed, kept: None }
+        };
+        let harmful = term(0, aligned, &evidence.harmful, 1.0, number);
+        let harmless = term(1, teacher, &evidence.harmless, merit.mu, number);
+        Self { terms: [harmful, harmless, term(2, fine_tuned, &evidence.task, lambda, 2 * number)] }
+    }
+
     /// The gradient by the weights of all blocks, norms excluded, and the losses.
-    pub fn gradient(&self, decoder: Decoder, step: usize) -> Result<(HashMap<String, Vec<f32>>, Losses)> {
+    pub fn gradient(&mut self, decoder: Decoder, step: usize) -> Result<(HashMap<String, Vec<f32>>, Losses)> {
         let blocks = decoder.config().num_hidden_layers;
         let decoder = weights::track(decoder, |info| is_in_region(info, blocks));
-        let Self { evidence, aligned, fine_tuned, lambda, prompts, .. } = *self;
-        let Evidence { harmful, harmless, task, merit, .. } = evidence;
-        let (mut gradients, mut losses) = (HashMap::new(), Losses::default());
-        let rows = self.draw(&harmful.train, prompts, step, 0);
-        losses.harmful = Lesson::of_teacher(aligned, rows)?.accumulate(&decoder, 1.0, &mut gradients)?;
-        let rows = self.draw(&harmless.train, prompts, step, 1);
-        if merit.mu > 0.0 && !rows.is_empty() {
-            let teacher = evidence.harmless_teacher(aligned, fine_tuned);
-            losses.harmless = Lesson::of_teacher(teacher, rows)?.accumulate(&decoder, merit.mu, &mut gradients)?;
+        let mut gradients = HashMap::new();
+        let mut found = [0.0; 3];
+        for (term, found) in self.terms.iter_mut().zip(&mut found) {
+            *found = term.accumulate(&decoder, step, &mut gradients)?;
         }
-        let rows = self.draw(&task.train, 2 * prompts, step, 2);
-        if lambda > 0.0 && !rows.is_empty() {
-            let lesson = Lesson::of_teacher(fine_tuned, rows)?;
-            losses.task = lesson.accumulate(&decoder, lambda, &mut gradients)?;
-        }
-        losses.loss = losses.harmful + merit.mu * losses.harmless + lambda * losses.task;
-        Ok((gradients, losses))
-    }
-
-    fn draw<'r>(&self, rows: &'r [Answered], number: usize, step: usize, kind: u64) -> Vec<&'r Answered> {
-        let order = drawn(rows.len(), number, step, derived_seed(self.seed, kind));
-        order.into_iter().map(|at| &rows[at]).collect()
+        let loss = self.terms.iter().zip(found).map(|(term, found)| term.weight * found).sum();
+        let [harmful, harmless, task] = found;
+        Ok((gradients, Losses { loss, harmful, harmless, task }))
     }
 }
 
-/// The rows of a step: so many of an order that goes on from step to step, and is drawn anew when it is through.
-fn drawn(rows: usize, number: usize, step: usize, seed: u64) -> Vec<usize> {
-    if rows == 0 {
-        return Vec::new();
+impl Term<'_> {
+    fn accumulate(&mut self, decoder: &Decoder, step: usize, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
+        if self.weight == 0.0 || self.rows.is_empty() {
+            return Ok(0.0);
+        }
+        let lesson = match self.kept.take() {
+            Some(lesson) => lesson,
+            None => {
+                let order = drawn(self.rows.len(), self.number, step, self.seed);
+                Lesson::of_teacher(self.teacher, order.into_iter().map(|at| &self.rows[at]))?
+            }
+        };
+        let loss = lesson.accumulate(decoder, self.weight, sums)?;
+        self.kept = (self.number >= self.rows.len()).then_some(lesson);
+        Ok(loss)
     }
-    let number = number.min(rows);
+}
+
+/// The rows of a step: all, or so many of an order that goes on from step to step and is drawn anew when it is through.
+fn drawn(rows: usize, number: usize, step: usize, seed: u64) -> Vec<usize> {
+    if number >= rows {
+        return (0..rows).collect();
+    }
     let (from, to) = (step * number, (step + 1) * number);
     let passes = from / rows..=(to - 1) / rows;
     let orders = passes.flat_map(|pass| shuffled(rows, derived_seed(seed, pass as u64)));

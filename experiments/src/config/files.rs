@@ -67,19 +67,12 @@ impl Sweep {
     /// Where a file of the data directory is; `~/` is the home directory.
     #[must_use]
     pub fn data_file(&self, file: &Path) -> PathBuf {
-        under(&self.root.join(&self.data), file)
+        files::under(&self.root.join(&self.data), file)
     }
 
     /// Where a file of the repository is; `~/` is the home directory.
     #[must_use]
     pub fn root_file(&self, file: &Path) -> PathBuf {
-        under(&self.root, file)
-    }
-}
-
-fn under(dir: &Path, file: &Path) -> PathBuf {
-    match (file.strip_prefix("~"), std::env::home_dir()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => dir.join(file),
+        files::under(&self.root, file)
     }
 }

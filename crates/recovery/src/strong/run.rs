@@ -13,6 +13,9 @@ use crate::objective::Objective;
 use crate::trace::{Round, StrongTrace, Trial};
 use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
+/// How often a round halves the number of flips before it gives up.
+const HALVINGS: usize = 4;
+
 /// Recovers the fine-tuned model.
 pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired> {
     let start = Instant::now();
@@ -28,9 +31,8 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
     let mut recovery = Recovery {
         settings,
         evidence,
-        aligned,
         fine_tuned,
-        seed: inputs.seed,
+        objective: Objective::new(&inputs, evidence, settings.lambda, settings.drawn),
         sides,
         checkpoint,
         path: Path::default(),
@@ -56,9 +58,8 @@ impl Progress for Vec<Round> {
 struct Recovery<'a> {
     settings: &'a Strong,
     evidence: &'a Evidence,
-    aligned: &'a Decoder,
     fine_tuned: &'a Decoder,
-    seed: u64,
+    objective: Objective<'a>,
     merit: Merit,
     sides: Sides,
     checkpoint: Option<Checkpoint<Strong>>,
@@ -140,25 +141,23 @@ impl Recovery<'_> {
         })
     }
 
-    /// The flips that lower the merit: their number is doubled while it falls, else halved until it does; none when nothing
-    /// lowers it.
+    /// The flips that lower the merit: their number is doubled while it falls, else halved a few times until it does; none
+    /// when nothing lowers it.
     fn search(
         &mut self,
         gradients: &HashMap<String, Vec<f32>>,
         report: &mut Report<'_>,
     ) -> Result<(Flips, Vec<Trial>)> {
-        let hidden = self.fine_tuned.config().hidden_parameters() as f64;
-        let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
+        let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| self.share(share));
+        let first = self.rounds.iter().rev().find_map(Round::number).unwrap_or(first);
         let mut trials = Vec::new();
         let mut flips = self.sides.best(gradients, first, cap);
-        loop {
+        while !self.improves(&flips, &mut trials, report)? {
+            let fewer = if trials.len() > HALVINGS { 0 } else { count(&flips) / 2 };
+            flips = self.sides.best(gradients, fewer, cap);
             if count(&flips) == 0 {
                 return Ok((flips, trials));
             }
-            if self.improves(&flips, &mut trials, report)? {
-                break;
-            }
-            flips = self.sides.best(gradients, count(&flips) / 2, cap);
         }
         while trials.len() < 2 || trials[0].k < count(&flips) {
             let more = self.sides.best(gradients, 2 * count(&flips), cap);
@@ -170,8 +169,16 @@ impl Recovery<'_> {
         Ok((flips, trials))
     }
 
+    /// So many of the hidden layers' parameters.
+    fn share(&self, share: f64) -> usize {
+        (self.fine_tuned.config().hidden_parameters() as f64 * share).ceil() as usize
+    }
+
     /// Whether the model with these flips has less merit than the best so far, and then is the best.
     fn improves(&mut self, flips: &Flips, trials: &mut Vec<Trial>, report: &mut Report<'_>) -> Result<bool> {
+        if count(flips) == 0 {
+            return Ok(false);
+        }
         self.tell(report, &format!(", trying {} flips", count(flips)))?;
         self.sides.flip(flips);
         let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
@@ -188,13 +195,11 @@ impl Recovery<'_> {
 
     /// The gradient at the weights as they are, on prompts of this round, and the earlier rounds' share.
     fn gradient(&mut self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
-        let Strong { lambda, momentum, drawn, .. } = *self.settings;
-        let (evidence, aligned, fine_tuned, seed) = (self.evidence, self.aligned, self.fine_tuned, self.seed);
-        let objective = Objective { evidence, aligned, fine_tuned, lambda, prompts: drawn, seed };
-        let (mut gradients, _) = objective.gradient(self.sides.write(fine_tuned.clone()), round)?;
+        let momentum = self.settings.momentum as f32;
+        let (mut gradients, _) = self.objective.gradient(self.sides.write(self.fine_tuned.clone()), round)?;
         for (name, earlier) in std::mem::take(&mut self.gradients) {
             let of_round = gradients.get_mut(&name).into_iter().flatten();
-            of_round.zip(earlier).for_each(|(value, earlier)| *value += momentum as f32 * (earlier - *value));
+            of_round.zip(earlier).for_each(|(value, earlier)| *value += momentum * (earlier - *value));
         }
         Ok(gradients)
     }
