@@ -88,7 +88,7 @@ fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     let read = |(file, pick): (PathBuf, Pick)| pick.read(&file).unwrap();
     let task = &sweep.tasks[0];
     let (train, held_out) = (read(sweep.train_samples(task)), read(sweep.deciding_samples(task)));
-    assert_eq!((train.len(), held_out.len(), read(sweep.test_samples(task)).len()), (416, 104, 100));
+    assert_eq!((train.len(), held_out.len(), read(sweep.test_samples(task)).len()), (416, 104, 400));
     assert!(held_out.iter().all(|sample| !train.contains(sample)));
     assert_eq!(read(sweep.task_prompts(task)), train[..128]);
     let released = of_this_repository("released.yaml");

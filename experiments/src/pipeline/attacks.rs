@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use realign::Pick;
-use realign::stage::{Attack, Attacked, Inject, TrainingSet};
+use realign::stage::{Attack, Attacked, Inject, MODEL, TrainingSet};
 
-use super::{At, Builder, MODEL};
+use super::{At, Builder};
 use crate::config::{AttackSpec, PrefillSpec, RetrainingSpec, training};
 use crate::graph::AttackedNode;
 

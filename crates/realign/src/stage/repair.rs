@@ -93,6 +93,7 @@ impl RepairSummary {
 }
 
 impl Stage for Repair {
+    const VERSION: u32 = 2;
     type Summary = RepairSummary;
 
     fn kind(&self) -> &'static str {

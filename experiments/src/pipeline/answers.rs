@@ -1,0 +1,73 @@
+//! What the models of a cell are asked, and the judging of it.
+
+use anyhow::Result;
+use evaluation::{Metric, PromptKind};
+use realign::stage::{Aim, AnswerFile, Evaluate, Judge, MODEL, Question};
+
+use super::{At, Builder};
+use crate::config::{AnswerSet, Compared};
+use crate::graph::Evaluated;
+
+impl Builder<'_> {
+    pub(super) fn evaluate(
+        &mut self,
+        at: &At<'_>,
+        name: String,
+        compared: &Compared,
+        model: usize,
+        variant: &str,
+    ) -> Result<Evaluated> {
+        let safety = self.safety(at, name.clone(), model)?;
+        let task = at.cell.task;
+        let samples = self.samples(at.sweep.test_samples(task))?;
+        let question = Question { asked: task_set(task.metric), samples, max_new_tokens: task.max_new_tokens };
+        let scored = self.ask(name.clone(), model, vec![question])?;
+        let judges = self.judges(&name, safety, &prompt_sets())?;
+        // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
+        let reads_unaligned = |parent: &&usize| self.graph.nodes[**parent].kind == "unaligned";
+        let unaligned = self.graph.nodes[model].parents.iter().find(reads_unaligned).copied();
+        let unaligned = match unaligned {
+            Some(node) => Some(self.safety(at, format!("{} unaligned", at.cell.model.name), node)?),
+            None => None,
+        };
+        let (variant, method) = (variant.to_owned(), (compared.name.clone(), compared.label.clone()));
+        let attacks = self.attacks(at, &name, model)?;
+        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned, attacks })
+    }
+
+    pub(super) fn safety(&mut self, at: &At<'_>, name: String, model: usize) -> Result<usize> {
+        let question = |(asked, set): (AnswerFile, &AnswerSet)| {
+            let samples = self.samples(at.sweep.asked(set))?;
+            Ok(Question { asked, samples, max_new_tokens: set.max_new_tokens })
+        };
+        let sets = [&at.sweep.evaluation.harmful, &at.sweep.evaluation.harmless];
+        let questions = prompt_sets().into_iter().zip(sets).map(question).collect::<Result<_>>()?;
+        self.ask(name, model, questions)
+    }
+
+    pub(super) fn ask(&mut self, name: String, model: usize, questions: Vec<Question>) -> Result<usize> {
+        let phrases = evaluation::Judge::phrases().identity();
+        let stage = Evaluate { model: self.artifact(model, MODEL), questions, phrases, dtype: None };
+        self.add(name, stage, &[model])
+    }
+
+    /// The verdicts of the sweep's judges on some files of answers, with their names.
+    pub(super) fn judges(&mut self, name: &str, answers: usize, asked: &[AnswerFile]) -> Result<Vec<(String, usize)>> {
+        let mut judges = Vec::new();
+        for judge in &self.sweep.judges {
+            let stage = Judge::new(judge, self.artifact(answers, ""), asked.to_vec(), &self.hashes)?;
+            judges.push((judge.name().to_owned(), self.add(format!("{name} {}", judge.name()), stage, &[answers])?));
+        }
+        Ok(judges)
+    }
+}
+
+/// The prompt sets of a sweep, by their names in files.
+pub(super) fn prompt_sets() -> [AnswerFile; 2] {
+    [("harmful", PromptKind::Harmful), ("harmless", PromptKind::Harmless)]
+        .map(|(name, kind)| AnswerFile { name: name.to_owned(), aim: Aim::Prompts(kind) })
+}
+
+fn task_set(metric: Metric) -> AnswerFile {
+    AnswerFile { name: "task".to_owned(), aim: Aim::Task(vec![metric]) }
+}
