@@ -43,6 +43,9 @@ pub struct Cli {
     /// loses nothing. The models of judges are read as they are.
     #[arg(long, value_enum, global = true)]
     pub dtype: Option<DtypeName>,
+    /// The largest file of weights of a model that is written; a larger model is written in shards, with an index.
+    #[arg(long, global = true, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    pub max_shard_size: u64,
     /// What chat templates see as `enable_thinking`; without it they decide.
     #[arg(long, global = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub enable_thinking: Option<bool>,
@@ -55,6 +58,23 @@ pub struct Cli {
     /// The stage.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// A number of bytes, with a unit as transformers has it: `5GB`, `500MB`, `2GiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let size = number.parse::<u64>().ok().zip(bytes).and_then(|(number, bytes)| number.checked_mul(bytes));
+    size.filter(|&size| size > 0).ok_or_else(|| "expected a size such as 5GB, 500MB or 2GiB".to_owned())
 }
 
 /// A precision.
@@ -410,6 +430,18 @@ pub struct RepairArgs {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_has_a_unit_of_bytes() {
+        for (text, bytes) in
+            [("5GB", 5_000_000_000), ("500mb", 500_000_000), ("2GiB", 2 << 30), ("1KiB", 1024), ("7", 7)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "GB", "0GB", "-1GB", "1.5GB", "5 GB", "5TB", "99999999999999GB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn every_method_is_a_subcommand_with_its_own_settings() {

@@ -50,7 +50,13 @@ pub fn run(cli: Cli) -> Result<u8> {
         shown.show(progress);
         interrupt.flow()
     };
-    let mut job = Job { device: &device, batch: DEFAULT_BATCH, earlier: Vec::new(), report: &mut report };
+    let mut job = Job {
+        device: &device,
+        batch: DEFAULT_BATCH,
+        max_shard: cli.max_shard_size,
+        earlier: Vec::new(),
+        report: &mut report,
+    };
     let reads_thinking = !matches!(
         cli.command,
         Command::Import { .. }
