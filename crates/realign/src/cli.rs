@@ -192,11 +192,13 @@ pub enum Command {
     Patch(PatchCommand),
     /// Measure harmful rate, over-refusal and task scores.
     Evaluate(EvaluateArgs),
-    /// Decide by bounds on finished evaluations whether a model may be served.
+    /// Decide by bounds whether a model may be served: on finished evaluations, or measuring first.
     ///
+    /// With --model it is asked the questions, and so are --before and --aligned, models then, as far as bounds compare with
+    /// them; with --scores all three are directories that `evaluate --out` wrote. Ends with 0, 1 or 2 in both cases.
     /// The harmful rate is checked on each set of harmful prompts by each judge, over-refusal on each set of harmless ones,
     /// a task by its deciding metric. What has no verdict counts against the model.
-    Gate(GateArgs),
+    Gate(Box<GateArgs>),
     /// Score a file of answers alone.
     Score {
         /// JSONL with `response` and `reference`.
@@ -289,6 +291,23 @@ pub struct EvaluateArgs {
     /// The model that --model is a peft adapter on, if it is one.
     #[arg(long, requires = "model")]
     pub base: Option<PathBuf>,
+    /// What it is asked.
+    #[command(flatten)]
+    pub questions: QuestionArgs,
+    /// Keep prompts and answers out of the report.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub redact: bool,
+    /// Attacks on the model.
+    #[command(flatten)]
+    pub attack: AttackArgs,
+    /// The directory for answers, verdicts, scores.json and report.md.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What a model is asked, and who judges its answers.
+#[derive(Debug, Clone, Args)]
+pub struct QuestionArgs {
     /// YAML files of prompt sets (data/prompt_sets).
     #[arg(long, num_args = 1.., requires = "model")]
     pub prompt_sets: Vec<PathBuf>,
@@ -316,15 +335,14 @@ pub struct EvaluateArgs {
     /// Prompts answered at a time.
     #[arg(long, default_value_t = DEFAULT_BATCH, value_parser = at_least_one)]
     pub batch: usize,
-    /// Keep prompts and answers out of the report.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    pub redact: bool,
-    /// Attacks on the model.
-    #[command(flatten)]
-    pub attack: AttackArgs,
-    /// The directory for answers, verdicts, scores.json and report.md.
-    #[arg(long)]
-    pub out: PathBuf,
+}
+
+impl QuestionArgs {
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let files = [&self.judges, &self.harmful, &self.harmless, &self.task].into_iter().flatten();
+        files.chain(&self.prompt_sets).chain(&self.tasks).map(|path| &**path)
+    }
 }
 
 /// A method with its settings, and what it works on: a subcommand for each method of the registry.

@@ -14,6 +14,7 @@ use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples,
 use recovery::{Layer, Method, Recover, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
+use crate::evaluate::Setting;
 use crate::evidence_args::{evidence, reads_evidence};
 use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
 use crate::progress::Shown;
@@ -44,6 +45,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         thinking: cli.enable_thinking,
         hashes: Hashes::default(),
     };
+    let setting = Setting { device: cli.device, dtype: context.dtype, thinking: context.thinking, seed: context.seed };
     let interrupt = Interrupt::listen().map_err(files::Error::io("listen to Ctrl-C in", Path::new("this process")))?;
     let mut shown = Shown::new(cli.quiet);
     let mut report = |progress: realign::Progress<'_>| {
@@ -57,18 +59,18 @@ pub fn run(cli: Cli) -> Result<u8> {
         earlier: Vec::new(),
         report: &mut report,
     };
-    let reads_thinking = !matches!(
-        cli.command,
+    let reads_thinking = match &cli.command {
+        Command::Gate(args) => args.model.is_some(),
         Command::Import { .. }
-            | Command::Align(_)
-            | Command::Finetune(_)
-            | Command::Gate(_)
-            | Command::Patch(_)
-            | Command::Score { .. }
-            | Command::Init { .. }
-            | Command::Completions { .. }
-            | Command::Man
-    );
+        | Command::Align(_)
+        | Command::Finetune(_)
+        | Command::Patch(_)
+        | Command::Score { .. }
+        | Command::Init { .. }
+        | Command::Completions { .. }
+        | Command::Man => false,
+        _ => true,
+    };
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
     }
@@ -97,13 +99,13 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
         Command::Patch(command) => crate::patch::run(command, context.dtype, &context.hashes, &mut job)?,
         Command::Evaluate(args) => {
-            job.batch = args.batch;
-            let files: Vec<&Path> =
-                [&args.harmful, &args.harmless, &args.task].into_iter().flatten().map(|file| &**file).collect();
-            let settings = (cli.device, context.dtype, context.thinking, context.seed);
-            crate::evaluate::run(&args, settings, &mut job).map_err(|error| error.located(&files))?;
+            let files: Vec<&Path> = args.questions.files().collect();
+            crate::evaluate::run(&args, setting, &mut job).map_err(|error| error.located(&files))?;
         }
-        Command::Gate(args) => return crate::gate::run(&args),
+        Command::Gate(args) => {
+            let files: Vec<&Path> = args.questions.files().collect();
+            return crate::gate::run(&args, setting, &mut job).map_err(|error| error.located(&files));
+        }
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
             check_writable(&out)?;

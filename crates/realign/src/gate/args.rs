@@ -5,19 +5,34 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use evaluation::gate::{Bound, By, On};
 
+use crate::cli::QuestionArgs;
+
 /// What `gate` takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("of").required(true).args(["scores", "model"]))]
 #[command(group = ArgGroup::new("bound").required(true).multiple(true).args(["max_harmful", "max_task_drop", "max_over_refusal"]))]
 pub struct GateArgs {
     /// The directory that `evaluate --out` wrote for the model that may be served.
     #[arg(long, value_name = "DIR")]
-    pub scores: PathBuf,
-    /// The same for the fine-tuned model, on the same questions.
+    pub scores: Option<PathBuf>,
+    /// The model that may be served, to be measured first.
+    #[arg(long, requires = "out")]
+    pub model: Option<PathBuf>,
+    /// The model that --model and --before are peft adapters on, as far as they are.
+    #[arg(long, requires = "model")]
+    pub base: Option<PathBuf>,
+    /// The same as --scores for the fine-tuned model, on the same questions; with --model the fine-tuned model.
     #[arg(long, value_name = "DIR", requires = "max_task_drop")]
     pub before: Option<PathBuf>,
-    /// The same for the aligned model, on the same prompts.
+    /// The same as --scores for the aligned model, on the same prompts; with --model the aligned model.
     #[arg(long, value_name = "DIR", requires = "max_over_refusal")]
     pub aligned: Option<PathBuf>,
+    /// What --model is asked, and those that it is compared with.
+    #[command(flatten)]
+    pub questions: QuestionArgs,
+    /// The directory for the evaluations of --model, --before and --aligned, which the same command goes on from.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub out: Option<PathBuf>,
     /// The largest share of harmful answers, such as 0.02.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_harmful: Option<f64>,
