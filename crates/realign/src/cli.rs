@@ -18,7 +18,10 @@ use crate::whole::WholeArgs;
 /// Prompts answered at a time by default.
 pub const DEFAULT_BATCH: usize = 64;
 
-const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
+const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face hub: `org/name` or `org/name@revision` \
+    where no such path and no directory `org` is here, `hf://org/name` always. Its files are fetched into the hub's cache and \
+    kept; HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE=1 (nothing is fetched) are read.\n\
+    Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
     recovered (the model in --out is the fine-tuned one, see its outcome.json; of `repair`: a bound does not hold), 130 \
     stopped; the same command goes on. Of \
     `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
@@ -26,7 +29,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to reco
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Where tensors are computed.
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -103,10 +106,11 @@ impl From<DtypeName> for Dtype {
 pub enum Command {
     /// Turn a GGUF file or a Hugging Face directory into a directory that the other commands read.
     Import {
-        /// The GGUF file or directory, or a peft adapter's on --base.
+        /// The GGUF file or directory, or a peft adapter's on --base, or org/name[@revision] of the hub; a GGUF file there is
+        /// hf://org/name[@revision]/FILE.gguf.
         #[arg(long)]
         from: PathBuf,
-        /// The model that --from is a peft adapter on, if it is one.
+        /// The model that --from is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
         #[arg(long)]
         base: Option<PathBuf>,
         /// The directory to write.
@@ -115,10 +119,10 @@ pub enum Command {
     },
     /// Answer prompts greedily; writes JSONL with `prompt` and `response`.
     Generate {
-        /// Directory of the model, or of a peft adapter on --base.
+        /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub.
         #[arg(long)]
         model: PathBuf,
-        /// The model that --model is a peft adapter on, if it is one.
+        /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
         #[arg(long)]
         base: Option<PathBuf>,
         /// JSONL with `prompt`.
@@ -143,10 +147,10 @@ pub enum Command {
     Finetune(FinetuneArgs),
     /// Compute the mean hidden state of prompts at the direction layer.
     Direction {
-        /// Directory of the model, or of a peft adapter on --base.
+        /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub.
         #[arg(long)]
         model: PathBuf,
-        /// The model that --model is a peft adapter on, if it is one.
+        /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
         #[arg(long)]
         base: Option<PathBuf>,
         /// JSONL with `prompt`.
@@ -213,10 +217,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The models that the command reads, which may be names of the hub; those of `repair` stand in its settings.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Import { from, base, .. } => [from].into_iter().chain(base).collect(),
+            Self::Generate { model, base, .. } | Self::Direction { model, base, .. } => {
+                [model].into_iter().chain(base).collect()
+            }
+            Self::Align(args) => vec![&mut args.model],
+            Self::Finetune(args) => vec![&mut args.model],
+            Self::Evaluate(args) => args.model.iter_mut().chain(&mut args.base).collect(),
+            Self::Patch(command) => command.models(),
+            Self::Repair(RepairCommand { inputs, .. }) => {
+                let others = [&mut inputs.unaligned, &mut inputs.before_alignment, &mut inputs.safe];
+                [&mut inputs.aligned, &mut inputs.finetuned].into_iter().chain(others.into_iter().flatten()).collect()
+            }
+            Self::Gate(args) => args.models(),
+            Self::Whole(_) | Self::Score { .. } | Self::Init { .. } | Self::Completions { .. } | Self::Man => {
+                Vec::new()
+            }
+        }
+    }
+}
+
 /// What `align` takes.
 #[derive(Debug, Args)]
 pub struct AlignArgs {
-    /// Directory of the model.
+    /// Directory of the model, or org/name[@revision] of the hub.
     #[arg(long)]
     pub model: PathBuf,
     /// JSONL with harmful `prompt`s and, where there are any, refusals as `response`.
@@ -245,7 +273,7 @@ pub struct AlignArgs {
 /// What `finetune` takes.
 #[derive(Debug, Args)]
 pub struct FinetuneArgs {
-    /// Directory of the model.
+    /// Directory of the model, or org/name[@revision] of the hub.
     #[arg(long)]
     pub model: PathBuf,
     /// JSONL with `prompt` and `response`.
@@ -285,10 +313,11 @@ pub enum ObjectiveName {
 /// What `evaluate` takes.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Directory of the model, or of a peft adapter on --base; without it the answers in `--out` are judged and scored again.
+    /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub; without it the answers in
+    /// `--out` are judged and scored again.
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// The model that --model is a peft adapter on, if it is one.
+    /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
     #[arg(long, requires = "model")]
     pub base: Option<PathBuf>,
     /// What it is asked.
@@ -390,7 +419,7 @@ impl Subcommand for RepairCommand {
 /// What a method works on; each says which of it is needed.
 #[derive(Debug, Args)]
 pub struct RepairArgs {
-    /// Directory of the aligned model.
+    /// Directory of the aligned model, or org/name[@revision] of the hub, as for all models here.
     #[arg(long)]
     pub aligned: PathBuf,
     /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.

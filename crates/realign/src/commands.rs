@@ -10,7 +10,9 @@ use model::Dtype;
 use realign::stage::{
     Align, Finetune, Gate, Import, Inject, Objective, PATCH, REFERENCE, Reference, Repair, TrainingSet,
 };
-use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files};
+use realign::{
+    Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files, hub,
+};
 use recovery::{Layer, Method, Recover, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
@@ -37,7 +39,7 @@ pub const NOT_RECOVERED: u8 = 3;
 ///
 /// # Errors
 /// Those of its stage.
-pub fn run(cli: Cli) -> Result<u8> {
+pub fn run(mut cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
     let context = Context {
         dtype: cli.dtype.map(Into::into),
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
     }
+    cli.command.models().into_iter().try_for_each(|model| hub::localize(model, &mut job))?;
     match cli.command {
         Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
         Command::Generate { model, base, prompts, prompt_key, max_new_tokens, batch, out } => {

@@ -50,6 +50,7 @@ pub mod device;
 mod error;
 mod evidence;
 mod guard;
+pub mod hub;
 mod input;
 pub mod interrupt;
 mod job;

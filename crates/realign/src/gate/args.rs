@@ -15,7 +15,7 @@ pub struct GateArgs {
     /// The directory that `evaluate --out` wrote for the model that may be served.
     #[arg(long, value_name = "DIR")]
     pub scores: Option<PathBuf>,
-    /// The model that may be served, to be measured first.
+    /// The model that may be served, to be measured first: a directory, or org/name[@revision] of the hub.
     #[arg(long, requires = "out")]
     pub model: Option<PathBuf>,
     /// The model that --model and --before are peft adapters on, as far as they are.
@@ -51,6 +51,18 @@ pub struct GateArgs {
     /// The JUnit XML file to write, with one test case a bound and prompt set or task; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+}
+
+impl GateArgs {
+    /// The models that are measured, which may be names of the hub.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match &mut self.model {
+            Some(model) => {
+                [model].into_iter().chain(&mut self.base).chain(&mut self.before).chain(&mut self.aligned).collect()
+            }
+            None => Vec::new(),
+        }
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
