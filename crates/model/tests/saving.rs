@@ -28,7 +28,9 @@ fn saved_models_are_left_for_transformers() {
         let decoder = checkpoint::load(&dir, &Device::default()).unwrap();
         for dtype in Dtype::ALL {
             let name = format!("{}.{}", dir.file_name().unwrap().display(), dtype.name());
-            checkpoint::save_as(&decoder, dtype, checkpoint::MAX_SHARD, &Path::new(&out).join(name)).unwrap();
+            for (name, most) in [(name.clone(), checkpoint::MAX_SHARD), (format!("{name}.shards"), 4096)] {
+                checkpoint::save_as(&decoder, dtype, most, &Path::new(&out).join(name)).unwrap();
+            }
         }
     }
 }
