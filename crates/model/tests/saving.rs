@@ -28,7 +28,9 @@ fn saved_models_are_left_for_transformers() {
         let decoder = checkpoint::load(&dir, &Device::default()).unwrap();
         for dtype in Dtype::ALL {
             let name = format!("{}.{}", dir.file_name().unwrap().display(), dtype.name());
-            checkpoint::save_as(&decoder, dtype, &Path::new(&out).join(name)).unwrap();
+            for (name, most) in [(name.clone(), checkpoint::MAX_SHARD), (format!("{name}.shards"), 4096)] {
+                checkpoint::save_as(&decoder, dtype, most, &Path::new(&out).join(name)).unwrap();
+            }
         }
     }
 }
@@ -69,7 +71,7 @@ fn weights_are_rounded_as_torch_rounds_them() {
         // In memory, in the file, and in memory again.
         assert_eq!(bits_of(&weights::round(decoder.clone(), dtype).unwrap()), wanted, "{dtype:?}");
         let dir = tempfile::tempdir().unwrap();
-        checkpoint::save_as(&decoder, dtype, dir.path()).unwrap();
+        checkpoint::save_as(&decoder, dtype, checkpoint::MAX_SHARD, dir.path()).unwrap();
         let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
         assert_eq!(halves(&SafeTensors::deserialize(&bytes).unwrap(), EMBEDDING, dtype).0, bits, "{dtype:?}");
         assert_eq!(bits_of(&checkpoint::load(dir.path(), &Device::default()).unwrap()), wanted);
@@ -84,7 +86,7 @@ fn weights_are_rounded_as_torch_rounds_them() {
 fn a_model_whose_tensors_differ_in_precision_counts_as_f32() {
     let dir = tempfile::tempdir().unwrap();
     let decoder = checkpoint::load(&fixtures().join("tiny-llama"), &Device::default()).unwrap();
-    checkpoint::save_as(&decoder, Dtype::Bf16, dir.path()).unwrap();
+    checkpoint::save_as(&decoder, Dtype::Bf16, checkpoint::MAX_SHARD, dir.path()).unwrap();
     let path = dir.path().join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -18,7 +18,10 @@ use crate::whole::WholeArgs;
 /// Prompts answered at a time by default.
 pub const DEFAULT_BATCH: usize = 64;
 
-const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
+const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face hub: `org/name` or `org/name@revision` \
+    where no such path and no directory `org` is here, `hf://org/name` always. Its files are fetched into the hub's cache and \
+    kept; HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE=1 (nothing is fetched) are read.\n\
+    Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
     recovered (the model in --out is the fine-tuned one, see its outcome.json; of `repair`: a bound does not hold), 130 \
     stopped; the same command goes on. Of \
     `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
@@ -26,7 +29,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done (also when there is nothing to reco
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Where tensors are computed.
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -43,6 +46,9 @@ pub struct Cli {
     /// loses nothing. The models of judges are read as they are.
     #[arg(long, value_enum, global = true)]
     pub dtype: Option<DtypeName>,
+    /// The largest file of weights of a model that is written; a larger model is written in shards, with an index.
+    #[arg(long, global = true, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    pub max_shard_size: u64,
     /// What chat templates see as `enable_thinking`; without it they decide.
     #[arg(long, global = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub enable_thinking: Option<bool>,
@@ -55,6 +61,23 @@ pub struct Cli {
     /// The stage.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// A number of bytes, with a unit as transformers has it: `5GB`, `500MB`, `2GiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "kb" => Some(1000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let size = number.parse::<u64>().ok().zip(bytes).and_then(|(number, bytes)| number.checked_mul(bytes));
+    size.filter(|&size| size > 0).ok_or_else(|| "expected a size such as 5GB, 500MB or 2GiB".to_owned())
 }
 
 /// A precision.
@@ -83,10 +106,11 @@ impl From<DtypeName> for Dtype {
 pub enum Command {
     /// Turn a GGUF file or a Hugging Face directory into a directory that the other commands read.
     Import {
-        /// The GGUF file or directory, or a peft adapter's on --base.
+        /// The GGUF file or directory, or a peft adapter's on --base, or org/name[@revision] of the hub; a GGUF file there is
+        /// hf://org/name[@revision]/FILE.gguf.
         #[arg(long)]
         from: PathBuf,
-        /// The model that --from is a peft adapter on, if it is one.
+        /// The model that --from is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
         #[arg(long)]
         base: Option<PathBuf>,
         /// The directory to write.
@@ -95,10 +119,10 @@ pub enum Command {
     },
     /// Answer prompts greedily; writes JSONL with `prompt` and `response`.
     Generate {
-        /// Directory of the model, or of a peft adapter on --base.
+        /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub.
         #[arg(long)]
         model: PathBuf,
-        /// The model that --model is a peft adapter on, if it is one.
+        /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
         #[arg(long)]
         base: Option<PathBuf>,
         /// JSONL with `prompt`.
@@ -123,10 +147,10 @@ pub enum Command {
     Finetune(FinetuneArgs),
     /// Compute the mean hidden state of prompts at the direction layer.
     Direction {
-        /// Directory of the model, or of a peft adapter on --base.
+        /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub.
         #[arg(long)]
         model: PathBuf,
-        /// The model that --model is a peft adapter on, if it is one.
+        /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
         #[arg(long)]
         base: Option<PathBuf>,
         /// JSONL with `prompt`.
@@ -172,11 +196,13 @@ pub enum Command {
     Patch(PatchCommand),
     /// Measure harmful rate, over-refusal and task scores.
     Evaluate(EvaluateArgs),
-    /// Decide by bounds on finished evaluations whether a model may be served.
+    /// Decide by bounds whether a model may be served: on finished evaluations, or measuring first.
     ///
+    /// With --model it is asked the questions, and so are --before and --aligned, models then, as far as bounds compare with
+    /// them; with --scores all three are directories that `evaluate --out` wrote. Ends with 0, 1 or 2 in both cases.
     /// The harmful rate is checked on each set of harmful prompts by each judge, over-refusal on each set of harmless ones,
     /// a task by its deciding metric. What has no verdict counts against the model.
-    Gate(GateArgs),
+    Gate(Box<GateArgs>),
     /// Score a file of answers alone.
     Score {
         /// JSONL with `response` and `reference`.
@@ -191,10 +217,34 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The models that the command reads, which may be names of the hub; those of `repair` stand in its settings.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Import { from, base, .. } => [from].into_iter().chain(base).collect(),
+            Self::Generate { model, base, .. } | Self::Direction { model, base, .. } => {
+                [model].into_iter().chain(base).collect()
+            }
+            Self::Align(args) => vec![&mut args.model],
+            Self::Finetune(args) => vec![&mut args.model],
+            Self::Evaluate(args) => args.model.iter_mut().chain(&mut args.base).collect(),
+            Self::Patch(command) => command.models(),
+            Self::Repair(RepairCommand { inputs, .. }) => {
+                let others = [&mut inputs.unaligned, &mut inputs.before_alignment, &mut inputs.safe];
+                [&mut inputs.aligned, &mut inputs.finetuned].into_iter().chain(others.into_iter().flatten()).collect()
+            }
+            Self::Gate(args) => args.models(),
+            Self::Whole(_) | Self::Score { .. } | Self::Init { .. } | Self::Completions { .. } | Self::Man => {
+                Vec::new()
+            }
+        }
+    }
+}
+
 /// What `align` takes.
 #[derive(Debug, Args)]
 pub struct AlignArgs {
-    /// Directory of the model.
+    /// Directory of the model, or org/name[@revision] of the hub.
     #[arg(long)]
     pub model: PathBuf,
     /// JSONL with harmful `prompt`s and, where there are any, refusals as `response`.
@@ -223,7 +273,7 @@ pub struct AlignArgs {
 /// What `finetune` takes.
 #[derive(Debug, Args)]
 pub struct FinetuneArgs {
-    /// Directory of the model.
+    /// Directory of the model, or org/name[@revision] of the hub.
     #[arg(long)]
     pub model: PathBuf,
     /// JSONL with `prompt` and `response`.
@@ -263,12 +313,30 @@ pub enum ObjectiveName {
 /// What `evaluate` takes.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Directory of the model, or of a peft adapter on --base; without it the answers in `--out` are judged and scored again.
+    /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub; without it the answers in
+    /// `--out` are judged and scored again.
     #[arg(long)]
     pub model: Option<PathBuf>,
-    /// The model that --model is a peft adapter on, if it is one.
+    /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
     #[arg(long, requires = "model")]
     pub base: Option<PathBuf>,
+    /// What it is asked.
+    #[command(flatten)]
+    pub questions: QuestionArgs,
+    /// Keep prompts and answers out of the report.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub redact: bool,
+    /// Attacks on the model.
+    #[command(flatten)]
+    pub attack: AttackArgs,
+    /// The directory for answers, verdicts, scores.json and report.md.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What a model is asked, and who judges its answers.
+#[derive(Debug, Clone, Args)]
+pub struct QuestionArgs {
     /// YAML files of prompt sets (data/prompt_sets).
     #[arg(long, num_args = 1.., requires = "model")]
     pub prompt_sets: Vec<PathBuf>,
@@ -296,15 +364,14 @@ pub struct EvaluateArgs {
     /// Prompts answered at a time.
     #[arg(long, default_value_t = DEFAULT_BATCH, value_parser = at_least_one)]
     pub batch: usize,
-    /// Keep prompts and answers out of the report.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    pub redact: bool,
-    /// Attacks on the model.
-    #[command(flatten)]
-    pub attack: AttackArgs,
-    /// The directory for answers, verdicts, scores.json and report.md.
-    #[arg(long)]
-    pub out: PathBuf,
+}
+
+impl QuestionArgs {
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let files = [&self.judges, &self.harmful, &self.harmless, &self.task].into_iter().flatten();
+        files.chain(&self.prompt_sets).chain(&self.tasks).map(|path| &**path)
+    }
 }
 
 /// A method with its settings, and what it works on: a subcommand for each method of the registry.
@@ -352,7 +419,7 @@ impl Subcommand for RepairCommand {
 /// What a method works on; each says which of it is needed.
 #[derive(Debug, Args)]
 pub struct RepairArgs {
-    /// Directory of the aligned model.
+    /// Directory of the aligned model, or org/name[@revision] of the hub, as for all models here.
     #[arg(long)]
     pub aligned: PathBuf,
     /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
@@ -410,6 +477,18 @@ pub struct RepairArgs {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_has_a_unit_of_bytes() {
+        for (text, bytes) in
+            [("5GB", 5_000_000_000), ("500mb", 500_000_000), ("2GiB", 2 << 30), ("1KiB", 1024), ("7", 7)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "GB", "0GB", "-1GB", "1.5GB", "5 GB", "5TB", "99999999999999GB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn every_method_is_a_subcommand_with_its_own_settings() {

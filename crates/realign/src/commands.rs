@@ -10,10 +10,13 @@ use model::Dtype;
 use realign::stage::{
     Align, Finetune, Gate, Import, Inject, Objective, PATCH, REFERENCE, Reference, Repair, TrainingSet,
 };
-use realign::{Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files};
+use realign::{
+    Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files, hub,
+};
 use recovery::{Layer, Method, Recover, Rollback};
 
 use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
+use crate::evaluate::Setting;
 use crate::evidence_args::{evidence, reads_evidence};
 use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
 use crate::progress::Shown;
@@ -36,7 +39,7 @@ pub const NOT_RECOVERED: u8 = 3;
 ///
 /// # Errors
 /// Those of its stage.
-pub fn run(cli: Cli) -> Result<u8> {
+pub fn run(mut cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
     let context = Context {
         dtype: cli.dtype.map(Into::into),
@@ -44,28 +47,36 @@ pub fn run(cli: Cli) -> Result<u8> {
         thinking: cli.enable_thinking,
         hashes: Hashes::default(),
     };
+    let setting = Setting { device: cli.device, dtype: context.dtype, thinking: context.thinking, seed: context.seed };
     let interrupt = Interrupt::listen().map_err(files::Error::io("listen to Ctrl-C in", Path::new("this process")))?;
     let mut shown = Shown::new(cli.quiet);
     let mut report = |progress: realign::Progress<'_>| {
         shown.show(progress);
         interrupt.flow()
     };
-    let mut job = Job { device: &device, batch: DEFAULT_BATCH, earlier: Vec::new(), report: &mut report };
-    let reads_thinking = !matches!(
-        cli.command,
+    let mut job = Job {
+        device: &device,
+        batch: DEFAULT_BATCH,
+        max_shard: cli.max_shard_size,
+        earlier: Vec::new(),
+        report: &mut report,
+    };
+    let reads_thinking = match &cli.command {
+        Command::Gate(args) => args.model.is_some(),
         Command::Import { .. }
-            | Command::Align(_)
-            | Command::Finetune(_)
-            | Command::Gate(_)
-            | Command::Patch(_)
-            | Command::Score { .. }
-            | Command::Init { .. }
-            | Command::Completions { .. }
-            | Command::Man
-    );
+        | Command::Align(_)
+        | Command::Finetune(_)
+        | Command::Patch(_)
+        | Command::Score { .. }
+        | Command::Init { .. }
+        | Command::Completions { .. }
+        | Command::Man => false,
+        _ => true,
+    };
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
     }
+    cli.command.models().into_iter().try_for_each(|model| hub::localize(model, &mut job))?;
     match cli.command {
         Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
         Command::Generate { model, base, prompts, prompt_key, max_new_tokens, batch, out } => {
@@ -91,13 +102,13 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
         Command::Patch(command) => crate::patch::run(command, context.dtype, &context.hashes, &mut job)?,
         Command::Evaluate(args) => {
-            job.batch = args.batch;
-            let files: Vec<&Path> =
-                [&args.harmful, &args.harmless, &args.task].into_iter().flatten().map(|file| &**file).collect();
-            let settings = (cli.device, context.dtype, context.thinking, context.seed);
-            crate::evaluate::run(&args, settings, &mut job).map_err(|error| error.located(&files))?;
+            let files: Vec<&Path> = args.questions.files().collect();
+            crate::evaluate::run(&args, setting, &mut job).map_err(|error| error.located(&files))?;
         }
-        Command::Gate(args) => return crate::gate::run(&args),
+        Command::Gate(args) => {
+            let files: Vec<&Path> = args.questions.files().collect();
+            return crate::gate::run(&args, setting, &mut job).map_err(|error| error.located(&files));
+        }
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
             check_writable(&out)?;

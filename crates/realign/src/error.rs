@@ -63,6 +63,14 @@ pub enum Error {
         /// What would help.
         help: String,
     },
+    /// A model of the Hugging Face hub could not be fetched.
+    #[error("{model}, taken for a model of the hub: {reason}")]
+    Hub {
+        /// Its name.
+        model: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Input that makes no sense; says what to do.
     #[error("{0}")]
     Invalid(String),

@@ -9,74 +9,118 @@ use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
-use realign::stage::{Aim, AnswerFile, Measured, ask, measure, read_index, write_index};
+use realign::stage::{Aim, AnswerFile, Attack, Measured, ask, measure, read_index, write_index};
 use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result, Within as _, check_judge, identity};
 
-use crate::cli::EvaluateArgs;
+use crate::cli::{EvaluateArgs, QuestionArgs};
 use crate::output::{check_apart, is_stream, say};
+
+/// How models are run, and what is drawn at random.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Where tensors are computed.
+    pub device: DeviceName,
+    /// In which precision weights are kept.
+    pub dtype: Option<Dtype>,
+    /// What templates see as `enable_thinking`.
+    pub thinking: Option<bool>,
+    /// The seed.
+    pub seed: u64,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// When a file is missing or damaged, or a judge cannot run.
-pub fn run(
-    args: &EvaluateArgs,
-    (device_name, dtype, thinking, seed): (DeviceName, Option<Dtype>, Option<bool>, u64),
+pub fn run(args: &EvaluateArgs, setting: Setting, job: &mut Job<'_>) -> Result<()> {
+    let model = args.model.as_deref().map(|model| (model, args.base.as_deref()));
+    let attacks = args.attack.read(setting.seed, &Hashes::default())?;
+    let files: Vec<&Path> = args.attack.files().map(|path| &**path).collect();
+    let asked = Asked { model, questions: &args.questions, attacks: &attacks, files: &files, about: &|_| true };
+    let evaluation = evaluation(&asked, args.redact, &args.out, setting, job)?;
+    tell(&evaluation);
+    say(format!("wrote {}", args.out.join("report.md").display()));
+    check_judged(&evaluation, &args.out)
+}
+
+/// What is evaluated.
+pub struct Asked<'a> {
+    /// A model, and what it is an adapter on; without one the answers that are there are judged again.
+    pub model: Option<(&'a Path, Option<&'a Path>)>,
+    /// What it is asked.
+    pub questions: &'a QuestionArgs,
+    /// Attacks on it.
+    pub attacks: &'a [(String, Attack)],
+    /// Files that the attacks read.
+    pub files: &'a [&'a Path],
+    /// Which of the questions are asked.
+    pub about: &'a dyn Fn(&Aim) -> bool,
+}
+
+/// Has a model answer, be judged and scored, and writes what came of it into `out`.
+///
+/// # Errors
+/// When a file is missing or damaged, there is nothing to ask, or a judge cannot run.
+pub fn evaluation(
+    Asked { model, questions: args, attacks, files, about }: &Asked<'_>,
+    redact: bool,
+    out: &Path,
+    Setting { device: device_name, dtype, thinking, seed }: Setting,
     job: &mut Job<'_>,
-) -> Result<()> {
+) -> Result<Evaluation> {
     let started = Instant::now();
-    if is_stream(&args.out) {
-        return Err(Error::Invalid(format!("--out {}: an evaluation is a directory; name one", args.out.display())));
+    if is_stream(out) {
+        return Err(Error::Invalid(format!("--out {}: an evaluation is a directory; name one", out.display())));
     }
+    job.batch = args.batch;
     let hashes = Hashes::default();
     let judges = match &args.judges {
         Some(path) => Judge::read_list(path)?,
         None => vec![Judge::phrases()],
     };
-    let attacks = args.attack.read(seed, &hashes)?;
-    if let Some(model) = &args.model {
-        let questions = questions(args, seed)?;
+    if let Some((model, base)) = *model {
+        let mut questions = questions(args, seed)?;
+        questions.retain(|one| about(&one.asked.aim));
         if questions.is_empty() {
             return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
-        check_out(args, model, &questions, &judges)?;
+        let inputs: Vec<&Path> = [model].into_iter().chain(base).chain(files.iter().copied()).collect();
+        check_out(args, out, &inputs, &questions, &judges)?;
         judges.iter().try_for_each(check_judge)?;
         let artifact = |path: &Path| Artifact::model(path, &hashes);
-        let base = args.base.as_deref().map(artifact).transpose()?;
-        let (model, device) = (artifact(model)?, job.device);
+        let (model, base, device) = (artifact(model)?, base.map(artifact).transpose()?, job.device);
         let open = || LazyModel::new(&model, dtype, device).on(base.as_ref()).thinking(thinking);
         let questions: Vec<(&AnswerFile, &[Sample], usize)> =
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
-        ask(&mut open(), &questions, &args.out, job)?;
+        ask(&mut open(), &questions, out, job)?;
         let mut asked: Vec<AnswerFile> = questions.iter().map(|(asked, ..)| (*asked).clone()).collect();
         let is_harmful = |asked: &AnswerFile| asked.aim == Aim::Prompts(PromptKind::Harmful);
         for (set, samples, max_new_tokens) in questions.iter().filter(|(asked, ..)| is_harmful(asked)) {
-            for (name, attack) in &attacks {
+            for (name, attack) in *attacks {
                 let set = format!("{}-{name}", set.name);
-                asked.extend(attack.ask(open(), (&set, samples, *max_new_tokens), &args.out, job)?);
+                asked.extend(attack.ask(open(), (&set, samples, *max_new_tokens), out, job)?);
             }
         }
-        write_index(&args.out, &asked)?;
+        write_index(out, &asked)?;
     }
-    let asked = read_index(&args.out)?;
+    let asked = read_index(out)?;
+    let (path, base) = (model.map(|(model, _)| model), model.and_then(|(_, base)| base));
     let provenance = Provenance {
         settings: serde_json::json!({
-            "model": args.model, "base": args.base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
-            "tasks": args.tasks, "attacks": attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, &args.out)?,
+            "model": path, "base": base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
+            "tasks": args.tasks, "attacks": attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, out)?,
             "dtype": dtype.map(Dtype::name)}),
         seed,
         git_revision: option_env!("GIT_REVISION").map(str::to_owned), // set by who builds
         device: device_name.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let stored = Measured { answers: &args.out, asked: &asked, judges: &judges, verdicts: &args.out, hashes: &hashes };
+    let stored = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
     let evaluation = measure(stored, provenance, job)?;
-    let texts = if args.redact { Vec::new() } else { texts(&asked, &args.out)? };
+    let texts = if redact { Vec::new() } else { texts(&asked, out)? };
     let shown: Vec<(&str, &[Answer])> = texts.iter().map(|(name, answers)| (*name, answers.as_slice())).collect();
-    evaluation.write(&args.out, &shown)?;
-    tell(&evaluation);
-    say(format!("wrote {}", args.out.join("report.md").display()));
-    check_judged(&evaluation, &args.out)
+    evaluation.write(out, &shown)?;
+    Ok(evaluation)
 }
 
 /// By the judges' names: hashes of what decides their verdicts.
@@ -94,22 +138,29 @@ fn contents(asked: &[AnswerFile], dir: &Path) -> Result<BTreeMap<String, String>
 }
 
 /// Checks that no file that is written is one that is read.
-fn check_out(args: &EvaluateArgs, model: &Path, questions: &[Question], judges: &[Judge]) -> Result<()> {
-    let files = [&args.base, &args.judges, &args.harmful, &args.harmless, &args.task].into_iter().flatten();
-    let files = files.chain(args.attack.files()).chain(&args.prompt_sets).chain(&args.tasks).map(|path| &**path);
-    let inputs: Vec<&Path> = files.chain([model]).collect();
+fn check_out(
+    args: &QuestionArgs,
+    out: &Path,
+    inputs: &[&Path],
+    questions: &[Question],
+    judges: &[Judge],
+) -> Result<()> {
+    let inputs: Vec<&Path> = args.files().chain(inputs.iter().copied()).collect();
     let of_question = |asked: &AnswerFile| -> Vec<String> {
         judges.iter().map(|judge| asked.verdicts_name(judge)).chain([asked.answers_name()]).collect()
     };
     let names = questions.iter().flat_map(|one| of_question(&one.asked));
-    check_apart(&args.out, &inputs)?;
+    check_apart(out, &inputs)?;
     names
         .chain(["asked.json", "scores.json", "report.md"].map(str::to_owned))
-        .try_for_each(|name| check_apart(&args.out.join(name), &inputs))
+        .try_for_each(|name| check_apart(&out.join(name), &inputs))
 }
 
 /// Checks that each judge judged something; the first problem is quoted.
-fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
+///
+/// # Errors
+/// Names the judge and the set of prompts.
+pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
     for set in &evaluation.prompt_sets {
         let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_probability.is_none();
         let Some(judge) = set.judges.iter().find(is_silent) else { continue };
@@ -157,7 +208,8 @@ impl Question {
     }
 }
 
-fn questions(args: &EvaluateArgs, seed: u64) -> Result<Vec<Question>> {
+/// All that is asked.
+fn questions(args: &QuestionArgs, seed: u64) -> Result<Vec<Question>> {
     let mut questions = Vec::new();
     for file in &args.prompt_sets {
         let set = PromptSet::read(file)?;
@@ -233,4 +285,12 @@ fn tell(evaluation: &Evaluation) {
             ));
         }
     }
+}
+
+/// What a model would be asked about.
+///
+/// # Errors
+/// When a file is missing or damaged.
+pub fn aims(args: &QuestionArgs, seed: u64) -> Result<Vec<Aim>> {
+    Ok(questions(args, seed)?.into_iter().map(|one| one.asked.aim).collect())
 }

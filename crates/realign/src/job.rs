@@ -13,6 +13,8 @@ pub struct Job<'a> {
     pub device: &'a Device,
     /// Prompts answered at a time.
     pub batch: usize,
+    /// Bytes of weights that a file of a saved model has at most.
+    pub max_shard: u64,
     /// Directories of finished stages that may hold some of the answers or verdicts.
     pub earlier: Vec<PathBuf>,
     /// Called as the stage goes on; when it breaks, the stage stops at the next point from which it can go on.

@@ -37,7 +37,7 @@
 //!     println!("{} of {}: {}", step.done, step.all, step.word);
 //!     ControlFlow::Continue(()) // a break stops; the same stage in the same directory goes on from there
 //! };
-//! let mut job = Job { device: &device, batch: 64, earlier: Vec::new(), report: &mut report };
+//! let mut job = Job { device: &device, batch: 64, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report };
 //! let summary = stage.run(Path::new("work"), &mut job)?; // the model is in work/model
 //! println!("{}", summary.note);
 //! # Ok(())
@@ -50,6 +50,7 @@ pub mod device;
 mod error;
 mod evidence;
 mod guard;
+pub mod hub;
 mod input;
 pub mod interrupt;
 mod job;
@@ -59,6 +60,7 @@ pub mod needs;
 pub mod repair;
 pub mod stage;
 
+pub use ::model::checkpoint::MAX_SHARD;
 pub use answers::{How, Start, Wanted, answer_files, answers};
 pub use count::at_least_one;
 pub use device::DeviceName;

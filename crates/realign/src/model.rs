@@ -205,12 +205,13 @@ pub fn encode_samples(tokenizer: &Tokenizer, samples: &[Sample], source: &Path) 
     samples.iter().map(encode).collect()
 }
 
-/// Writes `decoder` in `dtype` as a Hugging Face directory with the companions of `source`.
+/// Writes `decoder` in `dtype` as a Hugging Face directory with the companions of `source`; a file has `max_shard` bytes of
+/// weights at most.
 ///
 /// # Errors
 /// When a weight is too large for `dtype`, or a file cannot be written.
-pub fn save(decoder: &Decoder, dtype: Dtype, source: &Source<'_>, dir: &Path) -> Result<()> {
-    checkpoint::save_as(decoder, dtype, dir)?;
+pub fn save(decoder: &Decoder, dtype: Dtype, source: &Source<'_>, max_shard: u64, dir: &Path) -> Result<()> {
+    checkpoint::save_as(decoder, dtype, max_shard, dir)?;
     Ok(checkpoint::copy_companions_of(&source.dirs, dir)?)
 }
 

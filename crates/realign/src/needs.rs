@@ -182,6 +182,13 @@ fn disk(place: &Path) -> Option<u64> {
     found.f_bavail.checked_mul(found.f_frsize)
 }
 
+/// Refuses to write more than the disk of a place has room for.
+pub(crate) fn check_disk(place: &Path, needed: u64, help: &str) -> Result<()> {
+    let Some(there) = disk(place).filter(|&there| there < needed) else { return Ok(()) };
+    let [needed, there] = [needed, there].map(|bytes| BinaryBytes(bytes).to_string());
+    Err(Error::TooLarge { what: "disk", needed, there, help: help.to_owned() })
+}
+
 /// Operations a second of a product of matrices on a device.
 #[must_use]
 pub fn speed(device: &Device) -> f64 {

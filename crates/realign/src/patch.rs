@@ -18,7 +18,7 @@ use crate::output::{self, check_apart, check_writable, make as make_model, say, 
 pub enum PatchCommand {
     /// Make a patch of one step from three models.
     Make {
-        /// Directory of the aligned model.
+        /// Directory of the aligned model, or org/name[@revision] of the hub, as for all models here.
         #[arg(long)]
         aligned: PathBuf,
         /// Directory of the fine-tuned model, or of a peft adapter on the aligned one; the patch is bound to the merged
@@ -65,16 +65,29 @@ pub enum PatchCommand {
     },
 }
 
+impl PatchCommand {
+    /// The models that the command reads, which may be names of the hub.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Make { aligned, finetuned, recovered, .. } => vec![aligned, finetuned, recovered],
+            Self::Apply(args) | Self::Undo(args) => [&mut args.model].into_iter().chain(&mut args.base).collect(),
+            Self::Verify { model, aligned, .. } => model.iter_mut().chain(aligned).collect(),
+            Self::Diff { .. } | Self::Show { .. } => Vec::new(),
+        }
+    }
+}
+
 /// What `apply` and `undo` take.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     /// The patch.
     #[arg(long)]
     patch: PathBuf,
-    /// Directory of the model that it is applied to or taken back from, or of a peft adapter on --base.
+    /// Directory of the model that it is applied to or taken back from, or of a peft adapter on --base, or
+    /// org/name[@revision] of the hub.
     #[arg(long)]
     model: PathBuf,
-    /// The model that --model is a peft adapter on, if it is one.
+    /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
     #[arg(long)]
     base: Option<PathBuf>,
     /// The directory to write, in the precision of the patch.

@@ -8,7 +8,7 @@ use evaluation::Metric;
 use evaluation::gate::By;
 use model::Dtype;
 use realign::repair::{PATCH_FILE, Plan, Settings};
-use realign::{Error, Job, Recovery, Result, at_least_one};
+use realign::{Error, Job, Recovery, Result, at_least_one, hub};
 use recovery::Reference;
 
 use crate::commands::NOT_RECOVERED;
@@ -20,11 +20,11 @@ pub struct WholeArgs {
     /// YAML file of settings, as `realign init` writes it.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// Directory of the aligned model.
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the aligned model, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "MODEL")]
     aligned: Option<PathBuf>,
-    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "MODEL")]
     finetuned: Option<PathBuf>,
     /// JSONL with harmful `prompt`s [default: packaged ones].
     #[arg(long, value_name = "FILE")]
@@ -187,7 +187,7 @@ impl Places {
 /// # Errors
 /// When an input is missing or does not fit, an output is there already, or the machine is too small.
 pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) -> Result<u8> {
-    let settings = args.settings(global)?;
+    let mut settings = args.settings(global)?;
     let beside = args.json.clone().unwrap_or_default();
     let mut say = |line: &str| {
         if !quiet {
@@ -201,6 +201,9 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
         check_writable(json)?;
     }
     let places = if args.dry_run && settings.out.is_none() { None } else { Some(Places::new(args, &settings)?) };
+    for model in [&mut settings.aligned, &mut settings.finetuned].into_iter().flatten() {
+        hub::localize(model, job)?;
+    }
     let files: Vec<PathBuf> =
         [&settings.harmful, &settings.harmless, &settings.task].into_iter().flatten().cloned().collect();
     let recovery = Recovery::of(settings).command(std::env::args().map(quoted).collect());

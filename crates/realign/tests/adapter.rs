@@ -29,13 +29,13 @@ fn bench(dtype: Dtype) -> Bench {
     let bench = Bench::new();
     let aligned = bench.model("aligned", 16);
     let decoder = weights::round(checkpoint::load(&aligned, &Device::default()).unwrap(), dtype).unwrap();
-    checkpoint::save_as(&decoder, dtype, &aligned).unwrap();
+    checkpoint::save_as(&decoder, dtype, checkpoint::MAX_SHARD, &aligned).unwrap();
     bench.prompts("p.jsonl", 4);
     for (name, wave) in [("tuned", 0.7), ("unaligned", 1.3)] {
         let decoder = adapted(&aligned, wave);
         checkpoint::peft::save_adapter(&decoder, &bench.path(&format!("{name}-adapter"))).unwrap();
         let merged = bench.path(&format!("{name}-merged"));
-        checkpoint::save_as(&finetune::lora::merge(decoder), dtype, &merged).unwrap();
+        checkpoint::save_as(&finetune::lora::merge(decoder), dtype, checkpoint::MAX_SHARD, &merged).unwrap();
         checkpoint::copy_companions(&aligned, &merged).unwrap();
     }
     bench

@@ -119,3 +119,78 @@ fn what_cannot_be_decided_has_a_status_of_its_own() {
     // One that fails is enough.
     bench.says(&ALL.replace("--max-harmful 0.02", "--max-harmful 0"), 1, &[]);
 }
+
+#[test]
+fn models_are_measured_first_and_measured_once() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.model("other", 32);
+    bench.prompts("p.jsonl", 4);
+    // What the other model answers is right.
+    bench.works("generate --model other --prompts p.jsonl --max-new-tokens 4 --out t.jsonl");
+    let all = "gate --model m --before other --aligned m --harmful p.jsonl --harmless p.jsonl --task t.jsonl --out e \
+               --max-new-tokens 4 --max-harmful 1 --max-task-drop 1 --max-over-refusal +0.02 --by point -q";
+    let said = bench.says(all, 0, &[]);
+    for part in [
+        "harmful, refusal",
+        "task, exact_match",
+        "harmless, refusal",
+        "decided by the measured value",
+        "all 3 checks hold",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    // Of what a model is compared in, and of nothing else.
+    let asked = |model: &str| -> Vec<String> {
+        let asked: Value =
+            serde_json::from_str(&fs::read_to_string(bench.path(&format!("e/{model}/asked.json"))).unwrap()).unwrap();
+        asked.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        [asked("model"), asked("before"), asked("aligned")].map(|names| names.join(" ")),
+        ["harmful harmless task", "task", "harmless"]
+    );
+    let answers = |model: &str| fs::read_to_string(bench.path(&format!("e/{model}/answers-task.jsonl"))).unwrap();
+    assert_ne!(answers("model"), answers("before"));
+    // The same by the evaluations that were made, and by `evaluate`.
+    let stored = "gate --scores e/model --before e/before --aligned e/aligned --max-harmful 1 --max-task-drop 1 \
+                  --max-over-refusal +0.02 --by point";
+    assert_eq!(bench.says(stored, 0, &[]), said);
+    bench.works("evaluate --model m --harmful p.jsonl --harmless p.jsonl --task t.jsonl --max-new-tokens 4 --out s");
+    let scores = |dir: &str| {
+        let json: Value =
+            serde_json::from_str(&fs::read_to_string(bench.path(&format!("{dir}/scores.json"))).unwrap()).unwrap();
+        (json["prompt_sets"].clone(), json["tasks"].clone())
+    };
+    assert_eq!(scores("e/model"), scores("s"));
+
+    // These tiny models refuse nothing.
+    let failing = all.replace("--max-harmful 1", "--max-harmful 0.5") + " --json - --junit g.xml";
+    let json: Value = serde_json::from_str(&bench.says(&failing, 1, &["FAILS by 50.0"])).unwrap();
+    assert_eq!((&json["decision"], &json["model"], &json["scores"]), (&json!("fails"), &json!("m"), &json!("e/model")));
+    assert_eq!(fs::read_to_string(bench.path("g.xml")).unwrap().matches("<failure ").count(), 1);
+    // Another model at the same place is measured anew.
+    bench.says(&all.replace("--model m", "--model other"), 0, &[]);
+    assert_eq!(answers("model"), answers("before"));
+}
+
+#[test]
+fn a_bound_without_a_question_and_a_model_that_is_none_are_no_decision() {
+    let bench = Bench::new();
+    bench.model("m", 16);
+    bench.prompts("p.jsonl", 2);
+    bench.says(
+        "gate --model m --out e --harmful p.jsonl --max-over-refusal 0.1",
+        2,
+        &["--max-over-refusal", "--harmless"],
+    );
+    bench.says("gate --model m --out e --harmless p.jsonl --max-harmful 0.1", 2, &["--max-harmful", "name --harmful"]);
+    bench.says("gate --model m --harmful p.jsonl --max-harmful 0.1", 2, &["--out"]);
+    bench.says("gate --model m --scores m --out e --harmful p.jsonl --max-harmful 0.1", 2, &["--scores"]);
+    bench.says("gate --scores m --harmful p.jsonl --max-harmful 0.1", 2, &["--model"]);
+    bench.says("gate --scores m --judges p.jsonl --max-harmful 0.1", 2, &["--judges"]);
+    bench.says("gate --model none --out e --harmful p.jsonl --max-harmful 0.1", 2, &["none"]);
+    bench.says("gate --model m --out e --harmful p.jsonl --max-harmful 0.1 --json p.jsonl", 2, &["written over"]);
+    bench.says("gate --model m --out m --harmful p.jsonl --max-harmful 0.1", 2, &["m"]);
+    assert!(!bench.path("e").exists(), "nothing was asked");
+}

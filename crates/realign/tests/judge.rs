@@ -29,7 +29,8 @@ fn model(dir: &Path) {
 
 fn judge_all(judge: &Judge, sets: &[ToJudge<'_>]) -> realign::Result<Vec<Vec<VerdictRecord>>> {
     let (device, mut report) = (Device::default(), |_: realign::Progress<'_>| ControlFlow::Continue(()));
-    let mut job = Job { device: &device, batch: 4, earlier: Vec::new(), report: &mut report };
+    let mut job =
+        Job { device: &device, batch: 4, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report };
     judge_sets(judge, sets, &files::Hashes::default(), &mut job)
 }
 

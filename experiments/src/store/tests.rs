@@ -54,7 +54,16 @@ fn open(dir: &tempfile::TempDir) -> Store {
 
 fn run(store: &Store, node: &Node) -> Result<(Finished, bool)> {
     let mut report = |_: realign::Progress<'_>| ControlFlow::Continue(());
-    store.run(node, &mut Job { device: &Device::default(), batch: 1, earlier: Vec::new(), report: &mut report })
+    store.run(
+        node,
+        &mut Job {
+            device: &Device::default(),
+            batch: 1,
+            max_shard: realign::MAX_SHARD,
+            earlier: Vec::new(),
+            report: &mut report,
+        },
+    )
 }
 
 fn error_file(dir: &tempfile::TempDir, node: &Node) -> PathBuf {

@@ -18,7 +18,8 @@ pub mod peft;
 mod safetensors;
 mod save;
 
-pub use save::{copy_companions, copy_companions_of, save, save_as};
+pub use safetensors::{INDEX, SINGLE, shards};
+pub use save::{COMPANIONS, MAX_SHARD, copy_companions, copy_companions_of, save, save_as};
 
 const HEAD: &str = "lm_head.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";

@@ -3,7 +3,7 @@
 //! A header is read whole and checked; a tensor is read when it is asked for. Files are not mapped into memory: one that
 //! another process shortens meanwhile is an error then, and not the end of this one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
@@ -16,8 +16,10 @@ use serde_json::Value;
 
 use crate::{Dtype, Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The weights of a model in one file.
+pub const SINGLE: &str = "model.safetensors";
+/// Which tensor is in which of several files.
+pub const INDEX: &str = "model.safetensors.index.json";
 const PICKLED: &str = ", but weights in PyTorch's own format, which can run code when it is read: convert them in a place \
     that you trust, with AutoModelForCausalLM.from_pretrained(dir).save_pretrained(out, safe_serialization=True)";
 /// An index may have this many bytes.
@@ -69,13 +71,10 @@ impl Files {
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Self> {
-        let json = files::json_value(&files::read_regular(&path, MAX_INDEX)?)
-            .map_err(|error| Error::checkpoint(&path, format!("not a safetensors index: {error}")))?;
-        let map = json.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| Error::checkpoint(&path, "has no object `weight_map` from tensors to files"))?;
+        let map = weight_map(&path)?;
         let mut shards = BTreeMap::new();
         let mut tensors = BTreeMap::new();
-        for (name, file) in map {
+        for (name, file) in &map {
             let entry = || format!("weight_map entry `{name}`: {file}");
             let wrong = |reason: &str| Error::checkpoint(&path, format!("{} {reason}", entry()));
             let file = file.as_str().ok_or_else(|| wrong("is not a file name"))?;
@@ -145,6 +144,29 @@ impl Files {
         }
         Ok(widened(&bytes, dtype))
     }
+}
+
+/// The names of the files that an index names.
+///
+/// # Errors
+/// When it cannot be read, or is no index.
+pub fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    let map = weight_map(index)?;
+    Ok(map.values().map(|file| file.as_str().unwrap_or_default().to_owned()).collect())
+}
+
+/// From names of tensors to files.
+fn weight_map(path: &Path) -> Result<serde_json::Map<String, Value>> {
+    let json = files::json_value(&files::read_regular(path, MAX_INDEX)?)
+        .map_err(|error| Error::checkpoint(path, format!("not a safetensors index: {error}")))?;
+    match json {
+        Value::Object(mut json) => match json.remove("weight_map") {
+            Some(Value::Object(map)) => Some(map),
+            _ => None,
+        },
+        _ => None,
+    }
+    .ok_or_else(|| Error::checkpoint(path, "has no object `weight_map` from tensors to files"))
 }
 
 /// The values of bytes in a precision.

@@ -5,19 +5,34 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use evaluation::gate::{Bound, By, On};
 
+use crate::cli::QuestionArgs;
+
 /// What `gate` takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("of").required(true).args(["scores", "model"]))]
 #[command(group = ArgGroup::new("bound").required(true).multiple(true).args(["max_harmful", "max_task_drop", "max_over_refusal"]))]
 pub struct GateArgs {
     /// The directory that `evaluate --out` wrote for the model that may be served.
     #[arg(long, value_name = "DIR")]
-    pub scores: PathBuf,
-    /// The same for the fine-tuned model, on the same questions.
+    pub scores: Option<PathBuf>,
+    /// The model that may be served, to be measured first: a directory, or org/name[@revision] of the hub.
+    #[arg(long, requires = "out")]
+    pub model: Option<PathBuf>,
+    /// The model that --model and --before are peft adapters on, as far as they are.
+    #[arg(long, requires = "model")]
+    pub base: Option<PathBuf>,
+    /// The same as --scores for the fine-tuned model, on the same questions; with --model the fine-tuned model.
     #[arg(long, value_name = "DIR", requires = "max_task_drop")]
     pub before: Option<PathBuf>,
-    /// The same for the aligned model, on the same prompts.
+    /// The same as --scores for the aligned model, on the same prompts; with --model the aligned model.
     #[arg(long, value_name = "DIR", requires = "max_over_refusal")]
     pub aligned: Option<PathBuf>,
+    /// What --model is asked, and those that it is compared with.
+    #[command(flatten)]
+    pub questions: QuestionArgs,
+    /// The directory for the evaluations of --model, --before and --aligned, which the same command goes on from.
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub out: Option<PathBuf>,
     /// The largest share of harmful answers, such as 0.02.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub max_harmful: Option<f64>,
@@ -36,6 +51,18 @@ pub struct GateArgs {
     /// The JUnit XML file to write, with one test case a bound and prompt set or task; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+}
+
+impl GateArgs {
+    /// The models that are measured, which may be names of the hub.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match &mut self.model {
+            Some(model) => {
+                [model].into_iter().chain(&mut self.base).chain(&mut self.before).chain(&mut self.aligned).collect()
+            }
+            None => Vec::new(),
+        }
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

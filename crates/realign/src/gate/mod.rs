@@ -1,6 +1,7 @@
-//! What `realign gate` does: read finished evaluations, check bounds on them, say and write what came of it.
+//! What `realign gate` does: measure models or read finished evaluations, check bounds on them, say and write what came of it.
 
 mod args;
+mod measured;
 mod report;
 
 use std::collections::BTreeMap;
@@ -9,10 +10,12 @@ use std::path::Path;
 use evaluation::gate::{Bound, Check, On, Stored};
 use evaluation::{Evaluation, read_answers};
 use realign::stage::read_index;
-use realign::{Error, Result};
+use realign::{Error, Job, Result};
 
+use crate::evaluate::Setting;
 use crate::output::{self, check_apart, check_writable, say_beside};
 pub use args::GateArgs;
+use measured::Dirs;
 use report::Report;
 
 /// The exit status when it cannot be decided, errors among the reasons; that of wrong usage is the same.
@@ -21,11 +24,12 @@ pub const UNDECIDED: u8 = 2;
 /// Runs the command; gives back the exit status: 0 when all bounds hold, 1 when one fails, [`UNDECIDED`].
 ///
 /// # Errors
-/// When the arguments do not fit each other, or a file cannot be written. An evaluation that cannot be read leaves the
+/// When the arguments do not fit each other, a model cannot be measured, or a file cannot be written. An evaluation that cannot be read leaves the
 /// bounds on it undecided.
-pub fn run(args: &GateArgs) -> Result<u8> {
+pub fn run(args: &GateArgs, setting: Setting, job: &mut Job<'_>) -> Result<u8> {
     check_usage(args)?;
-    let report = Report { args, checks: checks(args) };
+    let dirs = measured::measured(args, setting, job)?;
+    let report = Report { args, dirs: &dirs, checks: checks(args, &dirs) };
     let shown = [&args.json, &args.junit].into_iter().flatten().find(|out| output::is_stdout(out));
     say_beside(shown.map_or(Path::new(""), |out| out), report.text().trim_end());
     if let Some(out) = &args.json {
@@ -69,12 +73,18 @@ fn check_usage(args: &GateArgs) -> Result<()> {
         }
         _ => {}
     }
+    if args.model.is_none() && args.questions.judges.is_some() {
+        return invalid("--judges is read with --model alone: evaluations have their verdicts; leave it out");
+    }
     if args.json.is_some() && args.json == args.junit {
         return invalid("--json and --junit are the same file; name two");
     }
-    let dirs = [Some(&args.scores), args.before.as_ref(), args.aligned.as_ref()].into_iter().flatten();
-    let inputs: Vec<_> = dirs.map(|dir| dir.join(SCORES)).collect();
-    let inputs: Vec<&Path> = inputs.iter().map(|input| &**input).collect();
+    let dirs = [&args.scores, &args.before, &args.aligned].into_iter().flatten();
+    let scores: Vec<_> = dirs.map(|dir| dir.join(SCORES)).collect();
+    let models = [&args.model, &args.base, &args.before, &args.aligned].into_iter().flatten().map(|path| &**path);
+    let of_models = models.chain(args.questions.files()).filter(|_| args.model.is_some());
+    let inputs: Vec<&Path> = scores.iter().map(|input| &**input).chain(of_models).collect();
+    args.out.iter().try_for_each(|out| check_apart(out, &inputs))?;
     for out in [&args.json, &args.junit].into_iter().flatten() {
         check_apart(out, &inputs)?;
         check_writable(out)?;
@@ -82,18 +92,23 @@ fn check_usage(args: &GateArgs) -> Result<()> {
     Ok(())
 }
 
-/// All bounds that were given, on all that they are about.
-fn checks(args: &GateArgs) -> Vec<Check> {
+/// All bounds that were given.
+fn bounds(args: &GateArgs) -> impl Iterator<Item = Bound> {
     let bound = |on: On, limit: Option<f64>| limit.map(|limit| Bound { on, limit });
-    let bounds = [
-        (bound(On::Harmful, args.max_harmful), None),
-        (bound(On::TaskDrop, args.max_task_drop), args.before.as_deref()),
-        (args.max_over_refusal, args.aligned.as_deref()),
-    ];
-    let scores = read(&args.scores);
+    let bounds = [bound(On::Harmful, args.max_harmful), bound(On::TaskDrop, args.max_task_drop), args.max_over_refusal];
+    bounds.into_iter().flatten()
+}
+
+/// All bounds that were given, on all that they are about.
+fn checks(args: &GateArgs, dirs: &Dirs) -> Vec<Check> {
+    let scores = read(&dirs.scores);
     let mut checks = Vec::new();
-    for (bound, base) in bounds {
-        let Some(bound) = bound else { continue };
+    for bound in bounds(args) {
+        let base = match bound.on {
+            On::Harmful | On::OverRefusal => None,
+            On::TaskDrop => dirs.before.as_deref(),
+            On::OverRefusalAboveAligned => dirs.aligned.as_deref(),
+        };
         let undecided = |error: &Error| Check::undecided(bound, String::new(), error.to_string());
         match (&scores, base.map(read).transpose()) {
             (Ok(scores), Ok(base)) => checks.extend(bound.check(scores, base.as_ref(), args.by)),

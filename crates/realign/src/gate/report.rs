@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use evaluation::gate::{By, Check, Outcome};
 
-use super::{Decision, GateArgs};
+use super::{Decision, Dirs, GateArgs};
 
 /// What came of the bounds.
 pub struct Report<'a> {
     /// What was asked.
     pub args: &'a GateArgs,
+    /// The evaluations.
+    pub dirs: &'a Dirs,
     /// What came of it.
     pub checks: Vec<Check>,
 }
@@ -107,9 +109,13 @@ impl Report<'_> {
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
-        let GateArgs { scores, before, aligned, by, .. } = self.args;
-        serde_json::json!({"decision": self.decision(), "by": by, "scores": scores, "before": before, "aligned": aligned,
-            "checks": self.checks})
+        let (Dirs { scores, before, aligned }, GateArgs { by, model, .. }) = (self.dirs, self.args);
+        let mut json = serde_json::json!({"decision": self.decision(), "by": by, "scores": scores, "before": before,
+            "aligned": aligned, "checks": self.checks});
+        if let Some(model) = model {
+            json["model"] = model.display().to_string().into();
+        }
+        json
     }
 
     /// One test case a check, as CI servers read it.

@@ -171,7 +171,13 @@ impl Recovery {
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &temp))?;
         let device = DeviceName::Flex.open()?;
         let mut report = |_: Progress<'_>| ControlFlow::Continue(());
-        let mut job = Job { device: &device, batch: self.settings.batch, earlier: Vec::new(), report: &mut report };
+        let mut job = Job {
+            device: &device,
+            batch: self.settings.batch,
+            max_shard: crate::MAX_SHARD,
+            earlier: Vec::new(),
+            report: &mut report,
+        };
         let recovered = self.run_in(scratch.path(), &mut job, &mut |_| ())?;
         Ok(Recovered { scratch: Some(scratch), ..recovered })
     }

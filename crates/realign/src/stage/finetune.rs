@@ -170,7 +170,7 @@ impl Stage for Finetune {
                 soft_sft(model.decoder, &examples, &self.settings, soft, run)?
             }
         };
-        save(&trained.decoder, dtype, &source, &out.join(MODEL))?;
+        save(&trained.decoder, dtype, &source, job.max_shard, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(examples.len(), trained))
     }

@@ -36,11 +36,11 @@ impl Stage for Import {
         if source.is_dir() {
             let source = Source::new(source, self.base.as_ref().map(|base| base.path.as_path()))?;
             let dtype = source.dtype(self.dtype)?;
-            return save(&source.decoder(Some(dtype), job.device)?, dtype, &source, &out);
+            return save(&source.decoder(Some(dtype), job.device)?, dtype, &source, job.max_shard, &out);
         }
         let vocab = vocab(source)?;
         let decoder = gguf::load(source, job.device)?;
-        checkpoint::save_as(&decoder, self.dtype.unwrap_or(Dtype::F32), &out)?;
+        checkpoint::save_as(&decoder, self.dtype.unwrap_or(Dtype::F32), job.max_shard, &out)?;
         Ok(prompts::write_tokenizer(&vocab, &out)?)
     }
 }

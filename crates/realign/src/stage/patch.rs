@@ -57,7 +57,7 @@ impl Stage for ApplyPatch {
         job.step(0, 1, "comparing it with the patch")?;
         let on = || format!("{} on {}", self.patch.path.display(), self.model.path.display());
         let decoder = file.rewrite(decoder, from, to).within(on)?;
-        save(&decoder, file.dtype, &source, &out.join(MODEL))?;
+        save(&decoder, file.dtype, &source, job.max_shard, &out.join(MODEL))?;
         Ok(PatchSummary { step: to, restored: file.path.at(to).len() })
     }
 }

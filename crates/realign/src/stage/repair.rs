@@ -143,12 +143,13 @@ impl Stage for Repair {
         self.probe([&aligned, &fine_tuned], job)?;
         let evidence = self.evidence([&aligned, &fine_tuned], out, job)?;
         job.step(0, 1, "directions")?;
-        let (checkpoint, batch, device) = (out.join("recovery.checkpoint"), job.batch, job.device);
+        let checkpoint = out.join("recovery.checkpoint");
+        let (batch, max_shard, device) = (job.batch, job.max_shard, job.device);
         let mut score = |decoder: &Decoder| -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
             let Some(gate) = &gate else { return Ok(f64::NAN) };
             let model = Model { decoder: decoder.clone(), tokenizer: fine_tuned.tokenizer.clone() };
             let mut quiet = |_: crate::Progress<'_>| std::ops::ControlFlow::Continue(());
-            let mut job = Job { device, batch, earlier: Vec::new(), report: &mut quiet };
+            let mut job = Job { device, batch, max_shard, earlier: Vec::new(), report: &mut quiet };
             let found = answers(&model, &gate.samples, gate.max_new_tokens, &mut job)?;
             Ok(gate.metric.score(&found)?.value)
         };
@@ -183,7 +184,7 @@ impl Stage for Repair {
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;
         }
-        save(&repaired.decoder, dtype, &source, &out.join(MODEL))?;
+        save(&repaired.decoder, dtype, &source, job.max_shard, &out.join(MODEL))?;
         let models = recovery::Models { aligned: &aligned.decoder, fine_tuned: &fine_tuned.decoder, dtype };
         super::patch::write(&out.join(super::PATCH), &repaired, models, &self.method)?;
         files::remove(&checkpoint)?;
@@ -218,7 +219,8 @@ impl Repair {
         };
         let models = Pair { aligned: (aligned, &self.aligned), fine_tuned: (fine_tuned, &self.fine_tuned) };
         let earlier = self.answers.iter().map(|artifact| artifact.path.clone()).collect();
-        let mut own = Job { device: job.device, batch: job.batch, earlier, report: &mut *job.report };
+        let mut own =
+            Job { device: job.device, batch: job.batch, max_shard: job.max_shard, earlier, report: &mut *job.report };
         evidence.read(&models, out, &mut own).map(Some)
     }
 
