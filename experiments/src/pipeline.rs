@@ -90,7 +90,7 @@ impl Builder<'_> {
         let place = *self.known.entry(node.key.clone()).or_insert(next);
         if place == next {
             node.evaluated = match node.kind {
-                "evaluate" => node.value["model"].as_str().map(str::to_owned),
+                "evaluate" => parents.first().map(|&model| self.graph.nodes[model].key.clone()),
                 "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
                 _ => None,
             };
@@ -428,7 +428,6 @@ impl Builder<'_> {
         self.add(at.cell.model.name.clone(), stage, &[aligned, answers])
     }
 
-    /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from
     /// The verdicts of the sweep's judges on some files of answers, with their names.
     fn judges(&mut self, name: &str, answers: usize, asked: &[AnswerFile]) -> Result<Vec<(String, usize)>> {
         let mut judges = Vec::new();
@@ -439,6 +438,7 @@ impl Builder<'_> {
         Ok(judges)
     }
 
+    /// The unaligned model: the aligned one fine-tuned on harmful samples alone, on none that a cell injects and from
     /// another start, so that a safety vector knows nothing of the fine-tuning that it repairs.
     fn unaligned(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         let unaligned = &at.sweep.unaligned;
