@@ -44,8 +44,13 @@ pub enum Command {
     Run(RunArgs),
     /// Show the cells with their state, and what the rest takes in time, memory and disk.
     Plan(PlanArgs),
-    /// Show how many cells are done, and the errors of those that failed.
+    /// Show how many cells are done, the errors of those that failed, and how the jobs on a cluster stand.
     Status(SweepArgs),
+    /// Submit the cells that are not done to a Slurm cluster: the stages that several cells read, then an array of cells,
+    /// then the tables. The directory of results and this program must be where all of its machines see them.
+    Slurm(SlurmArgs),
+    /// Cancel the jobs that were submitted last.
+    Cancel(SweepArgs),
     /// Make the tables again, from the records alone.
     Tables(SweepArgs),
     /// Draw the figures again, from the records alone.
@@ -91,6 +96,42 @@ pub struct RunArgs {
     /// Where the tensors are computed.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceName,
+    /// Share the directory of results with other processes that have the same name here: each stage is held by one at a
+    /// time, one that failed under this name is not tried again, and `tables` and `figures` are left to be run.
+    #[arg(long, value_name = "NAME")]
+    pub submission: Option<String>,
+    /// Run one stage alone, with what it reads: `kind/key`, as it is in the directory of results.
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+}
+
+/// What a submission is given. Slurm reads its own SBATCH_ variables beside it, such as SBATCH_ACCOUNT.
+#[derive(Debug, Clone, Args)]
+pub struct SlurmArgs {
+    /// The sweep and its cells.
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Where the tensors are computed.
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceName,
+    /// Partition of the cluster [default: the cluster's].
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// Time limit of a task, as sbatch has it [default: three times what `plan` expects, or the partition's].
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// Memory of a task, as sbatch has it [default: what `plan` expects].
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<String>,
+    /// Graphics processors of a task [default: 1, or 0 with --device flex].
+    #[arg(long, value_name = "N")]
+    pub gpus: Option<usize>,
+    /// Processors of a task.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub cpus: usize,
+    /// Print the scripts, and write and submit nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[cfg(test)]
@@ -115,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_other_commands_take_a_sweep() {
-        for name in ["plan", "status", "tables", "figures"] {
+        for name in ["plan", "status", "slurm", "cancel", "tables", "figures"] {
             let command = parse(&format!("experiments {name} sweep.yaml --out dir")).command;
             assert!(!matches!(command, Command::Run(_)), "{name}");
             assert!(Cli::try_parse_from(["experiments", name]).is_err(), "{name}");

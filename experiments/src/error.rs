@@ -1,5 +1,10 @@
 //! How errors are told.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::{Result, anyhow};
+
 /// An error with its causes, each said once: those of our crates hold their cause in their own words already.
 #[must_use]
 pub fn with_causes(error: &anyhow::Error) -> String {
@@ -12,6 +17,19 @@ pub fn with_causes(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// Does work that may panic: a panic is an error of this work alone.
+///
+/// # Errors
+/// That of the work, or its panic.
+pub(crate) fn panic_as_error<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|caught| {
+        let caught: &(dyn Any + Send) = caught.as_ref();
+        let text = caught.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| caught.downcast_ref::<String>().map(String::as_str));
+        Err(anyhow!("a bug, please report it: panicked: {}", text.unwrap_or("no reason was given")))
+    })
 }
 
 #[cfg(test)]

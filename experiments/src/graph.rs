@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use realign::{Job, Stage};
 use serde_json::Value;
 
@@ -15,8 +15,6 @@ pub struct Node {
     pub kind: &'static str,
     /// The version of its code.
     pub version: u32,
-    /// Its value, of which the key is the hash.
-    pub value: Value,
     /// What it works on, for people.
     pub name: String,
     /// The stages that it reads.
@@ -29,9 +27,17 @@ pub struct Node {
 impl Node {
     /// A stage that reads `parents`.
     pub(crate) fn new<S: Stage + Send + Sync + 'static>(name: String, stage: S, parents: &[usize]) -> Result<Self> {
-        let (key, kind, value) = (stage.key()?, stage.kind(), serde_json::to_value(&stage)?);
+        let (key, kind) = (stage.key()?, stage.kind());
         let (parents, evaluated, stage) = (parents.to_vec(), None, Box::new(stage));
-        Ok(Self { key, kind, version: S::VERSION, value, name, parents, evaluated, stage })
+        Ok(Self { key, kind, version: S::VERSION, name, parents, evaluated, stage })
+    }
+
+    /// Its value, of which the key is the hash. It is made when it is asked for: a large sweep has a hundred thousand stages.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub fn value(&self) -> Result<Value> {
+        Ok(self.stage.value()?)
     }
 
     /// Runs the stage; see [`Stage::run`].
@@ -45,10 +51,16 @@ impl Node {
 
 /// A [`Stage`] of any kind.
 trait AnyStage: Send + Sync {
+    fn value(&self) -> serde_json::Result<Value>;
+
     fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value>;
 }
 
 impl<S: Stage + Send + Sync> AnyStage for S {
+    fn value(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+
     fn run(&self, out: &Path, job: &mut Job<'_>) -> realign::Result<Value> {
         Ok(serde_json::to_value(Stage::run(self, out, job)?)?)
     }
@@ -129,4 +141,16 @@ pub struct Graph {
     pub cells: BTreeMap<usize, CellStages>,
     /// The aligned models, and what they are made of: work that whole groups of cells wait for.
     pub models: Vec<usize>,
+}
+
+impl Graph {
+    /// The number of a stage that is written `kind/key`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(&self, stage: &str) -> Result<usize> {
+        let is_it = |node: &Node| stage.split_once('/') == Some((node.kind, &node.key));
+        let found = self.nodes.iter().position(is_it);
+        found.with_context(|| format!("no stage {stage} in this sweep: its settings or files may have changed since"))
+    }
 }

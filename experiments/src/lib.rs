@@ -19,6 +19,7 @@ pub mod record;
 pub mod report;
 pub mod roots;
 pub mod run;
+pub mod slurm;
 pub mod status;
 pub mod store;
 mod tables;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
-use experiments::cli::{Cli, Command, RunArgs, SweepArgs};
+use experiments::cli::{Cli, Command, RunArgs, SlurmArgs, SweepArgs};
 use experiments::config::{Paths, Sweep, find};
 use experiments::error::with_causes;
 use experiments::graph::Graph;
@@ -14,6 +14,7 @@ use experiments::pipeline::graph;
 use experiments::record::{self, Record};
 use experiments::roots::{Roots, State};
 use experiments::run::{self, Run};
+use experiments::slurm::{self, Scripts};
 use experiments::status::CellState;
 use experiments::store::{Store, is_stopped};
 use experiments::{data, held_out, plan, report, status};
@@ -62,6 +63,15 @@ impl Opened {
         Ok(Self { sweep, paths, roots })
     }
 
+    /// Makes the directory of results and the files that scripts make, and checks what some cells are asked.
+    fn prepare(&self, chosen: &BTreeSet<usize>) -> Result<()> {
+        files::create_dir(&self.paths.results)?;
+        check_name(&self.sweep, &self.paths)?;
+        write_name(&self.sweep, &self.paths)?;
+        data::prepare(&self.sweep, chosen)?;
+        held_out::check(&self.sweep)
+    }
+
     fn cells(&self, graph: &Graph, states: &[State]) -> BTreeMap<usize, CellState> {
         status::cells(&self.sweep, graph, states, &self.paths.results)
     }
@@ -107,11 +117,17 @@ fn act(cli: Cli) -> Result<()> {
             let graph = graph(&opened.sweep, &opened.roots, &opened.sweep.choose(&[])?);
             let cells = opened.cells(&graph, &status::states(&graph, &opened.roots));
             say(&status::text(&opened.sweep, &graph, &cells, &opened.paths.results));
+            say(&slurm::status(&opened.paths.results));
             let is_failed = |state: &&CellState| matches!(state, CellState::Failed(_));
             match cells.values().filter(is_failed).count() {
                 0 => Ok(()),
                 failed => bail!("{failed} cells failed"),
             }
+        }
+        Command::Slurm(args) => submit(&args),
+        Command::Cancel(args) => {
+            say(&slurm::cancel(&Opened::new(&args)?.paths.results)?);
+            Ok(())
         }
         Command::Tables(args) => {
             let opened = Opened::new(&args)?;
@@ -138,17 +154,15 @@ fn run(args: &RunArgs) -> Result<()> {
     let chosen = sweep.choose(&args.plan.cells)?;
     sweep.check_files(&chosen)?;
     let device = args.device.open()?;
-    let store = Store::open(roots, args.device.name())?;
-    files::create_dir(&paths.results)?;
-    check_name(sweep, paths)?;
-    write_name(sweep, paths)?;
+    let store = match &args.submission {
+        Some(submission) => Store::open_shared(roots, args.device.name(), submission)?,
+        None => Store::open(roots, args.device.name())?,
+    };
     let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
-    data::prepare(sweep, &chosen)?;
-    held_out::check(sweep)?;
+    opened.prepare(&chosen)?;
     let graph = graph(sweep, roots, &chosen);
-    say(&format!("{}: {}\n", sweep.name, status::counts(&opened.cells(&graph, &status::states(&graph, roots)))));
     let jobs = args.jobs.or(sweep.jobs).unwrap_or(1);
-    let ended = Run {
+    let run = Run {
         sweep,
         graph: &graph,
         store: &store,
@@ -156,10 +170,20 @@ fn run(args: &RunArgs) -> Result<()> {
         device: &device,
         jobs,
         interrupt: &interrupt,
-    }
-    .run()?;
-    let reported = opened.report();
-    if chosen.len() < sweep.cells().len() {
+    };
+    let ended = match &args.stage {
+        Some(stage) => run.stage(graph.find(stage)?)?,
+        None => {
+            say(&format!(
+                "{}: {}\n",
+                sweep.name,
+                status::counts(&opened.cells(&graph, &status::states(&graph, roots)))
+            ));
+            run.run()?
+        }
+    };
+    let reported = if args.submission.is_some() { Ok(()) } else { opened.report() };
+    if chosen.len() < sweep.cells().len() && args.submission.is_none() {
         say(&opened.outdated());
     }
     say(&run::times(&ended));
@@ -173,6 +197,23 @@ fn run(args: &RunArgs) -> Result<()> {
         complain(&format!("no tables: {}", with_causes(error)));
     }
     ended.and(reported)
+}
+
+fn submit(args: &SlurmArgs) -> Result<()> {
+    let opened = Opened::new(&args.plan.sweep)?;
+    let Opened { sweep, paths, roots } = &opened;
+    let chosen = sweep.choose(&args.plan.cells)?;
+    sweep.check_files(&chosen)?;
+    if !args.dry_run {
+        opened.prepare(&chosen)?;
+    }
+    let graph = graph(sweep, roots, &chosen);
+    let states = status::states(&graph, roots);
+    let cells = opened.cells(&graph, &states);
+    say(&format!("{}: {}\n", sweep.name, status::counts(&cells)));
+    let scripts = Scripts::new(args, sweep, &paths.results, (&graph, &states, &cells))?;
+    say(&if args.dry_run { scripts.text() } else { scripts.submit(&paths.results)? });
+    Ok(())
 }
 
 fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {

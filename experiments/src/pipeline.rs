@@ -87,7 +87,7 @@ impl Builder<'_> {
         let place = *self.known.entry(node.key.clone()).or_insert(next);
         if place == next {
             node.evaluated = match node.kind {
-                "evaluate" => node.value["model"].as_str().map(str::to_owned),
+                "evaluate" => parents.first().map(|&model| self.graph.nodes[model].key.clone()),
                 "judge" => parents.first().and_then(|&answers| self.graph.nodes[answers].evaluated.clone()),
                 _ => None,
             };

@@ -3,7 +3,7 @@
 //! The time of a stage is the mean of the finished ones of its kind, on a model of the same size where there is one; of a
 //! kind that was never run it is not known. Memory is that of a recovery of the largest model, which needs the most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanDuration};
@@ -36,14 +36,21 @@ pub fn plan(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTreeMap<usi
     text
 }
 
-/// The stages that are left by kind, with the mean time of the finished ones.
-fn stages(graph: &Graph, states: &[State]) -> String {
-    #[derive(Default)]
-    struct Kind {
-        left: usize,
-        done: usize,
-        seconds: f64,
+#[derive(Default)]
+struct Kind {
+    left: usize,
+    done: usize,
+    seconds: f64,
+}
+
+impl Kind {
+    /// Seconds of a finished stage.
+    fn mean(&self) -> Option<f64> {
+        (self.done > 0).then(|| self.seconds / self.done as f64)
     }
+}
+
+fn kinds<'a>(graph: &'a Graph, states: &[State]) -> BTreeMap<&'a str, Kind> {
     let mut kinds = BTreeMap::<&str, Kind>::new();
     for (node, state) in graph.nodes.iter().zip(states) {
         let kind = kinds.entry(node.kind).or_default();
@@ -52,18 +59,34 @@ fn stages(graph: &Graph, states: &[State]) -> String {
             _ => kind.left += 1,
         }
     }
+    kinds
+}
+
+/// The mean seconds of the finished stages of each kind that was ever run.
+pub(crate) fn means<'a>(graph: &'a Graph, states: &[State]) -> BTreeMap<&'a str, f64> {
+    kinds(graph, states).into_iter().filter_map(|(name, kind)| Some((name, kind.mean()?))).collect()
+}
+
+/// Bytes of memory that a recovery of the largest model of some cells takes; 0 where its size is not known.
+pub(crate) fn memory(sweep: &Sweep, chosen: &BTreeSet<usize>) -> u64 {
+    let models = sweep.models_of(chosen).into_iter();
+    4 * COPIES * models.filter_map(|(_, model)| parameters(sweep, model)).max().unwrap_or(0)
+}
+
+/// The stages that are left by kind, with the mean time of the finished ones.
+fn stages(graph: &Graph, states: &[State]) -> String {
+    let kinds = kinds(graph, states);
     let mut text = format!("\n{:<20} {:>6} {:>6} {:>12} {:>14}\n", "stage", "done", "left", "mean", "left takes");
     let span = |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds)).to_string();
     let (mut total, mut unknown) = (0.0, false);
     for (name, kind) in &kinds {
-        let mean = kind.seconds / kind.done as f64;
-        let (mean_text, left) = match (kind.done, kind.left) {
-            (0, 0) => ("-".to_owned(), "-".to_owned()),
-            (0, _) => {
+        let (mean_text, left) = match (kind.mean(), kind.left) {
+            (None, 0) => ("-".to_owned(), "-".to_owned()),
+            (None, _) => {
                 unknown = true;
                 ("not known".to_owned(), "not known".to_owned())
             }
-            (_, left) => {
+            (Some(mean), left) => {
                 total += mean * left as f64;
                 (format!("{mean:.2} s"), span(mean * left as f64))
             }

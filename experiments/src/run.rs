@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Result, anyhow, bail};
@@ -71,27 +71,50 @@ impl Run<'_> {
         let all: BTreeSet<usize> = self.graph.cells.values().flat_map(|cell| cell.stages.iter().copied()).collect();
         let is_left = |&&node: &&usize| !matches!(self.store.state(&self.graph.nodes[node]), State::Done(_));
         let left: Vec<usize> = all.iter().filter(is_left).copied().collect();
+        let worker = self.worker(&left)?;
+        // Whole groups of cells wait for a model: models come first.
+        let models: Vec<usize> = self.graph.models.iter().copied().filter(|node| left.contains(node)).collect();
+        in_turn(self.jobs, models, self.interrupt, |node| drop(worker.node(node)))?;
+        in_turn(self.jobs, self.graph.cells.keys().copied().collect(), self.interrupt, |cell| worker.cell(cell))?;
+        Ok(worker.ended())
+    }
+
+    /// Runs one stage, and what it reads.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); that of the stage, too.
+    pub fn stage(&self, node: usize) -> Result<Ended> {
+        let worker = self.worker(&[node])?;
+        let failed = Mutex::new(None);
+        in_turn(1, vec![node], self.interrupt, |node| *lock(&failed) = worker.node(node).and_then(Result::err))?;
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(anyhow!(error)),
+            None => Ok(worker.ended()),
+        }
+    }
+
+    /// What works on stages, of which these are left.
+    fn worker(&self, left: &[usize]) -> Result<Worker<'_>> {
         if left.iter().any(|&node| self.graph.nodes[node].kind == "judge") {
             self.sweep.judges.iter().try_for_each(realign::check_judge)?; // before hours of answers
         }
         let progress = Progress::new(left.iter().map(|&node| self.graph.nodes[node].kind), self.jobs);
         let (outcomes, failed, turns) = Default::default();
-        let worker = Worker { run: self, progress, outcomes, failed, turns };
-        // Whole groups of cells wait for a model: models come first.
-        let models: Vec<usize> = self.graph.models.iter().copied().filter(|node| left.contains(node)).collect();
-        in_turn(self.jobs, models, self.interrupt, |node| drop(worker.node(node)))?;
-        in_turn(self.jobs, self.graph.cells.keys().copied().collect(), self.interrupt, |cell| worker.cell(cell))?;
-        let mut ended = Ended { failed: lock(&worker.failed).clone(), ..Ended::default() };
-        for (node, outcome) in lock(&worker.outcomes).iter() {
-            let Ok((finished, fresh)) = outcome else { continue };
-            let sum = &mut ended.times.entry(self.graph.nodes[*node].kind).or_default()[usize::from(!*fresh)];
-            *sum = (sum.0 + 1, sum.1 + finished.seconds);
-        }
-        Ok(ended)
+        Ok(Worker { run: self, progress, outcomes, failed, turns })
     }
 }
 
 impl Worker<'_> {
+    fn ended(&self) -> Ended {
+        let mut ended = Ended { failed: lock(&self.failed).clone(), ..Ended::default() };
+        for (node, outcome) in lock(&self.outcomes).iter() {
+            let Ok((finished, fresh)) = outcome else { continue };
+            let sum = &mut ended.times.entry(self.run.graph.nodes[*node].kind).or_default()[usize::from(!*fresh)];
+            *sum = (sum.0 + 1, sum.1 + finished.seconds);
+        }
+        ended
+    }
+
     /// The stages of a cell in order, then its records and errors.
     fn cell(&self, index: usize) {
         let cell = &self.run.graph.cells[&index];

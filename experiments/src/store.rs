@@ -5,27 +5,31 @@
 //! DIR/<kind>/<key>/            finished; stage.json is its manifest
 //!            <key>.partial/    in progress, or cut off: handed to the stage again
 //!            <key>.error.json  why the last attempt failed; it is tried again
+//!            <key>.lock        who works on it, where several processes share the folder
 //! ```
 //!
 //! A finished directory appears in one rename, with its manifest inside. This file knows nothing of what a stage computes.
 
-use std::any::Any;
+mod hold;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use realign::Job;
+use realign::{Job, Progress, Report};
+use serde::{Deserialize, Serialize};
 
-use crate::error::with_causes;
+use crate::error::{panic_as_error, with_causes};
 use crate::graph::Node;
 use crate::roots::{Content, Dependents, Finished, MANIFEST, Manifest, Roots, State, read_manifest, sibling};
+use crate::store::hold::{Hold, Pace};
 
-/// The stages of one sweep, open for writing by this process alone. Threads share it: two that want one stage get it one
-/// after the other.
+/// The stages of one sweep, open for writing by this process alone, or by those of one submission. Threads share it: two
+/// that want one stage get it one after the other.
 #[derive(Debug)]
 pub struct Store {
     roots: Roots,
@@ -33,6 +37,9 @@ pub struct Store {
     revision: String,
     /// Held while the store is open; the system lets go of it when the process ends.
     _lock: File,
+    /// Of the processes that share it.
+    submission: Option<String>,
+    pace: Pace,
     /// By key.
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     /// Directories whose content was compared with their manifest.
@@ -42,15 +49,29 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the stages under the own root.
+    /// Opens the stages under the own root for this process alone.
     ///
     /// # Errors
     /// When the directory cannot be created or another process has it open.
     pub fn open(roots: &Roots, device: &str) -> Result<Self> {
+        Self::with(roots, device, None)
+    }
+
+    /// Opens them together with other processes of a submission: stages are held one by one, and one that failed in the same
+    /// submission is not tried again.
+    ///
+    /// # Errors
+    /// When the directory cannot be created, or a process has it open for itself alone.
+    pub fn open_shared(roots: &Roots, device: &str, submission: &str) -> Result<Self> {
+        Self::with(roots, device, Some(submission.to_owned()))
+    }
+
+    fn with(roots: &Roots, device: &str, submission: Option<String>) -> Result<Self> {
         files::create_dir(roots.own())?;
         let path = roots.own().join(".lock");
         let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        lock.try_lock().map_err(|error| match error {
+        let locked = if submission.is_some() { lock.try_lock_shared() } else { lock.try_lock() };
+        locked.map_err(|error| match error {
             fs::TryLockError::WouldBlock => anyhow!(
                 "another process is running this sweep in {}: wait for it, or give another --out",
                 roots.own().display()
@@ -62,6 +83,8 @@ impl Store {
             device: device.to_owned(),
             revision: revision(),
             _lock: lock,
+            submission,
+            pace: Pace::default(),
             turns: Mutex::default(),
             verified: Mutex::default(),
             earlier: Mutex::default(),
@@ -91,10 +114,19 @@ impl Store {
         if let State::Done(finished) = self.roots.state(node.kind, &node.key) {
             return Ok((finished, false));
         }
-        job.earlier = self.earlier(node);
         let dir = self.roots.own().join(node.kind).join(&node.key);
         let error_file = sibling(&dir, ".error.json");
-        match self.attempt(node, &dir, job) {
+        let hold = self.hold(&dir, &mut *job.report)?;
+        if hold.is_some() {
+            if let State::Done(finished) = self.roots.state(node.kind, &node.key) {
+                return Ok((finished, false));
+            }
+            if let Some(error) = self.failed_before(&error_file) {
+                bail!("{} ({}/{}): {error}", node.name, node.kind, node.key);
+            }
+        }
+        job.earlier = self.earlier(node);
+        match self.attempt(node, &dir, job, hold.as_ref()) {
             Ok(()) => {
                 files::remove(&error_file)?;
                 match self.roots.state(node.kind, &node.key) {
@@ -104,11 +136,34 @@ impl Store {
             }
             Err(error) if is_stopped(&error) => Err(error),
             Err(error) => {
-                let record = serde_json::json!({"error": with_causes(&error), "stage": node.kind, "name": node.name});
-                files::write_json(&error_file, &record)?;
+                if hold.is_none_or(|hold| hold.check().is_ok()) {
+                    let failure = Failure {
+                        error: with_causes(&error),
+                        stage: node.kind.to_owned(),
+                        name: node.name.clone(),
+                        submission: self.submission.clone(),
+                    };
+                    files::write_json(&error_file, &failure)?;
+                }
                 Err(error.context(format!("{} ({}/{})", node.name, node.kind, node.key)))
             }
         }
+    }
+
+    /// Holds a stage against other processes, where there may be some.
+    fn hold(&self, dir: &Path, report: &mut Report<'_>) -> Result<Option<Hold>> {
+        if self.submission.is_none() {
+            return Ok(None);
+        }
+        dir.parent().map_or(Ok(()), files::create_dir)?;
+        let wait = |by: &str| report(Progress { done: 0, all: 0, word: &format!("waits for {by}") });
+        Hold::take(dir, self.pace, wait).map(Some)
+    }
+
+    /// The error of a stage that another process of the submission has tried.
+    fn failed_before(&self, error_file: &Path) -> Option<String> {
+        let failure = files::read_json::<Failure>(error_file).ok()?;
+        (failure.submission == self.submission).then_some(failure.error)
     }
 
     /// Held by the thread that works on a stage.
@@ -116,7 +171,7 @@ impl Store {
         Arc::clone(lock(&self.turns).entry(node.key.clone()).or_default())
     }
 
-    fn attempt(&self, node: &Node, dir: &Path, job: &mut Job<'_>) -> Result<()> {
+    fn attempt(&self, node: &Node, dir: &Path, job: &mut Job<'_>, hold: Option<&Hold>) -> Result<()> {
         let partial = sibling(dir, ".partial");
         if dir.exists() {
             // A finished directory that is not as it was written: nothing in it can be relied on.
@@ -126,7 +181,15 @@ impl Store {
         files::create_dir(&partial)?;
         files::remove(&partial.join(MANIFEST))?;
         let start = Instant::now();
-        let summary = panic_as_error(|| Ok(node.run(&partial, job)?))?;
+        let is_lost = || hold.is_some_and(Hold::is_lost);
+        let mut report = |step: Progress<'_>| if is_lost() { ControlFlow::Break(()) } else { (job.report)(step) };
+        let (device, batch, earlier) = (job.device, job.batch, std::mem::take(&mut job.earlier));
+        let summary =
+            panic_as_error(|| Ok(node.run(&partial, &mut Job { device, batch, earlier, report: &mut report })?));
+        if let Some(hold) = hold {
+            hold.check()?;
+        }
+        let summary = summary?;
         let seconds = start.elapsed().as_secs_f64();
         let mut contents = BTreeMap::new();
         for (name, bytes) in files::list(&partial)? {
@@ -136,7 +199,7 @@ impl Store {
         let manifest = Manifest {
             kind: node.kind.to_owned(),
             version: node.version,
-            value: node.value.clone(),
+            value: node.value()?,
             revision: self.revision.clone(),
             device: self.device.clone(),
             seconds,
@@ -146,6 +209,7 @@ impl Store {
             digest: None,
         };
         files::write_json(&partial.join(MANIFEST), &manifest.sealed()?)?;
+        hold.map_or(Ok(()), Hold::check)?;
         Ok(files::rename(&partial, dir)?)
     }
 
@@ -162,18 +226,21 @@ impl Store {
         if lock(&self.verified).contains(&dir) {
             return Ok(true);
         }
-        let manifest = read_manifest(&dir).with_context(|| format!("{} has no manifest", dir.display()))?;
-        for (name, content) in &manifest.files {
-            if files::hash_path(&dir.join(name))? != content.sha256 {
-                if !dir.starts_with(self.roots.own()) {
-                    bail!("{}: {name} is not as it was written: remove this directory and run again", dir.display());
-                }
-                tracing::warn!("{}: {name} is not as it was written; {} is made again", dir.display(), node.name);
-                files::remove(&dir)?;
-                return Ok(false);
-            }
+        let Some(name) = changed_file(&dir)? else {
+            lock(&self.verified).insert(dir);
+            return Ok(true);
+        };
+        if !dir.starts_with(self.roots.own()) {
+            bail!("{}: {name} is not as it was written: remove this directory and run again", dir.display());
         }
-        lock(&self.verified).insert(dir);
+        // Another process may have made it again since.
+        let _hold = self.hold(&dir, &mut |_| ControlFlow::Continue(()))?;
+        let State::Done(_) = self.state(node) else { return Ok(false) };
+        if changed_file(&dir)?.is_some() {
+            tracing::warn!("{}: {name} is not as it was written; {} is made again", dir.display(), node.name);
+            files::remove(&dir)?;
+            return Ok(false);
+        }
         Ok(true)
     }
 
@@ -193,17 +260,25 @@ impl Store {
     }
 }
 
-/// Does work that may panic: a panic is an error of this work alone.
-///
-/// # Errors
-/// That of the work, or its panic.
-fn panic_as_error<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|caught| {
-        let caught: &(dyn Any + Send) = caught.as_ref();
-        let text = caught.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| caught.downcast_ref::<String>().map(String::as_str));
-        Err(anyhow!("a bug, please report it: panicked: {}", text.unwrap_or("no reason was given")))
-    })
+/// The record of a stage that failed.
+#[derive(Serialize, Deserialize)]
+struct Failure {
+    error: String,
+    stage: String,
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    submission: Option<String>,
+}
+
+/// A file of a finished stage that is not, bit for bit, as it was written.
+fn changed_file(dir: &Path) -> Result<Option<String>> {
+    let manifest = read_manifest(dir).with_context(|| format!("{} has no manifest", dir.display()))?;
+    for (name, content) in manifest.files {
+        if files::hash_path(&dir.join(&name))? != content.sha256 {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the user asked to stop, and nothing failed.

@@ -1,15 +1,14 @@
-//! Sweep files as anybody may have written them: refused or read, and no more.
-#![allow(clippy::unwrap_used)]
+//! Sweep files as anybody may have written them: refused or read, and no more. `fuzz/` has the same reader.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
 use std::path::Path;
 
 use experiments::config::Sweep;
-use mutate::survive_file;
+use mutate::Format;
 
-#[test]
-fn sweeps() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+pub fn sweeps() -> Format {
+    let root = mutate::repository();
     let dir = mutate::scratch();
     let place = dir.path().join("experiments");
     fs::create_dir(&place).unwrap();
@@ -25,10 +24,15 @@ fn sweeps() {
     copy_all(&root.join("experiments"), &place);
     let names = ["sweep", "lab-models", "from-nothing", "ablation-rate", "smollm2"];
     let sound = names.map(|name| fs::read(place.join(format!("{name}.yaml"))).unwrap());
-    let path = place.join("hostile.yaml");
-    survive_file("sweep YAML", &sound, 3000, &path, || {
-        let sweep = Sweep::load(&path).map_err(|error| format!("{error:#}"))?;
+    Format::of_file("sweep YAML", sound.to_vec(), place.join("hostile.yaml"), move |path| {
+        let _dir = &dir;
+        let sweep = Sweep::load(path).map_err(|error| format!("{error:#}"))?;
         drop(sweep.resolved(1));
         sweep.choose(&[]).map(drop).map_err(|error| error.to_string())
-    });
+    })
+}
+
+#[test]
+fn sweeps_survive() {
+    sweeps().survive(3000);
 }

@@ -1,5 +1,5 @@
-//! Files of models as anybody may have written them: refused or read, and no more.
-#![allow(clippy::unwrap_used)]
+//! Files of models as anybody may have written them: refused or read, and no more. `fuzz/` has the same readers.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use model::DecoderConfig;
 use model::checkpoint::{gguf, load};
-use mutate::{survive, survive_file};
+use mutate::Format;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    mutate::repository().join("crates/model/tests/fixtures").join(name)
 }
 
 fn copy(name: &str) -> tempfile::TempDir {
@@ -26,48 +26,65 @@ fn read(dir: &Path) -> Result<(), String> {
     load(dir, &Device::default()).map(drop).map_err(|error| error.to_string())
 }
 
-#[test]
-fn weights() {
+pub fn weights() -> Format {
+    let dir = copy("tiny-llama");
+    let path = dir.path().join("model.safetensors");
+    Format::of_file("safetensors", vec![fs::read(&path).unwrap()], path, move |_| read(dir.path()))
+}
+
+/// The length before the header is right, so that what is in it is looked at.
+pub fn headers() -> Format {
     let dir = copy("tiny-llama");
     let path = dir.path().join("model.safetensors");
     let whole = fs::read(&path).unwrap();
-    survive_file("safetensors", std::slice::from_ref(&whole), 1000, &path, || read(dir.path()));
-    // The length before the header is right, so that what is in it is looked at.
     let end = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    survive("safetensors header", &[whole[8..end].to_vec()], 8000, |header| {
+    Format::new("safetensors header", vec![whole[8..end].to_vec()], move |header| {
         let length = (header.len() as u64).to_le_bytes();
         fs::write(&path, [&length, header, &whole[end..]].concat()).map_err(|error| error.to_string())?;
         read(dir.path())
-    });
+    })
 }
 
-#[test]
-fn indexes() {
+pub fn indexes() -> Format {
     let dir = copy("tiny-llama-sharded");
     let path = dir.path().join("model.safetensors.index.json");
-    survive_file("index", &[fs::read(&path).unwrap()], 8000, &path, || read(dir.path()));
+    Format::of_file("index", vec![fs::read(&path).unwrap()], path, move |_| read(dir.path()))
 }
 
-#[test]
-fn configurations() {
+pub fn configurations() -> Format {
     let dir = mutate::scratch();
-    let path = dir.path().join("config.json");
     let families = ["llama", "llama3", "gemma", "gemma2", "gemma3", "mistral", "qwen2", "qwen3"];
     let sound = families.map(|family| fs::read(fixture(&format!("tiny-{family}/config.json"))).unwrap());
-    survive_file("config", &sound, 10_000, &path, || {
+    Format::of_file("config", sound.to_vec(), dir.path().join("config.json"), move |path| {
         let config = DecoderConfig::from_dir(dir.path()).map_err(|error| error.to_string())?;
         config.hidden_parameters();
-        DecoderConfig::from_json(&config.to_json(), &path).map(drop).map_err(|error| error.to_string())
-    });
+        DecoderConfig::from_json(&config.to_json(), path).map(drop).map_err(|error| error.to_string())
+    })
+}
+
+pub fn gguf_files() -> Format {
+    let dir = mutate::scratch();
+    let names = ["llama", "llama3", "gemma", "gemma2", "gemma3", "qwen3"];
+    let sound = names.map(|name| fs::read(fixture(&format!("gguf/tiny-{name}.gguf"))).unwrap());
+    Format::of_file("GGUF", sound.to_vec(), dir.path().join("model.gguf"), move |path| {
+        let _dir = &dir;
+        gguf::load(path, &Device::default()).map(drop).map_err(|error| error.to_string())
+    })
 }
 
 #[test]
-fn gguf_files() {
-    let dir = mutate::scratch();
-    let path = dir.path().join("model.gguf");
-    let names = ["llama", "llama3", "gemma", "gemma2", "gemma3", "qwen3"];
-    let sound = names.map(|name| fs::read(fixture(&format!("gguf/tiny-{name}.gguf"))).unwrap());
-    survive_file("GGUF", &sound, 4000, &path, || {
-        gguf::load(&path, &Device::default()).map(drop).map_err(|error| error.to_string())
-    });
+fn weights_survive() {
+    weights().survive(1000);
+    headers().survive(8000);
+    indexes().survive(8000);
+}
+
+#[test]
+fn configurations_survive() {
+    configurations().survive(10_000);
+}
+
+#[test]
+fn gguf_files_survive() {
+    gguf_files().survive(4000);
 }

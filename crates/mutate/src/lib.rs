@@ -62,21 +62,63 @@ pub fn survive(format: &str, sound: &[Vec<u8>], inputs: usize, mut read: impl Fn
     assert!(memory < MEMORY, "{format}: the process took {memory} bytes at its largest");
 }
 
-/// [`survive`] for a reader of a path: each input is written to `path` first.
-///
-/// # Panics
-/// As [`survive`], and when the file cannot be written.
-pub fn survive_file(
-    format: &str,
-    sound: &[Vec<u8>],
-    inputs: usize,
-    path: &Path,
-    mut read: impl FnMut() -> Result<(), String>,
-) {
-    survive(format, sound, inputs, |input| {
-        std::fs::write(path, input).map_err(|error| error.to_string())?;
-        read()
-    });
+/// What reads inputs of a format, for tests and for fuzzing (`fuzz/`) alike.
+pub struct Format {
+    name: &'static str,
+    sound: Vec<Vec<u8>>,
+    read: Box<dyn FnMut(&[u8]) -> Result<(), String>>,
+}
+
+impl Format {
+    /// A reader of bytes, with inputs that it must take.
+    pub fn new(
+        name: &'static str,
+        sound: Vec<Vec<u8>>,
+        read: impl FnMut(&[u8]) -> Result<(), String> + 'static,
+    ) -> Self {
+        Self { name, sound, read: Box::new(read) }
+    }
+
+    /// A reader of a file in a directory, which it may keep: each input is written there first.
+    pub fn of_file(
+        name: &'static str,
+        sound: Vec<Vec<u8>>,
+        path: PathBuf,
+        mut read: impl FnMut(&Path) -> Result<(), String> + 'static,
+    ) -> Self {
+        Self::new(name, sound, move |input| {
+            std::fs::write(&path, input).map_err(|error| error.to_string())?;
+            read(&path)
+        })
+    }
+
+    /// See [`survive`].
+    ///
+    /// # Panics
+    /// As [`survive`].
+    pub fn survive(self, inputs: usize) {
+        survive(self.name, &self.sound, inputs, self.read);
+    }
+
+    /// Inputs that are taken.
+    #[must_use]
+    pub fn sound(&self) -> &[Vec<u8>] {
+        &self.sound
+    }
+
+    /// Reads an input once.
+    ///
+    /// # Errors
+    /// What it was refused for.
+    pub fn read(&mut self, input: &[u8]) -> Result<(), String> {
+        (self.read)(input)
+    }
+}
+
+/// The directory of the repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// A directory in memory, where there is one: thousands of small files are slow on a disk.

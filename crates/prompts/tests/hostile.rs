@@ -1,16 +1,16 @@
-//! Files of text and tokenizers as anybody may have written them: refused or read, and no more.
-#![allow(clippy::unwrap_used)]
+//! Files of text and tokenizers as anybody may have written them: refused or read, and no more. `fuzz/` has the same readers.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use mutate::{survive, survive_file};
+use mutate::Format;
 use prompts::{ChatTemplate, Message, Role, Tokenizer, read_jsonl};
 use serde_json::{Value, json};
 
 fn tokenizer() -> tempfile::TempDir {
     let dir = mutate::scratch();
-    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
+    let lab = mutate::repository().join("data/lab/tokenizer");
     for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         fs::copy(lab.join(file), dir.path().join(file)).unwrap();
     }
@@ -49,53 +49,68 @@ fn read(dir: &Path) -> Result<(), String> {
     used().map_err(|error| error.to_string())
 }
 
-fn of_file(name: &str, file: &str, inputs: usize) {
+fn of_file(name: &'static str, file: &str) -> Format {
     let dir = tokenizer();
     let path = dir.path().join(file);
-    survive_file(name, &[fs::read(&path).unwrap()], inputs, &path, || read(dir.path()));
+    Format::of_file(name, vec![fs::read(&path).unwrap()], path, move |_| read(dir.path()))
 }
 
-#[test]
-fn tokenizers() {
+pub fn tokenizers() -> Format {
     let dir = tokenizer();
-    let path: PathBuf = dir.path().join("tokenizer.json");
-    let sound = sound(dir.path());
-    survive_file("tokenizer.json", &sound, 3000, &path, || read(dir.path()));
+    let (sound, path) = (sound(dir.path()), dir.path().join("tokenizer.json"));
+    Format::of_file("tokenizer.json", sound, path, move |_| read(dir.path()))
 }
 
-#[test]
-fn configurations_of_tokenizers() {
-    of_file("tokenizer_config", "tokenizer_config.json", 3000);
+pub fn configurations_of_tokenizers() -> Format {
+    of_file("tokenizer_config", "tokenizer_config.json")
 }
 
-#[test]
-fn configurations_of_generation() {
-    of_file("generation_config", "generation_config.json", 3000);
+pub fn configurations_of_generation() -> Format {
+    of_file("generation_config", "generation_config.json")
 }
 
-#[test]
-fn templates() {
+pub fn templates() -> Format {
     let goldens: Value = serde_json::from_str(include_str!("fixtures/templates.json")).unwrap();
     let sources =
         goldens.as_array().unwrap().iter().map(|golden| golden["source"].as_str().unwrap().as_bytes().to_vec());
-    survive("chat template", &sources.collect::<Vec<_>>(), 3000, |source| {
+    Format::new("chat template", sources.collect(), |source| {
         let source = String::from_utf8_lossy(source).into_owned();
         let template =
             ChatTemplate::from_source(source, Some("<s>".into()), None).map_err(|error| error.to_string())?;
         // A template may refuse a conversation.
         let _ = template.render(&[Message::new(Role::User, "a question"), Message::new(Role::Assistant, "b")], true);
         Ok(())
-    });
+    })
 }
 
-#[test]
-fn samples() {
+pub fn samples() -> Format {
     let dir = mutate::scratch();
-    let path = dir.path().join("samples.jsonl");
     let sound = br#"{"prompt": "a \u00e9 b", "response": "c", "id": 7, "category": "d"}
 {"prompt": "\ud83d\ude00", "response": null, "more": [1, {"x": 2.5}]}
 "#;
-    survive_file("JSONL", &[sound.to_vec()], 10_000, &path, || {
-        read_jsonl(&path).map(drop).map_err(|error| error.to_string())
-    });
+    Format::of_file("JSONL", vec![sound.to_vec()], dir.path().join("samples.jsonl"), move |path| {
+        let _dir = &dir;
+        read_jsonl(path).map(drop).map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn tokenizers_survive() {
+    tokenizers().survive(3000);
+}
+
+#[test]
+fn configurations_survive() {
+    configurations_of_tokenizers().survive(3000);
+    configurations_of_generation().survive(3000);
+}
+
+#[test]
+fn templates_survive() {
+    templates().survive(3000);
+}
+
+#[test]
+fn samples_survive() {
+    samples().survive(10_000);
 }

@@ -110,3 +110,40 @@ fn a_key_is_in_no_log_whatever_is_asked_for() {
         assert!(!said.contains("73 6b 2d 61") && !said.contains("736b2d61"), "{filter}: {said}");
     }
 }
+
+#[test]
+fn answers_of_other_weights_are_made_again_whatever_their_size_and_time() {
+    let bench = bench();
+    let weights = bench.path("m/model.safetensors");
+    let ask = |out: &str| {
+        bench.works(&format!("evaluate --model m --task p.jsonl --out {out} --max-new-tokens 4"));
+        fs::read_to_string(bench.path(out).join("answers-task.jsonl")).unwrap()
+    };
+    let (first, before) = (ask("kept"), fs::metadata(&weights).unwrap());
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].reverse();
+    bytes[header..].chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    fs::write(&weights, &bytes).unwrap();
+    fs::File::options().write(true).open(&weights).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    let after = fs::metadata(&weights).unwrap();
+    assert_eq!((after.len(), after.modified().unwrap()), (before.len(), before.modified().unwrap()));
+    let second = ask("kept");
+    assert_ne!(second, first);
+    assert_eq!(second, ask("fresh"), "no answer of the earlier weights is left");
+}
+
+#[test]
+fn a_password_in_a_judges_address_is_in_no_message_and_no_file() {
+    let bench = bench();
+    let judge =
+        "judges: [{kind: http, name: a, base_url: 'http://me:sk-a-b-c@127.0.0.1:9/v1', model: m, format: f.yaml}]";
+    bench.file("judges.yaml", judge);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_realign"));
+    let arguments = "evaluate --model m --harmful p.jsonl --judges judges.yaml --out e --max-new-tokens 2";
+    command.args(arguments.split(' ')).current_dir(bench.path("")).env("RUST_LOG", "trace");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!output.status.success() && said.contains("base_url holds one of @"), "{said}");
+    assert!(!said.contains("sk-a-b-c") && !bench.path("e").exists(), "{said}");
+}

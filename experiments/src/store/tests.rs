@@ -261,3 +261,58 @@ fn what_a_base_has_finished_is_read_there_and_nothing_is_written_there() {
     let alone = roots(&dir.path().join("absent"));
     assert!(matches!(alone.state("work", &model(10).key), State::Done(_)));
 }
+
+#[test]
+fn processes_of_a_submission_run_a_stage_once_and_keep_others_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let roots = Roots::new(dir.path(), None);
+    let shared = |submission: &str| Store::open_shared(&roots, "flex", submission).unwrap();
+    let (one, other) = (shared("a"), shared("a"));
+    assert!(Store::open(&roots, "flex").unwrap_err().to_string().contains("another process is running this sweep"));
+    let runs = Arc::new(AtomicUsize::new(0));
+    let slow = || {
+        let runs = Arc::clone(&runs);
+        node(8, move |out| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            write_model(out)
+        })
+    };
+    std::thread::scope(|scope| {
+        let done = [&one, &other].map(|store| scope.spawn(|| run(store, &slow()).unwrap().1));
+        let fresh: Vec<bool> = done.into_iter().map(|done| done.join().unwrap()).collect();
+        assert_eq!(fresh.iter().filter(|fresh| **fresh).count(), 1);
+    });
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(fs::read_dir(dir.path().join("work")).unwrap().count(), 1, "no lock is left");
+    drop((one, other));
+    let alone = open(&dir);
+    assert!(Store::open_shared(&roots, "flex", "a").is_err());
+    drop(alone);
+}
+
+#[test]
+fn a_stage_that_failed_is_tried_once_in_a_submission() {
+    let dir = tempfile::tempdir().unwrap();
+    let roots = Roots::new(dir.path(), None);
+    let shared = |submission: &str| Store::open_shared(&roots, "flex", submission).unwrap();
+    assert!(run(&shared("a"), &failing(8, "no luck")).unwrap_err().to_string().contains("rank 8"));
+    let again = run(&shared("a"), &model(8)).unwrap_err();
+    assert!(with_causes(&again).contains("no luck"), "{again:#}");
+    assert!(run(&shared("b"), &model(8)).unwrap().1, "the next submission tries it");
+}
+
+#[test]
+fn a_stage_that_another_process_took_over_is_not_finished_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_shared(&Roots::new(dir.path(), None), "flex", "a").unwrap();
+    let overtaken = node(8, |out| {
+        let lock = out.with_extension("lock");
+        fs::write(lock, r#"{"host":"elsewhere","process":1,"taken":1,"beats":0}"#).unwrap();
+        write_model(out)
+    });
+    let error = with_causes(&run(&store, &overtaken).unwrap_err());
+    assert!(error.contains("another process has taken this stage over"), "{error}");
+    assert_eq!(store.state(&overtaken), State::Partly);
+    assert!(!error_file(&dir, &overtaken).exists(), "the other process may succeed");
+}

@@ -1,7 +1,7 @@
 //! Patches and traces as anybody may have written them: refused or read, and no more.
 
 use model::Dtype;
-use mutate::{survive, survive_file};
+use mutate::Format;
 use recovery::{Models, PatchFile, Path, Recover, Trace};
 use serde_json::Value;
 
@@ -17,9 +17,12 @@ fn patches_and_traces() {
     let dir = mutate::scratch();
     let file = dir.path().join("a.patch");
     let sound = [bytes(steps.clone()), bytes(Path::once(steps.at(2)))];
-    survive_file("patch", &sound, 6000, &file, || PatchFile::load(&file).map(drop).map_err(|error| error.to_string()));
-    let trace = serde_json::to_vec(&done.trace.unwrap()).unwrap();
-    survive("trace", &[trace], 8000, |bytes| {
+    let patches = Format::of_file("patch", sound.to_vec(), file, |path| {
+        PatchFile::load(path).map(drop).map_err(|error| error.to_string())
+    });
+    patches.survive(6000);
+    let traces = Format::new("trace", vec![serde_json::to_vec(&done.trace.unwrap()).unwrap()], |bytes| {
         serde_json::from_slice::<Trace>(bytes).map(drop).map_err(|error| error.to_string())
     });
+    traces.survive(8000);
 }

@@ -160,14 +160,13 @@ fn adapters_that_one_file_cannot_hold_are_refused() {
 
 #[test]
 fn hostile_adapters_are_refused_or_read() {
-    let (dir, base) = (mutate::scratch(), base());
-    save_adapter(&adapted(|_| true), dir.path()).unwrap();
     for (name, file, inputs) in [("adapter_config", CONFIG, 6000), ("adapter_model", WEIGHTS, 2000)] {
+        let (dir, base) = (mutate::scratch(), base());
+        save_adapter(&adapted(|_| true), dir.path()).unwrap();
         let path = dir.path().join(file);
-        let whole = fs::read(&path).unwrap();
-        mutate::survive_file(name, std::slice::from_ref(&whole), inputs, &path, || {
+        let format = mutate::Format::of_file(name, vec![fs::read(&path).unwrap()], path, move |_| {
             load_adapter(&mut base.clone(), dir.path()).map_err(|error| error.to_string())
         });
-        fs::write(&path, whole).unwrap();
+        format.survive(inputs);
     }
 }
