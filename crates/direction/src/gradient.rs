@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Tensor, TensorData};
-use model::{Decoder, Packed, weights};
+use model::weights::Sums;
+use model::{Decoder, Packed};
 
 use crate::mean::check_layer;
 use crate::{Error, Result, runs};
@@ -39,18 +40,25 @@ pub fn accumulate(decoder: &Decoder, objective: &Objective, sums: &mut HashMap<S
     if objective.rows.is_empty() || objective.batch == 0 {
         return Err(Error::NoPrompts);
     }
+    let mut adding = Sums::new(decoder, std::mem::take(sums));
+    let loss = add(&mut adding, objective);
+    *sums = adding.finish();
+    loss
+}
+
+fn add(sums: &mut Sums, objective: &Objective) -> Result<f64> {
     let batches: Vec<&[Vec<u32>]> = objective.rows.chunks(objective.batch).collect();
     let mut total = 0.0;
     for run in runs(&batches) {
         let packed = Packed::new(&run.concat())?;
-        let hidden = decoder.hidden(&packed, objective.layer, &packed.segments.last())?;
+        let hidden = sums.decoder().hidden(&packed, objective.layer, &packed.segments.last())?;
         let loss = batch_losses(hidden, &run, &objective.direction);
         let value: f32 = loss.clone().into_scalar();
         if !value.is_finite() {
             return Err(Error::NotFinite { what: format!("the cosine loss at layer {}", objective.layer) });
         }
         total += f64::from(value);
-        weights::add_gradients(sums, weights::gradients(decoder, loss.backward())?);
+        sums.add(&loss)?;
     }
     Ok(total / batches.len() as f64)
 }

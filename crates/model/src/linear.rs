@@ -1,5 +1,7 @@
 //! A linear layer in the checkpoint's layout, with an optional low-rank adapter beside it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -15,6 +17,33 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// The adapter; none unless fine-tuning attached one.
     pub lora: Option<Lora>,
+    /// Where the weight's gradients are added, instead of being handed out.
+    #[module(skip)]
+    pub(crate) sum: Option<Sum>,
+}
+
+/// A sum of a weight's gradients, row-major; empty before the first.
+#[derive(Debug, Clone)]
+pub(crate) struct Sum(Arc<Mutex<Vec<f32>>>);
+
+impl Sum {
+    pub fn new(earlier: Vec<f32>) -> Self {
+        Self(Arc::new(Mutex::new(earlier)))
+    }
+
+    pub fn add(&self, gradient: &[f32]) {
+        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sum.is_empty() {
+            *sum = gradient.to_vec();
+        } else {
+            sum.par_iter_mut().zip(gradient).with_min_len(1 << 14).for_each(|(sum, value)| *sum += value);
+        }
+    }
+
+    /// The sum, and begins anew.
+    pub fn take(&self) -> Vec<f32> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A LoRA adapter (Hu et al. 2021), named as peft names its tensors.
@@ -35,7 +64,7 @@ pub struct Lora {
 impl Linear {
     /// A layer with the given weight and no adapter.
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        Self { weight: Param::from_tensor(weight), bias: bias.map(Param::from_tensor), lora: None }
+        Self { weight: Param::from_tensor(weight), bias: bias.map(Param::from_tensor), lora: None, sum: None }
     }
 
     /// A layer of zeros, to be filled from a checkpoint.
@@ -51,7 +80,7 @@ impl Linear {
     /// - output: `[rows, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        let Some(lora) = &self.lora else { return ops::linear(x, weight, bias) };
+        let Some(lora) = &self.lora else { return ops::summed_linear(x, weight, bias, self.sum.as_ref()) };
         let (a, b, mask) = (lora.a.val(), lora.b.val(), lora.mask(&x));
         ops::adapted_linear(x, weight, bias, ops::LowRank { a, b, scale: lora.scale, mask })
     }

@@ -8,7 +8,15 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor, TensorData};
 
-use crate::{Decoder, Dtype, Error, Result};
+use crate::{Decoder, Error, Result};
+
+mod round;
+mod sums;
+mod values;
+
+pub use round::round;
+pub use sums::Sums;
+pub use values::{Change, Values, set, views};
 
 /// A parameter's name and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +74,7 @@ pub struct Weight {
     pub info: WeightInfo,
     /// burn's id of the parameter.
     pub id: ParamId,
-    data: Box<dyn FnOnce() -> std::result::Result<TensorData, String>>,
+    view: Box<dyn FnOnce() -> Result<Values>>,
 }
 
 impl Weight {
@@ -75,8 +83,15 @@ impl Weight {
     /// # Errors
     /// When the device fails.
     pub fn values(self) -> Result<Vec<f32>> {
-        let data = (self.data)().map_err(Error::Device)?;
-        data.try_into_vec::<f32>().map_err(|error| Error::Device(error.to_string()))
+        Ok(self.view()?.into_vec())
+    }
+
+    /// As [`values`](Self::values), without a copy on the CPU.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn view(self) -> Result<Values> {
+        (self.view)()
     }
 }
 
@@ -94,7 +109,7 @@ impl<F: FnMut(Weight)> ModuleVisitor for Each<'_, F> {
         (self.f)(Weight {
             info: WeightInfo::new(self.path.name(), tensor.dims().to_vec()),
             id: param.id,
-            data: Box::new(move || tensor.try_into_data_as::<f32>().map_err(|error| error.to_string())),
+            view: Box::new(move || Values::of(&tensor)),
         });
     }
 }
@@ -158,62 +173,6 @@ impl ModuleMapper for Replace<'_> {
 /// When values of another shape are returned: an error of the caller.
 pub fn replace(decoder: Decoder, mut values: impl FnMut(&WeightInfo) -> Option<TensorData>) -> Decoder {
     decoder.map(&mut Replace { path: Path::default(), values: &mut values })
-}
-
-/// Rounds every parameter; the first failure is kept, and nothing is changed after it.
-struct Round {
-    path: Path,
-    dtype: Dtype,
-    failed: Option<Error>,
-}
-
-impl Round {
-    fn rounded<const D: usize>(&self, tensor: &Tensor<D>) -> Result<TensorData> {
-        let device = |error: &dyn std::fmt::Display| Error::Device(error.to_string());
-        let data = tensor.clone().try_into_data_as::<f32>().map_err(|error| device(&error))?;
-        let mut values = data.try_into_vec::<f32>().map_err(|error| device(&error))?;
-        self.dtype.round_all(&self.path.name(), &mut values)?;
-        Ok(TensorData::new(values, tensor.dims()))
-    }
-}
-
-impl ModuleMapper for Round {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.0.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.failed.is_some() {
-            return param;
-        }
-        match self.rounded(&param.val()) {
-            Ok(data) => param.map(|old| {
-                let tracked = old.is_require_grad();
-                Tensor::from_data(data, &old.device()).set_require_grad(tracked)
-            }),
-            Err(error) => {
-                self.failed = Some(error);
-                param
-            }
-        }
-    }
-}
-
-/// The decoder with every parameter rounded to a precision; it still holds f32.
-///
-/// # Errors
-/// When a value is too large for the precision, or the device fails.
-pub fn round(decoder: Decoder, dtype: Dtype) -> Result<Decoder> {
-    if dtype == Dtype::F32 {
-        return Ok(decoder);
-    }
-    let mut round = Round { path: Path::default(), dtype, failed: None };
-    let decoder = decoder.map(&mut round);
-    round.failed.map_or(Ok(decoder), Err)
 }
 
 /// Turns gradients on for the parameters that `wanted` accepts and off for all others.
@@ -285,4 +244,26 @@ pub fn gradients(decoder: &Decoder, mut gradients: Gradients) -> Result<HashMap<
     decoder.visit(&mut visitor);
     let vector = |data: TensorData| data.try_into_vec::<f32>().map_err(|error| Error::Device(error.to_string()));
     visitor.found.into_iter().map(|(name, data)| Ok((name, vector(data.map_err(Error::Device)?)?))).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+    use crate::DecoderConfig;
+
+    /// Two blocks of random weights.
+    pub(super) fn tiny() -> Decoder {
+        let json = serde_json::json!({"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true});
+        let device = Device::flex();
+        device.seed(5);
+        let decoder = Decoder::zeros(&DecoderConfig::from_json(&json, std::path::Path::new("tiny")).unwrap(), &device);
+        replace(decoder, |info| {
+            let values = Tensor::<1>::random([info.len()], Distribution::Normal(0.0, 0.3), &device).into_data();
+            Some(TensorData::new(values.try_into_vec::<f32>().unwrap(), info.shape.clone()))
+        })
+    }
 }

@@ -65,13 +65,13 @@ fn steps(settings: &Recover, mut inputs: Inputs<'_>, merit: &Merit) -> Result<(R
     let mut points = Vec::new();
     for step in 1..=path.len() {
         region.apply(&path.at(step))?;
-        points.push(point(step as f64, merit, &region.write(fine_tuned.clone()))?);
+        points.push(point(step as f64, merit, region.decoder())?);
     }
     let best = (1..points.len()).fold(0, |best, at| if is_better(&points[at], &points[best]) { at } else { best });
     path.choose(best + 1);
     let patch = path.answer();
     region.apply(&patch)?;
-    repaired.decoder = region.write(fine_tuned.clone());
+    repaired.decoder = region.decoder().clone();
     repaired.restored = Some(patch.len());
     repaired.path = Some(path);
     repaired.outcome = decided(&format!("step {}", best + 1), &points[best]);

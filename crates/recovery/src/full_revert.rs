@@ -26,6 +26,6 @@ impl Repair for FullRevert {
         let region = Region::new(inputs.aligned, inputs.fine_tuned, self.layer)?;
         let differences = region.differences();
         // A patch of a whole region would be larger than the model.
-        Ok(Repaired { path: None, ..region.restore_largest(inputs.fine_tuned, &differences, usize::MAX) })
+        Ok(Repaired { path: None, ..region.repaired(&differences, usize::MAX)? })
     }
 }

@@ -30,6 +30,6 @@ impl Repair for LargestDifference {
         let count = inputs.count(Self::WORD, self.count)?;
         let region = Region::new(inputs.aligned, inputs.fine_tuned, self.layer)?;
         let differences = region.differences();
-        Ok(region.restore_largest(inputs.fine_tuned, &differences, count))
+        region.repaired(&differences, count)
     }
 }

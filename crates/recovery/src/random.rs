@@ -54,7 +54,7 @@ impl Repair for Random {
         let mut gradients = HashMap::new();
         accumulate(&decoder, &objective, &mut gradients)?;
         draw_sizes(&region, &mut gradients, inputs.seed);
-        Ok(region.restore_largest(inputs.fine_tuned, &gradients, count))
+        region.repaired(&gradients, count)
     }
 }
 

@@ -1,14 +1,15 @@
 //! The region: weights of blocks 0..L-1, norms excluded (METHOD.md section 3).
 
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use burn::tensor::TensorData;
 use direction::{Layer, check_layer};
 use model::Decoder;
-use model::weights::{self, WeightInfo};
+use model::weights::{self, Change, Values, WeightInfo};
 use rayon::prelude::*;
 
-use crate::selection::{Candidates, Ties, select};
+use crate::selection::{Candidates, Selected, Ties, select};
 use crate::{Error, Outcome, Patch, Path, Repaired, Result};
 
 /// Whether a parameter is in the region of direction layer `layer`.
@@ -16,19 +17,24 @@ pub fn is_in_region(info: &WeightInfo, layer: usize) -> bool {
     !info.is_norm && info.layer.is_some_and(|block| block < layer)
 }
 
-/// The region's values on the host: each is the fine-tuned or the aligned one.
+/// A model in which weights of the region change between the fine-tuned and the aligned value. Both models' values are
+/// read where they are; what is held besides are the tensors that have changed.
 #[derive(Debug)]
 pub struct Region {
     /// The direction layer, counted from 1.
     pub layer: usize,
     /// Name and place of each tensor, in the checkpoint's order.
     pub infos: Vec<WeightInfo>,
-    /// Current values.
-    pub values: Vec<Vec<f32>>,
     /// The aligned model's values.
-    pub aligned: Vec<Vec<f32>>,
+    pub aligned: Vec<Values>,
     /// The fine-tuned model's values.
-    pub fine_tuned: Vec<Vec<f32>>,
+    pub fine_tuned: Vec<Values>,
+    /// The fine-tuned model.
+    original: Decoder,
+    /// The model as it is.
+    decoder: Decoder,
+    /// Number of weights that equal the aligned model's.
+    equal: usize,
 }
 
 impl Region {
@@ -41,15 +47,26 @@ impl Region {
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), in_blocks)?;
         let layer = layer.of_blocks(fine_tuned.config().num_hidden_layers);
         check_layer(fine_tuned, layer)?;
-        let read = |decoder| weights::read(decoder, |info| is_in_region(info, layer));
+        let read = |decoder| weights::views(decoder, |info| is_in_region(info, layer));
         let (infos, aligned): (Vec<_>, Vec<_>) = read(aligned)?.into_iter().unzip();
-        let fine_tuned: Vec<Vec<f32>> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
-        Ok(Self { layer, infos, values: fine_tuned.clone(), aligned, fine_tuned })
+        let (original, decoder) = (fine_tuned.clone(), fine_tuned.clone());
+        let fine_tuned: Vec<Values> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
+        let equal = same(&fine_tuned, &aligned);
+        Ok(Self { layer, infos, aligned, fine_tuned, original, decoder, equal })
+    }
+
+    /// The same with gradients on for the region and off for all other weights.
+    #[must_use]
+    pub fn tracked(mut self) -> Self {
+        let layer = self.layer;
+        self.original = weights::track(self.original, |info| is_in_region(info, layer));
+        self.decoder = weights::track(self.decoder, |info| is_in_region(info, layer));
+        self
     }
 
     /// Number of weights.
     pub fn len(&self) -> usize {
-        self.values.iter().map(Vec::len).sum()
+        self.infos.iter().map(WeightInfo::len).sum()
     }
 
     /// Whether there is no weight.
@@ -57,32 +74,37 @@ impl Region {
         self.len() == 0
     }
 
+    /// The model as it is.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
     /// Number of weights that equal the aligned model's.
     pub fn equal(&self) -> usize {
-        let same =
-            |(a, b): (&Vec<f32>, &Vec<f32>)| a.par_iter().zip(b).with_min_len(1 << 14).filter(|(a, b)| a == b).count();
-        self.values.iter().zip(&self.aligned).map(same).sum()
+        self.equal
     }
 
     /// Whether the two models are one here, and nothing can be restored.
     pub fn is_same(&self) -> bool {
-        self.fine_tuned == self.aligned
+        same(&self.fine_tuned, &self.aligned) == self.len()
     }
 
     /// Goes back to the fine-tuned model.
     pub fn reset(&mut self) {
-        self.values.clone_from(&self.fine_tuned);
+        self.decoder = self.original.clone();
+        self.equal = same(&self.fine_tuned, &self.aligned);
     }
 
     /// The fine-tuned model with the patch's weights restored.
     ///
     /// # Errors
-    /// When the patch is not of this region.
+    /// When the patch is not of this region, or the device fails.
     pub fn apply(&mut self, patch: &Patch) -> Result<()> {
         patch.check(&self.infos)?;
         self.reset();
         let indices: Vec<_> = self.infos.iter().map(|info| patch.indices(&info.name)).collect();
-        set(&mut self.values, &self.aligned, &indices);
+        set(&mut self.decoder, &self.infos, &self.aligned, &indices)?;
+        self.equal = same(&self.values()?, &self.aligned);
         Ok(())
     }
 
@@ -91,55 +113,67 @@ impl Region {
         named(&self.infos, indices)
     }
 
-    /// Sets the weights at these indices, by tensor, to the aligned model's values.
-    pub(crate) fn restore(&mut self, indices: &[Vec<u32>]) {
-        set(&mut self.values, &self.aligned, indices);
+    /// Restores up to `k` of the weights that a descent step moves towards the aligned value, those of the largest
+    /// gradients.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn restore_largest(&mut self, gradients: &HashMap<String, Vec<f32>>, k: usize, ties: Ties) -> Result<Selected> {
+        let values = self.values()?;
+        let selected = select(&candidates(&self.infos, &values, &self.aligned, gradients), k, ties);
+        // The tensors are changed in place where nobody else holds them.
+        drop(values);
+        set(&mut self.decoder, &self.infos, &self.aligned, &selected.indices)?;
+        // None of them had the aligned value.
+        self.equal += selected.len();
+        Ok(selected)
     }
 
-    /// Sets the weights at these indices, by tensor, to the fine-tuned model's values.
-    pub(crate) fn roll_back(&mut self, indices: &[Vec<u32>]) {
-        set(&mut self.values, &self.fine_tuned, indices);
+    /// Gives restored weights, which differ between the models, back: indices by tensor.
+    pub(crate) fn roll_back(&mut self, indices: &[Vec<u32>]) -> Result<()> {
+        set(&mut self.decoder, &self.infos, &self.fine_tuned, indices)?;
+        self.equal -= indices.iter().map(Vec::len).sum::<usize>();
+        Ok(())
     }
 
-    /// The tensors as candidates for the aligned model's values; one without a gradient has no candidate.
-    pub(crate) fn candidates<'a>(&'a self, gradients: &'a HashMap<String, Vec<f32>>) -> Vec<Candidates<'a>> {
-        candidates(&self.infos, &self.values, &self.aligned, gradients)
+    /// The values as they are.
+    pub(crate) fn values(&self) -> Result<Vec<Values>> {
+        let views = weights::views(&self.decoder, |info| is_in_region(info, self.layer))?;
+        Ok(views.into_iter().map(|(_, values)| values).collect())
     }
 
     /// Fine-tuned minus aligned, to be used as gradients: every weight that differs is a candidate, ranked by its
     /// difference.
     pub(crate) fn differences(&self) -> HashMap<String, Vec<f32>> {
         let tensors = self.infos.iter().zip(self.fine_tuned.iter().zip(&self.aligned));
-        let difference = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a - b).collect();
+        let difference = |(a, b): (&Values, &Values)| a.iter().zip(b.iter()).map(|(a, b)| a - b).collect();
         tensors.map(|(info, pair)| (info.name.clone(), difference(pair))).collect()
     }
 
     /// The fine-tuned model with up to `count` candidates restored, those of the largest gradients.
-    pub(crate) fn restore_largest(
-        mut self,
-        fine_tuned: &Decoder,
-        gradients: &HashMap<String, Vec<f32>>,
-        count: usize,
-    ) -> Repaired {
-        let selected = select(&self.candidates(gradients), count, Ties::Exact);
+    pub(crate) fn repaired(mut self, gradients: &HashMap<String, Vec<f32>>, count: usize) -> Result<Repaired> {
         let is_same = self.is_same();
+        let selected = self.restore_largest(gradients, count, Ties::Exact)?;
         if count != usize::MAX && !is_same && selected.len() < count {
             tracing::warn!("only {} of {count} weights can be restored", selected.len());
         }
-        self.restore(&selected.indices);
-        Repaired {
-            decoder: self.write(fine_tuned.clone()),
+        Ok(Repaired {
             restored: Some(selected.len()),
             path: Some(Path::once(self.named(selected.indices))),
             outcome: if is_same { Outcome::Nothing } else { Outcome::Changed },
             trace: None,
-        }
+            decoder: self.decoder,
+        })
     }
+}
 
-    /// `decoder` with the region's current values.
-    pub fn write(&self, decoder: Decoder) -> Decoder {
-        with_values(decoder, &self.infos, &self.values)
-    }
+/// Number of weights that are equal.
+fn same(one: &[Values], other: &[Values]) -> usize {
+    let same = |(a, b): (&Values, &Values)| {
+        let chunks = a.par_chunks(1 << 14).zip(b.par_chunks(1 << 14));
+        chunks.map(|(a, b)| a.iter().zip(b).filter(|(a, b)| a == b).count()).sum::<usize>()
+    };
+    one.iter().zip(other).map(same).sum()
 }
 
 /// Indices by tensor, in the order of `infos`, as a patch.
@@ -150,14 +184,15 @@ pub(crate) fn named(infos: &[WeightInfo], indices: Vec<Vec<u32>>) -> Patch {
 /// Tensors as candidates for the values in `target`; one without a gradient has no candidate.
 pub(crate) fn candidates<'a>(
     infos: &[WeightInfo],
-    values: &'a [Vec<f32>],
-    target: &'a [Vec<f32>],
+    values: &'a [impl Deref<Target = [f32]>],
+    target: &'a [impl Deref<Target = [f32]>],
     gradients: &'a HashMap<String, Vec<f32>>,
 ) -> Vec<Candidates<'a>> {
-    let candidates = |(info, (values, target)): (&WeightInfo, (&'a Vec<f32>, &'a Vec<f32>))| {
+    let candidates = |info: &WeightInfo, values: &'a [f32], target: &'a [f32]| {
         gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates { values, target, gradient })
     };
-    infos.iter().zip(values.iter().zip(target)).map(candidates).collect()
+    let tensors = infos.iter().zip(values.iter().zip(target));
+    tensors.map(|(info, (values, target))| candidates(info, values, target)).collect()
 }
 
 /// `decoder` with these values, by tensor in the checkpoint's order.
@@ -169,13 +204,13 @@ pub(crate) fn with_values(decoder: Decoder, infos: &[WeightInfo], values: &[Vec<
     })
 }
 
-/// Sets the values at `indices` to those in `source`.
-fn set(values: &mut [Vec<f32>], source: &[Vec<f32>], indices: &[impl AsRef<[u32]>]) {
-    for ((values, source), indices) in values.iter_mut().zip(source).zip(indices) {
-        for &index in indices.as_ref() {
-            values[index as usize] = source[index as usize];
-        }
-    }
+/// Sets the weights at `indices` to the values in `source`, both by tensor in the order of `infos`.
+fn set(decoder: &mut Decoder, infos: &[WeightInfo], source: &[Values], indices: &[impl AsRef<[u32]>]) -> Result<()> {
+    let mut next = infos.iter().zip(source.iter().zip(indices)).peekable();
+    Ok(weights::set(decoder, |info| {
+        let (_, (source, indices)) = next.next_if(|(own, _)| own.name == info.name)?;
+        Some(Change { indices: indices.as_ref(), source })
+    })?)
 }
 
 /// An error unless the two models, each with its name, have the same tensors, of those that are used.

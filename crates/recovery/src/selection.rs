@@ -1,15 +1,19 @@
 //! Selection: the candidates with the largest gradients (METHOD.md section 3).
 //!
-//! The k-th largest gradient is found by counting, in two passes over the bits of the absolute
-//! values (a radix selection): O(n), no sorting, and no copy of the gradients.
+//! A threshold that is surely low enough is guessed from a sample, so that one pass over all weights finds the few that
+//! can be among the largest; the k-th largest of these is found by partial sorting. The guess changes no result.
+
+use std::cmp::Ordering;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Values per parallel piece of work.
 const CHUNK: usize = 1 << 16;
-/// Bins of one pass: one per value of half the bits of an f32.
-const BINS: usize = 1 << 16;
+/// One of so many values of a piece is looked at for the guess.
+const SAMPLED: usize = 64;
+/// Fewer weights are all looked at.
+const FEW: usize = 1 << 20;
 
 /// What happens to equal gradients at the threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -77,94 +81,137 @@ pub(crate) fn select_by(tensors: &[Candidates<'_>], k: usize, ties: Ties, rank: 
     if k == 0 {
         return nothing();
     }
-    let high = histogram(tensors, rank, |bits| Some((bits >> 16) as usize));
-    let found: u64 = high.iter().sum();
-    let k = (k as u64).min(found);
-    if k == 0 {
-        return nothing();
+    let pieces = pieces(tensors);
+    let (mut floor, mut lower) = (guess(&pieces, k, rank), 1 << 24);
+    let mut found = at_or_above(&pieces, floor, rank);
+    while floor > 0 && found.iter().map(Vec::len).sum::<usize>() < k {
+        (floor, lower) = (floor.saturating_sub(lower), lower * 2);
+        found = at_or_above(&pieces, floor, rank);
     }
-    let (high_bin, above) = bin_of(&high, k);
-    let low = histogram(tensors, rank, |bits| ((bits >> 16) as usize == high_bin).then_some((bits & 0xffff) as usize));
-    let (low_bin, above_low) = bin_of(&low, k - above);
-    let threshold = ((high_bin as u32) << 16) | low_bin as u32;
-    let quota = match ties {
-        Ties::Exact => k - above - above_low,
-        Ties::Strict => 0,
-    };
-    Selected { indices: collect(tensors, rank, threshold, quota as usize), threshold: Some(f32::from_bits(threshold)) }
-}
-
-/// The bits of the absolute gradient or gain, which order as the values do; none unless a candidate.
-#[inline]
-fn key(rank: Rank, value: f32, target: f32, gradient: f32) -> Option<u32> {
-    let towards = (value > target && gradient > 0.0) || (value < target && gradient < 0.0);
-    let ranked = match rank {
-        Rank::Gradient => gradient,
-        Rank::Gain => gradient * (value - target),
-    };
-    towards.then_some(ranked.to_bits() & 0x7fff_ffff)
-}
-
-/// Number of candidates per bin.
-fn histogram(tensors: &[Candidates<'_>], rank: Rank, bin: impl Fn(u32) -> Option<usize> + Sync) -> Vec<u64> {
-    let count = |mut bins: Vec<u64>, (values, target, gradient): (&[f32], &[f32], &[f32])| {
-        for ((&value, &target), &gradient) in values.iter().zip(target).zip(gradient) {
-            if let Some(bin) = key(rank, value, target, gradient).and_then(&bin) {
-                bins[bin] += 1;
+    let Some((threshold, quota)) = threshold(&pieces, &found, k, rank) else { return nothing() };
+    let mut quota = if ties == Ties::Exact { quota } else { 0 };
+    let mut indices = vec![Vec::new(); tensors.len()];
+    for (piece, found) in pieces.iter().zip(found) {
+        let taken = found.into_iter().filter(|&at| match piece.rank_of(at, rank).cmp(&threshold) {
+            Ordering::Greater => true,
+            Ordering::Equal if quota > 0 => {
+                quota -= 1;
+                true
             }
-        }
-        bins
-    };
-    let add = |mut a: Vec<u64>, b: Vec<u64>| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    };
-    let pieces = |tensor: &Candidates<'_>| {
-        let (values, target, gradient) = (tensor.values, tensor.target, tensor.gradient);
-        values
-            .par_chunks(CHUNK)
-            .zip(target.par_chunks(CHUNK))
-            .zip(gradient.par_chunks(CHUNK))
-            .map(|((v, t), g)| (v, t, g))
-            .fold(|| vec![0u64; BINS], count)
-            .reduce(|| vec![0u64; BINS], add)
-    };
-    tensors.iter().map(pieces).fold(vec![0u64; BINS], add)
-}
-
-/// The bin that holds the k-th largest, and how many lie in the bins above it.
-fn bin_of(bins: &[u64], k: u64) -> (usize, u64) {
-    let mut above = 0;
-    for (bin, &count) in bins.iter().enumerate().rev() {
-        if above + count >= k {
-            return (bin, above);
-        }
-        above += count;
+            _ => false,
+        });
+        indices[piece.tensor].extend(taken.map(|at| piece.start + at));
     }
-    (0, above)
+    Selected { indices, threshold: Some(f32::from_bits(threshold)) }
 }
 
-/// All candidates above the threshold, and the first `quota` at it.
-fn collect(tensors: &[Candidates<'_>], rank: Rank, threshold: u32, mut quota: usize) -> Vec<Vec<u32>> {
-    let at_or_above = |tensor: &Candidates<'_>| -> Vec<(u32, bool)> {
-        (0..tensor.values.len())
-            .into_par_iter()
-            .with_min_len(CHUNK)
-            .filter_map(|index| {
-                let bits = key(rank, tensor.values[index], tensor.target[index], tensor.gradient[index])?;
-                (bits >= threshold).then_some((index as u32, bits == threshold))
-            })
-            .collect()
+/// Part of a tensor.
+#[derive(Debug, Clone, Copy)]
+struct Piece<'a> {
+    tensor: usize,
+    /// Flat index of its first value.
+    start: u32,
+    candidates: Candidates<'a>,
+}
+
+impl Piece<'_> {
+    /// What one of its candidates is ranked by: the bits of an absolute value, which order as the values do.
+    fn rank_of(&self, at: u32, rank: Rank) -> u32 {
+        let (Candidates { values, target, gradient }, at) = (self.candidates, at as usize);
+        ranked(rank, values[at], target[at], gradient[at]).to_bits()
+    }
+}
+
+fn pieces<'a>(tensors: &[Candidates<'a>]) -> Vec<Piece<'a>> {
+    let of_tensor = |(tensor, all): (usize, &Candidates<'a>)| {
+        let parts = all.values.chunks(CHUNK).zip(all.target.chunks(CHUNK)).zip(all.gradient.chunks(CHUNK));
+        let piece = |(number, ((values, target), gradient))| Piece {
+            tensor,
+            start: (number * CHUNK) as u32,
+            candidates: Candidates { values, target, gradient },
+        };
+        parts.enumerate().map(piece).collect::<Vec<_>>()
     };
-    let mut take = |tied: bool| {
-        let taken = !tied || quota > 0;
-        quota -= usize::from(tied && quota > 0);
-        taken
+    tensors.iter().enumerate().flat_map(of_tensor).collect()
+}
+
+#[inline]
+fn ranked(rank: Rank, value: f32, target: f32, gradient: f32) -> f32 {
+    match rank {
+        Rank::Gradient => gradient.abs(),
+        Rank::Gain => (gradient * (value - target)).abs(),
+    }
+}
+
+/// Whether a weight is a candidate of at least this rank.
+#[inline]
+fn counts(rank: Rank, floor: f32, value: f32, target: f32, gradient: f32) -> bool {
+    let towards = ((value > target) & (gradient > 0.0)) | ((value < target) & (gradient < 0.0));
+    towards & (ranked(rank, value, target, gradient) >= floor)
+}
+
+/// A rank that at least `k` candidates surely reach, by a sample of every piece; 0 where there is no telling.
+fn guess(pieces: &[Piece<'_>], k: usize, rank: Rank) -> u32 {
+    if pieces.iter().map(|piece| piece.candidates.values.len()).sum::<usize>() < FEW {
+        return 0;
+    }
+    let sample = |piece: &Piece<'_>| {
+        let Candidates { values, target, gradient } = piece.candidates;
+        let sampled = values.iter().zip(target).zip(gradient).take(values.len().div_ceil(SAMPLED));
+        let candidates = sampled.filter(|&((&value, &target), &gradient)| counts(rank, 0.0, value, target, gradient));
+        candidates.map(|((&value, &target), &gradient)| ranked(rank, value, target, gradient).to_bits()).collect()
     };
-    tensors
-        .iter()
-        .map(|tensor| at_or_above(tensor).into_iter().filter(|&(_, tied)| take(tied)).map(|(index, _)| index).collect())
-        .collect()
+    let mut ranks: Vec<u32> = pieces.par_iter().map(sample).collect::<Vec<Vec<u32>>>().concat();
+    // Twice as many as are looked for, and some for the chance of a small sample.
+    let wanted = (k / SAMPLED).saturating_mul(2).saturating_add(64);
+    if wanted >= ranks.len() {
+        return 0;
+    }
+    let at = ranks.len() - wanted;
+    *ranks.select_nth_unstable(at).1
+}
+
+/// The candidates of at least a rank, by piece, as ascending places in it.
+fn at_or_above(pieces: &[Piece<'_>], floor: u32, rank: Rank) -> Vec<Vec<u32>> {
+    let floor = f32::from_bits(floor);
+    let of_piece = |piece: &Piece<'_>| match rank {
+        Rank::Gradient => places(&piece.candidates, |v, t, g| counts(Rank::Gradient, floor, v, t, g)),
+        Rank::Gain => places(&piece.candidates, |v, t, g| counts(Rank::Gain, floor, v, t, g)),
+    };
+    pieces.par_iter().map(of_piece).collect()
+}
+
+/// The places whose weights count. Few do, so that a row of weights is asked at once, without a branch.
+fn places(candidates: &Candidates<'_>, counts: impl Fn(f32, f32, f32) -> bool) -> Vec<u32> {
+    const ROW: usize = 32;
+    let Candidates { values, target, gradient } = *candidates;
+    let is_one = |at: usize| counts(values[at], target[at], gradient[at]);
+    let (whole, rest) = (values.as_chunks::<ROW>().0, values.len() / ROW * ROW..values.len());
+    let rows = whole.iter().zip(target.as_chunks::<ROW>().0).zip(gradient.as_chunks::<ROW>().0);
+    let mut places = Vec::new();
+    for (row, ((values, target), gradient)) in rows.enumerate() {
+        if (0..ROW).fold(false, |any, at| any | counts(values[at], target[at], gradient[at])) {
+            places.extend((row * ROW..(row + 1) * ROW).filter(|&at| is_one(at)).map(|at| at as u32));
+        }
+    }
+    places.extend(rest.filter(|&at| is_one(at)).map(|at| at as u32));
+    places
+}
+
+/// The k-th largest rank of those found, or the least where there are fewer, and how many of that rank are taken; none
+/// without a candidate.
+fn threshold(pieces: &[Piece<'_>], found: &[Vec<u32>], k: usize, rank: Rank) -> Option<(u32, usize)> {
+    let of_piece = |(piece, found): (&Piece<'_>, &Vec<u32>)| -> Vec<u32> {
+        found.iter().map(|&at| piece.rank_of(at, rank)).collect()
+    };
+    let mut ranks = pieces.par_iter().zip(found).map(of_piece).collect::<Vec<_>>().concat();
+    let k = k.min(ranks.len());
+    if k == 0 {
+        return None;
+    }
+    let at = ranks.len() - k;
+    let (_, &mut threshold, above) = ranks.select_nth_unstable(at);
+    Some((threshold, k - above.iter().filter(|&&rank| rank > threshold).count()))
 }
 
 #[cfg(test)]
@@ -197,23 +244,37 @@ mod tests {
     fn the_threshold_is_the_one_that_sorting_finds() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(7);
         let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| random.random_range(-1.0f32..1.0)).collect() };
-        let sizes = [70_000, 3, 150_000];
-        let data: Vec<_> = sizes.iter().map(|&n| (draw(n), draw(n), draw(n))).collect();
-        let tensors: Vec<_> =
-            data.iter().map(|(values, target, gradient)| Candidates { values, target, gradient }).collect();
-        let mut keys: Vec<f32> = tensors
-            .iter()
-            .flat_map(|t| {
-                (0..t.values.len())
-                    .filter(|&i| (t.values[i] - t.target[i]) * t.gradient[i] > 0.0)
-                    .map(|i| t.gradient[i].abs())
-            })
-            .collect();
-        keys.sort_by(|a, b| b.total_cmp(a));
-        for k in [1, 2, 1000, 50_000, keys.len()] {
-            let selected = super::select(&tensors, k, Ties::Exact);
-            assert_eq!(selected.threshold, Some(keys[k - 1]), "k = {k}");
-            assert_eq!(selected.len(), k);
+        let sizes = [70_000, 3, FEW];
+        let mut data: Vec<_> = sizes.iter().map(|&n| (draw(n), draw(n), draw(n))).collect();
+        // A sample as drawn, and then one that misleads: what is looked at for the guess is far larger than the rest.
+        for times in [1.0, 1000.0] {
+            for (_, _, gradient) in &mut data {
+                gradient
+                    .chunks_mut(CHUNK)
+                    .flat_map(|piece| {
+                        let sampled = piece.len().div_ceil(SAMPLED);
+                        &mut piece[..sampled]
+                    })
+                    .for_each(|value| *value *= times);
+            }
+            let tensors: Vec<_> =
+                data.iter().map(|(values, target, gradient)| Candidates { values, target, gradient }).collect();
+            let is_candidate = |t: &Candidates<'_>, i: usize| (t.values[i] - t.target[i]) * t.gradient[i] > 0.0;
+            let of = |t: &Candidates<'_>| -> Vec<f32> {
+                (0..t.values.len()).filter(|&i| is_candidate(t, i)).map(|i| t.gradient[i].abs()).collect()
+            };
+            let mut keys: Vec<f32> = tensors.iter().flat_map(of).collect();
+            keys.sort_by(|a, b| b.total_cmp(a));
+            for k in [1, 2, 1000, 50_000, keys.len()] {
+                let selected = super::select(&tensors, k, Ties::Exact);
+                assert_eq!(selected.threshold, Some(keys[k - 1]), "k = {k}, sample {times} times the rest");
+                assert_eq!(selected.len(), k);
+                let least = |(t, indices): (&Candidates<'_>, &Vec<u32>)| {
+                    indices.iter().all(|&i| is_candidate(t, i as usize) && t.gradient[i as usize].abs() >= keys[k - 1])
+                        && indices.is_sorted_by(|a, b| a < b)
+                };
+                assert!(tensors.iter().zip(&selected.indices).all(least), "k = {k}");
+            }
         }
     }
 }

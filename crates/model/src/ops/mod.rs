@@ -14,18 +14,26 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor, TensorData};
 use flex::{Input, run};
 pub use flex::{RowCache, serves};
+pub(crate) use flex::{Shared, change};
 pub use plan::{Activation, AttentionPlan, Rope, Scores, Span};
+
+use crate::linear::Sum;
 
 /// `y = x W^T + b`.
 ///
 /// # Shapes
 /// - x: `[rows, in]`, weight: `[out, in]`, bias: `[out]`, output: `[rows, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    summed_linear(x, weight, bias, None)
+}
+
+/// As [`linear`]; with a sum, the weight's gradient is added to it and to no other.
+pub(crate) fn summed_linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, sum: Option<&Sum>) -> Tensor<2> {
     if !serves(&x.device(), x.dtype()) {
         return plain::linear(x, weight, bias);
     }
     let y = match x.device().is_autodiff() {
-        true => run(flex::Linear, [Input::new(x, true), Input::new(weight, true)]),
+        true => run(flex::Linear { sum: sum.cloned() }, [Input::new(x, true), Input::new(weight, true)]),
         false => flex::product(&x, &weight),
     };
     plain::biased(y, bias)

@@ -32,7 +32,8 @@ impl checkpoint::Progress for Progress {
 pub(super) fn fingerprint(region: &Region, objectives: &[&Objective]) -> String {
     let mut hash = files::Sha::default();
     let values = region.aligned.iter().chain(&region.fine_tuned);
-    for values in values.chain(objectives.iter().map(|objective| &objective.direction)) {
+    let directions = objectives.iter().map(|objective| objective.direction.as_slice());
+    for values in values.map(|values| &**values).chain(directions) {
         hash.numbers(values.iter().map(|value| value.to_le_bytes()));
     }
     for row in objectives.iter().flat_map(|objective| &objective.rows) {

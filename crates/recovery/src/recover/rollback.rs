@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::{Candidates, Region, Selected, Ties, select};
+use crate::{Candidates, Region, Result, Selected, Ties, select};
 
 /// Selects, among the weights `restored` in this step, those that a descent step on the task's
 /// loss would move towards the fine-tuned value, and takes the top
@@ -14,7 +14,8 @@ pub(crate) fn select_rollback(
     gradients: &HashMap<String, Vec<f32>>,
     rate: f64,
     ties: Ties,
-) -> Selected {
+) -> Result<Selected> {
+    let values = region.values()?;
     // The few restored weights, gathered; positions in them are mapped back below.
     let gather = |all: &[f32], indices: &[u32]| -> Vec<f32> { indices.iter().map(|&i| all[i as usize]).collect() };
     let gathered: Vec<[Vec<f32>; 3]> = restored
@@ -23,11 +24,7 @@ pub(crate) fn select_rollback(
         .map(|(tensor, indices)| {
             let gradient = gradients.get(&region.infos[tensor].name).map_or(&[][..], Vec::as_slice);
             let indices = if gradient.is_empty() { &[][..] } else { indices };
-            [
-                gather(&region.values[tensor], indices),
-                gather(&region.fine_tuned[tensor], indices),
-                gather(gradient, indices),
-            ]
+            [gather(&values[tensor], indices), gather(&region.fine_tuned[tensor], indices), gather(gradient, indices)]
         })
         .collect();
     let tensors: Vec<Candidates<'_>> =
@@ -37,5 +34,5 @@ pub(crate) fn select_rollback(
     for (positions, indices) in selected.indices.iter_mut().zip(restored) {
         positions.iter_mut().for_each(|position| *position = indices[*position as usize]);
     }
-    selected
+    Ok(selected)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::module::Module as _;
 use direction::{Objective, accumulate, mean_direction};
-use model::{Decoder, weights};
+use model::Decoder;
 
 use super::progress::{Progress, fingerprint};
 use super::rollback::select_rollback;
@@ -13,7 +13,7 @@ use super::{GradientMode, Recover, Rollback};
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::{
     Error, Gate, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace,
-    Trace, TraceGate, TraceStep, is_in_region, select,
+    Trace, TraceGate, TraceStep,
 };
 
 /// Recovers the fine-tuned model.
@@ -48,7 +48,6 @@ struct Recovery<'a> {
     k: usize,
     harm: Objective,
     task: Option<Objective>,
-    decoder: Decoder,
     fine_tuned: &'a Decoder,
     gradients: HashMap<String, Vec<f32>>,
     progress: Progress,
@@ -79,9 +78,8 @@ impl<'a> Recovery<'a> {
             settings,
             harm,
             task,
-            decoder: weights::track(fine_tuned.clone(), |info| is_in_region(info, layer)),
             fine_tuned,
-            region,
+            region: region.tracked(),
             gradients: HashMap::new(),
             progress: Progress::default(),
             path: Path::default(),
@@ -167,12 +165,10 @@ impl<'a> Recovery<'a> {
             self.gradients.clear();
         }
         let start = Instant::now();
-        let loss = accumulate(&self.decoder, &self.harm, &mut self.gradients)?;
+        let loss = accumulate(self.region.decoder(), &self.harm, &mut self.gradients)?;
         let grad_s = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let mut selected = select(&self.region.candidates(&self.gradients), self.k, self.settings.ties);
-        self.region.restore(&selected.indices);
-        self.upload();
+        let mut selected = self.region.restore_largest(&self.gradients, self.k, self.settings.ties)?;
         let mut row = TraceStep {
             step: self.progress.step,
             loss,
@@ -206,22 +202,17 @@ impl<'a> Recovery<'a> {
         let missing = Error::Missing { method: Recover::WORD, what: "the task's training prompts" };
         let task = self.task.as_ref().ok_or(missing)?;
         self.gradients.clear();
-        accumulate(&self.decoder, task, &mut self.gradients)?;
+        accumulate(self.region.decoder(), task, &mut self.gradients)?;
         let (rate, ties) = (self.settings.rollback_rate, self.settings.ties);
-        let back = select_rollback(&self.region, restored, &self.gradients, rate, ties);
-        self.region.roll_back(&back.indices);
+        let back = select_rollback(&self.region, restored, &self.gradients, rate, ties)?;
+        self.region.roll_back(&back.indices)?;
         self.gradients.clear();
-        self.upload();
         row.rolled_back = Some(back.len());
         row.rollback_threshold = back.threshold.map(f64::from);
         for (restored, back) in restored.iter_mut().zip(&back.indices) {
             restored.retain(|index| back.binary_search(index).is_err());
         }
         Ok(())
-    }
-
-    fn upload(&mut self) {
-        self.decoder = self.region.write(self.decoder.clone());
     }
 
     /// Whether a checkpoint is taken after the step just done.
@@ -237,7 +228,7 @@ impl<'a> Recovery<'a> {
 
     /// Scores the last step; when that fails, the steps before it are kept in the checkpoint.
     fn measure(&mut self, measure: &mut Measure<'_>) -> Result<f64> {
-        let score = match score_of(measure, &self.decoder.valid()) {
+        let score = match score_of(measure, &self.region.decoder().valid()) {
             Ok(score) => score,
             Err(error) => {
                 self.save()?;
@@ -252,7 +243,6 @@ impl<'a> Recovery<'a> {
 
     fn start_again_with_rollback(&mut self) -> Result<()> {
         self.region.reset();
-        self.upload();
         self.gradients.clear();
         self.progress.rollback = true;
         self.progress.step = 0;
@@ -282,7 +272,6 @@ impl<'a> Recovery<'a> {
         self.progress = state.progress;
         self.path = state.path;
         self.gradients = state.gradients;
-        self.upload();
         Ok(())
     }
 
@@ -298,7 +287,7 @@ impl<'a> Recovery<'a> {
             steps: self.progress.steps,
         };
         Repaired {
-            decoder: self.region.write(self.fine_tuned.clone()),
+            decoder: self.region.decoder().valid(),
             restored: Some(self.path.answer().len()),
             path: Some(self.path),
             outcome,

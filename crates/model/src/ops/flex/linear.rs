@@ -2,11 +2,15 @@
 
 use burn::backend::flex::FlexTensor;
 
-use super::{Fused, matmul};
+use super::{Fused, matmul, values};
+use crate::linear::Sum;
 
 /// See [`super::super::linear`]; inputs: x, weight.
 #[derive(Debug, Clone)]
-pub struct Linear;
+pub struct Linear {
+    /// Where the weight's gradient is added.
+    pub sum: Option<Sum>,
+}
 
 impl Fused<2> for Linear {
     type Saved = [FlexTensor; 2];
@@ -16,7 +20,11 @@ impl Fused<2> for Linear {
     }
 
     fn backward(&self, [x, weight]: Self::Saved, grad: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let for_weight = wanted[1].then(|| matmul(grad.transpose(0, 1), x));
+        let mut for_weight = wanted[1].then(|| matmul(grad.transpose(0, 1), x));
+        if let Some((sum, gradient)) = self.sum.as_ref().zip(for_weight.as_ref()) {
+            sum.add(values(gradient));
+            for_weight = None;
+        }
         let for_x = wanted[0].then(|| matmul(grad, weight));
         [for_x, for_weight]
     }

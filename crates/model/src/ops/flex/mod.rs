@@ -11,6 +11,7 @@ mod linear;
 mod nll;
 mod product;
 mod rows;
+mod shared;
 
 pub use adapted::Adapted;
 pub use attention::Attention;
@@ -19,6 +20,7 @@ pub use linear::Linear;
 pub use nll::NegativeLogLikelihood;
 pub use product::product;
 pub use rows::{RowCache, attend_pack};
+pub use shared::{Shared, change};
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

@@ -1,0 +1,176 @@
+//! Values of parameters on the host: on the CPU the tensors' own memory, read without a copy and written in place.
+
+use std::ops::Deref;
+
+use burn::module::{Module as _, ModuleMapper, Param};
+use burn::tensor::{Tensor, TensorData};
+
+use super::{Path, WeightInfo, visit};
+use crate::ops::{Shared, change, serves};
+use crate::{Decoder, Error, Result};
+
+/// The values of a parameter, row-major, as f32.
+#[derive(Debug, Clone)]
+pub struct Values(Held);
+
+#[derive(Debug, Clone)]
+enum Held {
+    /// The tensor's own memory.
+    Shared(Shared),
+    /// A copy from another device, or of another type.
+    Own(Vec<f32>),
+}
+
+impl Values {
+    pub(super) fn of<const D: usize>(tensor: &Tensor<D>) -> Result<Self> {
+        if serves(&tensor.device(), tensor.dtype()) {
+            return Ok(Self(Held::Shared(Shared::new(tensor))));
+        }
+        let device = |error: &dyn std::fmt::Display| Error::Device(error.to_string());
+        let data = tensor.clone().try_into_data_as::<f32>().map_err(|error| device(&error))?;
+        Ok(Self(Held::Own(data.try_into_vec().map_err(|error| device(&error))?)))
+    }
+
+    /// The values by themselves.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<f32> {
+        match self.0 {
+            Held::Shared(shared) => shared.values().to_vec(),
+            Held::Own(values) => values,
+        }
+    }
+}
+
+impl Deref for Values {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Held::Shared(shared) => shared.values(),
+            Held::Own(values) => values,
+        }
+    }
+}
+
+/// The values of the parameters that `wanted` accepts, in order. While they are held, a change of the decoder copies them.
+///
+/// # Errors
+/// When the device fails.
+pub fn views(decoder: &Decoder, wanted: impl Fn(&WeightInfo) -> bool) -> Result<Vec<(WeightInfo, Values)>> {
+    let mut found = Vec::new();
+    visit(decoder, |weight| {
+        if wanted(&weight.info) {
+            found.push(weight);
+        }
+    });
+    found.into_iter().map(|weight| Ok((weight.info.clone(), weight.view()?))).collect()
+}
+
+/// Some values of a parameter that become those of another tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// Flat indices.
+    pub indices: &'a [u32],
+    /// A tensor of the parameter's length, of which the values at the indices are taken.
+    pub source: &'a [f32],
+}
+
+/// Changes some values of the blocks' parameters, in place where nobody else holds them.
+///
+/// # Errors
+/// When the device fails; the parameters from there on are unchanged.
+///
+/// # Panics
+/// When an index is beyond a parameter or the source: an error of the caller.
+pub fn set<'a>(decoder: &mut Decoder, mut changes: impl FnMut(&WeightInfo) -> Option<Change<'a>>) -> Result<()> {
+    let path = Path(vec!["model".to_owned(), "layers".to_owned()]);
+    let mut set = Set { path, changes: &mut changes, failed: None };
+    let layers = std::mem::take(&mut decoder.model.layers);
+    decoder.model.layers = layers.map(&mut set);
+    set.failed.map_or(Ok(()), Err)
+}
+
+struct Set<'a, 'b> {
+    path: Path,
+    changes: &'b mut dyn FnMut(&WeightInfo) -> Option<Change<'a>>,
+    failed: Option<Error>,
+}
+
+impl ModuleMapper for Set<'_, '_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.0.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.0.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let info = WeightInfo::new(self.path.name(), param.dims().to_vec());
+        let change = (self.changes)(&info).filter(|change| !change.indices.is_empty() && self.failed.is_none());
+        let Some(change) = change else { return param };
+        let failed = &mut self.failed;
+        param.map(|old| match changed(&old, change) {
+            Ok(None) => in_place(old, change),
+            Ok(Some(new)) => new,
+            Err(error) => {
+                *failed = Some(error);
+                old
+            }
+        })
+    }
+}
+
+/// A new tensor where the old one cannot be written in place.
+fn changed<const D: usize>(old: &Tensor<D>, change: Change<'_>) -> Result<Option<Tensor<D>>> {
+    if serves(&old.device(), old.dtype()) {
+        return Ok(None);
+    }
+    let mut values = Values::of(old)?.into_vec();
+    write(&mut values, change);
+    let new = Tensor::from_data(TensorData::new(values, old.dims()), &old.device());
+    Ok(Some(new.set_require_grad(old.is_require_grad())))
+}
+
+fn in_place<const D: usize>(old: Tensor<D>, with: Change<'_>) -> Tensor<D> {
+    change(old, |values| write(values, with))
+}
+
+fn write(values: &mut [f32], Change { indices, source }: Change<'_>) {
+    for &index in indices {
+        values[index as usize] = source[index as usize];
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::tiny;
+    use super::*;
+
+    const NAME: &str = "model.layers.1.mlp.up_proj.weight";
+
+    fn of(decoder: &Decoder) -> Values {
+        views(decoder, |info| info.name == NAME).unwrap().remove(0).1
+    }
+
+    #[test]
+    fn a_change_leaves_other_holders_alone_and_copies_nothing_without_them() {
+        let original = tiny();
+        let mut decoder = super::super::track(original.clone(), |info| info.name == NAME);
+        let source = vec![7.0; of(&original).len()];
+        let change = |decoder: &mut Decoder, indices: &[u32]| {
+            set(decoder, |info| (info.name == NAME).then_some(Change { indices, source: &source })).unwrap();
+        };
+        change(&mut decoder, &[3]);
+        let place = of(&decoder).as_ptr();
+        change(&mut decoder, &[0, 5]);
+        assert_eq!(of(&decoder).as_ptr(), place, "written in place");
+        let (before, after) = (of(&original), of(&decoder));
+        let changed: Vec<usize> = (0..before.len()).filter(|&at| before[at] != after[at]).collect();
+        assert_eq!(changed, [0, 3, 5]);
+        assert!(changed.iter().all(|&at| after[at] == 7.0));
+        assert!(decoder.model.layers[1].mlp.up_proj.weight.val().is_require_grad());
+        assert!(!decoder.model.layers[1].mlp.gate_proj.weight.val().is_require_grad());
+    }
+}
