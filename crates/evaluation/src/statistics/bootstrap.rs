@@ -1,5 +1,8 @@
 //! Bootstrap intervals of means and of paired differences. Samples are resampled, never seeds or categories.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -64,17 +67,50 @@ pub fn bootstrap(n: usize, settings: &BootstrapSettings, mut figure: impl FnMut(
     if n == 0 {
         return Err(EvaluationError::NoAnswers);
     }
-    let mut drawn: Vec<usize> = (0..n).collect();
-    let value = figure(&drawn);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut figures = Vec::with_capacity(resamples);
-    for _ in 0..resamples {
-        drawn.fill_with(|| rng.random_range(0..n));
-        figures.push(figure(&drawn));
-    }
+    let all: Vec<usize> = (0..n).collect();
+    let value = figure(&all);
+    let mut figures = match resamples.checked_mul(n).filter(|draws| *draws <= KEPT_DRAWS) {
+        Some(_) => {
+            let drawn = KEPT.with_borrow_mut(|kept| kept.of(n, resamples, seed));
+            drawn.chunks_exact(n).map(&mut figure).collect()
+        }
+        None => {
+            let (mut rng, mut drawn) = (ChaCha8Rng::seed_from_u64(seed), all);
+            let mut next = |_| {
+                drawn.fill_with(|| rng.random_range(0..n));
+                figure(&drawn)
+            };
+            (0..resamples).map(&mut next).collect::<Vec<f64>>()
+        }
+    };
     figures.sort_by(f64::total_cmp);
     let tail = (1.0 - level) / 2.0;
     Ok(Estimate { value, interval: (quantile(&figures, tail), quantile(&figures, 1.0 - tail)) })
+}
+
+/// Draws of one bootstrap that are kept: 4 MB.
+const KEPT_DRAWS: usize = 1 << 19;
+
+thread_local! {
+    static KEPT: RefCell<Draws> = const { RefCell::new(Draws(Vec::new())) };
+}
+
+/// The draws of the last numbers of samples, since a sweep compares thousands of pairs of methods on as many samples each:
+/// drawing takes longer than the sums. By number of samples, of resamples, and seed.
+struct Draws(Vec<((usize, usize, u64), Rc<[usize]>)>);
+
+impl Draws {
+    fn of(&mut self, n: usize, resamples: usize, seed: u64) -> Rc<[usize]> {
+        let place = self.0.iter().position(|(of, _)| *of == (n, resamples, seed)).unwrap_or_else(|| {
+            if self.0.len() == 4 {
+                self.0.remove(0);
+            }
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            self.0.push(((n, resamples, seed), (0..n * resamples).map(|_| rng.random_range(0..n)).collect()));
+            self.0.len() - 1
+        });
+        Rc::clone(&self.0[place].1)
+    }
 }
 
 /// The mean of values that come in groups, such as the cells of each model, with its bootstrap interval: whole groups are
@@ -116,6 +152,25 @@ mod tests {
         let with = |seed| bootstrap_mean(&scores, &BootstrapSettings { seed, ..BootstrapSettings::default() }).unwrap();
         assert_eq!(with(3), with(3));
         assert_ne!(with(3).interval, with(4).interval);
+    }
+
+    #[test]
+    fn draws_that_are_kept_are_those_of_a_first_time() {
+        let settings = BootstrapSettings { resamples: 50, ..BootstrapSettings::default() };
+        let of = |n: usize| {
+            let mut drawn = Vec::new();
+            bootstrap(n, &settings, |indices| {
+                drawn.push(indices.to_vec());
+                0.0
+            })
+            .unwrap();
+            drawn
+        };
+        let first: Vec<_> = (1..=6).map(of).collect(); // more than are kept
+        assert_eq!((1..=6).map(of).collect::<Vec<_>>(), first);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let drawn: Vec<usize> = (0..50 * 6).map(|_| rng.random_range(0..6)).collect();
+        assert_eq!(first[5][1..].concat(), drawn);
     }
 
     #[test]
