@@ -183,9 +183,11 @@ impl Store {
         let start = Instant::now();
         let is_lost = || hold.is_some_and(Hold::is_lost);
         let mut report = |step: Progress<'_>| if is_lost() { ControlFlow::Break(()) } else { (job.report)(step) };
-        let (device, batch, earlier) = (job.device, job.batch, std::mem::take(&mut job.earlier));
-        let summary =
-            panic_as_error(|| Ok(node.run(&partial, &mut Job { device, batch, earlier, report: &mut report })?));
+        let (device, batch, max_shard) = (job.device, job.batch, job.max_shard);
+        let earlier = std::mem::take(&mut job.earlier);
+        let summary = panic_as_error(|| {
+            Ok(node.run(&partial, &mut Job { device, batch, max_shard, earlier, report: &mut report })?)
+        });
         if let Some(hold) = hold {
             hold.check()?;
         }
