@@ -9,14 +9,11 @@ use model::Dtype;
 use realign::{DeviceName, at_least_one};
 use recovery::{Layer, Method};
 
-use crate::attack_args::AttackArgs;
+use crate::evaluate_args::{DEFAULT_BATCH, EvaluateArgs};
 use crate::evidence_args::EvidenceArgs;
 use crate::gate::GateArgs;
 use crate::patch::PatchCommand;
 use crate::whole::WholeArgs;
-
-/// Prompts answered at a time by default.
-pub const DEFAULT_BATCH: usize = 64;
 
 const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face hub: `org/name` or `org/name@revision` \
     where no such path and no directory `org` is here, `hf://org/name` always. Its files are fetched into the hub's cache and \
@@ -308,70 +305,6 @@ pub enum ObjectiveName {
     Sft,
     /// SoftSFT, a baseline.
     SoftSft,
-}
-
-/// What `evaluate` takes.
-#[derive(Debug, Args)]
-pub struct EvaluateArgs {
-    /// Directory of the model, or of a peft adapter on --base, or org/name[@revision] of the hub; without it the answers in
-    /// `--out` are judged and scored again.
-    #[arg(long)]
-    pub model: Option<PathBuf>,
-    /// The model that --model is a peft adapter on, if it is one: a directory, or org/name[@revision] of the hub.
-    #[arg(long, requires = "model")]
-    pub base: Option<PathBuf>,
-    /// What it is asked.
-    #[command(flatten)]
-    pub questions: QuestionArgs,
-    /// Keep prompts and answers out of the report.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    pub redact: bool,
-    /// Attacks on the model.
-    #[command(flatten)]
-    pub attack: AttackArgs,
-    /// The directory for answers, verdicts, scores.json and report.md.
-    #[arg(long)]
-    pub out: PathBuf,
-}
-
-/// What a model is asked, and who judges its answers.
-#[derive(Debug, Clone, Args)]
-pub struct QuestionArgs {
-    /// YAML files of prompt sets (data/prompt_sets).
-    #[arg(long, num_args = 1.., requires = "model")]
-    pub prompt_sets: Vec<PathBuf>,
-    /// YAML files of tasks (data/tasks).
-    #[arg(long, num_args = 1.., requires = "model")]
-    pub tasks: Vec<PathBuf>,
-    /// YAML file with a list of judges (data/judges) [default: refusal phrases alone].
-    #[arg(long)]
-    pub judges: Option<PathBuf>,
-    /// The directory that prompt sets and tasks name their files in.
-    #[arg(long, default_value = ".")]
-    pub data: PathBuf,
-    /// JSONL with harmful `prompt`s, without a YAML file.
-    #[arg(long, requires = "model")]
-    pub harmful: Option<PathBuf>,
-    /// JSONL with harmless `prompt`s, without a YAML file.
-    #[arg(long, requires = "model")]
-    pub harmless: Option<PathBuf>,
-    /// JSONL with a task's `prompt` and `response`, scored by exact match, without a YAML file.
-    #[arg(long, requires = "model")]
-    pub task: Option<PathBuf>,
-    /// New tokens at most, of the files without YAML.
-    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
-    pub max_new_tokens: usize,
-    /// Prompts answered at a time.
-    #[arg(long, default_value_t = DEFAULT_BATCH, value_parser = at_least_one)]
-    pub batch: usize,
-}
-
-impl QuestionArgs {
-    /// The files that are read.
-    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
-        let files = [&self.judges, &self.harmful, &self.harmless, &self.task].into_iter().flatten();
-        files.chain(&self.prompt_sets).chain(&self.tasks).map(|path| &**path)
-    }
 }
 
 /// A method with its settings, and what it works on: a subcommand for each method of the registry.

@@ -15,8 +15,9 @@ use realign::{
 };
 use recovery::{Layer, Method, Recover, Rollback};
 
-use crate::cli::{AlignArgs, Cli, Command, DEFAULT_BATCH, FinetuneArgs, ObjectiveName, RepairArgs};
+use crate::cli::{AlignArgs, Cli, Command, FinetuneArgs, ObjectiveName, RepairArgs};
 use crate::evaluate::Setting;
+use crate::evaluate_args::DEFAULT_BATCH;
 use crate::evidence_args::{evidence, reads_evidence};
 use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
 use crate::progress::Shown;

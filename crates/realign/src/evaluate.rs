@@ -12,7 +12,7 @@ use prompts::sample::{read_jsonl, read_training_jsonl};
 use realign::stage::{Aim, AnswerFile, Attack, Measured, ask, measure, read_index, write_index};
 use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result, Within as _, check_judge, identity};
 
-use crate::cli::{EvaluateArgs, QuestionArgs};
+use crate::evaluate_args::{EvaluateArgs, QuestionArgs};
 use crate::output::{check_apart, is_stream, say};
 
 /// How models are run, and what is drawn at random.

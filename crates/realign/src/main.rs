@@ -4,6 +4,7 @@ mod attack_args;
 mod cli;
 mod commands;
 mod evaluate;
+mod evaluate_args;
 mod evidence_args;
 mod gate;
 mod output;

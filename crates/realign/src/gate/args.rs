@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use evaluation::gate::{Bound, By, On};
 
-use crate::cli::QuestionArgs;
+use crate::evaluate_args::QuestionArgs;
 
 /// What `gate` takes.
 #[derive(Debug, Clone, Args)]

@@ -216,7 +216,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 fn connection(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Timeout(_) => "timed out".to_owned(),
-        ureq::Error::Io(error) => error.kind().to_string(),
+        ureq::Error::Io(error) => error.to_string(), // of the system or of TLS
         ureq::Error::HostNotFound => "there is no such host".to_owned(),
         _ => "the connection failed".to_owned(),
     }

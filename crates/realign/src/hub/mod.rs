@@ -7,6 +7,7 @@
 mod client;
 mod fetch;
 mod id;
+mod wanted;
 
 use std::path::{Path, PathBuf};
 
