@@ -1,12 +1,10 @@
 //! A linear layer in the checkpoint's layout, with an optional low-rank adapter beside it.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::ops;
+use crate::ops::{self, Sum};
 
 /// `y = x W^T + b`, plus `scale * dropout(x) A^T B^T` when an adapter is attached.
 #[derive(Module, Debug)]
@@ -20,30 +18,6 @@ pub struct Linear {
     /// Where the weight's gradients are added, instead of being handed out.
     #[module(skip)]
     pub(crate) sum: Option<Sum>,
-}
-
-/// A sum of a weight's gradients, row-major; empty before the first.
-#[derive(Debug, Clone)]
-pub(crate) struct Sum(Arc<Mutex<Vec<f32>>>);
-
-impl Sum {
-    pub fn new(earlier: Vec<f32>) -> Self {
-        Self(Arc::new(Mutex::new(earlier)))
-    }
-
-    pub fn add(&self, gradient: &[f32]) {
-        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sum.is_empty() {
-            *sum = gradient.to_vec();
-        } else {
-            sum.par_iter_mut().zip(gradient).with_min_len(1 << 14).for_each(|(sum, value)| *sum += value);
-        }
-    }
-
-    /// The sum, and begins anew.
-    pub fn take(&self) -> Vec<f32> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 /// A LoRA adapter (Hu et al. 2021), named as peft names its tensors.

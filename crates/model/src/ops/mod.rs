@@ -6,6 +6,7 @@
 mod flex;
 mod plain;
 mod plan;
+mod sum;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,7 @@ use flex::{Input, run};
 pub use flex::{RowCache, serves};
 pub(crate) use flex::{Shared, change};
 pub use plan::{Activation, AttentionPlan, Rope, Scores, Span};
-
-use crate::linear::Sum;
+pub(crate) use sum::Sum;
 
 /// `y = x W^T + b`.
 ///

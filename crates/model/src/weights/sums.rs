@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use burn::tensor::Tensor;
 
 use super::{add_gradients, gradients};
-use crate::linear::Sum;
+use crate::ops::Sum;
 use crate::{Decoder, Result};
 
 /// Sums of gradients by parameter, and the decoder that is to be asked for the losses.

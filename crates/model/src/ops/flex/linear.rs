@@ -2,8 +2,8 @@
 
 use burn::backend::flex::FlexTensor;
 
+use super::super::Sum;
 use super::{Fused, matmul, values};
-use crate::linear::Sum;
 
 /// See [`super::super::linear`]; inputs: x, weight.
 #[derive(Debug, Clone)]
