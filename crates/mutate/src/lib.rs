@@ -66,8 +66,10 @@ pub fn survive(format: &str, sound: &[Vec<u8>], inputs: usize, mut read: impl Fn
 pub struct Format {
     name: &'static str,
     sound: Vec<Vec<u8>>,
-    read: Box<dyn FnMut(&[u8]) -> Result<(), String>>,
+    read: Box<Reader>,
 }
+
+type Reader = dyn FnMut(&[u8]) -> Result<(), String>;
 
 impl Format {
     /// A reader of bytes, with inputs that it must take.

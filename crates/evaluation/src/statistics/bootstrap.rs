@@ -97,7 +97,9 @@ thread_local! {
 
 /// The draws of the last numbers of samples, since a sweep compares thousands of pairs of methods on as many samples each:
 /// drawing takes longer than the sums. By number of samples, of resamples, and seed.
-struct Draws(Vec<((usize, usize, u64), Rc<[usize]>)>);
+struct Draws(Vec<(DrawsKey, Rc<[usize]>)>);
+
+type DrawsKey = (usize, usize, u64);
 
 impl Draws {
     fn of(&mut self, n: usize, resamples: usize, seed: u64) -> Rc<[usize]> {
