@@ -18,10 +18,9 @@ A round
 3. A trial with k flips the first k candidates. k is first cut to the number of candidates and then to the largest k' <= k after which at
    most ceil(cap hidden) weights of the region are restored, i.e. hold the aligned value where the two models differ (give-backs among
    the k' count against the restored ones). A k of 0 is no trial.
-4. The first k of the first round is ceil(start hidden), that of a later round what the round before applied or, if it applied nothing, its last
-   k. If that trial's merit is below the merit at the round's start, k (as cut) is doubled and cut while the new trial's merit is below the best
-   trial's so far; the first that is not ends the search, as does a k that does not grow. Otherwise k is halved (rounded down, then cut), four
-   times at most, until a trial's merit is below that at the round's start, which ends the search, or k is 0.
+4. The first k is ceil(start hidden). If that trial's merit is below the merit at the round's start, k (as cut) is doubled and cut while
+   the new trial's merit is below the best trial's so far; the first that is not ends the search, as does a k that does not grow. Otherwise
+   k is halved (rounded down, then cut) until a trial's merit is below that at the round's start, which ends the search, or k is 0.
 5. The best trial is applied if its merit is below the one at the start; else theta stays. "Below" is strict.
 Stop: after `rounds` rounds, or, once the held-out H is at most max_harmful, after two rounds in succession that lowered the merit by less
 than tolerance x (H + mu R at that round's start, held-out), a round that applies nothing included. The answer is theta as it then is.
@@ -33,8 +32,6 @@ import math
 from dataclasses import asdict, dataclass, field
 
 import torch
-
-HALVINGS = 4  # of a round that finds nothing
 
 
 @dataclass
@@ -164,7 +161,6 @@ class Strong:
         self.aligned, self.tuned, self.theta = flat(region(aligned)), flat(self.params), flat(self.params)
         hidden = hidden_parameters(aligned)
         self.first, self.cap = math.ceil(settings.start * hidden), math.ceil(settings.cap * hidden)
-        self.next = self.first
         # The teachers' distributions are taken now: later the fine-tuned model holds theta.
         teacher = aligned if settings.reference == "aligned" else fine_tuned
         self.teachers = {"harmful": aligned, "harmless": teacher, "task": fine_tuned}
@@ -236,9 +232,9 @@ class Strong:
             done.merit_margin = min(done.merit_margin, abs(measured.merit - against) / against)
             return measured.merit
 
-        k, best_k = cut(self.next), 0
+        k, best_k = cut(self.first), 0
         while k and (merit := attempt(k, start.merit)) >= start.merit:
-            k = cut(k // 2) if len(done.trials) <= HALVINGS else 0
+            k = cut(k // 2)
         if k:
             best, best_k = merit, k
         halved = len(done.trials) > 1
@@ -247,8 +243,6 @@ class Strong:
             if merit >= best:
                 break
             best, best_k = merit, k
-        if done.trials:
-            self.next = best_k or done.trials[-1]["k"]
         done.flipped = order[:best_k].sort().values
         self.theta = self.flipped(done.flipped)
         write(self.params, self.theta)

@@ -20,7 +20,7 @@ pub struct Strong {
     /// Share of a round's gradient that is of the rounds before: one round's prompts are few.
     #[arg(long, default_value_t = Self::default().momentum)]
     pub momentum: f64,
-    /// Share of the hidden layers' parameters that the first round tries first; it is doubled or halved from there.
+    /// Share of the hidden layers' parameters that a round tries first; it is doubled or halved from there.
     #[arg(long, default_value_t = Self::default().rate)]
     pub rate: f64,
     /// Share of the hidden layers' parameters that may be restored in all.

@@ -131,13 +131,6 @@ pub struct Round {
     pub trial_s: f64,
 }
 
-impl Round {
-    /// The number of flips that the next round tries first: as many as this one did, or the fewest that were in vain.
-    pub(crate) fn number(&self) -> Option<usize> {
-        if self.flipped > 0 { Some(self.flipped) } else { self.trials.last().map(|trial| trial.k) }
-    }
-}
-
 /// One trial of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Trial {

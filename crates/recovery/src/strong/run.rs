@@ -13,9 +13,6 @@ use crate::objective::Objective;
 use crate::trace::{Round, StrongTrace, Trial};
 use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
-/// How often a round halves the number of flips before it gives up.
-const HALVINGS: usize = 4;
-
 /// Recovers the fine-tuned model.
 pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired> {
     let start = Instant::now();
@@ -141,23 +138,25 @@ impl Recovery<'_> {
         })
     }
 
-    /// The flips that lower the merit: their number is doubled while it falls, else halved a few times until it does; none
-    /// when nothing lowers it.
+    /// The flips that lower the merit: their number is doubled while it falls, else halved until it does; none when nothing
+    /// lowers it.
     fn search(
         &mut self,
         gradients: &HashMap<String, Vec<f32>>,
         report: &mut Report<'_>,
     ) -> Result<(Flips, Vec<Trial>)> {
-        let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| self.share(share));
-        let first = self.rounds.iter().rev().find_map(Round::number).unwrap_or(first);
+        let hidden = self.fine_tuned.config().hidden_parameters() as f64;
+        let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
         let mut trials = Vec::new();
         let mut flips = self.sides.best(gradients, first, cap);
-        while !self.improves(&flips, &mut trials, report)? {
-            let fewer = if trials.len() > HALVINGS { 0 } else { count(&flips) / 2 };
-            flips = self.sides.best(gradients, fewer, cap);
+        loop {
             if count(&flips) == 0 {
                 return Ok((flips, trials));
             }
+            if self.improves(&flips, &mut trials, report)? {
+                break;
+            }
+            flips = self.sides.best(gradients, count(&flips) / 2, cap);
         }
         while trials.len() < 2 || trials[0].k < count(&flips) {
             let more = self.sides.best(gradients, 2 * count(&flips), cap);
@@ -169,16 +168,8 @@ impl Recovery<'_> {
         Ok((flips, trials))
     }
 
-    /// So many of the hidden layers' parameters.
-    fn share(&self, share: f64) -> usize {
-        (self.fine_tuned.config().hidden_parameters() as f64 * share).ceil() as usize
-    }
-
     /// Whether the model with these flips has less merit than the best so far, and then is the best.
     fn improves(&mut self, flips: &Flips, trials: &mut Vec<Trial>, report: &mut Report<'_>) -> Result<bool> {
-        if count(flips) == 0 {
-            return Ok(false);
-        }
         self.tell(report, &format!(", trying {} flips", count(flips)))?;
         self.sides.flip(flips);
         let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
