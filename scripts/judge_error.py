@@ -66,9 +66,7 @@ def error(store, labels):
     found = collections.defaultdict(dict)  # judge -> key -> verdict
     answers = {}
     for directory in evaluated(store):
-        known = {row["id"]: key(row) for row in rows(directory / "answers-harmful.jsonl")}
-        stage = json.loads((directory / "stage.json").read_text())
-        answers[directory.name] = (known, stage)
+        answers[directory.name] = {row["id"]: key(row) for row in rows(directory / "answers-harmful.jsonl")}
     verdicts = [(path, path.parent.name) for kind in ("evaluate", "judge") for path in pathlib.Path(store).glob(f"{kind}/*/verdicts-harmful-*.jsonl")]
     for path, name in verdicts:
         stage = json.loads((path.parent / "stage.json").read_text())
@@ -76,7 +74,7 @@ def error(store, labels):
         if of not in answers:
             continue
         for row in rows(path):
-            where = answers[of][0].get(row["id"])
+            where = answers[of].get(row["id"])
             if where in by_key:
                 found[row["judge"]][where] = row["verdict"]
     for judge, given in sorted(found.items()):

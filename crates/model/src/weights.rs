@@ -131,13 +131,7 @@ pub fn infos(decoder: &Decoder) -> Vec<WeightInfo> {
 /// # Errors
 /// When the device fails.
 pub fn read(decoder: &Decoder, wanted: impl Fn(&WeightInfo) -> bool) -> Result<Vec<(WeightInfo, Vec<f32>)>> {
-    let mut found = Vec::new();
-    visit(decoder, |weight| {
-        if wanted(&weight.info) {
-            found.push(weight);
-        }
-    });
-    found.into_iter().map(|weight| Ok((weight.info.clone(), weight.values()?))).collect()
+    Ok(views(decoder, wanted)?.into_iter().map(|(info, values)| (info, values.into_vec())).collect())
 }
 
 /// Replaces parameters by name; those without a new value stay.
@@ -226,7 +220,7 @@ impl ModuleVisitor for TakeGradients<'_> {
 }
 
 /// Adds gradients to sums, by name.
-pub fn add_gradients(sums: &mut HashMap<String, Vec<f32>>, gradients: HashMap<String, Vec<f32>>) {
+fn add_gradients(sums: &mut HashMap<String, Vec<f32>>, gradients: HashMap<String, Vec<f32>>) {
     for (name, gradient) in gradients {
         match sums.get_mut(&name) {
             None => drop(sums.insert(name, gradient)),

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
-use model::{Decoder, Packed, ops, weights};
+use model::weights::Sums;
+use model::{Decoder, Packed, ops};
 use rayon::prelude::*;
 
 use crate::evidence::Answered;
@@ -21,8 +22,6 @@ pub(crate) struct Lesson {
     passes: Vec<Pass>,
     /// Number of answer tokens.
     tokens: usize,
-    /// Whose distributions are aimed at; none where the answers themselves are.
-    teacher: Option<Decoder>,
     /// Mean entropy of the teacher; 0 without one.
     entropy: f64,
 }
@@ -35,9 +34,17 @@ struct Pass {
     positions: Vec<usize>,
     /// The answer tokens.
     targets: Vec<u32>,
-    /// The teacher's hidden states, `[tokens, hidden]`: its logits are made of them each time, since they take as much more
-    /// memory as a vocabulary is larger than a hidden state.
-    states: Option<Tensor<2>>,
+    /// What is aimed at; none where the answers themselves are.
+    taught: Option<Taught>,
+}
+
+/// A teacher's distributions over the answer tokens.
+#[derive(Debug)]
+struct Taught {
+    teacher: Decoder,
+    /// Its hidden states, `[tokens, hidden]`: the logits are made of them each time, since they take as much more memory as
+    /// a vocabulary is larger than a hidden state.
+    states: Tensor<2>,
 }
 
 impl Lesson {
@@ -47,7 +54,7 @@ impl Lesson {
         let pass = |range: Range<usize>| Pass::new(&rows[range.clone()], range.start);
         let passes = at_once(&rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
         let tokens = passes.iter().map(|pass| pass.targets.len()).sum();
-        Ok(Self { passes, tokens, teacher: None, entropy: 0.0 })
+        Ok(Self { passes, tokens, entropy: 0.0 })
     }
 
     /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
@@ -55,13 +62,13 @@ impl Lesson {
         let mut lesson = Self::of_answers(rows)?;
         let last = teacher.config().num_hidden_layers;
         for pass in &mut lesson.passes {
-            pass.states = Some(teacher.hidden(&pass.packed, last, &pass.positions)?);
-            let (aim, vocab) = (pass.aim(Some(teacher))?, teacher.config().vocab_size);
-            let entropies: Vec<f64> =
-                aim.iter().flat_map(|aim| aim.par_chunks(vocab).map(entropy).collect::<Vec<_>>()).collect();
+            let states = teacher.hidden(&pass.packed, last, &pass.positions)?;
+            let taught = Taught { teacher: teacher.clone(), states };
+            let aim = taught.log_probabilities()?;
+            let entropies: Vec<f64> = aim.par_chunks(teacher.config().vocab_size).map(entropy).collect();
             lesson.entropy += entropies.iter().sum::<f64>() / lesson.tokens as f64;
+            pass.taught = Some(taught);
         }
-        lesson.teacher = Some(teacher.clone());
         Ok(lesson)
     }
 
@@ -74,7 +81,7 @@ impl Lesson {
     pub fn loss(&self, decoder: &Decoder) -> Result<f64> {
         let mut sum = 0.0;
         for pass in &self.passes {
-            sum += pass.losses(decoder, self.teacher.as_ref())?.into_iter().sum::<f64>();
+            sum += pass.losses(decoder)?.into_iter().sum::<f64>();
         }
         let mean = sum / self.tokens.max(1) as f64;
         if mean.is_finite() { Ok(mean) } else { Err(Error::NotFinite { what: "a loss on held-out prompts" }) }
@@ -83,15 +90,17 @@ impl Lesson {
     /// Adds the gradient of `weight` (not 0) times the mean loss to `sums`, by parameter; returns the mean loss.
     pub fn accumulate(&self, decoder: &Decoder, weight: f64, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
         let mut total = 0.0;
+        let mut added = Sums::new(decoder, std::mem::take(sums));
         for pass in &self.passes {
-            let loss = pass.sum(decoder, self.teacher.as_ref())?.mul_scalar(weight / self.tokens as f64);
+            let loss = pass.sum(added.decoder())?.mul_scalar(weight / self.tokens as f64);
             let value: f32 = loss.clone().try_into_scalar().map_err(|error| model::Error::Device(error.to_string()))?;
             if !value.is_finite() {
                 return Err(Error::NotFinite { what: "a loss on training prompts" });
             }
             total += f64::from(value);
-            weights::add_gradients(sums, weights::gradients(decoder, loss.backward())?);
+            added.add(&loss)?;
         }
+        *sums = added.finish();
         Ok(total / weight - self.entropy)
     }
 }
@@ -101,7 +110,7 @@ impl Pass {
         let limit = rows.iter().map(|row| row.start.saturating_sub(1)).min().unwrap_or(0);
         let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
         let packed = Packed::with_prefix_limit(&ids, limit)?;
-        let mut pass = Self { packed, positions: vec![], targets: vec![], states: None };
+        let mut pass = Self { packed, positions: vec![], targets: vec![], taught: None };
         for (row, answered) in rows.iter().enumerate() {
             if answered.start == 0 || answered.start >= answered.ids.len() {
                 return Err(Error::NoAnswer { row: first + row });
@@ -114,20 +123,12 @@ impl Pass {
         Ok(pass)
     }
 
-    /// The teacher's logarithmic probabilities, `[tokens, vocab]`.
-    fn aim(&self, teacher: Option<&Decoder>) -> Result<Option<Vec<f32>>> {
-        let Some((teacher, states)) = teacher.zip(self.states.clone()) else { return Ok(None) };
-        let mut logits = to_vec(teacher.head(states))?;
-        logits.par_chunks_mut(teacher.config().vocab_size).for_each(to_log_probabilities);
-        Ok(Some(logits))
-    }
-
     /// The loss of each answer token.
-    fn losses(&self, decoder: &Decoder, teacher: Option<&Decoder>) -> Result<Vec<f64>> {
+    fn losses(&self, decoder: &Decoder) -> Result<Vec<f64>> {
         let mut logits = to_vec(decoder.logits(&self.packed, &self.positions)?)?;
         let vocab = decoder.config().vocab_size;
         let rows = logits.par_chunks_mut(vocab);
-        Ok(match self.aim(teacher)? {
+        Ok(match &self.taught {
             None => rows
                 .zip(&self.targets)
                 .map(|(own, &target)| {
@@ -135,8 +136,8 @@ impl Pass {
                     -f64::from(own[target as usize])
                 })
                 .collect(),
-            Some(aim) => rows
-                .zip(aim.par_chunks(vocab))
+            Some(taught) => rows
+                .zip(taught.log_probabilities()?.par_chunks(vocab))
                 .map(|(own, aim)| {
                     to_log_probabilities(own);
                     divergence(aim, own)
@@ -146,14 +147,24 @@ impl Pass {
     }
 
     /// The sum of the losses, with gradients tracked, up to what does not depend on the model.
-    fn sum(&self, decoder: &Decoder, teacher: Option<&Decoder>) -> Result<Tensor<1>> {
+    fn sum(&self, decoder: &Decoder) -> Result<Tensor<1>> {
         let logits = decoder.logits(&self.packed, &self.positions)?;
-        let Some(mut aim) = self.aim(teacher)? else {
+        let Some(taught) = &self.taught else {
             return Ok(ops::negative_log_likelihood(logits, &self.targets).sum());
         };
+        let mut aim = taught.log_probabilities()?;
         aim.par_iter_mut().for_each(|log| *log = log.exp());
         let probabilities = Tensor::from_data(TensorData::new(aim, logits.dims()), &logits.device());
         Ok((log_softmax(logits, 1) * probabilities).sum().neg())
+    }
+}
+
+impl Taught {
+    /// The teacher's logarithmic probabilities, `[tokens, vocab]`.
+    fn log_probabilities(&self) -> Result<Vec<f32>> {
+        let mut logits = to_vec(self.teacher.head(self.states.clone()))?;
+        logits.par_chunks_mut(self.teacher.config().vocab_size).for_each(to_log_probabilities);
+        Ok(logits)
     }
 }
 

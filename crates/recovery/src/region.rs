@@ -35,6 +35,8 @@ pub struct Region {
     decoder: Decoder,
     /// Number of weights that equal the aligned model's.
     equal: usize,
+    /// The same of the fine-tuned model.
+    equal_before: usize,
 }
 
 impl Region {
@@ -52,7 +54,7 @@ impl Region {
         let (original, decoder) = (fine_tuned.clone(), fine_tuned.clone());
         let fine_tuned: Vec<Values> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
         let equal = same(&fine_tuned, &aligned);
-        Ok(Self { layer, infos, aligned, fine_tuned, original, decoder, equal })
+        Ok(Self { layer, infos, aligned, fine_tuned, original, decoder, equal, equal_before: equal })
     }
 
     /// The same with gradients on for the region and off for all other weights.
@@ -86,13 +88,13 @@ impl Region {
 
     /// Whether the two models are one here, and nothing can be restored.
     pub fn is_same(&self) -> bool {
-        same(&self.fine_tuned, &self.aligned) == self.len()
+        self.equal_before == self.len()
     }
 
     /// Goes back to the fine-tuned model.
     pub fn reset(&mut self) {
         self.decoder = self.original.clone();
-        self.equal = same(&self.fine_tuned, &self.aligned);
+        self.equal = self.equal_before;
     }
 
     /// The fine-tuned model with the patch's weights restored.
