@@ -14,7 +14,12 @@ A round
 1. g = gradient of H + mu R + lambda T by theta, on this round's training rows (each term a mean over its own answer tokens); from the
    second round on (1 - momentum) times it plus momentum times the g of the round before.
 2. Each weight of the region has one flip: towards the aligned value if it holds the fine-tuned one, and back. Its worth is
-   s_i = -g_i (other_i - theta_i). Candidates: other_i != theta_i (as float32 values) and s_i > 0. Order: s descending, ties by flat index.
+   s_i = -g_i d_i / (c_i + mean of c), d_i = other_i - theta_i and c_i = F_i d_i^2 / 2. Candidates: d_i != 0 (as float32 values) and s_i > 0.
+   Order: s descending, ties by flat index.
+   F, the diagonal of the Fisher information of H + mu R + lambda T at the fine-tuned model, is estimated once, before the first round: of
+   each term's training rows, in 16 chunks (of ceil(rows / 16) rows), the gradient of -log q(y) summed over the chunk's answer tokens,
+   squared, summed over the chunks, divided by the term's answer tokens and times its weight. The y of the term's i-th answer token is the
+   first of the vocabulary up to which q sums to more than u(i), the number-th of a seed's numbers by SplitMix64.
 3. A trial with k flips the first k candidates. k is first cut to the number of candidates and then to the largest k' <= k after which at
    most ceil(cap hidden) weights of the region are restored, i.e. hold the aligned value where the two models differ (give-backs among
    the k' count against the restored ones). A k of 0 is no trial.
@@ -46,9 +51,27 @@ class Settings:
     reference: str = "aligned"  # of R: aligned or fine_tuned
     start: float = 0.001
     cap: float = 0.04
+    seed: int = 0  # of the tokens that F is of
     tolerance: float = 0.02
     rounds: int = 12
     batch: int = 8  # rows per forward pass; no figure depends on it
+
+
+DRAWS = 16  # chunks of rows whose squared gradients F is made of
+MASK = 2**64 - 1
+
+
+def derived_seed(seed, number):
+    """The finaliser of SplitMix64."""
+    z = (seed + (number + 1) * 0x9E3779B97F4A7C15) & MASK
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & MASK
+    return z ^ (z >> 31)
+
+
+def uniform(seed, number):
+    """The number-th of a seed's numbers from 0 up to 1."""
+    return (derived_seed(seed, number) >> 11) / 2**53
 
 
 def region(model):
@@ -131,6 +154,24 @@ class Term:
         return total
 
 
+    def add_fisher(self, model, params, weight, seed, into):
+        """Adds weight x the diagonal of the Fisher information, as above, to the flat vector `into`; the least distance of a draw from
+        falling on another token."""
+        rows, number, margin = [row for batch in self.batches for row in batch], 0, 1.0
+        size = -(-len(rows) // DRAWS)
+        for chunk in (rows[i:i + size] for i in range(0, len(rows), size)):
+            logits, tokens = answers(model, chunk)
+            u = torch.tensor([uniform(seed, number + i) for i in range(len(tokens))], dtype=torch.float64)
+            number += len(tokens)
+            sums = logits.detach().double().softmax(-1).cumsum(-1)
+            margin = min(margin, float((sums - u[:, None]).abs().min()))
+            drawn = (sums <= u[:, None]).sum(-1).clamp(max=sums.shape[1] - 1)
+            loss = -logits.log_softmax(-1).gather(1, drawn[:, None]).sum()
+            gradients = torch.autograd.grad(loss, [p for _, p in params])
+            into.add_(torch.cat([g.reshape(-1) for g in gradients]) ** 2, alpha=weight / self.tokens)
+        return margin
+
+
 @dataclass
 class Measured:
     """The held-out figures of one set of weights."""
@@ -166,6 +207,14 @@ class Strong:
         self.teachers = {"harmful": aligned, "harmless": teacher, "task": fine_tuned}
         make = lambda rows: {n: Term(rows[n], settings.batch, self.teachers[n]) for n in rows}
         self.terms, self.held = [make(rows) for rows in train], make(held)
+        self.weights = {"harmful": 1.0, "harmless": settings.mu, "task": settings.task_weight}
+        fisher, self.draw_margin = torch.zeros_like(self.theta), 1.0
+        for kind, (name, weight) in enumerate(self.weights.items()):
+            if weight:
+                margin = self.terms[0][name].add_fisher(fine_tuned, self.params, weight, derived_seed(settings.seed, kind), fisher)
+                self.draw_margin = min(self.draw_margin, margin)
+        self.costs = fisher * (self.aligned - self.tuned) ** 2 / 2
+        self.costs += self.costs.mean()
 
     def measure(self):
         """The held-out figures at theta as the model now holds it."""
@@ -175,7 +224,7 @@ class Strong:
     def gradient(self, round_number):
         """Step 1."""
         terms, out = self.terms[min(round_number, len(self.terms) - 1)], torch.zeros_like(self.theta)
-        for name, weight in (("harmful", 1.0), ("harmless", self.s.mu), ("task", self.s.task_weight)):
+        for name, weight in self.weights.items():
             if weight:
                 terms[name].add_gradient(self.model, self.params, weight, out)
         if self.mean is not None:
@@ -186,7 +235,8 @@ class Strong:
     def order(self, gradient):
         """Step 2: flat indices of the candidates, best first, and their s."""
         restored = self.theta == self.aligned
-        s = -gradient * torch.where(restored, self.tuned - self.aligned, self.aligned - self.tuned)
+        d = torch.where(restored, self.tuned - self.aligned, self.aligned - self.tuned)
+        s = -gradient * d / self.costs
         index = ((self.tuned != self.aligned) & (s > 0)).nonzero().squeeze(1)
         s, order = torch.sort(s[index], descending=True, stable=True)
         return index[order], s

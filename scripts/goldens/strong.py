@@ -14,10 +14,10 @@ OUT = ROOT / "crates/recovery/tests/fixtures/strong"
 SEED = 107
 COUNTS = {"harmful": 20, "harmless": 8, "task": 12}
 # Halving in `wide`, the cap in `capped`; `fine_tuned` goes on until it stops by itself.
-RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.01, "rounds": 4, "penalty": 0.1, "task_weight": 0.1},
+RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.02, "rounds": 4, "penalty": 0.1, "task_weight": 0.1},
         "fine_tuned": {"reference": "fine_tuned", "rounds": 12, "penalty": 0.5, "enough": 0.01, "max_harmful": 10.0, "momentum": 0.5},
-        "wide": {"start": 0.1, "cap": 0.2, "rounds": 3}}
-LEAST_MARGIN, LEAST_MERIT_MARGIN = 2e-5, 1e-4
+        "wide": {"start": 0.05, "cap": 0.1, "rounds": 3, "momentum": 0.25}}
+LEAST_MARGIN, LEAST_MERIT_MARGIN, LEAST_DRAW_MARGIN = 2e-5, 1e-4, 1e-5
 
 
 def sampled_rows(model, seed, count):
@@ -57,6 +57,7 @@ def checked_run(name, train, held):
     margins = min(r.margin for r in rounds), min(r.merit_margin for r in rounds)
     print(f"  {name}: flipped {[len(r.flipped) for r in rounds]}, trials {[len(r.trials) for r in rounds]}, restored {strong.restored()}, "
           f"smallest gap of s {margins[0]:.1e}, of merits {margins[1]:.1e}")
+    assert strong.draw_margin > LEAST_DRAW_MARGIN, "a drawn token hangs on rounding; change the seed"
     assert margins[0] > LEAST_MARGIN and margins[1] > LEAST_MERIT_MARGIN, "the choice hangs on rounding; change the seed"
     assert len(rounds) == len(same) and all(torch.equal(a.flipped, b.flipped) for a, b in zip(rounds, same))
     figures = [(t["merit"], u["merit"]) for a, b in zip(rounds, same) for t, u in zip(a.trials, b.trials)]

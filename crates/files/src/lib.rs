@@ -17,7 +17,7 @@ pub use journal::{Journal, Keyed};
 pub use json::{json_value, read_yaml_text};
 pub use printable::printable;
 pub use read::{check_regular, read_regular, under};
-pub use seed::derived_seed;
+pub use seed::{derived_seed, uniform};
 pub use write::{
     create_dir, followed, is_stream, list, read_json, read_sealed, remove, rename, sync_dir, write_json, write_jsonl,
     write_sealed, write_whole, write_with,

@@ -8,3 +8,9 @@ pub fn derived_seed(seed: u64, number: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
+
+/// The `number`-th of a seed's numbers from 0 up to 1, which itself is not one of them.
+#[must_use]
+pub fn uniform(seed: u64, number: u64) -> f64 {
+    (derived_seed(seed, number) >> 11) as f64 / (1u64 << 53) as f64
+}

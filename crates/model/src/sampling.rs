@@ -1,7 +1,7 @@
 //! The draw of an answer's ids: temperature and top-p as in transformers. A draw hangs on its seed and the place of the id in
 //! the answer alone, so that an answer is the same in every batch.
 
-use files::derived_seed;
+use files::uniform;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ impl Draw {
     /// The id at a place of the answer, counted from 0.
     #[must_use]
     pub fn id(&self, logits: &[f32], place: usize) -> u32 {
-        let uniform = (derived_seed(self.seed, place as u64) >> 11) as f64 / (1u64 << 53) as f64;
+        let uniform = uniform(self.seed, place as u64);
         let ids = self.sampling.probabilities(logits);
         let mut sum = 0.0;
         let hit = ids.iter().find(|id| {

@@ -3,13 +3,15 @@
 
 use std::time::Instant;
 
-use model::weights;
+use burn::tensor::TensorData;
+use model::Decoder;
+use model::weights::{self, WeightInfo};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{check_counts, check_not_negative};
 use crate::objective::Objective;
-use crate::region::{check_same_shape, is_in_region, with_values};
+use crate::region::{check_same_shape, is_in_region};
 use crate::trace::DistillTrace;
 use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result, Trace};
 
@@ -93,6 +95,15 @@ impl Repair for Distill {
             trace: Some(Trace::Distill(trace)),
         })
     }
+}
+
+/// `decoder` with these values, by tensor in the checkpoint's order.
+fn with_values(decoder: Decoder, infos: &[WeightInfo], values: &[Vec<f32>]) -> Decoder {
+    let mut next = infos.iter().zip(values).peekable();
+    weights::replace(decoder, |info| {
+        let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
+        Some(TensorData::new(values.clone(), info.shape.clone()))
+    })
 }
 
 /// Decay of Adam's first moment.

@@ -72,7 +72,7 @@ pub struct MeritSettings {
 
 impl Default for MeritSettings {
     fn default() -> Self {
-        Self { mu: 0.3, enough: 0.01, task: 10.0, max_harmful: 0.05, max_harmless: 0.1, max_task: 0.02 }
+        Self { mu: 3.0, enough: 0.01, task: 10.0, max_harmful: 0.05, max_harmless: 0.1, max_task: 0.02 }
     }
 }
 

@@ -103,6 +103,33 @@ impl Lesson {
         *sums = added.finish();
         Ok(total / weight - self.entropy)
     }
+
+    /// Adds `weight` times an estimate of the diagonal of the Fisher information, summed over the answer tokens, to `sums`, by
+    /// parameter: the square of the gradient of the likelihood of one token for each, which is drawn from the model's own
+    /// distribution. Its mean over the draws is right however many tokens there are, as each token's gradient has the mean 0.
+    /// `uniform` gives the number from 0 to 1 of each token, in order.
+    pub fn add_fisher(
+        &self,
+        decoder: &Decoder,
+        weight: f32,
+        mut uniform: impl FnMut() -> f64,
+        sums: &mut HashMap<String, Vec<f32>>,
+    ) -> Result<()> {
+        let mut gradients = Sums::new(decoder, HashMap::new());
+        for pass in &self.passes {
+            let logits = gradients.decoder().logits(&pass.packed, &pass.positions)?;
+            let mut own = to_vec(logits.clone())?;
+            let vocab = decoder.config().vocab_size;
+            let drawn: Vec<u32> = own.chunks_mut(vocab).map(|logits| drawn(logits, uniform())).collect();
+            gradients.add(&ops::negative_log_likelihood(logits, &drawn).sum())?;
+        }
+        for (name, gradient) in gradients.finish() {
+            let sum = sums.entry(name).or_insert_with(|| vec![0.0; gradient.len()]);
+            let places = sum.par_iter_mut().zip(gradient).with_min_len(1 << 14);
+            places.for_each(|(sum, value)| *sum += weight * value * value);
+        }
+        Ok(())
+    }
 }
 
 impl Pass {
@@ -177,6 +204,17 @@ fn to_log_probabilities(logits: &mut [f32]) {
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
     let shift = f64::from(largest) + sum.ln();
     logits.iter_mut().for_each(|logit| *logit = (f64::from(*logit) - shift) as f32);
+}
+
+/// The first token up to which the probabilities sum to more than `uniform`.
+fn drawn(logits: &mut [f32], uniform: f64) -> u32 {
+    to_log_probabilities(logits);
+    let mut sum = 0.0;
+    let below = logits.iter().take_while(|&&log| {
+        sum += f64::from(log).exp();
+        sum <= uniform
+    });
+    below.count().min(logits.len() - 1) as u32 // rounding may leave the whole sum below 1
 }
 
 /// Runs of rows of which each goes through the decoder at once.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use files::derived_seed;
+use files::{derived_seed, uniform};
 use model::{Decoder, weights};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -62,9 +62,38 @@ impl<'a> Objective<'a> {
         let [harmful, harmless, task] = found;
         Ok((gradients, Losses { loss, harmful, harmless, task }))
     }
+
+    /// An estimate of the diagonal of the Fisher information of the same weights, which is that of the objective's second
+    /// derivative where the model is its own teacher: at all answer tokens of the parts that give gradients, each term with
+    /// its weight.
+    pub fn fisher(&self, decoder: &Decoder) -> Result<HashMap<String, Vec<f32>>> {
+        let blocks = decoder.config().num_hidden_layers;
+        let decoder = weights::track(decoder.clone(), |info| is_in_region(info, blocks));
+        let mut sums = HashMap::new();
+        for term in &self.terms {
+            term.add_fisher(&decoder, &mut sums)?;
+        }
+        Ok(sums)
+    }
 }
 
+/// Squares that a term's estimate is made of.
+const DRAWS: usize = 16;
+
 impl Term<'_> {
+    fn add_fisher(&self, decoder: &Decoder, sums: &mut HashMap<String, Vec<f32>>) -> Result<()> {
+        if self.weight == 0.0 || self.rows.is_empty() {
+            return Ok(());
+        }
+        let tokens: usize = self.rows.iter().map(|row| row.ids.len() - row.start).sum();
+        let weight = (self.weight / tokens as f64) as f32;
+        let mut uniform = (0..).map(|number| uniform(self.seed, number));
+        for rows in self.rows.chunks(self.rows.len().div_ceil(DRAWS)) {
+            Lesson::of_answers(rows)?.add_fisher(decoder, weight, || uniform.next().unwrap_or_default(), sums)?;
+        }
+        Ok(())
+    }
+
     fn accumulate(&mut self, decoder: &Decoder, step: usize, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
         if self.weight == 0.0 || self.rows.is_empty() {
             return Ok(0.0);

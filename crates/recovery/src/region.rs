@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 
-use burn::tensor::TensorData;
 use direction::{Layer, check_layer};
 use model::Decoder;
 use model::weights::{self, Change, Values, WeightInfo};
@@ -45,9 +44,17 @@ impl Region {
     /// # Errors
     /// When the models are not of one shape, they have no such layer, or the device fails.
     pub fn new(aligned: &Decoder, fine_tuned: &Decoder, layer: Layer) -> Result<Self> {
+        Self::up_to(layer.of_blocks(fine_tuned.config().num_hidden_layers), aligned, fine_tuned)
+    }
+
+    /// Reads the region of all blocks.
+    pub(crate) fn of_all_blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
+        Self::up_to(fine_tuned.config().num_hidden_layers, aligned, fine_tuned)
+    }
+
+    fn up_to(layer: usize, aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
         let in_blocks = |info: &WeightInfo| info.layer.is_some();
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), in_blocks)?;
-        let layer = layer.of_blocks(fine_tuned.config().num_hidden_layers);
         check_layer(fine_tuned, layer)?;
         let read = |decoder| weights::views(decoder, |info| is_in_region(info, layer));
         let (infos, aligned): (Vec<_>, Vec<_>) = read(aligned)?.into_iter().unzip();
@@ -125,10 +132,15 @@ impl Region {
         let selected = select(&candidates(&self.infos, &values, &self.aligned, gradients), k, ties);
         // The tensors are changed in place where nobody else holds them.
         drop(values);
-        set(&mut self.decoder, &self.infos, &self.aligned, &selected.indices)?;
-        // None of them had the aligned value.
-        self.equal += selected.len();
+        self.restore(&selected.indices)?;
         Ok(selected)
+    }
+
+    /// Restores weights that have the fine-tuned value, and differ between the models: indices by tensor.
+    pub(crate) fn restore(&mut self, indices: &[Vec<u32>]) -> Result<()> {
+        set(&mut self.decoder, &self.infos, &self.aligned, indices)?;
+        self.equal += indices.iter().map(Vec::len).sum::<usize>();
+        Ok(())
     }
 
     /// Gives restored weights, which differ between the models, back: indices by tensor.
@@ -195,15 +207,6 @@ pub(crate) fn candidates<'a>(
     };
     let tensors = infos.iter().zip(values.iter().zip(target));
     tensors.map(|(info, (values, target))| candidates(info, values, target)).collect()
-}
-
-/// `decoder` with these values, by tensor in the checkpoint's order.
-pub(crate) fn with_values(decoder: Decoder, infos: &[WeightInfo], values: &[Vec<f32>]) -> Decoder {
-    let mut next = infos.iter().zip(values).peekable();
-    weights::replace(decoder, |info| {
-        let (_, values) = next.next_if(|(own, _)| own.name == info.name)?;
-        Some(TensorData::new(values.clone(), info.shape.clone()))
-    })
 }
 
 /// Sets the weights at `indices` to the values in `source`, both by tensor in the order of `infos`.

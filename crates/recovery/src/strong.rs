@@ -1,6 +1,6 @@
 //! Strong recovery, our extension of the paper's method (METHOD.md section 8): sparse weights go back to their aligned
-//! values, or forth again, in the order of what that gains on harmful prompts, harmless prompts and the task together; how
-//! many is decided on prompts that are held out.
+//! values, or forth again, in the order of what that gains on harmful prompts, harmless prompts and the task together over
+//! what it costs to second order; how many is decided on prompts that are held out.
 
 mod run;
 mod sides;

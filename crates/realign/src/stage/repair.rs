@@ -93,7 +93,7 @@ impl RepairSummary {
 }
 
 impl Stage for Repair {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Summary = RepairSummary;
 
     fn kind(&self) -> &'static str {

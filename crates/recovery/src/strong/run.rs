@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use model::Decoder;
+use rayon::prelude::*;
 
 use super::Strong;
 use super::sides::{Flips, Sides, count};
@@ -37,8 +38,9 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
         merit,
         rounds: Vec::new(),
         gradients: HashMap::new(),
+        costs: HashMap::new(),
     };
-    let outcome = match recovery.sides.is_same() {
+    let outcome = match recovery.sides.region.is_same() {
         true => Outcome::Nothing,
         false => recovery.run(inputs.report)?,
     };
@@ -63,8 +65,10 @@ struct Recovery<'a> {
     path: Path,
     standing: Standing,
     rounds: Vec<Round>,
-    /// The mean over rounds, where the settings ask for one.
+    /// The mean over rounds, over the costs, where the settings ask for one.
     gradients: HashMap<String, Vec<f32>>,
+    /// What a flip of each weight costs; computed for the first round.
+    costs: HashMap<String, Vec<f32>>,
 }
 
 impl Recovery<'_> {
@@ -85,9 +89,9 @@ impl Recovery<'_> {
     /// Goes on from the checkpoint, if there is one, with the round after its last.
     fn resume(&mut self) -> Result<()> {
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let Some(state) = checkpoint.load::<Vec<Round>>(&self.sides.infos)? else { return Ok(()) };
+        let Some(state) = checkpoint.load::<Vec<Round>>(&self.sides.region.infos)? else { return Ok(()) };
         tracing::info!(round = state.progress.len(), "recovery goes on from {}", checkpoint.path.display());
-        self.sides.flip(&self.sides.indices(&state.path.last()));
+        self.sides.flip(&self.sides.indices(&state.path.last()))?;
         self.standing = state.progress.last().map_or(self.standing, |round| round.standing);
         (self.path, self.rounds, self.gradients) = (state.path, state.progress, state.gradients);
         Ok(())
@@ -117,6 +121,9 @@ impl Recovery<'_> {
     fn round(&mut self, report: &mut Report<'_>) -> Result<Round> {
         let started = Instant::now();
         let before = self.standing;
+        if self.costs.is_empty() {
+            self.costs = self.sides.costs(self.objective.fisher(self.fine_tuned)?);
+        }
         let gradients = self.gradient(self.rounds.len())?;
         let grad_s = started.elapsed().as_secs_f64();
         let started = Instant::now();
@@ -124,11 +131,12 @@ impl Recovery<'_> {
         if self.settings.momentum > 0.0 {
             self.gradients = gradients;
         }
-        self.sides.flip(&flips);
-        self.path.push(self.sides.named(&flips));
+        self.sides.flip(&flips)?;
+        let flipped = count(&flips);
+        self.path.push(self.sides.region.named(flips));
         let left = before.harmful + self.evidence.merit.mu * before.harmless;
         Ok(Round {
-            flipped: count(&flips),
+            flipped,
             restored: self.sides.restored(),
             standing: self.standing,
             is_little: before.merit - self.standing.merit < self.settings.tolerance * left,
@@ -148,7 +156,7 @@ impl Recovery<'_> {
         let hidden = self.fine_tuned.config().hidden_parameters() as f64;
         let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
         let mut trials = Vec::new();
-        let mut flips = self.sides.best(gradients, first, cap);
+        let mut flips = self.sides.best(gradients, first, cap)?;
         loop {
             if count(&flips) == 0 {
                 return Ok((flips, trials));
@@ -156,10 +164,10 @@ impl Recovery<'_> {
             if self.improves(&flips, &mut trials, report)? {
                 break;
             }
-            flips = self.sides.best(gradients, count(&flips) / 2, cap);
+            flips = self.sides.best(gradients, count(&flips) / 2, cap)?;
         }
         while trials.len() < 2 || trials[0].k < count(&flips) {
-            let more = self.sides.best(gradients, 2 * count(&flips), cap);
+            let more = self.sides.best(gradients, 2 * count(&flips), cap)?;
             if count(&more) <= count(&flips) || !self.improves(&more, &mut trials, report)? {
                 break;
             }
@@ -171,11 +179,10 @@ impl Recovery<'_> {
     /// Whether the model with these flips has less merit than the best so far, and then is the best.
     fn improves(&mut self, flips: &Flips, trials: &mut Vec<Trial>, report: &mut Report<'_>) -> Result<bool> {
         self.tell(report, &format!(", trying {} flips", count(flips)))?;
-        self.sides.flip(flips);
-        let standing = self.merit.of(&self.sides.write(self.fine_tuned.clone()));
+        self.sides.flip(flips)?;
+        let standing = self.merit.of(self.sides.region.decoder())?;
         let restored = self.sides.restored();
-        self.sides.flip(flips);
-        let standing = standing?;
+        self.sides.flip(flips)?;
         trials.push(Trial { k: count(flips), restored, standing });
         let improves = standing.merit < self.standing.merit;
         if improves {
@@ -184,10 +191,15 @@ impl Recovery<'_> {
         Ok(improves)
     }
 
-    /// The gradient at the weights as they are, on prompts of this round, and the earlier rounds' share.
+    /// The gradient at the weights as they are, on prompts of this round, over what a flip of each weight costs, and the
+    /// earlier rounds' share.
     fn gradient(&mut self, round: usize) -> Result<HashMap<String, Vec<f32>>> {
         let momentum = self.settings.momentum as f32;
-        let (mut gradients, _) = self.objective.gradient(self.sides.write(self.fine_tuned.clone()), round)?;
+        let (mut gradients, _) = self.objective.gradient(self.sides.region.decoder().clone(), round)?;
+        gradients.par_iter_mut().for_each(|(name, gradient)| {
+            let costs = self.costs.get(name).into_iter().flatten();
+            gradient.iter_mut().zip(costs).for_each(|(value, cost)| *value /= cost);
+        });
         for (name, earlier) in std::mem::take(&mut self.gradients) {
             let of_round = gradients.get_mut(&name).into_iter().flatten();
             of_round.zip(earlier).for_each(|(value, earlier)| *value += momentum * (earlier - *value));
@@ -203,7 +215,7 @@ impl Recovery<'_> {
             rounds: self.rounds,
         };
         Repaired {
-            decoder: self.sides.write(self.fine_tuned.clone()),
+            decoder: self.sides.region.decoder().clone(),
             restored: Some(self.sides.restored()),
             path: Some(self.path),
             outcome,

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use model::Decoder;
-use model::weights::{self, WeightInfo};
+use rayon::prelude::*;
 
-use crate::region::{candidates, check_same_shape, is_in_region, named, with_values};
+use crate::region::{Region, candidates};
 use crate::selection::{Candidates, Rank, Ties, select_by};
 use crate::{Patch, Result};
 
@@ -15,9 +15,7 @@ pub(super) type Flips = Vec<Vec<u32>>;
 /// The weights on their sides.
 #[derive(Debug)]
 pub(super) struct Sides {
-    pub infos: Vec<WeightInfo>,
-    /// The values that they have.
-    values: Vec<Vec<f32>>,
+    pub region: Region,
     /// The values that they would have on the other side.
     other: Vec<Vec<f32>>,
     /// Those that have the aligned value, ascending.
@@ -27,17 +25,9 @@ pub(super) struct Sides {
 impl Sides {
     /// All on the fine-tuned side.
     pub fn new(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
-        let blocks = fine_tuned.config().num_hidden_layers;
-        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
-        let read = |decoder| weights::read(decoder, |info| is_in_region(info, blocks));
-        let (infos, values): (Vec<_>, Vec<_>) = read(fine_tuned)?.into_iter().unzip();
-        let other = read(aligned)?.into_iter().map(|(_, values)| values).collect();
-        Ok(Self { restored: vec![Vec::new(); infos.len()], infos, values, other })
-    }
-
-    /// Whether the two models are one here.
-    pub fn is_same(&self) -> bool {
-        self.values == self.other
+        let region = Region::of_all_blocks(aligned, fine_tuned)?;
+        let other = region.aligned.iter().map(|values| values.to_vec()).collect();
+        Ok(Self { restored: vec![Vec::new(); region.infos.len()], region, other })
     }
 
     /// Number of weights that are restored.
@@ -47,25 +37,40 @@ impl Sides {
 
     /// A patch as flips.
     pub fn indices(&self, patch: &Patch) -> Flips {
-        self.infos.iter().map(|info| patch.indices(&info.name).to_vec()).collect()
+        self.region.infos.iter().map(|info| patch.indices(&info.name).to_vec()).collect()
     }
 
     /// Adds the values of both sides to a hash.
     pub fn hash(&self, hash: &mut files::Sha) {
-        for values in self.values.iter().chain(&self.other) {
+        for values in self.region.fine_tuned.iter().chain(&self.region.aligned) {
             hash.numbers(values.iter().map(|value| value.to_le_bytes()));
         }
     }
 
-    /// Flips as a patch.
-    pub fn named(&self, flips: &Flips) -> Patch {
-        named(&self.infos, flips.clone())
+    /// What a flip of each weight costs to second order, `F d^2 / 2` of the diagonal F of the Fisher information and the
+    /// difference d between the sides, and the mean of that over all weights: F is an estimate, and nothing is free.
+    pub fn costs(&self, mut fisher: HashMap<String, Vec<f32>>) -> HashMap<String, Vec<f32>> {
+        let Region { infos, aligned, fine_tuned, .. } = &self.region;
+        let mut sum = 0.0;
+        for (info, (aligned, fine_tuned)) in infos.iter().zip(aligned.iter().zip(fine_tuned)) {
+            let Some(fisher) = fisher.get_mut(&info.name) else { continue };
+            let places = fisher.par_iter_mut().zip(aligned.par_iter().zip(&**fine_tuned)).with_min_len(1 << 14);
+            places.for_each(|(cost, (aligned, fine_tuned))| *cost *= (aligned - fine_tuned).powi(2) / 2.0);
+            // In pieces of one size, so that the sum does not hang on the number of threads.
+            let pieces = fisher.par_chunks(1 << 16).map(|piece| piece.iter().map(|&cost| f64::from(cost)).sum());
+            sum += pieces.collect::<Vec<f64>>().iter().sum::<f64>();
+        }
+        let mean = (sum / self.region.len() as f64) as f32;
+        let least = if mean > 0.0 { mean } else { 1.0 };
+        fisher.par_iter_mut().for_each(|(_, costs)| costs.iter_mut().for_each(|cost| *cost += least));
+        fisher
     }
 
-    /// Up to `k` weights whose flip a gradient says lowers the loss most; so many of them that at most `cap` are restored
-    /// afterwards.
-    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize, cap: usize) -> Flips {
-        let tensors = candidates(&self.infos, &self.values, &self.other, gradients);
+    /// Up to `k` weights whose flip a gradient says lowers the loss most, for its cost where the gradient is divided by it; so
+    /// many of them that at most `cap` are restored afterwards.
+    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize, cap: usize) -> Result<Flips> {
+        let values = self.region.values()?;
+        let tensors = candidates(&self.region.infos, &values, &self.other, gradients);
         let mut flips = select_by(&tensors, k, Ties::Exact, Rank::Gain).indices;
         let mut restored = self.restored_after(&flips);
         if restored > cap {
@@ -76,11 +81,11 @@ impl Sides {
                 let gives_back = self.restored[tensor].binary_search(&index).is_ok();
                 restored = if gives_back { restored + 1 } else { restored - 1 };
             }
-            flips = vec![Vec::new(); self.infos.len()];
+            flips = vec![Vec::new(); self.restored.len()];
             ordered.into_iter().for_each(|(_, tensor, index)| flips[tensor].push(index));
             flips.iter_mut().for_each(|indices| indices.sort_unstable());
         }
-        flips
+        Ok(flips)
     }
 
     /// How many weights would be restored after these flips.
@@ -93,20 +98,24 @@ impl Sides {
     }
 
     /// Turns some weights to their other sides; once more turns them back.
-    pub fn flip(&mut self, flips: &Flips) {
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn flip(&mut self, flips: &Flips) -> Result<()> {
+        let Self { region, other, restored } = self;
+        let (mut back, mut forth) = (Flips::new(), Flips::new());
         for (tensor, indices) in flips.iter().enumerate() {
-            for &index in indices {
-                let at = index as usize;
-                std::mem::swap(&mut self.values[tensor][at], &mut self.other[tensor][at]);
+            let is_restored = |index: &u32| restored[tensor].binary_search(index).is_ok();
+            let (of_back, of_forth): (Vec<u32>, Vec<u32>) = indices.iter().copied().partition(is_restored);
+            for (indices, source) in [(&of_back, &region.aligned), (&of_forth, &region.fine_tuned)] {
+                indices.iter().for_each(|&at| other[tensor][at as usize] = source[tensor][at as usize]);
             }
-            let restored = &mut self.restored[tensor];
-            *restored = difference(restored, indices);
+            restored[tensor] = difference(&restored[tensor], indices);
+            back.push(of_back);
+            forth.push(of_forth);
         }
-    }
-
-    /// `decoder` with the weights as they are.
-    pub fn write(&self, decoder: Decoder) -> Decoder {
-        with_values(decoder, &self.infos, &self.values)
+        region.restore(&forth)?;
+        region.roll_back(&back)
     }
 }
 
