@@ -53,17 +53,17 @@ def differences(model, other):
     from safetensors import safe_open
 
     def tensors(directory):
-        return {name: (path, name) for path in Path(directory).glob("*.safetensors")
+        return {name: path for path in Path(directory).glob("*.safetensors")
                 for name in safe_open(path, "pt").keys()}
 
-    def read(place):
-        return safe_open(place[0], "pt").get_tensor(place[1]).float()
+    def read(path, name):
+        return safe_open(path, "pt").get_tensor(name).float()
 
     ours, theirs = tensors(model), tensors(other)
     if ours.keys() != theirs.keys():
         sys.exit(f"tensors in one alone: {sorted(ours.keys() ^ theirs.keys())}")
-    for name, place in ours.items():
-        a, b = read(place), read(theirs[name])
+    for name, path in ours.items():
+        a, b = read(path, name), read(theirs[name], name)
         yield name, ((a - b).abs().max() / a.abs().max().clamp(min=1e-30)).item()
 
 

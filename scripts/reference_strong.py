@@ -153,7 +153,6 @@ class Term:
             total += part.item()
         return total
 
-
     def add_fisher(self, model, params, weight, seed, into):
         """Adds weight x the diagonal of the Fisher information, as above, to the flat vector `into`; the least distance of a draw from
         falling on another token."""

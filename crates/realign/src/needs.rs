@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Copies of all weights in f32 that strong recovery has in memory at its peak: three decoders, two copies of the region,
-/// and its gradients of two rounds (measured on SmolLM2-135M: 4.2 GB with the answers; the paper's method: 2.7 GB).
+/// Copies of all weights in f32 that strong recovery has in memory at its peak: two decoders, the changed one's
+/// blocks, their values on the other side, what a flip costs, and the gradients of two rounds (measured on SmolLM2-135M before there
+/// were costs: 4.2 GB with the answers; the paper's method: 2.7 GB).
 pub const COPIES: u64 = 7;
 
 /// The number of a model's parameters but for norms outside its blocks.
@@ -79,8 +80,8 @@ const EFFICIENCY: f64 = 0.3;
 const TRIALS: f64 = 3.0;
 
 impl Needs {
-    /// Those of strong recovery: two decoders, both values of every weight of the blocks, a third decoder's blocks, and
-    /// their gradients as they are summed and as they come; distributions of the vocabulary over answers.
+    /// Those of strong recovery: two decoders, a third one's blocks, the other value of each of their weights, what its flip
+    /// costs, and their gradients of two rounds and as they come; distributions of the vocabulary over answers.
     #[must_use]
     pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);

@@ -72,6 +72,11 @@ impl Lesson {
         Ok(lesson)
     }
 
+    /// Number of answer tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     /// Whether there is no prompt.
     pub fn is_empty(&self) -> bool {
         self.passes.is_empty()
@@ -107,20 +112,23 @@ impl Lesson {
     /// Adds `weight` times an estimate of the diagonal of the Fisher information, summed over the answer tokens, to `sums`, by
     /// parameter: the square of the gradient of the likelihood of one token for each, which is drawn from the model's own
     /// distribution. Its mean over the draws is right however many tokens there are, as each token's gradient has the mean 0.
-    /// `uniform` gives the number from 0 to 1 of each token, in order.
+    /// `uniform` gives the number from 0 to 1 of each token by its place.
     pub fn add_fisher(
         &self,
         decoder: &Decoder,
         weight: f32,
-        mut uniform: impl FnMut() -> f64,
+        uniform: impl Fn(usize) -> f64 + Sync,
         sums: &mut HashMap<String, Vec<f32>>,
     ) -> Result<()> {
         let mut gradients = Sums::new(decoder, HashMap::new());
+        let mut before = 0;
         for pass in &self.passes {
             let logits = gradients.decoder().logits(&pass.packed, &pass.positions)?;
             let mut own = to_vec(logits.clone())?;
             let vocab = decoder.config().vocab_size;
-            let drawn: Vec<u32> = own.chunks_mut(vocab).map(|logits| drawn(logits, uniform())).collect();
+            let tokens = own.par_chunks_mut(vocab).enumerate();
+            let drawn: Vec<u32> = tokens.map(|(at, logits)| drawn(logits, uniform(before + at))).collect();
+            before += drawn.len();
             gradients.add(&ops::negative_log_likelihood(logits, &drawn).sum())?;
         }
         for (name, gradient) in gradients.finish() {

@@ -51,8 +51,7 @@ impl<'a> Objective<'a> {
 
     /// The gradient by the weights of all blocks, norms excluded, and the losses.
     pub fn gradient(&mut self, decoder: Decoder, step: usize) -> Result<(HashMap<String, Vec<f32>>, Losses)> {
-        let blocks = decoder.config().num_hidden_layers;
-        let decoder = weights::track(decoder, |info| is_in_region(info, blocks));
+        let decoder = tracked(decoder);
         let mut gradients = HashMap::new();
         let mut found = [0.0; 3];
         for (term, found) in self.terms.iter_mut().zip(&mut found) {
@@ -67,8 +66,7 @@ impl<'a> Objective<'a> {
     /// derivative where the model is its own teacher: at all answer tokens of the parts that give gradients, each term with
     /// its weight.
     pub fn fisher(&self, decoder: &Decoder) -> Result<HashMap<String, Vec<f32>>> {
-        let blocks = decoder.config().num_hidden_layers;
-        let decoder = weights::track(decoder.clone(), |info| is_in_region(info, blocks));
+        let decoder = tracked(decoder.clone());
         let mut sums = HashMap::new();
         for term in &self.terms {
             term.add_fisher(&decoder, &mut sums)?;
@@ -87,9 +85,11 @@ impl Term<'_> {
         }
         let tokens: usize = self.rows.iter().map(|row| row.ids.len() - row.start).sum();
         let weight = (self.weight / tokens as f64) as f32;
-        let mut uniform = (0..).map(|number| uniform(self.seed, number));
+        let mut before = 0;
         for rows in self.rows.chunks(self.rows.len().div_ceil(DRAWS)) {
-            Lesson::of_answers(rows)?.add_fisher(decoder, weight, || uniform.next().unwrap_or_default(), sums)?;
+            let lesson = Lesson::of_answers(rows)?;
+            lesson.add_fisher(decoder, weight, |at| uniform(self.seed, (before + at) as u64), sums)?;
+            before += lesson.tokens();
         }
         Ok(())
     }
@@ -109,6 +109,12 @@ impl Term<'_> {
         self.kept = (self.number >= self.rows.len()).then_some(lesson);
         Ok(loss)
     }
+}
+
+/// The decoder with gradients on for the weights of all blocks, norms excluded.
+fn tracked(decoder: Decoder) -> Decoder {
+    let blocks = decoder.config().num_hidden_layers;
+    weights::track(decoder, |info| is_in_region(info, blocks))
 }
 
 /// The rows of a step: all, or so many of an order that goes on from step to step and is drawn anew when it is through.

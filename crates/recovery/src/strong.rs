@@ -1,4 +1,4 @@
-//! Strong recovery, our extension of the paper's method (METHOD.md section 8): sparse weights go back to their aligned
+//! Strong recovery, our extension of the paper's method (METHOD.md section 10): sparse weights go back to their aligned
 //! values, or forth again, in the order of what that gains on harmful prompts, harmless prompts and the task together over
 //! what it costs to second order; how many is decided on prompts that are held out.
 
