@@ -20,12 +20,13 @@ A round
    each term's training rows, in 16 chunks (of ceil(rows / 16) rows), the gradient of -log q(y) summed over the chunk's answer tokens,
    squared, summed over the chunks, divided by the term's answer tokens and times its weight. The y of the term's i-th answer token is the
    first of the vocabulary up to which q sums to more than u(i), the number-th of a seed's numbers by SplitMix64.
-3. A trial with k flips the first k candidates. k is first cut to the number of candidates and then to the largest k' <= k after which at
-   most ceil(cap hidden) weights of the region are restored, i.e. hold the aligned value where the two models differ (give-backs among
-   the k' count against the restored ones). A k of 0 is no trial.
-4. The first k is ceil(start hidden). If that trial's merit is below the merit at the round's start, k (as cut) is doubled and cut while
-   the new trial's merit is below the best trial's so far; the first that is not ends the search, as does a k that does not grow. Otherwise
-   k is halved (rounded down, then cut) until a trial's merit is below that at the round's start, which ends the search, or k is 0.
+3. A trial with k flips the first k candidates. k is first cut to the number of candidates; of those that restore, i.e. do not give back
+   a weight that holds the aligned value, the last are left out until at most ceil(cap hidden) weights of the region are restored. No
+   flip is no trial.
+4. The first k is ceil(start hidden), doubled until there is a flip or no candidate is left. If that trial's merit is below the merit at the round's start, k (as cut to the candidates) is
+   doubled while the new trial's merit is below the best trial's so far; the first that is not ends the search, as does one that has no
+   more flips. Otherwise k is halved (rounded down) until a trial's merit is below that at the round's start, which ends the search, or
+   there is no flip.
 5. The best trial is applied if its merit is below the one at the start; else theta stays. "Below" is strict.
 Stop: after `rounds` rounds, or, once the held-out H is at most max_harmful, after two rounds in succession that lowered the merit by less
 than tolerance x (H + mu R at that round's start, held-out), a round that applies nothing included. The answer is theta as it then is.
@@ -244,10 +245,12 @@ class Strong:
         """Number of weights that hold the aligned value where the models differ."""
         return int(((self.theta == self.aligned) & (self.tuned != self.aligned)).sum())
 
-    def allowed(self, order):
-        """restored weights after the first 0, 1, 2, ... flips of `order`."""
-        change = torch.where(self.theta[order] == self.aligned[order], -1, 1)
-        return self.restored() + torch.cat([torch.zeros(1, dtype=torch.int64), change.cumsum(0)])
+    def chosen(self, order, k):
+        """The flips of a trial with k: of the first k of `order`, those that give back and as many that restore as the cap allows."""
+        first = order[:k]
+        back = self.theta[first] == self.aligned[first]
+        left = self.cap - self.restored() + int(back.sum())
+        return first[back | ((~back).cumsum(0) <= left)]
 
     def trial(self, index):
         """The figures with these weights flipped; theta itself stays."""
@@ -266,33 +269,33 @@ class Strong:
         """Steps 1 to 5."""
         gradient = self.gradient(number)
         order, s = self.order(gradient)
-        counts = self.allowed(order)
         done = Round(start, len(order), gradient=gradient)
 
-        def cut(k):
-            fits = (counts[:min(k, len(order)) + 1] <= self.cap).nonzero()
-            return int(fits[-1])
-
-        def attempt(k, against):
-            measured = self.trial(order[:k])
-            done.trials.append({"k": k, "restored": int(counts[k])} | asdict(measured))
+        def attempt(k, index, against):
+            measured = self.trial(index)
+            restored = self.restored() + len(index) - 2 * int((self.theta[index] == self.aligned[index]).sum())
+            done.trials.append({"k": len(index), "restored": restored} | asdict(measured))
             if k < len(s):
                 done.margin = min(done.margin, float((s[k - 1] - s[k]) / s[k - 1]))
             done.merit_margin = min(done.merit_margin, abs(measured.merit - against) / against)
             return measured.merit
 
-        k, best_k = cut(self.first), 0
-        while k and (merit := attempt(k, start.merit)) >= start.merit:
-            k = cut(k // 2)
-        if k:
-            best, best_k = merit, k
+        k = min(self.first, len(order))
+        best = self.chosen(order, k)
+        while not len(best) and k < len(order):
+            k = min(2 * k, len(order))
+            best = self.chosen(order, k)
+        while len(best) and (merit := attempt(k, best, start.merit)) >= start.merit:
+            k //= 2
+            best = self.chosen(order, k)
         halved = len(done.trials) > 1
-        while k and not halved and (k := cut(2 * best_k)) > best_k:
-            merit = attempt(k, best)
-            if merit >= best:
+        while len(best) and not halved:
+            k = min(2 * k, len(order))
+            more = self.chosen(order, k)
+            if len(more) <= len(best) or (new := attempt(k, more, merit)) >= merit:
                 break
-            best, best_k = merit, k
-        done.flipped = order[:best_k].sort().values
+            best, merit = more, new
+        done.flipped = best.sort().values
         self.theta = self.flipped(done.flipped)
         write(self.params, self.theta)
         return done

@@ -172,9 +172,12 @@ pub struct Recovery {
 pub struct EvidenceSpec {
     /// Harmless prompts, relative to `data`.
     pub harmless: PathBuf,
-    /// Prompts of each kind, the task's included; those of a shorter file are all taken.
+    /// Prompts of each kind; those of a shorter file are all taken.
     pub count: usize,
-    /// Share of harmful and harmless prompts that decide.
+    /// Samples of the task; as many as prompts of a kind unless it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_count: Option<usize>,
+    /// Share of them that decides.
     #[serde(default = "default_held_out")]
     pub held_out: f64,
     /// Length of the models' own answers.
@@ -188,11 +191,21 @@ pub struct EvidenceSpec {
 }
 
 impl EvidenceSpec {
-    /// How many prompts of a kind are held out, or are not.
+    /// How many harmful or harmless prompts are held out, or are not.
     #[must_use]
     pub fn part(&self, held_out: bool) -> usize {
-        let deciding = ((self.count as f64 * self.held_out).ceil() as usize).min(self.count);
-        if held_out { deciding } else { self.count - deciding }
+        self.part_of(self.count, held_out)
+    }
+
+    /// The same of the task's samples.
+    #[must_use]
+    pub fn task_part(&self, held_out: bool) -> usize {
+        self.part_of(self.task_count.unwrap_or(self.count), held_out)
+    }
+
+    fn part_of(&self, count: usize, held_out: bool) -> usize {
+        let deciding = ((count as f64 * self.held_out).ceil() as usize).min(count);
+        if held_out { deciding } else { count - deciding }
     }
 }
 

@@ -63,7 +63,7 @@ impl Sweep {
     #[must_use]
     pub fn evidence_samples(&self, evidence: &EvidenceSpec, task: &TaskSpec, held_out: bool) -> (PathBuf, Pick) {
         let (file, pick) = if held_out { self.deciding_samples(task) } else { self.train_samples(task) };
-        (file, Pick { at_most: Some(evidence.part(held_out)), ..pick })
+        (file, Pick { at_most: Some(evidence.task_part(held_out)), ..pick })
     }
 
     /// The prompts of an alignment's set.

@@ -27,9 +27,9 @@ pub struct Node {
 impl Node {
     /// A stage that reads `parents`.
     pub(crate) fn new<S: Stage + Send + Sync + 'static>(name: String, stage: S, parents: &[usize]) -> Result<Self> {
-        let (key, kind) = (stage.key()?, stage.kind());
+        let (key, kind, version) = (stage.key()?, stage.kind(), stage.version());
         let (parents, evaluated, stage) = (parents.to_vec(), None, Box::new(stage));
-        Ok(Self { key, kind, version: S::VERSION, name, parents, evaluated, stage })
+        Ok(Self { key, kind, version, name, parents, evaluated, stage })
     }
 
     /// Its value, of which the key is the hash. It is made when it is asked for: a large sweep has a hundred thousand stages.

@@ -14,7 +14,7 @@ OUT = ROOT / "crates/recovery/tests/fixtures/strong"
 SEED = 107
 COUNTS = {"harmful": 20, "harmless": 8, "task": 12}
 # Halving in `wide`, the cap in `capped`; `fine_tuned` goes on until it stops by itself.
-RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.02, "rounds": 4, "penalty": 0.1, "task_weight": 0.1},
+RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.02, "rounds": 3, "penalty": 0.1, "task_weight": 0.1, "seed": 12},
         "fine_tuned": {"reference": "fine_tuned", "rounds": 12, "penalty": 0.5, "enough": 0.01, "max_harmful": 10.0, "momentum": 0.5},
         "wide": {"start": 0.05, "cap": 0.1, "rounds": 3, "momentum": 0.25}}
 LEAST_MARGIN, LEAST_MERIT_MARGIN, LEAST_DRAW_MARGIN = 2e-5, 1e-4, 1e-5
@@ -80,6 +80,8 @@ def main():
             tensors |= {f"gradient.{n}": g.reshape(p.shape).float() for (n, p), g in zip(strong.params, parts)}
     assert any(len(t) > 1 and t[1]["k"] < t[0]["k"] for t in (r["trials"] for r in runs["wide"]["rounds"])), "nothing is halved"
     assert any(t["restored"] == runs["capped"]["cap"] for r in runs["capped"]["rounds"] for t in r["trials"]), "the cap is not met"
+    at_cap = [r for r in runs["capped"]["rounds"] if r["start"] != runs["capped"]["rounds"][0]["start"]]
+    assert all(r["flipped"] for r in at_cap[:2]), "nothing is swapped at the cap"
     assert len(runs["fine_tuned"]["rounds"]) < 12, "it does not stop by itself"
     save(tensors, OUT / "expected.safetensors")
     save_json({"train": train, "held": held, "hidden": ref.hidden_parameters(load_tiny(TINY)), "runs": runs}, OUT / "expected.json")

@@ -49,7 +49,7 @@ pub fn accumulate(decoder: &Decoder, objective: &Objective, sums: &mut HashMap<S
 fn add(sums: &mut Sums, objective: &Objective) -> Result<f64> {
     let batches: Vec<&[Vec<u32>]> = objective.rows.chunks(objective.batch).collect();
     let mut total = 0.0;
-    for run in runs(&batches) {
+    for run in runs(&batches, sums.decoder().config().positions_at_once()) {
         let packed = Packed::new(&run.concat())?;
         let hidden = sums.decoder().hidden(&packed, objective.layer, &packed.segments.last())?;
         let loss = batch_losses(hidden, &run, &objective.direction);

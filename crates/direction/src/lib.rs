@@ -13,19 +13,14 @@ pub use gradient::{Objective, accumulate};
 pub use layer::Layer;
 pub use mean::{check_layer, cosine, hidden_states, mean_direction, refusal_direction};
 
-/// Positions that go through the decoder at once; it bounds memory and never changes a result
-/// beyond rounding.
-pub(crate) const POSITIONS_AT_ONCE: usize = 3072;
-
-/// Splits consecutive groups of rows into runs of at most [`POSITIONS_AT_ONCE`] ids, at least one
-/// group each.
-pub(crate) fn runs<'a>(groups: &[&'a [Vec<u32>]]) -> Vec<Vec<&'a [Vec<u32>]>> {
+/// Splits consecutive groups of rows into runs of at most `most` ids, at least one group each.
+pub(crate) fn runs<'a>(groups: &[&'a [Vec<u32>]], most: usize) -> Vec<Vec<&'a [Vec<u32>]>> {
     let mut runs: Vec<Vec<&[Vec<u32>]>> = Vec::new();
     let mut held = 0;
     for &group in groups {
         let ids: usize = group.iter().map(Vec::len).sum();
         match runs.last_mut() {
-            Some(run) if held + ids <= POSITIONS_AT_ONCE => run.push(group),
+            Some(run) if held + ids <= most => run.push(group),
             _ => {
                 runs.push(vec![group]);
                 held = 0;
@@ -44,7 +39,7 @@ mod tests {
     fn runs_keep_groups_whole_and_in_order() {
         let group = |len: usize| vec![vec![0u32; len]; 2];
         let (a, b, c) = (group(1000), group(500), group(4000));
-        let runs = runs(&[&a, &b, &c]);
+        let runs = runs(&[&a, &b, &c], 3072);
         assert_eq!(runs.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
     }
 }

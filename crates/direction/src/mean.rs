@@ -16,7 +16,7 @@ pub fn hidden_states(decoder: &Decoder, rows: &[Vec<u32>], layer: usize) -> Resu
     let width = decoder.config().hidden_size;
     let groups: Vec<&[Vec<u32>]> = rows.chunks(1).collect();
     let mut states = Vec::with_capacity(rows.len());
-    for run in runs(&groups) {
+    for run in runs(&groups, decoder.config().positions_at_once()) {
         let packed = Packed::new(&run.concat())?;
         let hidden = decoder.hidden(&packed, layer, &packed.segments.last())?;
         let values: Vec<f32> = hidden.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?;

@@ -70,9 +70,6 @@ pub struct Machine {
     pub free_disk: Option<u64>,
 }
 
-/// Prompts and answers go through the decoder so many positions at once, about half of them of answers.
-const ANSWERS_AT_ONCE: u64 = 1536;
-
 /// How much of the speed of a large product small and batched work reaches.
 const EFFICIENCY: f64 = 0.3;
 
@@ -80,13 +77,15 @@ const EFFICIENCY: f64 = 0.3;
 const TRIALS: f64 = 3.0;
 
 impl Needs {
-    /// Those of strong recovery: two decoders, a third one's blocks, the other value of each of their weights, what its flip
-    /// costs, and their gradients of two rounds and as they come; distributions of the vocabulary over answers.
+    /// Those of strong recovery: two decoders, a third one's blocks, what a flip of each of their weights costs, and their
+    /// gradients of two rounds; the teachers' hidden states at the answers, and distributions over the vocabulary of those that
+    /// go through the decoder at once, about half of all positions.
     #[must_use]
     pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
         let kept = 2 * (work.choose + work.gradient) as u64 * work.own_tokens as u64;
-        let logits = (kept + 5 * ANSWERS_AT_ONCE) * config.vocab_size as u64;
+        let at_once = config.positions_at_once() as u64 / 2;
+        let answers = kept * config.hidden_size as u64 + 5 * at_once * config.vocab_size as u64;
         let restored = (hidden as f64 * cap) as u64;
         let row = (work.prompt_tokens + work.own_tokens) as f64;
         let measured = (3 * work.test * (work.prompt_tokens + work.test_tokens)) as f64;
@@ -94,8 +93,8 @@ impl Needs {
         let tokens = 2.0 * (measured + row * work.own as f64) + round * work.rounds as f64;
         Self {
             parameters: all,
-            weights: 4 * (2 * all + 6 * hidden),
-            answers: 4 * logits,
+            weights: 4 * (2 * all + 4 * hidden),
+            answers: 4 * answers,
             disk: bytes_per_weight * all + (5 + 2 * bytes_per_weight) * restored,
             seconds: 5.0 + tokens * all as f64 / (speed * EFFICIENCY),
         }
@@ -117,14 +116,10 @@ impl Needs {
             Err(Error::TooLarge { what, needed, there, help })
         };
         match (machine.memory, machine.free_disk) {
-            (Some(there), _) if self.weights > there => {
-                let of = format!("the weights alone take {}", BinaryBytes(self.weights));
-                too_large("memory", self.memory(), there, format!("{of}: take a machine with more, or a smaller model"))
-            }
             (Some(there), _) if self.memory() > there => {
-                let of = format!("answers take {}", BinaryBytes(self.answers));
-                let help = format!("{of}: lower own_tokens (--own-tokens) and parts.choose (--choose-prompts)");
-                too_large("memory", self.memory(), there, help)
+                let of = format!("copies of the weights take {}", BinaryBytes(self.weights));
+                let help = "take a machine with more, a smaller model, or `realign recover`, which holds fewer";
+                too_large("memory", self.memory(), there, format!("{of}: {help}"))
             }
             (_, Some(there)) if self.disk > there => {
                 let help = "name an --out on another disk, or a smaller precision with --dtype".to_owned();
@@ -228,10 +223,9 @@ mod tests {
         assert!(needs.check(&Machine::default()).is_ok(), "what is not known refuses nothing");
         let few = message(5, 1);
         assert!(
-            few.contains("6.00 GiB of memory") && few.contains("5.00 GiB") && few.contains("--own-tokens"),
+            few.contains("6.00 GiB of memory") && few.contains("5.00 GiB") && few.contains("realign recover"),
             "{few}"
         );
-        assert!(message(3, 1).contains("smaller model"));
         assert!(message(9, 0).contains("of disk") && message(9, 0).contains("--out"));
     }
 

@@ -132,7 +132,7 @@ fn importance(decoder: &Decoder, rows: &[Answered]) -> Result<HashMap<String, Ve
     let mut mean: HashMap<String, Vec<f32>> = HashMap::new();
     for batch in rows.chunks(BATCH) {
         let mut gradients = HashMap::new();
-        Lesson::of_answers(batch)?.accumulate(&decoder, 1.0, &mut gradients)?;
+        Lesson::of_answers(decoder.config(), batch)?.accumulate(&decoder, 1.0, &mut gradients)?;
         for (name, gradient) in gradients {
             let mean = mean.entry(name).or_insert_with(|| vec![0.0; gradient.len()]);
             mean.iter_mut().zip(gradient).for_each(|(mean, g)| *mean += g * g / batches);

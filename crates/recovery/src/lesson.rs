@@ -7,14 +7,11 @@ use std::ops::Range;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use model::weights::Sums;
-use model::{Decoder, Packed, ops};
+use model::{Decoder, DecoderConfig, Packed, ops};
 use rayon::prelude::*;
 
 use crate::evidence::Answered;
 use crate::{Error, Result};
-
-/// Positions that go through the decoder at once.
-const POSITIONS_AT_ONCE: usize = 3072;
 
 /// Answered prompts, packed for the decoder, with what is aimed at.
 #[derive(Debug)]
@@ -48,18 +45,18 @@ struct Taught {
 }
 
 impl Lesson {
-    /// With the answers as the aim: the loss is their negative log-likelihood.
-    pub fn of_answers<'a>(rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
+    /// With the answers as the aim, for models of this shape: the loss is their negative log-likelihood.
+    pub fn of_answers<'a>(config: &DecoderConfig, rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
         let rows: Vec<&Answered> = rows.into_iter().collect();
         let pass = |range: Range<usize>| Pass::new(&rows[range.clone()], range.start);
-        let passes = at_once(&rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
+        let passes = at_once(config, &rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
         let tokens = passes.iter().map(|pass| pass.targets.len()).sum();
         Ok(Self { passes, tokens, entropy: 0.0 })
     }
 
     /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
     pub fn of_teacher<'a>(teacher: &Decoder, rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
-        let mut lesson = Self::of_answers(rows)?;
+        let mut lesson = Self::of_answers(teacher.config(), rows)?;
         let last = teacher.config().num_hidden_layers;
         for pass in &mut lesson.passes {
             let states = teacher.hidden(&pass.packed, last, &pass.positions)?;
@@ -225,11 +222,12 @@ fn drawn(logits: &mut [f32], uniform: f64) -> u32 {
     below.count().min(logits.len() - 1) as u32 // rounding may leave the whole sum below 1
 }
 
-/// Runs of rows of which each goes through the decoder at once.
-pub(crate) fn at_once(rows: &[&Answered]) -> Vec<Range<usize>> {
+/// Runs of rows of which each goes through a decoder of this shape at once.
+pub(crate) fn at_once(config: &DecoderConfig, rows: &[&Answered]) -> Vec<Range<usize>> {
+    let most = config.positions_at_once();
     let (mut runs, mut start, mut held) = (Vec::new(), 0, 0usize);
     for (at, row) in rows.iter().enumerate() {
-        if at > start && held + row.ids.len() > POSITIONS_AT_ONCE {
+        if at > start && held + row.ids.len() > most {
             runs.push(start..at);
             (start, held) = (at, 0);
         }

@@ -87,7 +87,7 @@ impl Term<'_> {
         let weight = (self.weight / tokens as f64) as f32;
         let mut before = 0;
         for rows in self.rows.chunks(self.rows.len().div_ceil(DRAWS)) {
-            let lesson = Lesson::of_answers(rows)?;
+            let lesson = Lesson::of_answers(decoder.config(), rows)?;
             lesson.add_fisher(decoder, weight, |at| uniform(self.seed, (before + at) as u64), sums)?;
             before += lesson.tokens();
         }

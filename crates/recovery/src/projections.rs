@@ -45,7 +45,7 @@ impl Calibration {
             // Without a shared prefix, since each row is to count with all its tokens.
             Ok(Walk::new(decoder, &Packed::with_prefix_limit(&ids, 0)?)?)
         };
-        at_once(&rows).into_iter().map(walk).collect::<Result<_>>().map(Self)
+        at_once(decoder.config(), &rows).into_iter().map(walk).collect::<Result<_>>().map(Self)
     }
 
     /// Passes the next block of a decoder; `add` gets the inputs of its projections, `[tokens, in]`, pack by pack.

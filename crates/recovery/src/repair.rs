@@ -25,6 +25,11 @@ pub trait Repair {
         None
     }
 
+    /// Raised when the code makes something else of the same settings and inputs.
+    fn version(&self) -> u32 {
+        0
+    }
+
     /// Repairs the fine-tuned model.
     ///
     /// # Errors

@@ -68,6 +68,10 @@ impl Repair for Strong {
         check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("drawn", self.drawn)])
     }
 
+    fn version(&self) -> u32 {
+        1
+    }
+
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
         run::recover(self, inputs)

@@ -90,6 +90,10 @@ impl Sweep {
         if let Some(evidence) = &recovery.evidence {
             let counts = [("count", evidence.count), ("max_new_tokens", evidence.max_new_tokens)];
             problems.at_least_one("recovery.evidence", &counts);
+            evidence
+                .task_count
+                .iter()
+                .for_each(|&count| problems.at_least_one("recovery.evidence", &[("task_count", count)]));
             let share = evidence.held_out;
             let fine = share > 0.0 && share < 1.0;
             problems.unless(fine, "recovery.evidence.held_out", format!("{share} must be above 0 and below 1"));

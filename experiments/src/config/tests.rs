@@ -93,6 +93,17 @@ fn keys_that_are_left_out_have_the_papers_values() {
 }
 
 #[test]
+fn samples_of_the_task_are_as_many_as_prompts_unless_told() {
+    let parts = |counts: &str| {
+        let text = format!("{{harmless: a.jsonl, max_new_tokens: 4, held_out: 0.25, {counts}}}");
+        let spec: EvidenceSpec = serde_yaml::from_str(&text).unwrap();
+        [false, true].map(|held_out| (spec.part(held_out), spec.task_part(held_out)))
+    };
+    assert_eq!(parts("count: 10"), [(7, 7), (3, 3)]);
+    assert_eq!(parts("count: 10, task_count: 4"), [(7, 3), (3, 1)]);
+}
+
+#[test]
 fn an_overlay_keeps_what_it_does_not_name() {
     let lab = of_this_repository("sweep.yaml");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("other.yaml");

@@ -39,13 +39,16 @@ pub const MODEL: &str = "model";
 
 /// One stage of the method, ready to run.
 pub trait Stage: Serialize {
-    /// Raised when the code computes something else from the same value.
-    const VERSION: u32 = 1;
     /// The figures that it hands back.
     type Summary: Serialize + DeserializeOwned;
 
     /// Its kind in tables and directories.
     fn kind(&self) -> &'static str;
+
+    /// Raised when the code computes something else from the same value.
+    fn version(&self) -> u32 {
+        1
+    }
 
     /// Does the work; what it makes goes into `out`, which may hold what a stopped attempt left.
     ///
@@ -58,6 +61,6 @@ pub trait Stage: Serialize {
     /// # Errors
     /// When the value is not JSON.
     fn key(&self) -> Result<String> {
-        Ok(files::hash_json(&(self.kind(), Self::VERSION, self))?[..16].to_owned())
+        Ok(files::hash_json(&(self.kind(), self.version(), self))?[..16].to_owned())
     }
 }

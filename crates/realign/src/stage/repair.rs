@@ -93,11 +93,14 @@ impl RepairSummary {
 }
 
 impl Stage for Repair {
-    const VERSION: u32 = 3;
     type Summary = RepairSummary;
 
     fn kind(&self) -> &'static str {
         self.method.word()
+    }
+
+    fn version(&self) -> u32 {
+        3 + self.method.repair().version()
     }
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<RepairSummary> {

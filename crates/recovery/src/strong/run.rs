@@ -124,10 +124,12 @@ impl Recovery<'_> {
         if self.costs.is_empty() {
             self.costs = self.sides.costs(self.objective.fisher(self.fine_tuned)?);
         }
-        let gradients = self.gradient(self.rounds.len())?;
+        let mut gradients = self.gradient(self.rounds.len())?;
         let grad_s = started.elapsed().as_secs_f64();
         let started = Instant::now();
+        self.sides.orient(&mut gradients);
         let (flips, trials) = self.search(&gradients, report)?;
+        self.sides.orient(&mut gradients);
         if self.settings.momentum > 0.0 {
             self.gradients = gradients;
         }
@@ -147,7 +149,7 @@ impl Recovery<'_> {
     }
 
     /// The flips that lower the merit: their number is doubled while it falls, else halved until it does; none when nothing
-    /// lowers it.
+    /// lowers it. Where nothing may be restored any more and none of the first gives back, it is doubled first.
     fn search(
         &mut self,
         gradients: &HashMap<String, Vec<f32>>,
@@ -156,7 +158,12 @@ impl Recovery<'_> {
         let hidden = self.fine_tuned.config().hidden_parameters() as f64;
         let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
         let mut trials = Vec::new();
-        let mut flips = self.sides.best(gradients, first, cap)?;
+        let (mut flips, mut k) = self.sides.best(gradients, first, cap);
+        let mut asked = first;
+        while count(&flips) == 0 && k == asked {
+            asked *= 2;
+            (flips, k) = self.sides.best(gradients, asked, cap);
+        }
         loop {
             if count(&flips) == 0 {
                 return Ok((flips, trials));
@@ -164,14 +171,14 @@ impl Recovery<'_> {
             if self.improves(&flips, &mut trials, report)? {
                 break;
             }
-            flips = self.sides.best(gradients, count(&flips) / 2, cap)?;
+            (flips, k) = self.sides.best(gradients, k / 2, cap);
         }
         while trials.len() < 2 || trials[0].k < count(&flips) {
-            let more = self.sides.best(gradients, 2 * count(&flips), cap)?;
+            let (more, taken) = self.sides.best(gradients, 2 * k, cap);
             if count(&more) <= count(&flips) || !self.improves(&more, &mut trials, report)? {
                 break;
             }
-            flips = more;
+            (flips, k) = (more, taken);
         }
         Ok((flips, trials))
     }

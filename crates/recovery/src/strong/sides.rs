@@ -16,8 +16,6 @@ pub(super) type Flips = Vec<Vec<u32>>;
 #[derive(Debug)]
 pub(super) struct Sides {
     pub region: Region,
-    /// The values that they would have on the other side.
-    other: Vec<Vec<f32>>,
     /// Those that have the aligned value, ascending.
     restored: Flips,
 }
@@ -26,8 +24,7 @@ impl Sides {
     /// All on the fine-tuned side.
     pub fn new(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
         let region = Region::of_all_blocks(aligned, fine_tuned)?;
-        let other = region.aligned.iter().map(|values| values.to_vec()).collect();
-        Ok(Self { restored: vec![Vec::new(); region.infos.len()], region, other })
+        Ok(Self { restored: vec![Vec::new(); region.infos.len()], region })
     }
 
     /// Number of weights that are restored.
@@ -66,35 +63,40 @@ impl Sides {
         fisher
     }
 
-    /// Up to `k` weights whose flip a gradient says lowers the loss most, for its cost where the gradient is divided by it; so
-    /// many of them that at most `cap` are restored afterwards.
-    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize, cap: usize) -> Result<Flips> {
-        let values = self.region.values()?;
-        let tensors = candidates(&self.region.infos, &values, &self.other, gradients);
-        let mut flips = select_by(&tensors, k, Ties::Exact, Rank::Gain).indices;
-        let mut restored = self.restored_after(&flips);
-        if restored > cap {
-            let mut ordered = ranked(&tensors, &flips);
-            while restored > cap
-                && let Some((_, tensor, index)) = ordered.pop()
-            {
-                let gives_back = self.restored[tensor].binary_search(&index).is_ok();
-                restored = if gives_back { restored + 1 } else { restored - 1 };
-            }
-            flips = vec![Vec::new(); self.restored.len()];
-            ordered.into_iter().for_each(|(_, tensor, index)| flips[tensor].push(index));
-            flips.iter_mut().for_each(|indices| indices.sort_unstable());
+    /// Gradients by the values as they are become gradients by those of the fine-tuned side, and back: what a flip of a weight
+    /// gains is then `gradient * (fine_tuned - aligned)` on either side.
+    pub fn orient(&self, gradients: &mut HashMap<String, Vec<f32>>) {
+        for (info, restored) in self.region.infos.iter().zip(&self.restored) {
+            let Some(gradient) = gradients.get_mut(&info.name) else { continue };
+            restored.iter().for_each(|&at| gradient[at as usize] *= -1.0);
         }
-        Ok(flips)
     }
 
-    /// How many weights would be restored after these flips.
-    fn restored_after(&self, flips: &Flips) -> usize {
-        let back = |(restored, flips): (&Vec<u32>, &Vec<u32>)| {
-            flips.iter().filter(|index| restored.binary_search(index).is_ok()).count()
+    /// Up to `k` weights whose flip lowers the loss most by an oriented gradient, for its cost where the gradient is divided by
+    /// it, and their number. Of those that restore the last are left out where more than `cap` would be restored afterwards.
+    pub fn best(&self, gradients: &HashMap<String, Vec<f32>>, k: usize, cap: usize) -> (Flips, usize) {
+        let Region { infos, aligned, fine_tuned, .. } = &self.region;
+        let tensors = candidates(infos, fine_tuned, aligned, gradients);
+        let mut flips = select_by(&tensors, k, Ties::Exact, Rank::Gain).indices;
+        let taken = count(&flips);
+        let (back, mut forth) = self.parted(&flips);
+        let left = cap.saturating_sub(self.restored() - count(&back));
+        if count(&forth) > left {
+            let ordered = ranked(&tensors, &forth);
+            forth = vec![Vec::new(); infos.len()];
+            ordered.into_iter().take(left).for_each(|(_, tensor, index)| forth[tensor].push(index));
+            forth.iter_mut().for_each(|indices| indices.sort_unstable());
+            flips = back.iter().zip(&forth).map(|(back, forth)| difference(back, forth)).collect();
+        }
+        (flips, taken)
+    }
+
+    /// Flips as those that give a restored weight back and those that restore one.
+    fn parted(&self, flips: &Flips) -> (Flips, Flips) {
+        let of_tensor = |(restored, indices): (&Vec<u32>, &Vec<u32>)| {
+            indices.iter().copied().partition(|index| restored.binary_search(index).is_ok())
         };
-        let back: usize = self.restored.iter().zip(flips).map(back).sum();
-        self.restored() + count(flips) - 2 * back
+        self.restored.iter().zip(flips).map(of_tensor).unzip()
     }
 
     /// Turns some weights to their other sides; once more turns them back.
@@ -102,20 +104,12 @@ impl Sides {
     /// # Errors
     /// When the device fails.
     pub fn flip(&mut self, flips: &Flips) -> Result<()> {
-        let Self { region, other, restored } = self;
-        let (mut back, mut forth) = (Flips::new(), Flips::new());
-        for (tensor, indices) in flips.iter().enumerate() {
-            let is_restored = |index: &u32| restored[tensor].binary_search(index).is_ok();
-            let (of_back, of_forth): (Vec<u32>, Vec<u32>) = indices.iter().copied().partition(is_restored);
-            for (indices, source) in [(&of_back, &region.aligned), (&of_forth, &region.fine_tuned)] {
-                indices.iter().for_each(|&at| other[tensor][at as usize] = source[tensor][at as usize]);
-            }
-            restored[tensor] = difference(&restored[tensor], indices);
-            back.push(of_back);
-            forth.push(of_forth);
+        let (back, forth) = self.parted(flips);
+        for (restored, indices) in self.restored.iter_mut().zip(flips) {
+            *restored = difference(restored, indices);
         }
-        region.restore(&forth)?;
-        region.roll_back(&back)
+        self.region.restore(&forth)?;
+        self.region.roll_back(&back)
     }
 }
 

@@ -70,7 +70,8 @@ impl Golden {
         };
         let (fixture, evidence) = (Fixture::read(), self.evidence(settings));
         let mut report = |_: usize, _: usize, _: &str| ControlFlow::Continue(());
-        let inputs = Inputs { evidence: Some(&evidence), ..Inputs::new(&fixture.aligned, &fixture.tuned, &mut report) };
+        let inputs = Inputs::new(&fixture.aligned, &fixture.tuned, &mut report);
+        let inputs = Inputs { evidence: Some(&evidence), seed: settings["seed"].as_u64().unwrap(), ..inputs };
         let repaired = strong.apply(inputs).unwrap();
         let Some(Trace::Strong(trace)) = repaired.trace.clone() else { panic!("another trace") };
         (repaired, trace)
