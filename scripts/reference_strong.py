@@ -26,7 +26,7 @@ A round
 4. The first k is ceil(start hidden), doubled until there is a flip or no candidate is left. If that trial's merit is below the merit at the round's start, k (as cut to the candidates) is
    doubled while the new trial's merit is below the best trial's so far; the first that is not ends the search, as does one that has no
    more flips. Otherwise k is halved (rounded down) until a trial's merit is below that at the round's start, which ends the search, or
-   there is no flip.
+   k is below the first over FEWEST, or there is no flip.
 5. The best trial is applied if its merit is below the one at the start; else theta stays. "Below" is strict.
 Stop: after `rounds` rounds, or, once the held-out H is at most max_harmful, after two rounds in succession that lowered the merit by less
 than tolerance x (H + mu R at that round's start, held-out), a round that applies nothing included. The answer is theta as it then is.
@@ -58,6 +58,7 @@ class Settings:
     batch: int = 8  # rows per forward pass; no figure depends on it
 
 
+FEWEST = 32  # the first k over this is the least k that is tried
 DRAWS = 16  # chunks of rows whose squared gradients F is made of
 MASK = 2**64 - 1
 
@@ -286,7 +287,7 @@ class Strong:
             k = min(2 * k, len(order))
             best = self.chosen(order, k)
         while len(best) and (merit := attempt(k, best, start.merit)) >= start.merit:
-            k //= 2
+            k = k // 2 if k // 2 * FEWEST >= self.first else 0
             best = self.chosen(order, k)
         halved = len(done.trials) > 1
         while len(best) and not halved:

@@ -14,6 +14,9 @@ use crate::objective::Objective;
 use crate::trace::{Round, StrongTrace, Trial};
 use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
+/// A round tries no fewer flips than the first number over this: what so few gain is not worth the trials.
+const FEWEST: usize = 32;
+
 /// Recovers the fine-tuned model.
 pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired> {
     let start = Instant::now();
@@ -171,7 +174,8 @@ impl Recovery<'_> {
             if self.improves(&flips, &mut trials, report)? {
                 break;
             }
-            (flips, k) = self.sides.best(gradients, k / 2, cap);
+            let fewer = if k / 2 * FEWEST < first { 0 } else { k / 2 };
+            (flips, k) = self.sides.best(gradients, fewer, cap);
         }
         while trials.len() < 2 || trials[0].k < count(&flips) {
             let (more, taken) = self.sides.best(gradients, 2 * k, cap);
