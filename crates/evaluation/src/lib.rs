@@ -10,7 +10,7 @@ pub mod judge;
 pub mod metrics;
 pub mod prompt_set;
 mod read;
-mod report;
+pub mod report;
 pub mod samples;
 pub mod score;
 pub mod statistics;

@@ -55,7 +55,9 @@ impl Evaluation {
     }
 }
 
-fn percent(share: f64) -> String {
+/// A share in percent.
+#[must_use]
+pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 

@@ -92,11 +92,6 @@ impl TaskSpec {
         Err(EvaluationError::Format { name: place.to_owned(), problem })
     }
 
-    /// The deciding metric, then those beside it.
-    pub fn metrics(&self) -> Vec<Metric> {
-        std::iter::once(self.metric).chain(self.also.iter().copied()).collect()
-    }
-
     /// The samples of a split, each with an id. Train and validation are a division of the training file by `seed`.
     ///
     /// # Errors

@@ -29,8 +29,6 @@ pub struct StepReport {
     pub step: usize,
     /// Steps of the whole run.
     pub steps: usize,
-    /// The epoch, from 1.
-    pub epoch: usize,
     /// The loss before this step's update.
     pub loss: f64,
     /// Tokens of the step's samples.
@@ -103,8 +101,7 @@ impl Training<'_> {
                 losses.push(loss);
                 let done = step + 1;
                 let seconds = started.elapsed().as_secs_f64();
-                let stop =
-                    report(&StepReport { step: done, steps, epoch: epoch + 1, loss, tokens: batch.tokens, seconds });
+                let stop = report(&StepReport { step: done, steps, loss, tokens: batch.tokens, seconds });
                 let save = stop.is_break() || done % settings.save_every == 0;
                 if let Some(path) = self.checkpoint.filter(|_| save) {
                     checkpoint::save(path, &fingerprint, &trainer.optimizer, &losses)?;

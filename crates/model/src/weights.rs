@@ -10,6 +10,19 @@ use burn::tensor::{Gradients, Tensor, TensorData};
 
 use crate::{Decoder, Error, Result};
 
+/// What a visitor or mapper with a [`Path`] named `path` does when it enters and leaves a module.
+macro_rules! keeps_path {
+    () => {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.0.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.0.pop();
+        }
+    };
+}
+
 mod round;
 mod sums;
 mod values;
@@ -96,13 +109,7 @@ impl Weight {
 }
 
 impl<F: FnMut(Weight)> ModuleVisitor for Each<'_, F> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.0.pop();
-    }
+    keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
@@ -141,13 +148,7 @@ struct Replace<'a> {
 }
 
 impl ModuleMapper for Replace<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.0.pop();
-    }
+    keeps_path!();
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let info = WeightInfo::new(self.path.name(), param.dims().to_vec());
@@ -176,13 +177,7 @@ struct Track<'a> {
 }
 
 impl ModuleMapper for Track<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.0.pop();
-    }
+    keeps_path!();
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let info = WeightInfo::new(self.path.name(), param.dims().to_vec());
@@ -203,13 +198,7 @@ struct TakeGradients<'a> {
 }
 
 impl ModuleVisitor for TakeGradients<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.0.pop();
-    }
+    keeps_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad_remove(self.gradients) {

@@ -9,4 +9,4 @@ mod table;
 
 pub use chart::Svg;
 pub use shell::{Error, Result, render};
-pub use table::{Column, Table};
+pub use table::{Column, Table, columns};

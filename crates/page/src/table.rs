@@ -75,15 +75,8 @@ impl Table {
     #[must_use]
     pub fn plain(&self) -> String {
         let head: Vec<String> = self.columns.iter().map(|column| column.name.clone()).collect();
-        let rows = || std::iter::once(&head).chain(&self.rows);
-        let width = |at: usize| rows().map(|row| row[at].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        let mut text = String::new();
-        for row in rows() {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            let _ = writeln!(text, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
-        }
-        text
+        let rows: Vec<&[String]> = std::iter::once(&head).chain(&self.rows).map(Vec::as_slice).collect();
+        columns(&rows).lines().map(|line| format!("  {line}\n")).collect()
     }
 
     /// For Markdown: a cell is one line, and its bars are escaped.
@@ -97,6 +90,19 @@ impl Table {
         self.rows.iter().for_each(|row| text += &line(row.iter().map(cell).collect()));
         text
     }
+}
+
+/// Rows of cells in columns as wide as they need, for a terminal.
+#[must_use]
+pub fn columns(rows: &[impl AsRef<[String]>]) -> String {
+    let length = |cell: &String| cell.chars().count();
+    let width = |at: usize| rows.iter().filter_map(|row| row.as_ref().get(at)).map(length).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0)).map(width).collect();
+    let line = |row: &[String]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(|row| line(row.as_ref())).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! place, which is the same for any kind of fine-tuning and its own control: a pruned entry is the aligned model's again.
 //! Their variant for full fine-tuning, which prunes q, k and v themselves to 0, is not built.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use model::Input;
@@ -100,10 +99,7 @@ impl Antidote {
             let drift = own.iter().zip(aligned).map(|(&own, &aligned)| (f64::from(own) - f64::from(aligned)).abs());
             let scores: Vec<f64> = drift.zip(norms).map(|(drift, norm)| drift * norm).collect();
             let mut order: Vec<usize> = (0..width).collect();
-            let largest_first = |a: &usize, b: &usize| match scores[*b].total_cmp(&scores[*a]) {
-                Ordering::Equal => a.cmp(b),
-                order => order,
-            };
+            let largest_first = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
             if count < width {
                 order.select_nth_unstable_by(count, largest_first);
             }

@@ -86,7 +86,7 @@ fn inverse_column(lower: &[Vec<f64>], column: usize) -> Vec<f64> {
 }
 
 /// In eight sums, which a processor can do at once.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let ((a, rest_a), (b, rest_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut sums = [0.0; 8];
     for (a, b) in a.iter().zip(b) {

@@ -1,6 +1,7 @@
 //! Eigenvalues and eigenvectors of a symmetric matrix in f64: reduction to tridiagonal form by Householder reflections, then
 //! QR steps with Wilkinson's shift (Golub and Van Loan, Matrix Computations, 8.3).
 
+use crate::compensation::dot;
 use crate::{Error, Result};
 
 /// QR steps for each eigenvalue at most; two are usual.
@@ -116,19 +117,6 @@ fn step(d: &mut [f64], e: &mut [f64], start: usize, end: usize, vectors: &mut [V
             (*a, *b) = (c * *a + s * *b, c * *b - s * *a);
         }
     }
-}
-
-/// Eight sums at a time, so that the processor does not wait for one.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (a_parts, a_rest) = a.as_chunks::<8>();
-    let (b_parts, b_rest) = b.as_chunks::<8>();
-    for (a, b) in a_parts.iter().zip(b_parts) {
-        for i in 0..8 {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 #[cfg(test)]

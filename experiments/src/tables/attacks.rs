@@ -49,15 +49,7 @@ pub fn columns<'a>() -> Columns<Line<'a, &'a Attacked>> {
 
 /// The attacks of some records, in the order of the first that has them.
 pub fn kinds(records: &[Record]) -> Vec<Kind<'_>> {
-    let of = |attacked: &'_ Attacked| (attacked.attack.clone(), attacked.step);
-    let all = records.iter().flat_map(|record| &record.attacks);
-    distinct(all, of)
-        .iter()
-        .filter_map(|kind| {
-            let own = records.iter().flat_map(|record| &record.attacks).find(|one| of(one) == *kind)?;
-            Some((own.attack.as_str(), own.step))
-        })
-        .collect()
+    distinct(records.iter().flat_map(|record| &record.attacks), |one| (one.attack.as_str(), one.step))
 }
 
 /// The means of every variant and method, without an attack and under each: over the cells that all methods have, seeds averaged

@@ -232,7 +232,8 @@ impl<'a> HttpJudge<'a> {
 
 /// The pause of a `Retry-After` header, in seconds or as a date (RFC 9110, section 10.2.3). None if it is neither or the
 /// date is in the past, as from a server whose clock is behind.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+#[must_use]
+pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let seconds = value.trim().parse().ok().map(Duration::from_secs);
     seconds.or_else(|| httpdate::parse_http_date(value.trim()).ok()?.duration_since(now).ok())
 }

@@ -142,7 +142,7 @@ impl Files {
             let reason = format!("tensor `{name}` has lost its end: has the file been changed since it was opened?");
             return Err(Error::checkpoint(&stored.file, reason));
         }
-        Ok(widened(&bytes, dtype))
+        Ok(dtype.decode(&bytes))
     }
 }
 
@@ -167,16 +167,6 @@ fn weight_map(path: &Path) -> Result<serde_json::Map<String, Value>> {
         _ => None,
     }
     .ok_or_else(|| Error::checkpoint(path, "has no object `weight_map` from tensors to files"))
-}
-
-/// The values of bytes in a precision.
-fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
-    let wide = |bits: fn(u16) -> f32| bytes.as_chunks().0.iter().map(|&pair| bits(u16::from_le_bytes(pair))).collect();
-    match dtype {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-        Dtype::F16 => wide(|bits| half::f16::from_bits(bits).to_f32()),
-        Dtype::Bf16 => wide(|bits| half::bf16::from_bits(bits).to_f32()),
-    }
 }
 
 /// The path of a file, which must lie in `dir` once links are followed, or among the blobs of a hub's cache that has

@@ -97,13 +97,7 @@ struct Set<'a, 'b> {
 }
 
 impl ModuleMapper for Set<'_, '_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.0.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.0.pop();
-    }
+    keeps_path!();
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let info = WeightInfo::new(self.path.name(), param.dims().to_vec());

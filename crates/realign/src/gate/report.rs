@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use evaluation::gate::{By, Check, Outcome};
+use evaluation::report::percent;
+use page::columns;
 
 use super::{Decision, Dirs, GateArgs};
 
@@ -14,10 +16,6 @@ pub struct Report<'a> {
     pub dirs: &'a Dirs,
     /// What came of it.
     pub checks: Vec<Check>,
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
 }
 
 /// The outcome in words.
@@ -67,7 +65,7 @@ impl Report<'_> {
             let [value, interval, n, unknown] = figures.unwrap_or_default();
             [check.bound.to_string(), check.of.clone(), value, interval, n, unknown, result(check)]
         }));
-        let mut text = table(&rows);
+        let mut text = columns(&rows);
         for check in &self.checks {
             text.extend(notes(check).iter().map(|note| format!("- {}: {note}\n", name(check))));
         }
@@ -153,18 +151,6 @@ impl Report<'_> {
             }
         };
     }
-}
-
-/// Rows with columns of one width each.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end()).ok();
-    }
-    text
 }
 
 /// Text for XML, as content or as an attribute; characters that XML 1.0 cannot hold are replaced.

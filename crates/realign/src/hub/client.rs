@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use evaluation::judge::http::retry_after;
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body};
 
@@ -204,12 +205,6 @@ fn joined(place: &str, location: &str) -> Option<String> {
     };
     let (from, to) = (origin(place)?, origin(&url)?);
     (from.0 == to.0 || to.0 == "https").then_some(url)
-}
-
-/// The pause of a `Retry-After` header, in seconds or as a date (RFC 9110, section 10.2.3).
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let seconds = value.trim().parse().ok().map(Duration::from_secs);
-    seconds.or_else(|| httpdate::parse_http_date(value.trim()).ok()?.duration_since(now).ok())
 }
 
 /// What went wrong, without addresses.

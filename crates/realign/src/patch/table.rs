@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::weights::WeightInfo;
+use page::columns;
 use recovery::{Patch, PatchFile};
 use serde_json::{Value, json};
 
@@ -107,14 +108,4 @@ fn shares(file: &PatchFile, answer: &Patch) -> Vec<Vec<String>> {
 
 fn block_name(block: Option<usize>) -> String {
     block.map_or("outside".to_owned(), |block| block.to_string())
-}
-
-/// Rows of cells in columns as wide as they need.
-fn columns(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.len())).max().unwrap_or(0);
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
 }

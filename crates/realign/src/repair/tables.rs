@@ -1,6 +1,7 @@
 //! The report as tables, for a terminal, for `report.md` and for the page alike.
 
 use evaluation::Verdict;
+use evaluation::report::percent;
 use page::{Column, Table};
 
 use super::bounds::BoundCheck;
@@ -10,11 +11,6 @@ use super::report::{Asked, ModelInfo, Report, Told};
 
 /// The models in the order of every table.
 pub(super) const MODELS: [&str; 3] = ["aligned", "fine-tuned", "recovered"];
-
-/// A share in percent.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
 
 fn interval((low, high): (f64, f64)) -> String {
     format!("({} to {})", percent(low), percent(high))

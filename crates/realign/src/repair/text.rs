@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use evaluation::gate::Stored;
+use evaluation::report::percent;
 use indicatif::{BinaryBytes, HumanDuration};
 
 use super::bounds::BoundCheck;
 use super::report::Report;
-use super::tables::{self, percent};
+use super::tables;
 
 /// A bound that does not hold.
 pub(super) fn failed(check: &BoundCheck) -> String {

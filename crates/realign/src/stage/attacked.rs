@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use evaluation::{Evaluation, Judge};
-use files::Hashes;
+use evaluation::Evaluation;
 use model::Dtype;
 use serde::Serialize;
 
-use super::evaluate::{provenance, write_index};
-use super::{AnswerFile, Attack, Measured, Stage, measure};
+use super::evaluate::{by_phrases, write_index};
+use super::{AnswerFile, Attack, Stage};
 use crate::model::LazyModel;
 use crate::{Artifact, Job, Result, Samples};
 
@@ -52,10 +51,6 @@ impl Stage for Attacked {
         let model = LazyModel::new(&self.model, self.dtype, job.device);
         let asked = self.attack.ask(model, (Self::SET, &samples, self.max_new_tokens), out, job)?;
         write_index(out, &asked)?;
-        let (judges, hashes) = ([Judge::phrases()], Hashes::default());
-        let measured = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
-        let evaluation = measure(measured, provenance(), job)?;
-        evaluation.write(out, &[])?;
-        Ok(evaluation)
+        by_phrases(out, &asked, job)
     }
 }

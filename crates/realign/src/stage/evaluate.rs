@@ -101,12 +101,17 @@ impl Stage for Evaluate {
         let mut model = LazyModel::new(&self.model, self.dtype, job.device);
         ask(&mut model, &questions, out, job)?;
         let asked: Vec<AnswerFile> = self.questions.iter().map(|question| question.asked.clone()).collect();
-        let (judges, hashes) = ([Judge::phrases()], Hashes::default());
-        let measured = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
-        let evaluation = measure(measured, provenance(), job)?;
-        evaluation.write(out, &[])?;
-        Ok(evaluation)
+        by_phrases(out, &asked, job)
     }
+}
+
+/// Scores the answers in a stage's directory, by the phrases of a refusal.
+pub(super) fn by_phrases(out: &Path, asked: &[AnswerFile], job: &mut Job<'_>) -> Result<Evaluation> {
+    let (judges, hashes) = ([Judge::phrases()], Hashes::default());
+    let measured = Measured { answers: out, asked, judges: &judges, verdicts: out, hashes: &hashes };
+    let evaluation = measure(measured, provenance(), job)?;
+    evaluation.write(out, &[])?;
+    Ok(evaluation)
 }
 
 /// The provenance of scores in a stage's directory, whose manifest has the rest.
