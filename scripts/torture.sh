@@ -133,13 +133,14 @@ flip() { # file
   printf "$(printf '\\%03o' $((byte ^ (1 << RANDOM % 8))))" | dd of="$1" bs=1 seek=$at conv=notrunc status=none
 }
 for ((i = 0; i < damages; i++)); do
+  but=none
   case $((i % 6)) in
     0 | 1) pattern='*/model.safetensors' gone='evaluate judge' ;;
-    2) pattern='*.jsonl' gone=judge ;;
+    2) pattern='*.jsonl' but='answers-task.jsonl' gone=judge ;; # a judge does not read answers to the task
     3 | 4) pattern='*/stage.json' gone= ;;
     5) pattern='*' gone='evaluate judge' ;;
   esac
-  mapfile -t files < <(cd shared && find . -mindepth 3 -type f -path "$pattern" ! -path './records/*' ! -path './figures/*' | sort)
+  mapfile -t files < <(cd shared && find . -mindepth 3 -type f -path "$pattern" ! -name "$but" ! -path './records/*' ! -path './figures/*' | sort)
   file=shared/${files[RANDOM % ${#files[@]}]}
   case $((RANDOM % 5)) in
     0 | 1) how=flipped; flip "$file" ;;

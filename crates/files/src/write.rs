@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,7 +60,23 @@ pub fn followed(path: &Path) -> PathBuf {
         let Ok(target) = fs::read_link(&place) else { break };
         place = parent(&place).join(target);
     }
-    fs::canonicalize(&place).unwrap_or(place)
+    fs::canonicalize(&place).unwrap_or_else(|_| without_parents(&place))
+}
+
+/// A path that is not there without its `..`, each of which leaves the directory that is there or would be made.
+fn without_parents(path: &Path) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path.to_owned();
+    }
+    let mut place = std::env::current_dir().unwrap_or_default();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+        place = fs::canonicalize(&place).unwrap_or(place);
+    }
+    place
 }
 
 /// Writes a value as indented JSON.

@@ -107,7 +107,7 @@ pub fn evaluation(
     let (path, base) = (model.map(|(model, _)| model), model.and_then(|(_, base)| base));
     let provenance = Provenance {
         settings: serde_json::json!({
-            "model": path, "base": base, "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
+            "model": path.map(Path::to_string_lossy), "base": base.map(Path::to_string_lossy), "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
             "tasks": args.tasks, "attacks": attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, out)?,
             "dtype": dtype.map(Dtype::name)}),
         seed,

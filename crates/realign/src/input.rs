@@ -41,15 +41,26 @@ impl Artifact {
         if !path.is_dir() {
             return Self::file(path, hashes);
         }
-        let is_read = |name: &str| {
-            let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
-            !name.contains('/') && ending.is_some_and(|ending| READ.contains(&ending))
-        };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(files::Error::io("read", path))? {
+            let entry = entry.map_err(files::Error::io("read", path))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if Self::is_read(Path::new(&name)) && entry.path().is_file() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
         let mut hash = files::Sha::default();
-        for name in files::list(path)?.keys().filter(|name| is_read(name)) {
-            hash.part(name).part(hashes.of(&path.join(name))?);
+        for name in names {
+            hash.part(&name).part(hashes.of(&path.join(&name))?);
         }
         Ok(Self { key: hash.finish(), path: path.to_owned() })
+    }
+
+    /// Whether a file in a model's directory is read with it, by its ending.
+    #[must_use]
+    pub fn is_read(file: &Path) -> bool {
+        file.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| READ.contains(&ending))
     }
 }
 

@@ -83,18 +83,18 @@ impl Needs {
     #[must_use]
     pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
-        let kept = 2 * (work.choose + work.gradient) as u64 * work.own_tokens as u64;
-        let at_once = config.positions_at_once() as u64 / 2;
-        let answers = kept * config.hidden_size as u64 + 5 * at_once * config.vocab_size as u64;
+        let kept = 2.0 * (work.choose as f64 + work.gradient as f64) * work.own_tokens as f64;
+        let at_once = config.positions_at_once() as f64 / 2.0;
+        let answers = kept * config.hidden_size as f64 + 5.0 * at_once * config.vocab_size as f64;
         let restored = (hidden as f64 * cap) as u64;
-        let row = (work.prompt_tokens + work.own_tokens) as f64;
-        let measured = (3 * work.test * (work.prompt_tokens + work.test_tokens)) as f64;
+        let row = work.prompt_tokens as f64 + work.own_tokens as f64;
+        let measured = 3.0 * work.test as f64 * (work.prompt_tokens as f64 + work.test_tokens as f64);
         let round = row * (6.0 * 4.0 * work.gradient as f64 + 2.0 * TRIALS * 3.0 * work.choose as f64);
         let tokens = 2.0 * (measured + row * work.own as f64) + round * work.rounds as f64;
         Self {
             parameters: all,
             weights: 4 * (2 * all + 4 * hidden),
-            answers: 4 * answers,
+            answers: (4.0 * answers) as u64,
             disk: bytes_per_weight * all + (5 + 2 * bytes_per_weight) * restored,
             seconds: 5.0 + tokens * all as f64 / (speed * EFFICIENCY),
         }
@@ -103,7 +103,7 @@ impl Needs {
     /// Bytes of memory.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.weights + self.answers
+        self.weights.saturating_add(self.answers)
     }
 
     /// Refuses what cannot fit.
@@ -117,9 +117,13 @@ impl Needs {
         };
         match (machine.memory, machine.free_disk) {
             (Some(there), _) if self.memory() > there => {
-                let of = format!("copies of the weights take {}", BinaryBytes(self.weights));
-                let help = "take a machine with more, a smaller model, or `realign recover`, which holds fewer";
-                too_large("memory", self.memory(), there, format!("{of}: {help}"))
+                let help = if self.answers > self.weights {
+                    "lower own_tokens (--own-tokens) and parts.choose (--choose-prompts)".to_owned()
+                } else {
+                    let of = format!("copies of the weights take {}", BinaryBytes(self.weights));
+                    format!("{of}: take a machine with more, a smaller model, or `realign recover`, which holds fewer")
+                };
+                too_large("memory", self.memory(), there, help)
             }
             (_, Some(there)) if self.disk > there => {
                 let help = "name an --out on another disk, or a smaller precision with --dtype".to_owned();

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use realign::stage::MODEL;
-use realign::{Error, Job, Result, Stage};
+use realign::stage::{MODEL, RepairSummary};
+use realign::{Artifact, Error, Job, Result, Stage};
 
 /// Prints a line that may hold text of files; a reader that is gone is no error.
 pub fn say(line: impl AsRef<str>) {
@@ -48,7 +48,8 @@ pub fn write(out: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Checks that an output, or the place beside it where it is worked on, is none of the inputs, also through links and `..`.
+/// Checks that an output, or the place beside it where it is worked on, is none of the inputs, also through links and `..`, and
+/// no file that a model among them is read from.
 ///
 /// # Errors
 /// Names the input.
@@ -57,7 +58,7 @@ pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     let mut partial = out_is.clone().into_os_string();
     partial.push(".partial");
     let partial = files::followed(Path::new(&partial));
-    let is_hit = |input: &Path| input == out_is || input.starts_with(&partial);
+    let is_hit = |input: &Path| input == out_is || input.starts_with(&partial) || is_part(&out_is, input);
     match inputs.iter().find(|input| is_hit(&files::followed(input))) {
         Some(input) => Err(Error::Invalid(format!(
             "{} would be written over {}, which the command reads; choose another place",
@@ -66,6 +67,39 @@ pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether a place is one of a file of the model in a directory.
+fn is_part(place: &Path, model: &Path) -> bool {
+    let is_model = ["config.json", "adapter_config.json"].iter().any(|name| model.join(name).is_file());
+    is_model && place.parent() == Some(model) && Artifact::is_read(place)
+}
+
+/// Checks that no two outputs are one.
+///
+/// # Errors
+/// Names two that are.
+pub fn check_distinct(outs: &[&Path]) -> Result<()> {
+    let places: Vec<PathBuf> = outs.iter().map(|out| files::followed(out)).collect();
+    for (at, one) in places.iter().enumerate() {
+        if let Some(other) = (0..at).find(|&other| places[other] == *one && !is_stream(one)) {
+            let (one, other) = (outs[at].display(), outs[other].display());
+            return Err(Error::Invalid(format!("{one} and {other} would be written to one place; name another")));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a file beside a model is none of its files: those of the inputs, and its own weights and notes.
+fn check_beside(place: &Path, out: &Path, inputs: &[&Path]) -> Result<()> {
+    let name = Path::new(place.file_name().unwrap_or_default());
+    let is_own = name.to_string_lossy().starts_with("model") || name == "README.md" || name == RepairSummary::OUTCOME;
+    let is_copied = || inputs.iter().any(|input| input.is_dir() && input.join(name).is_file());
+    if files::followed(place).parent() == Some(out) && (is_own || is_copied()) {
+        let text = format!("{} is a file of the model in {}; name another", place.display(), out.display());
+        return Err(Error::Invalid(text));
+    }
+    Ok(())
 }
 
 /// Checks that a directory that `flag` names is new or empty: what another model left there would be taken for the new one's.
@@ -85,6 +119,8 @@ pub fn check_new(flag: &str, out: &Path) -> Result<()> {
 pub struct Work {
     /// The directory.
     pub dir: PathBuf,
+    /// Is locked while the command works in it.
+    _held: fs::File,
     /// Those above it that were not there before, the innermost first.
     new_dirs: Vec<PathBuf>,
 }
@@ -93,22 +129,26 @@ impl Work {
     /// Makes the directory for work of a key. What other work left there is removed.
     ///
     /// # Errors
-    /// When `out` is a file or is there already, or what is at the directory's place is not of a stopped command.
+    /// When `out` is a file or is there already, what is at the directory's place is not of a stopped command, or another
+    /// command works there.
     pub fn begin(out: &Path, key: impl FnOnce() -> Result<String>) -> Result<Self> {
         if is_stream(out) {
             return Err(Error::Invalid(format!("--out {}: a model needs a directory; name a new one", out.display())));
         }
         check_new("--out", out)?;
         let dir = work_dir(out)?;
-        check_own(&dir)?;
         let is_new = |dir: &&Path| **dir != *Path::new("") && !dir.exists();
         let new_dirs = dir.ancestors().skip(1).take_while(is_new).map(Path::to_owned).collect();
+        let held = held(&dir)?;
+        check_own(&dir)?;
         let (key_file, key) = (dir.join("key"), key()?);
         if fs::read_to_string(&key_file).ok().as_deref() != Some(&key) {
-            files::remove(&dir)?;
+            for entry in fs::read_dir(&dir).map_err(files::Error::io("read", &dir))? {
+                files::remove(&entry.map_err(files::Error::io("read", &dir))?.path())?;
+            }
             files::write_whole(&key_file, key.as_bytes())?;
         }
-        Ok(Self { dir, new_dirs })
+        Ok(Self { dir, _held: held, new_dirs })
     }
 
     /// Removes what a failed command cannot go on from.
@@ -140,8 +180,10 @@ pub fn make<S: Stage>(
     let out = &files::followed(out);
     for (_, place) in also {
         check_apart(place, inputs)?;
+        check_beside(place, out, inputs)?;
         check_writable(place)?;
     }
+    check_distinct(&[out.as_path()].into_iter().chain(also.iter().map(|(_, place)| *place)).collect::<Vec<_>>())?;
     let dir = work_dir(out)?;
     if let Some((_, place)) = also.iter().find(|(_, place)| place.starts_with(&dir)) {
         let text = format!("{} is in {}, which goes when the model is there", place.display(), dir.display());
@@ -168,9 +210,26 @@ pub fn make<S: Stage>(
     Ok(summary)
 }
 
+/// Makes a directory, unless it is there, and locks it where the file system has locks.
+fn held(dir: &Path) -> Result<fs::File> {
+    if dir.exists() && !dir.is_dir() {
+        check_own(dir)?;
+    }
+    fs::create_dir_all(dir).map_err(files::Error::io("create", dir))?;
+    let held = fs::File::open(dir).map_err(files::Error::io("open", dir))?;
+    match held.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => {
+            let text = format!("another command works in {}: wait for it, or name another --out", dir.display());
+            Err(Error::Invalid(text))
+        }
+        _ => Ok(held),
+    }
+}
+
 /// Checks that what is at the place of the work in progress is of a command that was stopped, and not a file of the user.
 fn check_own(work: &Path) -> Result<()> {
-    let is_own = !work.exists() || work.join("key").is_file();
+    let is_empty = || fs::read_dir(work).is_ok_and(|mut entries| entries.next().is_none());
+    let is_own = work.join("key").is_file() || is_empty();
     let text = format!("{} is not of a stopped command: move it away, or name another --out", work.display());
     if is_own { Ok(()) } else { Err(Error::Invalid(text)) }
 }

@@ -12,7 +12,7 @@ use realign::{Error, Job, Recovery, Result, at_least_one, hub};
 use recovery::Reference;
 
 use crate::commands::NOT_RECOVERED;
-use crate::output::{self, Work, check_apart, check_new, check_writable, say_beside};
+use crate::output::{self, Work, check_apart, check_distinct, check_new, check_writable, say_beside};
 
 /// What `repair` takes; a flag goes before the settings file.
 #[derive(Debug, Args)]
@@ -201,12 +201,16 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
         check_writable(json)?;
     }
     let places = if args.dry_run && settings.out.is_none() { None } else { Some(Places::new(args, &settings)?) };
+    if let (Some(json), Some(places)) = (&args.json, &places) {
+        check_distinct(&[&places.out, &places.report, json])?;
+    }
     for model in [&mut settings.aligned, &mut settings.finetuned].into_iter().flatten() {
         hub::localize(model, job)?;
     }
     let files: Vec<PathBuf> =
         [&settings.harmful, &settings.harmless, &settings.task].into_iter().flatten().cloned().collect();
-    let recovery = Recovery::of(settings).command(std::env::args().map(quoted).collect());
+    let recovery = Recovery::of(settings)
+        .command(std::env::args_os().map(|word| quoted(word.to_string_lossy().into_owned())).collect());
     let plan = recovery.plan(job.device)?;
     say(&plan.text());
     let Some(places) = places.filter(|_| !args.dry_run) else {

@@ -104,3 +104,89 @@ fn scores_say_who_judged_and_nothing_that_is_not_known() {
         assert_eq!(scores["provenance"]["settings"][kind][name].as_str().unwrap().len(), 64, "{text}");
     }
 }
+
+/// Two models and prompts.
+fn pair() -> Bench {
+    let bench = Bench::new();
+    bench.model("al", 16);
+    bench.model("tu", 16);
+    bench.prompts("p.jsonl", 8);
+    bench
+}
+
+#[test]
+fn no_output_lies_where_an_input_or_another_output_lies() {
+    let bench = pair();
+    let before = |name: &str| fs::read(bench.path(name)).unwrap();
+    let whole =
+        ["p.jsonl", "tu/model.safetensors", "tu/config.json", "al/tokenizer.json"].map(|name| (name, before(name)));
+    let recover = "recover --aligned al --finetuned tu --prompts p.jsonl --rollback off --out";
+    for (command, said) in [
+        ("generate --model al --prompts p.jsonl --out new/../p.jsonl".to_owned(), "written over p.jsonl"),
+        (format!("{recover} new/../tu"), "written over tu"),
+        (format!("{recover} o --patch tu/model.safetensors"), "written over tu"),
+        (format!("{recover} o --trace al/tokenizer.json"), "written over al"),
+        ("direction --model tu --prompts p.jsonl --out tu/config.json".to_owned(), "written over tu"),
+        ("repair --dry-run --aligned al --finetuned tu --json tu/config.json".to_owned(), "written over tu"),
+        (format!("{recover} o --patch o/model.safetensors"), "a file of the model in o"),
+        (format!("{recover} o --trace o/tokenizer.json"), "a file of the model in o"),
+        (format!("{recover} o --trace o"), "to one place"),
+        (format!("{recover} o --patch x --trace x"), "to one place"),
+        ("repair --aligned al --finetuned tu --out o --json o.report".to_owned(), "to one place"),
+    ] {
+        bench.fails(&command, &[said]);
+    }
+    for (name, content) in whole {
+        assert_eq!(before(name), content, "{name}");
+    }
+    assert!(["new", "o", "o.partial", "x"].iter().all(|name| !bench.path(name).exists()));
+}
+
+#[test]
+fn a_models_directory_is_read_at_its_top_and_left_as_it_is() {
+    let bench = pair();
+    bench.file("tu/.writing-notes.txt", "mine");
+    #[cfg(unix)]
+    {
+        fs::create_dir(bench.path("tu/checkpoint-1")).unwrap();
+        std::os::unix::fs::symlink("/nonexistent", bench.path("tu/checkpoint-1/latest")).unwrap();
+        std::os::unix::fs::symlink(".", bench.path("tu/self")).unwrap();
+    }
+    bench.works("recover --aligned al --finetuned tu --prompts p.jsonl --steps 1 --rollback off --out o");
+    assert_eq!(fs::read_to_string(bench.path("tu/.writing-notes.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn a_second_command_with_the_same_out_is_refused_while_the_first_works() {
+    let bench = pair();
+    let recover = "recover --aligned al --finetuned tu --prompts p.jsonl --steps 1 --rollback off --out o";
+    fs::create_dir(bench.path("o.partial")).unwrap();
+    let held = fs::File::open(bench.path("o.partial")).unwrap();
+    held.lock().unwrap();
+    bench.fails(recover, &["another command works in o.partial"]);
+    drop(held);
+    bench.works(recover);
+    assert!(!bench.path("o.partial").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_that_are_no_utf_8_and_huge_numbers_are_no_panic() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bench = pair();
+    let name = std::ffi::OsStr::from_bytes(b"m\xff");
+    fs::rename(bench.path("al"), bench.path("").join(name)).unwrap();
+    let run = |words: &[&std::ffi::OsStr], status: i32| {
+        let program = env!("CARGO_BIN_EXE_realign");
+        let output = std::process::Command::new(program).args(words).current_dir(bench.path("")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {said}");
+        said
+    };
+    let words = |text: &'static str| text.split(' ').map(std::ffi::OsStr::new);
+    let of = |text| words(text).map(|word| if word == "M" { name } else { word }).collect::<Vec<_>>();
+    run(&of("evaluate --model M --harmful p.jsonl --max-new-tokens 2 --out s -q"), 0);
+    run(&of("repair --dry-run --aligned M --finetuned tu --max-new-tokens 9223372036854775807 -q"), 0);
+    let said = run(&of("repair --dry-run --aligned M --finetuned tu --own-tokens 9223372036854775807 -q"), 1);
+    assert!(said.contains("lower own_tokens"), "{said}");
+}
