@@ -35,7 +35,11 @@ fn main() -> ExitCode {
     let is_gate = matches!(cli.command, cli::Command::Gate(_));
     // On a thread of the pool: from outside, each of a decoding step's hundreds of parallel parts is handed over, and
     // this thread sleeps and wakes for it.
-    match rayon::scope(|_| commands::run(cli)) {
+    let done = rayon::scope(|_| commands::run(cli)).and_then(|status| match output::unsaid() {
+        Some(why) => Err(realign::Error::Invalid(format!("cannot write to standard output: {why}"))),
+        None => Ok(status),
+    });
+    match done {
         Ok(status) => ExitCode::from(status),
         Err(error) if error.is_stopped() => {
             let _ = writeln!(std::io::stderr(), "{}", files::printable(&error.to_string()));

@@ -4,13 +4,25 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use realign::stage::{MODEL, RepairSummary};
 use realign::{Artifact, Error, Job, Result, Stage};
 
-/// Prints a line that may hold text of files; a reader that is gone is no error.
+/// Why a line could not be printed.
+static UNSAID: OnceLock<String> = OnceLock::new();
+
+/// Prints a line that may hold text of files; a reader that is gone is no error, any other failure is kept for [`unsaid`].
 pub fn say(line: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout(), "{}", files::printable(line.as_ref()));
+    match writeln!(std::io::stdout(), "{}", files::printable(line.as_ref())) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => drop(UNSAID.set(error.to_string())),
+        _ => {}
+    }
+}
+
+/// Why a line could not be printed, such as a disk that is full; none where all were.
+pub fn unsaid() -> Option<&'static str> {
+    UNSAID.get().map(String::as_str)
 }
 
 /// The same beside an output: on standard error when the output itself is on standard output.

@@ -171,6 +171,18 @@ fn a_second_command_with_the_same_out_is_refused_while_the_first_works() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_disk_that_is_full_under_standard_output_is_an_error() {
+    let bench = pair();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_realign"));
+    let words = ["repair", "--dry-run", "--aligned", "al", "--finetuned", "tu"];
+    let output = command.args(words).current_dir(bench.path("")).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("cannot write to standard output"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn paths_that_are_no_utf_8_and_huge_numbers_are_no_panic() {
     use std::os::unix::ffi::OsStrExt as _;
     let bench = pair();

@@ -7,7 +7,6 @@ use evaluation::gate::{Bound, By, On};
 use model::Dtype;
 use recovery::{MeritSettings, Reference, Repair as _, Strong};
 use serde::{Deserialize, Serialize};
-use serde_yaml::Value;
 
 use crate::error::{Within as _, invalid};
 use crate::{Error, Result};
@@ -150,9 +149,7 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, serde_yaml::Error> {
-        let mut all = serde_yaml::to_value(Self::default())?;
-        merge(&mut all, serde_yaml::from_str(text)?);
-        serde_yaml::from_value(all)
+        Ok(serde_yaml::from_str::<Option<Self>>(text)?.unwrap_or_default())
     }
 
     /// The files and directories that are read.
@@ -190,22 +187,6 @@ impl Settings {
             Some((name, share)) => invalid(format!("{name} is {share}, expected a share from 0 to 1, such as 0.02")),
             None => Ok(()),
         }
-    }
-}
-
-/// Puts the values of one YAML over those of another, key by key.
-fn merge(all: &mut Value, over: Value) {
-    match (all, over) {
-        (_, Value::Null) => {}
-        (Value::Mapping(all), Value::Mapping(over)) => {
-            for (key, value) in over {
-                match all.get_mut(&key) {
-                    Some(old) if !value.is_null() => merge(old, value),
-                    _ => drop(all.insert(key, value)),
-                }
-            }
-        }
-        (all, over) => *all = over,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Settings from YAML.
 
+use serde_yaml::Value;
+
 use super::*;
 
 #[test]
@@ -31,6 +33,10 @@ fn keys_that_are_left_out_have_their_defaults_at_every_depth() {
     assert_eq!(Settings::parse("").unwrap(), Settings::default());
     assert!(Settings::parse("harmfull: x").is_err() && Settings::parse("strong: {lamda: 1}").is_err());
     assert!(Settings::parse("[1]").is_err());
+    let error = |yaml: &str| Settings::parse(yaml).unwrap_err().to_string();
+    let wrong = error("seed: 2\nstrong:\n  rate: '0.001'\n");
+    assert!(wrong.contains("strong.rate") && wrong.contains("line 3"), "{wrong}");
+    assert!(error("merit: {mu: 1, mi: 2}").contains("merit: unknown field `mi`"));
 }
 
 #[test]
