@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use evaluation::{Answer, Evaluation, Judge, JudgeScores, Metric, PromptKind, PromptSet, Provenance, Split, TaskSpec};
+use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, PromptSet, Provenance, Split, TaskSpec};
 use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
 use prompts::sample::{read_jsonl, read_training_jsonl};
-use realign::stage::{Aim, AnswerFile, Attack, Measured, ask, measure, read_index, write_index};
+use realign::stage::{Aim, AnswerFile, Attack, Measured, ask, check_judged, measure, read_index, write_index};
 use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result, Within as _, check_judge, identity};
 
 use crate::evaluate_args::{EvaluateArgs, QuestionArgs};
@@ -154,30 +154,6 @@ fn check_out(
     names
         .chain(["asked.json", "scores.json", "report.md"].map(str::to_owned))
         .try_for_each(|name| check_apart(&out.join(name), &inputs))
-}
-
-/// Checks that each judge judged something; the first problem is quoted.
-///
-/// # Errors
-/// Names the judge and the set of prompts.
-pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
-    for set in &evaluation.prompt_sets {
-        let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_probability.is_none();
-        let Some(judge) = set.judges.iter().find(is_silent) else { continue };
-        let file = out.join(format!("verdicts-{}-{}.jsonl", set.name, judge.judge));
-        let lines = std::fs::read_to_string(&file).unwrap_or_default();
-        let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
-        let problem = |line| record(line)?["problem"].as_str().map(|problem| format!("; the first: {problem}"));
-        let why = lines.lines().find_map(problem).unwrap_or_default();
-        return Err(Error::Invalid(format!(
-            "judge {} judged none of the {} answers to {}, see {}{why}",
-            judge.judge,
-            judge.n,
-            set.name,
-            file.display()
-        )));
-    }
-    Ok(())
 }
 
 /// The answers to the prompt sets, which the report shows if asked.

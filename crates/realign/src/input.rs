@@ -45,7 +45,7 @@ impl Artifact {
         for entry in std::fs::read_dir(path).map_err(files::Error::io("read", path))? {
             let entry = entry.map_err(files::Error::io("read", path))?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if Self::is_read(Path::new(&name)) && entry.path().is_file() {
+            if Self::is_read(Path::new(&name)) && !entry.path().is_dir() {
                 names.push(name);
             }
         }

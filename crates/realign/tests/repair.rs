@@ -191,3 +191,20 @@ fn completions_and_the_manual_know_the_command() {
     assert!(manual.starts_with(".ie") || manual.contains(".TH"), "{manual}");
     assert!(manual.contains("finetuned"));
 }
+
+#[test]
+fn a_judge_that_judges_nothing_is_named_with_its_reason_before_anything_is_recovered() {
+    let bench = bench();
+    let guards =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges/guards").canonicalize().unwrap();
+    bench.file(
+        "judges.yaml",
+        &format!(
+            "judges: [{{kind: http, name: far, base_url: 'http://127.0.0.1:1/v1', model: m, retries: 0, \
+             format: '{}/wildguard.yaml'}}]",
+            guards.display()
+        ),
+    );
+    bench.fails(&format!("{REPAIR} --judges judges.yaml --out fixed"), &["far judged none of", "the first:"]);
+    assert!(!bench.path("fixed").exists() && !bench.path("fixed.partial/repair").exists());
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use evaluation::PromptKind;
 use evaluation::gate::On;
-use realign::stage::Aim;
+use realign::stage::{Aim, check_judged};
 use realign::{Error, Job, Result, Within as _};
 
 use super::{GateArgs, bounds};
@@ -59,7 +59,7 @@ pub fn measured(args: &GateArgs, setting: Setting, job: &mut Job<'_>) -> Result<
                 Asked { model: Some((model, base)), questions: &args.questions, attacks: &[], files: &[], about };
             let evaluation =
                 evaluate::evaluation(&asked, true, &out, setting, job).within(|| model.display().to_string())?;
-            evaluate::check_judged(&evaluation, &out)?;
+            check_judged(&evaluation, &out)?;
             Ok(out)
         };
     let base = args.base.as_deref();

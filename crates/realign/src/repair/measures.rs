@@ -9,7 +9,7 @@ use files::Hashes;
 use prompts::Sample;
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Aim, AnswerFile, Measured, ask, measure};
+use crate::stage::{Aim, AnswerFile, Measured, ask, check_judged, measure};
 use crate::{Job, LazyModel, Result};
 
 /// One figure of three models.
@@ -68,6 +68,7 @@ impl Questions {
             seconds: 0.0,
         };
         let evaluation = measure(stored, provenance, job)?;
+        check_judged(&evaluation, dir)?;
         let answers = |one: &AnswerFile| Ok((one.name.clone(), read_answers(&dir.join(one.answers_name()))?));
         let answers = asked.iter().map(answers).collect::<Result<BTreeMap<String, Vec<Answer>>>>()?;
         Ok(Stored { name: name.to_owned(), evaluation, answers })

@@ -5,7 +5,9 @@ use std::borrow::Borrow;
 use std::path::Path;
 use std::time::Instant;
 
-use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, Provenance, SetScores, TaskScores, VerdictRecord};
+use evaluation::{
+    Answer, Evaluation, Judge, JudgeScores, Metric, PromptKind, Provenance, SetScores, TaskScores, VerdictRecord,
+};
 use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
@@ -234,4 +236,28 @@ pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'
     let prompt_sets = scored.collect::<Result<_, _>>()?;
     provenance.seconds += started.elapsed().as_secs_f64();
     Ok(Evaluation { provenance, prompt_sets, tasks })
+}
+
+/// Checks that each judge judged something; the first problem is quoted.
+///
+/// # Errors
+/// Names the judge and the set of prompts.
+pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
+    for set in &evaluation.prompt_sets {
+        let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_probability.is_none();
+        let Some(judge) = set.judges.iter().find(is_silent) else { continue };
+        let file = out.join(format!("verdicts-{}-{}.jsonl", set.name, judge.judge));
+        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+        let problem = |line| record(line)?["problem"].as_str().map(|problem| format!("; the first: {problem}"));
+        let why = lines.lines().find_map(problem).unwrap_or_default();
+        return invalid(format!(
+            "judge {} judged none of the {} answers to {}, see {}{why}",
+            judge.judge,
+            judge.n,
+            set.name,
+            file.display()
+        ));
+    }
+    Ok(())
 }

@@ -23,7 +23,9 @@ use serde::de::DeserializeOwned;
 pub use align::Align;
 pub use attack::Attack;
 pub use attacked::Attacked;
-pub use evaluate::{Aim, AnswerFile, Evaluate, Measured, Question, ask, measure, read_index, write_index};
+pub use evaluate::{
+    Aim, AnswerFile, Evaluate, Measured, Question, ask, check_judged, measure, read_index, write_index,
+};
 pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
 pub use import::Import;
 pub use judge::Judge;
