@@ -56,7 +56,7 @@ pub(crate) fn modules(
     repair: impl Fn(Drift<'_>) -> Vec<f32> + Sync,
 ) -> Result<Vec<Module>> {
     let base = inputs.base(method)?;
-    check_same_shape(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned), |_| true)?;
+    check_same_shape(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned), is_projection)?;
     check_same_shape(("aligned", inputs.aligned), ("base", base), is_projection)?;
     let read = |decoder| weights::read(decoder, is_projection);
     let (aligned, tuned, base) = (read(inputs.aligned)?, read(inputs.fine_tuned)?, read(base)?);

@@ -5,10 +5,11 @@ use model::weights;
 use serde::{Deserialize, Serialize};
 
 use crate::error::check_share;
-use crate::region::check_same_shape;
+use crate::region::read_like;
 use crate::{Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
-/// All weights, norms included, are set to `aligned + lambda (fine_tuned - aligned)`.
+/// All weights, norms included, are set to `aligned + lambda (fine_tuned - aligned)`; tokens that only the fine-tuned model
+/// has keep theirs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Interpolation {
@@ -38,13 +39,13 @@ impl Repair for Interpolation {
 
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
-        check_same_shape(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned), |_| true)?;
-        let mut aligned = weights::read(inputs.aligned, |_| true)?.into_iter();
+        let mut aligned = read_like(("aligned", inputs.aligned), ("fine-tuned", inputs.fine_tuned))?.into_iter();
         let mut tuned = weights::read(inputs.fine_tuned, |_| true)?.into_iter();
-        let between = |(a, b): (f32, f32)| (f64::from(a) + self.lambda * (f64::from(b) - f64::from(a))) as f32;
+        let between = |a: f32, b: f32| (f64::from(a) + self.lambda * (f64::from(b) - f64::from(a))) as f32;
         let decoder = weights::replace(inputs.fine_tuned.clone(), |info| {
-            let ((_, a), (_, b)) = (aligned.next()?, tuned.next()?);
-            Some(TensorData::new(a.into_iter().zip(b).map(between).collect::<Vec<f32>>(), info.shape.clone()))
+            let ((_, a), (_, mut b)) = (aligned.next()?, tuned.next()?);
+            b.iter_mut().zip(a).for_each(|(b, a)| *b = between(a, *b));
+            Some(TensorData::new(b, info.shape.clone()))
         });
         Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
     }

@@ -1,5 +1,5 @@
 //! Loss of a model on answered prompts: how far it is from a teacher's next-token distributions, or how unlikely the
-//! answers are to it.
+//! answers are to it. Where one of the two has more tokens, both distributions are over the tokens that both have.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,8 +19,6 @@ pub(crate) struct Lesson {
     passes: Vec<Pass>,
     /// Number of answer tokens.
     tokens: usize,
-    /// Mean entropy of the teacher; 0 without one.
-    entropy: f64,
 }
 
 /// Prompts that go through the decoder together.
@@ -51,20 +49,17 @@ impl Lesson {
         let pass = |range: Range<usize>| Pass::new(&rows[range.clone()], range.start);
         let passes = at_once(config, &rows).into_iter().map(pass).collect::<Result<Vec<_>>>()?;
         let tokens = passes.iter().map(|pass| pass.targets.len()).sum();
-        Ok(Self { passes, tokens, entropy: 0.0 })
+        Ok(Self { passes, tokens })
     }
 
-    /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model).
+    /// With a teacher's distributions over the answers' tokens as the aim: the loss is KL(teacher || model) over the
+    /// tokens that both have.
     pub fn of_teacher<'a>(teacher: &Decoder, rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
         let mut lesson = Self::of_answers(teacher.config(), rows)?;
         let last = teacher.config().num_hidden_layers;
         for pass in &mut lesson.passes {
             let states = teacher.hidden(&pass.packed, last, &pass.positions)?;
-            let taught = Taught { teacher: teacher.clone(), states };
-            let aim = taught.log_probabilities()?;
-            let entropies: Vec<f64> = aim.par_chunks(teacher.config().vocab_size).map(entropy).collect();
-            lesson.entropy += entropies.iter().sum::<f64>() / lesson.tokens as f64;
-            pass.taught = Some(taught);
+            pass.taught = Some(Taught { teacher: teacher.clone(), states });
         }
         Ok(lesson)
     }
@@ -91,38 +86,41 @@ impl Lesson {
 
     /// Adds the gradient of `weight` (not 0) times the mean loss to `sums`, by parameter; returns the mean loss.
     pub fn accumulate(&self, decoder: &Decoder, weight: f64, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
-        let mut total = 0.0;
+        let (mut total, mut constant) = (0.0, 0.0);
         let mut added = Sums::new(decoder, std::mem::take(sums));
         for pass in &self.passes {
-            let loss = pass.sum(added.decoder())?.mul_scalar(weight / self.tokens as f64);
+            let (sum, entropy) = pass.sum(added.decoder())?;
+            let loss = sum.mul_scalar(weight / self.tokens as f64);
             let value: f32 = loss.clone().try_into_scalar().map_err(|error| model::Error::Device(error.to_string()))?;
             if !value.is_finite() {
                 return Err(Error::NotFinite { what: "a loss on training prompts" });
             }
             total += f64::from(value);
+            constant += entropy / self.tokens as f64;
             added.add(&loss)?;
         }
         *sums = added.finish();
-        Ok(total / weight - self.entropy)
+        Ok(total / weight - constant)
     }
 
     /// Adds `weight` times an estimate of the diagonal of the Fisher information, summed over the answer tokens, to `sums`, by
     /// parameter: the square of the gradient of the likelihood of one token for each, which is drawn from the model's own
-    /// distribution. Its mean over the draws is right however many tokens there are, as each token's gradient has the mean 0.
-    /// `uniform` gives the number from 0 to 1 of each token by its place.
+    /// distribution over the tokens that `teacher` has too. Its mean over the draws is right however many tokens there are, as
+    /// each token's gradient has the mean 0. `uniform` gives the number from 0 to 1 of each token by its place.
     pub fn add_fisher(
         &self,
         decoder: &Decoder,
+        teacher: &Decoder,
         weight: f32,
         uniform: impl Fn(usize) -> f64 + Sync,
         sums: &mut HashMap<String, Vec<f32>>,
     ) -> Result<()> {
+        let vocab = common(decoder, teacher);
         let mut gradients = Sums::new(decoder, HashMap::new());
         let mut before = 0;
         for pass in &self.passes {
-            let logits = gradients.decoder().logits(&pass.packed, &pass.positions)?;
+            let logits = cut(gradients.decoder().logits(&pass.packed, &pass.positions)?, vocab);
             let mut own = to_vec(logits.clone())?;
-            let vocab = decoder.config().vocab_size;
             let tokens = own.par_chunks_mut(vocab).enumerate();
             let drawn: Vec<u32> = tokens.map(|(at, logits)| drawn(logits, uniform(before + at))).collect();
             before += drawn.len();
@@ -157,8 +155,9 @@ impl Pass {
 
     /// The loss of each answer token.
     fn losses(&self, decoder: &Decoder) -> Result<Vec<f64>> {
-        let mut logits = to_vec(decoder.logits(&self.packed, &self.positions)?)?;
-        let vocab = decoder.config().vocab_size;
+        let logits = self.logits(decoder)?;
+        let [_, vocab] = logits.dims();
+        let mut logits = to_vec(logits)?;
         let rows = logits.par_chunks_mut(vocab);
         Ok(match &self.taught {
             None => rows
@@ -169,7 +168,7 @@ impl Pass {
                 })
                 .collect(),
             Some(taught) => rows
-                .zip(taught.log_probabilities()?.par_chunks(vocab))
+                .zip(taught.log_probabilities(vocab)?.par_chunks(vocab))
                 .map(|(own, aim)| {
                     to_log_probabilities(own);
                     divergence(aim, own)
@@ -178,26 +177,48 @@ impl Pass {
         })
     }
 
-    /// The sum of the losses, with gradients tracked, up to what does not depend on the model.
-    fn sum(&self, decoder: &Decoder) -> Result<Tensor<1>> {
+    /// Logits of the tokens that the teacher has too, where there is one.
+    fn logits(&self, decoder: &Decoder) -> Result<Tensor<2>> {
         let logits = decoder.logits(&self.packed, &self.positions)?;
+        Ok(match &self.taught {
+            None => logits,
+            Some(taught) => cut(logits, common(decoder, &taught.teacher)),
+        })
+    }
+
+    /// The sum of the losses, with gradients tracked, up to what does not depend on the model, and that: the sum of the
+    /// teacher's entropies.
+    fn sum(&self, decoder: &Decoder) -> Result<(Tensor<1>, f64)> {
+        let logits = self.logits(decoder)?;
         let Some(taught) = &self.taught else {
-            return Ok(ops::negative_log_likelihood(logits, &self.targets).sum());
+            return Ok((ops::negative_log_likelihood(logits, &self.targets).sum(), 0.0));
         };
-        let mut aim = taught.log_probabilities()?;
+        let [_, vocab] = logits.dims();
+        let mut aim = taught.log_probabilities(vocab)?;
+        let entropies: Vec<f64> = aim.par_chunks(vocab).map(entropy).collect();
         aim.par_iter_mut().for_each(|log| *log = log.exp());
         let probabilities = Tensor::from_data(TensorData::new(aim, logits.dims()), &logits.device());
-        Ok((log_softmax(logits, 1) * probabilities).sum().neg())
+        Ok(((log_softmax(logits, 1) * probabilities).sum().neg(), entropies.iter().sum()))
     }
 }
 
 impl Taught {
-    /// The teacher's logarithmic probabilities, `[tokens, vocab]`.
-    fn log_probabilities(&self) -> Result<Vec<f32>> {
-        let mut logits = to_vec(self.teacher.head(self.states.clone()))?;
-        logits.par_chunks_mut(self.teacher.config().vocab_size).for_each(to_log_probabilities);
+    /// The teacher's logarithmic probabilities over the first `vocab` tokens, `[tokens, vocab]`.
+    fn log_probabilities(&self, vocab: usize) -> Result<Vec<f32>> {
+        let mut logits = to_vec(cut(self.teacher.head(self.states.clone()), vocab))?;
+        logits.par_chunks_mut(vocab).for_each(to_log_probabilities);
         Ok(logits)
     }
+}
+
+/// Number of tokens that two models both have: what one has more comes last.
+fn common(one: &Decoder, other: &Decoder) -> usize {
+    one.config().vocab_size.min(other.config().vocab_size)
+}
+
+/// The logits of the first `vocab` tokens.
+fn cut(logits: Tensor<2>, vocab: usize) -> Tensor<2> {
+    if logits.dims()[1] == vocab { logits } else { logits.narrow(1, 0, vocab) }
 }
 
 fn to_vec(tensor: Tensor<2>) -> Result<Vec<f32>> {

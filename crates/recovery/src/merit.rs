@@ -8,7 +8,7 @@ use crate::evidence::{Evidence, MeritSettings};
 use crate::lesson::Lesson;
 use crate::{Error, Result};
 
-/// Three divergences of a model on held-out prompts, in nats per answer token.
+/// Three divergences of a model on held-out prompts, in nats per answer token, over the tokens that both models have.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// KL(aligned || model) on harmful prompts.

@@ -88,7 +88,7 @@ impl Term<'_> {
         let mut before = 0;
         for rows in self.rows.chunks(self.rows.len().div_ceil(DRAWS)) {
             let lesson = Lesson::of_answers(decoder.config(), rows)?;
-            lesson.add_fisher(decoder, weight, |at| uniform(self.seed, (before + at) as u64), sums)?;
+            lesson.add_fisher(decoder, self.teacher, weight, |at| uniform(self.seed, (before + at) as u64), sums)?;
             before += lesson.tokens();
         }
         Ok(())

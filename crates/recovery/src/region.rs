@@ -218,6 +218,29 @@ fn set(decoder: &mut Decoder, infos: &[WeightInfo], source: &[Values], indices: 
     })?)
 }
 
+/// The values of all tensors of a model, in the order of another's tensors. The two, each with its name, may differ in their
+/// vocabulary, so that the embedding and the head are longer or shorter, and the first may have its embedding for a head.
+pub(crate) fn read_like(
+    one: (&'static str, &Decoder),
+    other: (&'static str, &Decoder),
+) -> Result<Vec<(WeightInfo, Vec<f32>)>> {
+    check_same_shape(one, other, |info| info.layer.is_some())?;
+    let mut tensors = weights::read(one.1, |_| true)?;
+    match (one.1.lm_head.is_some(), other.1.lm_head.is_some()) {
+        (true, false) => {
+            let reason = format!("only the {} one has a head of its own", one.0);
+            return Err(Error::ShapesDiffer { models: [one.0, other.0], reason });
+        }
+        (false, true) => {
+            // The embedding is the first tensor, and a head the last.
+            let head = weights::infos(other.1).pop().zip(tensors.first());
+            tensors.extend(head.map(|(info, (_, embedding))| (info, embedding.clone())));
+        }
+        _ => (),
+    }
+    Ok(tensors)
+}
+
 /// An error unless the two models, each with its name, have the same tensors, of those that are used.
 pub(crate) fn check_same_shape(
     a: (&'static str, &Decoder),

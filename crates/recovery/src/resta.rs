@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::check_counts;
 use crate::matrix::{cut_to_rank, matrix, values};
 use crate::projections::is_projection;
-use crate::region::check_same_shape;
+use crate::region::{check_same_shape, read_like};
 use crate::repair::Visit;
 use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 
@@ -26,7 +26,7 @@ use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result};
 /// `theta + gamma (aligned - unaligned)`. With DARE, `theta` is first replaced by
 /// `aligned + m (theta - aligned) / (1 - dare)`, where each element of `m` is 0 with probability `dare`
 /// and else 1, so that the expectation is `theta`. With a rank, `aligned - unaligned` of each linear layer of a block is
-/// replaced by the nearest matrix of that rank.
+/// replaced by the nearest matrix of that rank. Tokens that one of the models lacks keep the fine-tuned values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resta {
@@ -95,10 +95,9 @@ struct Vector {
 impl Resta {
     /// What does not depend on gamma: all tensors, in order.
     fn tensors(&self, inputs: &Inputs<'_>) -> Result<Vec<Vector>> {
-        let (aligned, unaligned) = (inputs.aligned, inputs.unaligned(Self::WORD)?);
-        check_same_shape(("aligned", aligned), ("fine-tuned", inputs.fine_tuned), |_| true)?;
-        check_same_shape(("aligned", aligned), ("unaligned", unaligned), |_| true)?;
-        let read = |decoder| weights::read(decoder, |_| true);
+        let (aligned, unaligned) = (("aligned", inputs.aligned), ("unaligned", inputs.unaligned(Self::WORD)?));
+        check_same_shape(aligned, unaligned, |info| info.layer.is_some())?;
+        let read = |model| read_like(model, ("fine-tuned", inputs.fine_tuned));
         let vector = |((info, aligned), (_, unaligned)): ((WeightInfo, Vec<f32>), (_, Vec<f32>))| {
             let cut = self.cut(&info, &aligned, &unaligned)?;
             Ok(Vector { aligned, unaligned, cut })
@@ -123,14 +122,14 @@ impl Resta {
         };
         let mut pairs = weights::read(inputs.fine_tuned, |_| true)?.into_iter().zip(tensors);
         let decoder = weights::replace(inputs.fine_tuned.clone(), |info| {
-            let ((_, theta), Vector { aligned, unaligned, cut }) = pairs.next()?;
-            let own = theta.into_iter().zip(aligned).zip(unaligned).enumerate();
-            let values = own.map(|(i, ((theta, &aligned), &unaligned))| {
-                let [theta, aligned, unaligned] = [theta, aligned, unaligned].map(f64::from);
+            let ((_, mut values), Vector { aligned, unaligned, cut }) = pairs.next()?;
+            let own = values.iter_mut().zip(aligned).zip(unaligned).enumerate();
+            own.for_each(|(i, ((value, &aligned), &unaligned))| {
+                let [theta, aligned, unaligned] = [*value, aligned, unaligned].map(f64::from);
                 let vector = cut.as_ref().map_or(aligned - unaligned, |cut| cut[i]);
-                (thinned(aligned, theta) + self.gamma * vector) as f32
+                *value = (thinned(aligned, theta) + self.gamma * vector) as f32;
             });
-            Some(TensorData::new(values.collect::<Vec<f32>>(), info.shape.clone()))
+            Some(TensorData::new(values, info.shape.clone()))
         });
         Ok(Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None })
     }

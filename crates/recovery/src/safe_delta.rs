@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use model::Decoder;
+use burn::tensor::TensorData;
+use model::{Decoder, weights};
 use serde::{Deserialize, Serialize};
 
 use crate::compensation::{Factor, column_blocks};
 use crate::error::{check_counts, check_not_negative};
 use crate::evidence::Answered;
 use crate::projections::{Calibration, names, read, replaced};
-use crate::region::check_same_shape;
+use crate::region::read_like;
 use crate::repair::Visit;
 use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Report, Result};
 
@@ -25,7 +26,7 @@ const VALUES: &[f64] = &[1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0
 const TOGETHER: usize = 4;
 
 /// The aligned model whose projections have some entries of the fine-tuned ones; the embedding, norms, biases and head stay
-/// the aligned model's.
+/// the aligned model's, and tokens that only the fine-tuned model has keep theirs.
 ///
 /// # Mathematical Definition
 /// `H = sum X X'` of a projection's inputs, all tokens of the harmful prompts and answers through the aligned model, with
@@ -67,7 +68,7 @@ impl Repair for SafeDelta {
     fn apply(&self, mut inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
         let weights = Weights::new(&mut inputs)?;
-        Ok(self.repaired(inputs.aligned, &weights))
+        Ok(self.repaired(&weights))
     }
 
     fn sweep(&self, inputs: &mut Inputs<'_>, visit: &mut Visit<'_>) -> Result<bool> {
@@ -75,7 +76,7 @@ impl Repair for SafeDelta {
         let weights = Weights::new(inputs)?;
         for &scale in VALUES {
             let settings = Self { scale, ..*self };
-            visit(settings.repaired(inputs.aligned, &weights), inputs.report)?;
+            visit(settings.repaired(&weights), inputs.report)?;
         }
         Ok(true)
     }
@@ -83,6 +84,8 @@ impl Repair for SafeDelta {
 
 /// What does not depend on the settings.
 struct Weights {
+    /// The aligned model with the fine-tuned one's vocabulary.
+    base: Decoder,
     aligned: HashMap<String, Vec<f32>>,
     fine_tuned: HashMap<String, Vec<f32>>,
     /// Names of the weights that share an input, with its factor.
@@ -93,10 +96,24 @@ impl Weights {
     fn new(inputs: &mut Inputs<'_>) -> Result<Self> {
         let rows = inputs.evidence(SafeDelta::WORD)?.harmful_train(SafeDelta::WORD)?;
         let (aligned, fine_tuned) = (inputs.aligned, inputs.fine_tuned);
-        check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
+        let base = with_vocabulary(aligned, fine_tuned)?;
         let factors = factors(aligned, rows, inputs.report)?;
-        Ok(Self { aligned: read(aligned)?, fine_tuned: read(fine_tuned)?, factors })
+        Ok(Self { base, aligned: read(aligned)?, fine_tuned: read(fine_tuned)?, factors })
     }
+}
+
+/// The aligned model as one of the fine-tuned model's shape.
+fn with_vocabulary(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Decoder> {
+    if weights::infos(aligned) == weights::infos(fine_tuned) {
+        return Ok(aligned.clone());
+    }
+    let mut tensors = read_like(("aligned", aligned), ("fine-tuned", fine_tuned))?.into_iter();
+    let mut own = weights::read(fine_tuned, |_| true)?.into_iter();
+    Ok(weights::replace(fine_tuned.clone(), |info| {
+        let ((_, from), (_, mut values)) = (tensors.next()?, own.next()?);
+        values.iter_mut().zip(from).for_each(|(value, from)| *value = from);
+        Some(TensorData::new(values, info.shape.clone()))
+    }))
 }
 
 /// The factors of all inputs of a decoder's projections.
@@ -115,7 +132,7 @@ fn factors(decoder: &Decoder, rows: &[Answered], report: &mut Report<'_>) -> Res
 }
 
 impl SafeDelta {
-    fn repaired(&self, aligned: &Decoder, weights: &Weights) -> Repaired {
+    fn repaired(&self, weights: &Weights) -> Repaired {
         let mut edited = HashMap::new();
         for (names, factor) in &weights.factors {
             for name in names {
@@ -124,7 +141,7 @@ impl SafeDelta {
                 }
             }
         }
-        let decoder = replaced(aligned.clone(), edited);
+        let decoder = replaced(weights.base.clone(), edited);
         Repaired { decoder, path: None, restored: None, outcome: Outcome::Changed, trace: None }
     }
 

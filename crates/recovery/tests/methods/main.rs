@@ -15,6 +15,7 @@ mod safe_delta;
 mod safe_lora;
 mod settings;
 mod strong;
+mod vocabulary;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
