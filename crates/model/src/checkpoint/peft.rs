@@ -53,9 +53,20 @@ struct Settings {
     use_rslora: bool,
     #[serde(default)]
     use_dora: bool,
-    /// The first pattern that fits a projection decides its alpha; ranks are those of the tensors.
+    /// The first pattern that fits a projection decides its alpha.
     #[serde(default)]
     alpha_pattern: Option<Map<String, Value>>,
+    /// The same of its rank.
+    #[serde(default)]
+    rank_pattern: Option<Map<String, Value>>,
+    /// Which projections it is of: ends of their paths, or a pattern.
+    #[serde(default)]
+    target_modules: Value,
+    /// Blocks that it is of, where not of all.
+    #[serde(default)]
+    layers_to_transform: Value,
+    #[serde(default)]
+    modules_to_save: Option<Vec<String>>,
 }
 
 impl Settings {
@@ -79,23 +90,50 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The alpha of each pattern, in the file's order; a pattern fits a projection by the end of its path.
-    fn alphas(&self, path: &Path) -> Result<Vec<(Regex, f64)>> {
-        let pattern = |(pattern, alpha): (&String, &Value)| {
-            let wrong = |reason: String| {
-                Error::checkpoint(path, format!("key `alpha_pattern`, `{pattern}`: {reason}; {}", way_out(path)))
-            };
-            let alpha = alpha.as_f64().filter(|alpha| alpha.is_finite()).ok_or_else(|| wrong(format!("{alpha}")))?;
-            let fits = Regex::new(&format!(r"^(.*\.)?(?:{pattern})$")).map_err(|error| wrong(error.to_string()))?;
-            Ok((fits, alpha))
-        };
-        self.alpha_pattern.iter().flatten().map(pattern).collect()
+    fn scale(&self, alphas: &Patterns, path: &str, rank: usize) -> f64 {
+        let alpha = alphas.of(path).unwrap_or(self.lora_alpha);
+        alpha / if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 }
     }
 
-    fn scale(&self, alphas: &[(Regex, f64)], path: &str, rank: usize) -> f64 {
-        let own = alphas.iter().find(|(pattern, _)| pattern.is_match(path));
-        let alpha = own.map_or(self.lora_alpha, |(_, alpha)| *alpha);
-        alpha / if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 }
+    /// Whether peft would put an adapter at a projection.
+    fn is_target(&self, path: &str) -> bool {
+        let ends_with = |part: &str| path.strip_suffix(part).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let is_named = match &self.target_modules {
+            Value::Array(parts) => parts.iter().filter_map(Value::as_str).any(ends_with),
+            Value::String(pattern) if pattern != "all-linear" => {
+                Regex::new(&format!("^(?:{pattern})$")).map_or(true, |pattern| pattern.is_match(path))
+            }
+            _ => true,
+        };
+        let block = path.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse::<u64>().ok());
+        let is_in = match &self.layers_to_transform {
+            Value::Array(blocks) if !blocks.is_empty() => blocks.iter().any(|one| one.as_u64() == block),
+            one @ Value::Number(_) => one.as_u64() == block,
+            _ => true,
+        };
+        is_named && is_in
+    }
+}
+
+/// Numbers by patterns of paths; a pattern fits a projection by the end of its path, and the first that does counts.
+struct Patterns(Vec<(Regex, f64)>);
+
+impl Patterns {
+    fn new(key: &str, patterns: Option<&Map<String, Value>>, path: &Path) -> Result<Self> {
+        let pattern = |(pattern, number): (&String, &Value)| {
+            let wrong = |reason: String| {
+                Error::checkpoint(path, format!("key `{key}`, `{pattern}`: {reason}; {}", way_out(path)))
+            };
+            let number =
+                number.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong(format!("{number}")))?;
+            let fits = Regex::new(&format!(r"^(.*\.)?(?:{pattern})$")).map_err(|error| wrong(error.to_string()))?;
+            Ok((fits, number))
+        };
+        Ok(Self(patterns.into_iter().flatten().map(pattern).collect::<Result<_>>()?))
+    }
+
+    fn of(&self, path: &str) -> Option<f64> {
+        self.0.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, number)| *number)
     }
 }
 
@@ -138,7 +176,8 @@ pub fn is_adapter(dir: &Path) -> bool {
 pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
     let config = dir.join(CONFIG);
     let settings = Settings::read(&config)?;
-    let alphas = settings.alphas(&config)?;
+    let alphas = Patterns::new("alpha_pattern", settings.alpha_pattern.as_ref(), &config)?;
+    let ranks = Patterns::new("rank_pattern", settings.rank_pattern.as_ref(), &config)?;
     let files = Files::open_file(&dir.join(WEIGHTS))?;
     let shapes = files.shapes();
     let device = decoder.device();
@@ -151,7 +190,24 @@ pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
             continue;
         }
         let [out_features, in_features] = linear.weight.dims();
-        let rank = shapes.get(&names[0]).and_then(|shape| shape.first().copied()).unwrap_or(settings.r).max(1);
+        let rank = ranks.of(&path).map_or(settings.r, |rank| rank as usize);
+        let found = shapes.get(&names[0]).and_then(|shape| shape.first().copied());
+        if let Some(found) = found.filter(|found| *found != rank) {
+            let reason = format!(
+                "`{}` has rank {found}, and {} says {rank}; correct r or rank_pattern",
+                names[0],
+                config.display()
+            );
+            return Err(Error::checkpoint(files.path(), reason));
+        }
+        if !settings.is_target(&path) {
+            let reason = format!(
+                "`{}` is of no projection that target_modules and layers_to_transform of {} name, so peft would leave it out; correct them, or take the tensor away",
+                names[0],
+                config.display()
+            );
+            return Err(Error::checkpoint(files.path(), reason));
+        }
         let shapes_of_layer = [[rank, in_features], [out_features, rank]];
         let [a, b] = [0, 1].map(|which| read(&files, &names[which], shapes_of_layer[which], &device));
         let scale = settings.scale(&alphas, &path, rank);
@@ -167,6 +223,12 @@ pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
         }
     }
     let saved = saved_modules(decoder, &files, &mut unknown)?;
+    let is_there = |module: &str| saved.keys().any(|name| name.split('.').any(|part| part == module));
+    if let Some(module) = settings.modules_to_save.iter().flatten().find(|module| !is_there(module)) {
+        let reason =
+            format!("key `modules_to_save` names `{module}`, of which {} has no tensor", files.path().display());
+        return Err(Error::checkpoint(&config, reason));
+    }
     if let Some(name) = unknown.first() {
         let reason = format!("tensor `{name}` belongs to no projection of the decoder; {}", way_out(&config));
         return Err(Error::checkpoint(files.path(), reason));

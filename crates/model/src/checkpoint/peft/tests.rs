@@ -80,6 +80,16 @@ fn what_is_not_supported_is_refused_by_name() {
         ("r", json!(0), "r must be above 0"),
         ("r", json!("two"), "invalid type"),
         ("lora_dropout", json!(1.0), "below 1"),
+        ("r", json!(8), "has rank 2, and "),
+        ("rank_pattern", json!({"up_proj": 4}), "up_proj.lora_A.weight` has rank 2, and "),
+        (
+            "target_modules",
+            json!(["q_proj", "down_proj"]),
+            "k_proj.lora_A.weight` is of no projection that target_modules",
+        ),
+        ("target_modules", json!(".*_proj_"), "q_proj.lora_A.weight` is of no projection that target_modules"),
+        ("layers_to_transform", json!([0]), "layers.1.self_attn.q_proj.lora_A.weight` is of no projection"),
+        ("modules_to_save", json!(["lm_head"]), "names `lm_head`"),
     ];
     for (key, value, wanted) in cases {
         let dir = saved();
@@ -120,12 +130,28 @@ fn merged_adapters_are_what_peft_merges() {
 fn ranks_and_alphas_may_differ_by_layer() {
     let dir = saved();
     change(dir.path(), "r", json!(8));
-    change(dir.path(), "rank_pattern", json!({"q_proj": 2}));
+    change(dir.path(), "rank_pattern", json!({"[qk]_proj": 2, ".*": 2}));
     change(dir.path(), "alpha_pattern", json!({".*\\.layers\\.1\\..*(q_proj|k_proj)": 32, "layers.1.mlp.up_proj": 6}));
     let mut decoder = base();
     load_adapter(&mut decoder, dir.path()).unwrap();
     let scales: Vec<f64> = decoder.linears().map(|(_, linear)| linear.lora.as_ref().unwrap().scale).collect();
     assert_eq!(scales, [4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 16.0, 16.0, 4.0, 4.0, 4.0, 3.0, 4.0]);
+}
+
+#[test]
+fn an_adapter_may_name_its_projections_in_many_ways() {
+    for (key, value) in [
+        ("target_modules", json!("all-linear")),
+        ("target_modules", json!(".*_proj")),
+        ("target_modules", Value::Null),
+        ("layers_to_transform", json!([0, 1])),
+        ("layers_to_transform", Value::Null),
+        ("modules_to_save", Value::Null),
+    ] {
+        let dir = saved();
+        change(dir.path(), key, value);
+        load_adapter(&mut base(), dir.path()).unwrap();
+    }
 }
 
 #[test]
