@@ -26,7 +26,7 @@ for target in "${targets[@]}"; do
   SOUND=$PWD/corpus/$target cargo fuzz run "${options[@]}" "$target" -- -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 \
     -max_len=65536 > "$log" 2>&1 && found=0 || found=1
   faults=$((faults + found))
-  inputs=$(sed -n 's/^#\([0-9]*\).*/\1/p' "$log" | tail -1)
+  inputs=$(sed -n 's/^#\([0-9][0-9]*\).*/\1/p' "$log" | tail -1)
   before=$(sed -n 's/.*INITED cov: \([0-9]*\).*/\1/p' "$log" | head -1)
   after=$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$log" | tail -1)
   printf '%-32s %10s %8s %8s %7s\n' "$target" "${inputs:-0}" "${before:--}" "${after:--}" "$found"

@@ -66,7 +66,7 @@ pub fn followed(path: &Path) -> PathBuf {
 /// A path that is not there without its `..`, each of which leaves the directory that is there or would be made.
 fn without_parents(path: &Path) -> PathBuf {
     if !path.components().any(|part| part == Component::ParentDir) {
-        return path.to_owned();
+        return path.components().collect(); // without a `.` at the end
     }
     let mut place = std::env::current_dir().unwrap_or_default();
     for part in path.components() {

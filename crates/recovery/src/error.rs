@@ -119,6 +119,12 @@ pub(crate) fn check_share(key: &'static str, value: f64) -> Result<()> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::Setting { key, reason }) }
 }
 
+/// An error unless a setting is a share of which something is left.
+pub(crate) fn check_rate(key: &'static str, value: f64) -> Result<()> {
+    let reason = format!("{value} is not above 0 and at most 1");
+    if value > 0.0 && value <= 1.0 { Ok(()) } else { Err(Error::Setting { key, reason }) }
+}
+
 /// An error unless none of these settings is below 0.
 pub(crate) fn check_not_negative(settings: &[(&'static str, f64)]) -> Result<()> {
     match settings.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {

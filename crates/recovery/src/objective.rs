@@ -46,7 +46,7 @@ impl<'a> Objective<'a> {
         };
         let harmful = term(0, aligned, &evidence.harmful, 1.0, number);
         let harmless = term(1, teacher, &evidence.harmless, merit.mu, number);
-        Self { terms: [harmful, harmless, term(2, fine_tuned, &evidence.task, lambda, 2 * number)] }
+        Self { terms: [harmful, harmless, term(2, fine_tuned, &evidence.task, lambda, number.saturating_mul(2))] }
     }
 
     /// The gradient by the weights of all blocks, norms excluded, and the losses.

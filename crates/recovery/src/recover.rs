@@ -10,7 +10,7 @@ mod run;
 pub(crate) use progress::Progress;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{check_counts, check_share};
+use crate::error::{check_counts, check_rate, check_share};
 use crate::{Inputs, Knob, Layer, Needs, Repair, Repaired, Result, Ties};
 
 /// The settings of a recovery; defaults are the paper's where METHOD.md section 7 does not say otherwise.
@@ -100,7 +100,7 @@ impl Repair for Recover {
     }
 
     fn check(&self) -> Result<()> {
-        check_share("rate", self.rate)?;
+        check_rate("rate", self.rate)?;
         check_share("metric_drop", self.metric_drop)?;
         check_share("rollback_rate", self.rollback_rate)?;
         let Self { steps, save_every, batch, warmup, .. } = *self;

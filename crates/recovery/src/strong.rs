@@ -7,7 +7,7 @@ mod sides;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{check_counts, check_not_negative, check_share};
+use crate::error::{check_counts, check_not_negative, check_rate, check_share};
 use crate::{Inputs, Needs, Repair, Repaired, Result};
 
 /// The settings of a strong recovery.
@@ -61,8 +61,8 @@ impl Repair for Strong {
     }
 
     fn check(&self) -> Result<()> {
-        check_share("rate", self.rate)?;
-        check_share("cap", self.cap)?;
+        check_rate("rate", self.rate)?;
+        check_rate("cap", self.cap)?;
         check_share("momentum", self.momentum)?;
         check_not_negative(&[("lambda", self.lambda), ("tolerance", self.tolerance)])?;
         check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("drawn", self.drawn)])

@@ -91,7 +91,12 @@ fn a_wrong_setting_is_named() {
     assert!(error.contains("`resta`") && error.contains("gama") && error.contains("`gamma`"), "{error}");
     assert!(message("recover", json!({"layer": "7/6"})).contains("7/6"));
     assert!(message("recover", json!({"ties": "none"})).contains("`strict`"));
-    for (key, value) in [("rate", 1.5), ("metric_drop", -0.1), ("rollback_rate", 2.0)] {
+    for (word, key, value) in
+        [("recover", "rate", 1.5), ("recover", "rate", 0.0), ("strong", "cap", 0.0), ("strong", "rate", -1.0)]
+    {
+        assert!(message(word, json!({key: value})).contains(&format!("`{key}`: {value} is not above 0")));
+    }
+    for (key, value) in [("metric_drop", -0.1), ("rollback_rate", 2.0)] {
         assert!(message("recover", json!({key: value})).contains(&format!("`{key}`: {value} is not between")));
     }
     for key in ["steps", "warmup", "save_every", "batch"] {
