@@ -169,7 +169,7 @@ impl DecoderConfig {
     /// Positions that go through the decoder at once where gradients or divergences are taken: what is kept of a position
     /// grows with the width, and products of a few hundred rows are as fast as larger ones. Changes results by rounding alone.
     pub fn positions_at_once(&self) -> usize {
-        (768 * 576 / self.hidden_size.max(1)).clamp(512, 3072)
+        (1536 * 576 / self.hidden_size.max(1)).clamp(1024, 3072)
     }
 
     /// Names within a block and shapes of its parameters.
