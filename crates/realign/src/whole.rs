@@ -47,7 +47,7 @@ pub struct WholeArgs {
     /// Prompts of a kind that give gradients, at most [default: 192].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     recover_prompts: Option<usize>,
-    /// Prompts of a kind that decide, at most; fewer take less memory [default: 64].
+    /// Prompts of a kind that decide, at most; fewer take less time [default: 64].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     choose_prompts: Option<usize>,
     /// Prompts of a kind that are measured, at most [default: 128].
@@ -56,7 +56,7 @@ pub struct WholeArgs {
     /// New tokens of a measured answer at most [default: 64].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_new_tokens: Option<usize>,
-    /// New tokens of an answer that the method learns from at most; fewer take less memory [default: 32].
+    /// New tokens of an answer that the method learns from at most; fewer take less time [default: 32].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     own_tokens: Option<usize>,
     /// Prompts answered at a time [default: 64].

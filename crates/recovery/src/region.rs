@@ -1,7 +1,6 @@
 //! The region: weights of blocks 0..L-1, norms excluded (METHOD.md section 3).
 
 use std::collections::HashMap;
-use std::ops::Deref;
 
 use direction::{Layer, check_layer};
 use model::Decoder;
@@ -198,8 +197,8 @@ pub(crate) fn named(infos: &[WeightInfo], indices: Vec<Vec<u32>>) -> Patch {
 /// Tensors as candidates for the values in `target`; one without a gradient has no candidate.
 pub(crate) fn candidates<'a>(
     infos: &[WeightInfo],
-    values: &'a [impl Deref<Target = [f32]>],
-    target: &'a [impl Deref<Target = [f32]>],
+    values: &'a [Values],
+    target: &'a [Values],
     gradients: &'a HashMap<String, Vec<f32>>,
 ) -> Vec<Candidates<'a>> {
     let candidates = |info: &WeightInfo, values: &'a [f32], target: &'a [f32]| {

@@ -88,12 +88,10 @@ impl Sweep {
         problems.unless(!recovery.prompts.as_os_str().is_empty(), "recovery.prompts", "must name a file");
         problems.at_least_one("recovery", &[("count", recovery.count), ("task_prompts", recovery.task_prompts)]);
         if let Some(evidence) = &recovery.evidence {
-            let counts = [("count", evidence.count), ("max_new_tokens", evidence.max_new_tokens)];
+            let task_count = evidence.task_count.unwrap_or(1);
+            let counts =
+                [("count", evidence.count), ("max_new_tokens", evidence.max_new_tokens), ("task_count", task_count)];
             problems.at_least_one("recovery.evidence", &counts);
-            evidence
-                .task_count
-                .iter()
-                .for_each(|&count| problems.at_least_one("recovery.evidence", &[("task_count", count)]));
             let share = evidence.held_out;
             let fine = share > 0.0 && share < 1.0;
             problems.unless(fine, "recovery.evidence.held_out", format!("{share} must be above 0 and below 1"));

@@ -105,7 +105,7 @@ impl Settings {
             }
             _ => true,
         };
-        let block = path.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse::<u64>().ok());
+        let block = weights::WeightInfo::new(path.to_owned(), Vec::new()).layer.map(|block| block as u64);
         let is_in = match &self.layers_to_transform {
             Value::Array(blocks) if !blocks.is_empty() => blocks.iter().any(|one| one.as_u64() == block),
             one @ Value::Number(_) => one.as_u64() == block,
