@@ -40,27 +40,21 @@ pub fn accumulate(decoder: &Decoder, objective: &Objective, sums: &mut HashMap<S
     if objective.rows.is_empty() || objective.batch == 0 {
         return Err(Error::NoPrompts);
     }
-    let mut adding = Sums::new(decoder, std::mem::take(sums));
-    let loss = add(&mut adding, objective);
-    *sums = adding.finish();
-    loss
-}
-
-fn add(sums: &mut Sums, objective: &Objective) -> Result<f64> {
     let batches: Vec<&[Vec<u32>]> = objective.rows.chunks(objective.batch).collect();
-    let mut total = 0.0;
-    for run in runs(&batches, sums.decoder().config().positions_at_once()) {
+    let mut adding = Sums::new(decoder, std::mem::take(sums));
+    let runs = runs(&batches, decoder.config().positions_at_once());
+    let losses = adding.add(&runs, |decoder, _, run| {
         let packed = Packed::new(&run.concat())?;
-        let hidden = sums.decoder().hidden(&packed, objective.layer, &packed.segments.last())?;
-        let loss = batch_losses(hidden, &run, &objective.direction);
+        let hidden = decoder.hidden(&packed, objective.layer, &packed.segments.last())?;
+        let loss = batch_losses(hidden, run, &objective.direction);
         let value: f32 = loss.clone().into_scalar();
-        if !value.is_finite() {
-            return Err(Error::NotFinite { what: format!("the cosine loss at layer {}", objective.layer) });
+        match value.is_finite() {
+            true => Ok((loss, f64::from(value))),
+            false => Err(Error::NotFinite { what: format!("the cosine loss at layer {}", objective.layer) }),
         }
-        total += f64::from(value);
-        sums.add(&loss)?;
-    }
-    Ok(total / batches.len() as f64)
+    });
+    *sums = adding.finish();
+    Ok(losses?.into_iter().sum::<f64>() / batches.len() as f64)
 }
 
 /// Sum of the batches' losses; `hidden`: `[rows, width]`, the batches' rows in order.

@@ -1,6 +1,6 @@
 //! Hidden states at the last token and their mean.
 
-use model::{Decoder, Packed};
+use model::{Decoder, Packed, in_lanes};
 
 use crate::{Error, Result, runs};
 
@@ -15,14 +15,14 @@ pub fn hidden_states(decoder: &Decoder, rows: &[Vec<u32>], layer: usize) -> Resu
     }
     let width = decoder.config().hidden_size;
     let groups: Vec<&[Vec<u32>]> = rows.chunks(1).collect();
-    let mut states = Vec::with_capacity(rows.len());
-    for run in runs(&groups, decoder.config().positions_at_once()) {
+    let runs = runs(&groups, decoder.config().positions_at_once());
+    let states = in_lanes(&decoder.device(), &runs, |_, run| {
         let packed = Packed::new(&run.concat())?;
         let hidden = decoder.hidden(&packed, layer, &packed.segments.last())?;
         let values: Vec<f32> = hidden.try_into_vec_as().map_err(|error| model::Error::Device(error.to_string()))?;
-        states.extend(values.chunks(width).map(<[f32]>::to_vec));
-    }
-    Ok(states)
+        Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
+    });
+    Ok(states.into_iter().collect::<Result<Vec<Vec<_>>>>()?.concat())
 }
 
 /// The mean over the rows of the residual stream after block `layer` at the last token:

@@ -166,10 +166,11 @@ impl DecoderConfig {
         self.num_hidden_layers * of_block
     }
 
-    /// Positions that go through the decoder at once where gradients or divergences are taken: what is kept of a position
-    /// grows with the width, and products of a few hundred rows are as fast as larger ones. Changes results by rounding alone.
+    /// Positions of a pack where gradients or divergences are taken; two packs are in work at a time
+    /// ([`in_lanes`](crate::in_lanes)). What is kept of a position grows with the width, and products of a few hundred rows are as fast as
+    /// larger ones. Changes results by rounding alone.
     pub fn positions_at_once(&self) -> usize {
-        (1536 * 576 / self.hidden_size.max(1)).clamp(1024, 3072)
+        (768 * 576 / self.hidden_size.max(1)).clamp(512, 3072)
     }
 
     /// Names within a block and shapes of its parameters.

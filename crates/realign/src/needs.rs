@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// Copies of all weights in f32 that strong recovery has in memory at its peak: two decoders, the changed one's
-/// blocks, their values on the other side, what a flip costs, and the gradients of two rounds (measured on SmolLM2-135M before there
-/// were costs: 4.2 GB with the answers; the paper's method: 2.7 GB).
+/// blocks, their values on the other side, what a flip costs, and the gradients of two rounds. They are not all there at once:
+/// measured on SmolLM2-135M were 3.3 to 3.4 GB with the answers, five to six copies (the paper's method: 2.7 GB).
 pub const COPIES: u64 = 7;
 
 /// The number of a model's parameters but for norms outside its blocks.
@@ -79,12 +79,12 @@ const TRIALS: f64 = 3.0;
 impl Needs {
     /// Those of strong recovery: two decoders, a third one's blocks, what a flip of each of their weights costs, and their
     /// gradients of two rounds; the teachers' hidden states at the answers, and distributions over the vocabulary of those that
-    /// go through the decoder at once, about half of all positions.
+    /// go through the decoder at once, about half of the positions of two packs.
     #[must_use]
     pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
         let kept = 2.0 * (work.choose as f64 + work.gradient as f64) * work.own_tokens as f64;
-        let at_once = config.positions_at_once() as f64 / 2.0;
+        let at_once = config.positions_at_once() as f64; // half of two packs
         let answers = kept * config.hidden_size as f64 + 5.0 * at_once * config.vocab_size as f64;
         let restored = (hidden as f64 * cap) as u64;
         let row = work.prompt_tokens as f64 + work.own_tokens as f64;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use model::weights::Sums;
-use model::{Decoder, DecoderConfig, Packed, ops};
+use model::{Decoder, DecoderConfig, Packed, in_lanes, ops};
 use rayon::prelude::*;
 
 use crate::evidence::Answered;
@@ -57,9 +57,10 @@ impl Lesson {
     pub fn of_teacher<'a>(teacher: &Decoder, rows: impl IntoIterator<Item = &'a Answered>) -> Result<Self> {
         let mut lesson = Self::of_answers(teacher.config(), rows)?;
         let last = teacher.config().num_hidden_layers;
-        for pass in &mut lesson.passes {
-            let states = teacher.hidden(&pass.packed, last, &pass.positions)?;
-            pass.taught = Some(Taught { teacher: teacher.clone(), states });
+        let states =
+            in_lanes(&teacher.device(), &lesson.passes, |_, pass| teacher.hidden(&pass.packed, last, &pass.positions));
+        for (pass, states) in lesson.passes.iter_mut().zip(states) {
+            pass.taught = Some(Taught { teacher: teacher.clone(), states: states? });
         }
         Ok(lesson)
     }
@@ -76,30 +77,27 @@ impl Lesson {
 
     /// The mean loss of a model per answer token, summed in f64; no gradient is tracked.
     pub fn loss(&self, decoder: &Decoder) -> Result<f64> {
-        let mut sum = 0.0;
-        for pass in &self.passes {
-            sum += pass.losses(decoder)?.into_iter().sum::<f64>();
-        }
+        let sums =
+            in_lanes(&decoder.device(), &self.passes, |_, pass| Ok(pass.losses(decoder)?.into_iter().sum::<f64>()));
+        let sum: f64 = sums.into_iter().sum::<Result<_>>()?;
         let mean = sum / self.tokens.max(1) as f64;
         if mean.is_finite() { Ok(mean) } else { Err(Error::NotFinite { what: "a loss on held-out prompts" }) }
     }
 
     /// Adds the gradient of `weight` (not 0) times the mean loss to `sums`, by parameter; returns the mean loss.
     pub fn accumulate(&self, decoder: &Decoder, weight: f64, sums: &mut HashMap<String, Vec<f32>>) -> Result<f64> {
-        let (mut total, mut constant) = (0.0, 0.0);
         let mut added = Sums::new(decoder, std::mem::take(sums));
-        for pass in &self.passes {
-            let (sum, entropy) = pass.sum(added.decoder())?;
+        let found = added.add(&self.passes, |decoder, _, pass| {
+            let (sum, entropy) = pass.sum(decoder)?;
             let loss = sum.mul_scalar(weight / self.tokens as f64);
             let value: f32 = loss.clone().try_into_scalar().map_err(|error| model::Error::Device(error.to_string()))?;
-            if !value.is_finite() {
-                return Err(Error::NotFinite { what: "a loss on training prompts" });
+            match value.is_finite() {
+                true => Ok((loss, (f64::from(value), entropy / self.tokens as f64))),
+                false => Err(Error::NotFinite { what: "a loss on training prompts" }),
             }
-            total += f64::from(value);
-            constant += entropy / self.tokens as f64;
-            added.add(&loss)?;
-        }
+        });
         *sums = added.finish();
+        let (total, constant) = found?.into_iter().fold((0.0, 0.0), |sum, pass| (sum.0 + pass.0, sum.1 + pass.1));
         Ok(total / weight - constant)
     }
 
@@ -116,16 +114,19 @@ impl Lesson {
         sums: &mut HashMap<String, Vec<f32>>,
     ) -> Result<()> {
         let vocab = common(decoder, teacher);
+        let firsts = self.passes.iter().scan(0, |next, pass| {
+            let first = *next;
+            *next += pass.targets.len();
+            Some((first, pass))
+        });
         let mut gradients = Sums::new(decoder, HashMap::new());
-        let mut before = 0;
-        for pass in &self.passes {
-            let logits = cut(gradients.decoder().logits(&pass.packed, &pass.positions)?, vocab);
+        gradients.add(&firsts.collect::<Vec<_>>(), |decoder, _, (first, pass)| {
+            let logits = cut(decoder.logits(&pass.packed, &pass.positions)?, vocab);
             let mut own = to_vec(logits.clone())?;
             let tokens = own.par_chunks_mut(vocab).enumerate();
-            let drawn: Vec<u32> = tokens.map(|(at, logits)| drawn(logits, uniform(before + at))).collect();
-            before += drawn.len();
-            gradients.add(&ops::negative_log_likelihood(logits, &drawn).sum())?;
-        }
+            let drawn: Vec<u32> = tokens.map(|(at, logits)| drawn(logits, uniform(first + at))).collect();
+            Ok::<_, Error>((ops::negative_log_likelihood(logits, &drawn).sum(), ()))
+        })?;
         for (name, gradient) in gradients.finish() {
             let sum = sums.entry(name).or_insert_with(|| vec![0.0; gradient.len()]);
             let places = sum.par_iter_mut().zip(gradient).with_min_len(1 << 14);
