@@ -2,13 +2,15 @@
 # A small sweep through a real Slurm of one node, started here and stopped at the end: one task is killed by
 # `scancel --signal=KILL` and one as if its machine had died, both are requeued; another submission is cancelled. The tables must
 # be those of `experiments run`. About ten minutes.
-# Needs root and Debian's slurm-wlm and munge, `experiments` built or in $EXPERIMENTS. Usage: scripts/slurm.sh [DIR], where DIR
-# keeps the logs.
+# Needs root and Debian's slurm-wlm and munge, `experiments` built or in $EXPERIMENTS. Usage: scripts/slurm.sh [DIR [RESULTS]], where
+# DIR keeps the logs. RESULTS are those of `experiments run experiments/sweep.yaml`: then all of its cells go through Slurm, and
+# their tables are compared with these (about an hour on two cores).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
 program=$(realpath "${EXPERIMENTS:-target/debug/experiments}")
 work=$(realpath "$(mkdir -p "${1:-}" 2>/dev/null && echo "${1:-}" || mktemp -d)")
+[ -z "${2:-}" ] || results=$(realpath "$2")
 node=$(hostname -s)
 mkdir -p "$work/state" "$work/spool"
 cat > "$work/slurm.conf" <<CONF
@@ -52,16 +54,19 @@ sinfo
 cd "$work"
 touch Cargo.lock # what marks a repository
 ln -sfn "$repo/data" data
-# A cut of sweep.yaml: five cells of one model.
-cat > cut.yaml <<YAML
+if [ -n "${2:-}" ]; then
+  printf 'base: %s\nname: cut\n' "$repo/experiments/sweep.yaml" > cut.yaml
+  ln -sfn "$results" alone
+else # five cells of one model
+  cat > cut.yaml <<YAML
 base: $repo/experiments/sweep.yaml
 name: cut
 cells: llama-small/sql/*
 methods: [aligned, fine_tuned, recover, soft_sft, { name: resta, resta: {} }, full_revert]
 YAML
-
-echo "== run, in this process"
-"$program" run cut.yaml --out alone > alone.log 2>&1 || { tail alone.log; exit 1; }
+  echo "== run, in this process"
+  "$program" run cut.yaml --out alone > alone.log 2>&1 || { tail alone.log; exit 1; }
+fi
 echo "== submitted"
 "$program" slurm cut.yaml --out cluster --dry-run > dry-run.txt
 "$program" slurm cut.yaml --out cluster

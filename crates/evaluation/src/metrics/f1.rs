@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Classes, Score, reference, response};
+use crate::statistics::Drawn;
 use crate::{Answer, EvaluationError, Result};
 
 /// A label counts only within this many characters at the answer's beginning.
@@ -90,9 +91,9 @@ pub(super) fn counts(classes: &Classes) -> Counts {
 }
 
 /// F1 of the drawn samples. It is not a mean over samples: its counts are drawn.
-pub(super) fn of_drawn(counts: &[Counts], drawn: &[usize]) -> f64 {
-    let sum = |all: Counts, at: &usize| (all.0 + counts[*at].0, all.1 + counts[*at].1);
-    let (hits, faults) = drawn.iter().fold((0, 0), sum);
+pub(super) fn of_drawn(counts: &[Counts], drawn: &Drawn) -> f64 {
+    let weighted = counts.iter().zip(drawn).map(|(of, times)| (of.0 * usize::from(*times), of.1 * usize::from(*times)));
+    let (hits, faults) = weighted.fold((0, 0), |all, of| (all.0 + of.0, all.1 + of.1));
     share(hits, hits + faults)
 }
 
@@ -266,10 +267,11 @@ mod tests {
             Metric::difference(&of(left), &of(right), &settings)
         };
         let found = difference(&left, &right).unwrap();
-        let drawn = |answers: &[Answer], at: &[usize]| {
-            score(&at.iter().map(|i| answers[*i].clone()).collect::<Vec<_>>()).unwrap().value
+        let drawn = |answers: &[Answer], times: &[u16]| {
+            let all = answers.iter().zip(times).flat_map(|(answer, times)| vec![answer.clone(); usize::from(*times)]);
+            score(&all.collect::<Vec<_>>()).unwrap().value
         };
-        let expected = bootstrap(30, &settings, |at| drawn(&left, at) - drawn(&right, at)).unwrap();
+        let expected = bootstrap(30, &settings, |times| drawn(&left, times) - drawn(&right, times)).unwrap();
         assert_eq!(found, expected);
         assert!((found.value - (0.75 - 8.0 / 13.0)).abs() < 1e-12, "{found:?}");
         let same = difference(&left, &left).unwrap();

@@ -9,7 +9,7 @@ use serde::{
 
 use crate::{
     Answer, EvaluationError, Result,
-    statistics::{BootstrapSettings, Estimate, bootstrap, bootstrap_mean, check_paired, paired_bootstrap},
+    statistics::{BootstrapSettings, Drawn, Estimate, bootstrap, bootstrap_mean, check_paired, paired_bootstrap},
 };
 
 mod exact_match;
@@ -137,7 +137,7 @@ impl Metric {
         match (counts(left)?, counts(right)?) {
             (Some(left), Some(right)) => {
                 check_paired(left.len(), right.len())?;
-                let figure = |drawn: &[usize]| f1::of_drawn(&left, drawn) - f1::of_drawn(&right, drawn);
+                let figure = |drawn: &Drawn| f1::of_drawn(&left, drawn) - f1::of_drawn(&right, drawn);
                 bootstrap(left.len(), settings, figure)
             }
             _ => paired_bootstrap(&left.per_sample, &right.per_sample, settings),

@@ -7,7 +7,9 @@ mod mcnemar;
 mod rate;
 
 pub use agreement::{Agreement, agreement};
-pub use bootstrap::{BootstrapSettings, Estimate, bootstrap, bootstrap_groups, bootstrap_mean, paired_bootstrap};
+pub use bootstrap::{
+    BootstrapSettings, Drawn, Estimate, bootstrap, bootstrap_groups, bootstrap_mean, paired_bootstrap,
+};
 pub use mcnemar::{McNemar, holm, mcnemar};
 pub use rate::{Spread, spread, wilson};
 
