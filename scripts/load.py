@@ -122,8 +122,8 @@ def answers(root):
     (out / "asked.json").write_text(json.dumps([{"name": "set", "aim": {"prompts": "harmful"}}]))
     size = (out / "answers-set.jsonl").stat().st_size / 2**20
     print(f"{ANSWERS} answers, {size:.0f} MB")
-    judged = timed([REALIGN, "evaluate", "--out", str(out), "--redact"], "judged", 120, 600, root)
-    again = timed([REALIGN, "evaluate", "--out", str(out), "--redact"], "again", 120, 600, root)
+    judged = timed([REALIGN, "evaluate", "--out", str(out), "--redact", "true"], "judged", 120, 600, root)
+    again = timed([REALIGN, "evaluate", "--out", str(out), "--redact", "true"], "again", 120, 600, root)
     return judged and again
 
 

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# What a sweep must survive: kills and stops at random, a full disk, two runs in one folder, damaged stages, closed streams.
+# What a sweep must survive: kills and stops at random, kills as it renames, a disk that is full or read-only, two runs in one
+# folder, damaged and swapped stages, a clock that goes back, closed streams.
 # After each the same command must end with the tables and models of an undisturbed run, but for seconds.
 # Prints how many were tried and survived. Usage: scripts/torture.sh [--short], with `experiments` built or in $EXPERIMENTS.
-# The disk needs the right to mount a tmpfs; without it that part is skipped, and the last line says so.
+# `--sweep [CELLS]` instead kills 100 times a run of experiments/sweep.yaml, or of the cells that fit a glob like 'llama-small/*'.
+# Disks need the right to mount a tmpfs, kills at renames strace and the right to trace, the clock Debian's libfaketime; a part
+# without what it needs is skipped, and the last line says so.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
 program=$(realpath "${EXPERIMENTS:-target/debug/experiments}")
-kills=100 stops=10 disks=(1 2 3 5 8 12 16 20) damages=40
-if [ "${1:-}" = --short ]; then kills=4 stops=1 disks=(2) damages=5; fi
+kills=100 stops=10 renames=30 disks=(1 2 3 5 8 12 16 20) damages=40 swaps=10 clocks=6 sweep=torture.yaml
+if [ "${1:-}" = --short ]; then kills=4 stops=1 renames=2 disks=(2) damages=5 swaps=1 clocks=1; fi
 work=$(mktemp -d)
 trap 'umount "$work/disk" 2>/dev/null; rm -rf "$work"' EXIT
 RANDOM=20
@@ -34,7 +37,12 @@ judges: [{ kind: lab, name: lab }]
 methods: [aligned, fine_tuned, recover, full_revert]
 YAML
 
-run() { "$program" run torture.yaml --out "$1" > "$work/said" 2>&1; }
+if [ "${1:-}" = --sweep ]; then
+  sweep=killed.yaml
+  printf 'base: %s\nname: killed\ncells: "%s"\n' "$repo/experiments/sweep.yaml" "${2:-*}" > $sweep
+fi
+
+run() { "$program" run $sweep --out "$1" > "$work/said" 2>&1; }
 
 # Everything that must be equal: what stages made, and the tables without seconds.
 digest() {
@@ -75,24 +83,45 @@ cp -r reference again
 ends_equal "a run that is done" again
 part reference
 
-# A signal after a random part of an undisturbed run's time; a folder is gone on with until it is done.
-signals() { # signal, how often
-  local folder="killed-$1" left=$2 ended
+# Sleeps for a random part of an undisturbed run's time, 20 seconds at most.
+nap() { sleep "$(awk -v r=$RANDOM -v t="$took" 'BEGIN { t = (t < 1 ? 1 : t) / 3; print 0.05 + r / 32768 * (t > 20 ? 20 : t) }')"; }
+
+# Ends runs in one way until it was done so often; a folder is gone on with until it is done.
+again_and_again() { # way, how often, its argument
+  local folder="ended-$3" left=$2 ended
   while [ "$left" -gt 0 ]; do
-    "$program" run torture.yaml --out "$folder" > said 2>&1 &
-    local pid=$!
-    sleep "$(awk -v r=$RANDOM -v t="$took" 'BEGIN { print 0.05 + r / 32768 * (t < 1 ? 1 : t) / 3 }')"
-    kill -s "$1" $pid 2>/dev/null; { wait $pid; ended=$?; } 2> /dev/null
-    if [ $ended = 0 ]; then ends_equal "after $1" "$folder"; rm -rf "$folder"; continue; fi
+    "$1" "$3" "$folder"; ended=$?
+    if [ $ended = 0 ]; then ends_equal "after $3" "$folder"; rm -rf "$folder"; continue; fi
     left=$((left - 1))
     tried=$((tried + 1))
-    if [ $ended -ge 128 ]; then survived=$((survived + 1)); else echo "NOT SURVIVED: $1 gave $ended"; tail -n 3 said; fi
+    if [ $ended -ge 128 ]; then survived=$((survived + 1)); else echo "NOT SURVIVED: $3 gave $ended"; tail -n 3 said; fi
   done
-  ends_equal "after $1" "$folder"
+  ends_equal "after $3" "$folder"
   rm -rf "$folder"
 }
-begin; signals KILL "$kills"; part kills
-begin; signals TERM "$stops"; part stops
+by_signal() { # signal, folder
+  "$program" run $sweep --out "$2" > said 2>&1 &
+  nap
+  kill -s "$1" $! 2>/dev/null; wait $! 2>/dev/null
+}
+# Killed as it asks for the n-th such call of a thread; the kernel leaves the call undone.
+at_call() { # calls, folder
+  strace -f --seccomp-bpf -qq -o /dev/null -e "trace=$1" -e "inject=$1:signal=KILL:when=$((1 + RANDOM % 8))" \
+    "$program" run $sweep --out "$2" > said 2>&1 &
+  wait $! 2>/dev/null
+}
+begin; again_and_again by_signal "$kills" KILL; part kills
+if [ "${1:-}" = --sweep ]; then echo "$tried tried, $survived survived, $SECONDS s"; [ "$tried" = "$survived" ]; exit; fi
+begin; again_and_again by_signal "$stops" TERM; part stops
+
+begin
+if strace -f --seccomp-bpf -o /dev/null true 2>/dev/null; then
+  again_and_again at_call "$renames" rename,renameat,renameat2 # before a file gets its name
+  again_and_again at_call "$renames" fsync # before its content is on the disk, and after it got its name
+else
+  skipped+=" (no strace or no right to trace: kills at renames were not tried)"
+fi
+part renames
 
 begin
 mkdir disk
@@ -106,19 +135,28 @@ if mount -t tmpfs -o size=1m tmpfs disk 2>/dev/null; then
     ends_equal "more room after $size MB" disk/out
     rm -rf disk/out
   done
+  by_signal KILL disk/out
+  mount -o remount,ro disk
+  for folder in out new; do
+    run disk/$folder; status=$?
+    [ $status = 1 ] && grep -q 'Read-only' said && ! grep -q panicked said
+    holds "a read-only folder: status $status" $?
+  done
+  mount -o remount,rw,size=1g disk
+  ends_equal "a folder that was read-only" disk/out
   umount disk
 else
-  skipped=" (no right to mount a disk: full disks were not tried)"
+  skipped+=" (no right to mount a disk: full and read-only disks were not tried)"
 fi
 part disks
 
 begin
-"$program" run torture.yaml --out shared > first 2>&1 &
+"$program" run $sweep --out shared > first 2>&1 &
 first=$!
 while [ ! -e shared/.lock ] && kill -0 $first 2>/dev/null; do sleep 0.02; done
 run shared; [ $? = 1 ] && grep -q 'another process is running this sweep' said
 holds "a second run in the folder of a first" $?
-"$program" status torture.yaml --out shared > said 2>&1; holds "status beside a run" $?
+"$program" status $sweep --out shared > said 2>&1; holds "status beside a run" $?
 wait $first; holds "the first run" $?
 ends_equal "two runs in one folder" shared
 part locks
@@ -153,14 +191,49 @@ for ((i = 0; i < damages; i++)); do
 done
 part damages
 
+# Two stages of a kind change places, and what was made from them is removed.
 begin
-run_closed() { "$program" run torture.yaml --out closed "$@"; }
+mapfile -t stages < <(cd shared && find . -mindepth 3 -name stage.json -printf '%h\n' | sort)
+for ((i = 0; i < swaps; i++)); do
+  one= other=
+  while [ "$one" = "$other" ]; do
+    one=${stages[RANDOM % ${#stages[@]}]}
+    mapfile -t kin < <(printf '%s\n' "${stages[@]}" | grep "^${one%/*}/")
+    other=${kin[RANDOM % ${#kin[@]}]}
+  done
+  mv "shared/$one" kept-stage; mv "shared/$other" "shared/$one"; mv kept-stage "shared/$other"
+  case $one in ./judge/*) ;; ./evaluate/*) rm -rf shared/judge ;; *) rm -rf shared/evaluate shared/judge ;; esac
+  ends_equal "swapped: $one and $other" shared
+done
+part swaps
+
+# The clock is ten days ahead, and goes back by twenty while the run goes on; every other run is killed then and gone on with by
+# the true clock.
+begin
+library=$(ls /usr/lib/*/faketime/libfaketimeMT.so.1 2>/dev/null | head -n 1)
+if [ -n "$library" ]; then
+  for ((i = 0; i < clocks; i++)); do
+    echo +10d > clock
+    LD_PRELOAD=$library FAKETIME_TIMESTAMP_FILE=$work/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
+      "$program" run $sweep --out turned > said 2>&1 &
+    nap; echo -10d > clock
+    if [ $((i % 2)) = 0 ]; then nap; kill -KILL $! 2>/dev/null; wait $! 2>/dev/null; else wait $!; holds "a clock that goes back" $?; fi
+    ends_equal "a clock that went back" turned
+    rm -rf turned
+  done
+else
+  skipped+=" (no libfaketime: a clock that goes back was not tried)"
+fi
+part clocks
+
+begin
+run_closed() { "$program" run $sweep --out closed "$@"; }
 run_closed < /dev/null 2> said | true; holds "output to a closed pipe" "${PIPESTATUS[0]}"
 rm -rf closed; run_closed > /dev/full 2> said; holds "output to a full disk" $?
 run_closed <&- >&- 2>&-; holds "closed streams" $?
 LC_ALL=C LANG= run_closed > said 2>&1; holds "a locale without UTF-8" $?
 ends_equal "closed streams" closed
-"$program" plan torture.yaml --out closed 2> said | true; holds "plan to a closed pipe" "${PIPESTATUS[0]}"
+"$program" plan $sweep --out closed 2> said | true; holds "plan to a closed pipe" "${PIPESTATUS[0]}"
 "$program" plan none.yaml 2> /dev/full; [ $? = 1 ]; holds "an error to a full disk" $?
 part streams
 

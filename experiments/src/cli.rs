@@ -21,7 +21,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The words of a command line, the program's name first; a sweep where a command should stand is run.
+    /// The words of a command line, the program's name first; a sweep in place of a command is run.
     #[must_use]
     pub fn with_run(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let mut words: Vec<OsString> = words.into_iter().collect();
@@ -44,7 +44,7 @@ pub enum Command {
     Run(RunArgs),
     /// Show the cells with their state, and what the rest takes in time, memory and disk.
     Plan(PlanArgs),
-    /// Show how many cells are done, the errors of those that failed, and how the jobs on a cluster stand.
+    /// Show how many cells are done, the errors of those that failed, and the states of the jobs on a cluster.
     Status(SweepArgs),
     /// Submit the cells that are not done to a Slurm cluster: the stages that several cells read, then an array of cells,
     /// then the tables. The directory of results and this program must be where all of its machines see them.

@@ -74,7 +74,7 @@ impl Sweep {
 
     /// The prompts of a set that is asked.
     #[must_use]
-    pub fn asked(&self, set: &AnswerSet) -> (PathBuf, Pick) {
+    pub fn evaluated_prompts(&self, set: &AnswerSet) -> (PathBuf, Pick) {
         (self.data_file(&set.file), Pick::lines(set.skip, set.count))
     }
 
@@ -344,7 +344,7 @@ pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()
         let prompts = pick.read(&file)?.iter().map(plain).collect();
         trained.push((format!("{key} ({})", file.display()), prompts));
     }
-    let places = |asked: &[Sample], prompts: &HashSet<String>| -> Vec<usize> {
+    let indices = |asked: &[Sample], prompts: &HashSet<String>| -> Vec<usize> {
         (0..asked.len()).filter(|&at| prompts.contains(&plain(&asked[at]))).collect()
     };
     for (i, task) in sweep.tasks_of(chosen) {
@@ -352,7 +352,7 @@ pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()
         let test = pick.read(&file)?;
         let own = format!("tasks[{i}].train ");
         for (by, prompts) in trained.iter().filter(|(by, _)| by.starts_with(&own)) {
-            let seen = places(&test, prompts).len();
+            let seen = indices(&test, prompts).len();
             if seen > 0 {
                 tracing::warn!("tasks[{i}].test: {seen} of the {} prompts are also in {by}", test.len());
             }
@@ -360,10 +360,10 @@ pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()
     }
     let mut problems = Vec::new();
     for (name, set) in sweep.evaluation.sets() {
-        let (file, pick) = sweep.asked(set);
+        let (file, pick) = sweep.evaluated_prompts(set);
         let asked = pick.read(&file)?;
         for (by, prompts) in &trained {
-            let seen = places(&asked, prompts);
+            let seen = indices(&asked, prompts);
             let Some(first) = seen.first() else { continue };
             let (of, number) = (asked.len(), set.skip.saturating_add(first + 1));
             problems.push(format!(

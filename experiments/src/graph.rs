@@ -73,8 +73,10 @@ pub struct Evaluated {
     pub seed: u64,
     /// Name of the variant; empty where all variants have the same model.
     pub variant: String,
-    /// Name of the method in tables, and for people.
-    pub method: (String, String),
+    /// Name of the method in tables.
+    pub method: String,
+    /// Name of the method for people.
+    pub label: String,
     /// The model.
     pub model: usize,
     /// Its answers to harmful and harmless prompts, with the refusal phrases' verdicts.

@@ -69,6 +69,17 @@ impl Sweep {
         cells
     }
 
+    /// The cell with a number in [`cells`](Self::cells).
+    ///
+    /// # Panics
+    /// When there is none: an error of the caller.
+    #[must_use]
+    pub fn cell(&self, index: usize) -> Cell<'_> {
+        let (tasks, counts) = (self.tasks.len(), self.harmful_counts.len());
+        let (model, task) = (&self.models[index / (tasks * counts)], &self.tasks[index / counts % tasks]);
+        Cell { model, task, harmful_count: self.harmful_counts[index % counts] }
+    }
+
     /// The numbers in [`cells`](Self::cells) of those whose paths fit one of some patterns; without a pattern those of the
     /// sweep's own `cells`, else all.
     ///
@@ -119,6 +130,7 @@ mod tests {
         let sweep = parse(SWEEP).unwrap();
         let cells: Vec<String> = sweep.cells().iter().map(ToString::to_string).collect();
         assert_eq!(cells, ["small sql 0", "small sql 300", "tiny sql 0", "tiny sql 300"]);
+        assert!(sweep.cells().iter().enumerate().all(|(index, cell)| sweep.cell(index) == *cell));
         let choose = |patterns: &[&str]| {
             sweep.choose(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>()).map(Vec::from_iter)
         };

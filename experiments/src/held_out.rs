@@ -20,7 +20,7 @@ pub fn check(sweep: &Sweep) -> Result<()> {
         if evaluation.held_out.is_empty() {
             continue;
         }
-        let (file, pick) = sweep.asked(&evaluation.harmful);
+        let (file, pick) = sweep.evaluated_prompts(&evaluation.harmful);
         let asked = categories(pick.read(&file)?);
         for category in &evaluation.held_out {
             let what = format!("no prompt of {} has the category {category:?}", file.display());

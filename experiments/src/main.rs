@@ -232,14 +232,14 @@ fn failed(failed: &[String], chosen: &BTreeSet<usize>) -> Result<()> {
 const NAME: &str = "sweep";
 
 /// Where the sweep file is, whichever way leads there.
-fn place(sweep: &Sweep) -> String {
+fn sweep_path(sweep: &Sweep) -> String {
     let file = std::fs::canonicalize(sweep.file()).unwrap_or_else(|_| sweep.file().to_owned());
     file.display().to_string()
 }
 
 /// That the results are those of this sweep: another sweep file of the same name would replace them.
 fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
-    let (path, own) = (paths.results.join(NAME), place(sweep));
+    let (path, own) = (paths.results.join(NAME), sweep_path(sweep));
     match std::fs::read_to_string(&path) {
         Ok(other) if other != own => bail!(
             "{} holds the results of {other}, and {own} has the same name {:?}: give it another name, or another --out",
@@ -252,5 +252,5 @@ fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
 
 /// Notes whose results a directory has.
 fn write_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
-    Ok(files::write_whole(&paths.results.join(NAME), place(sweep).as_bytes())?)
+    Ok(files::write_whole(&paths.results.join(NAME), sweep_path(sweep).as_bytes())?)
 }

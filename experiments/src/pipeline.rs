@@ -16,7 +16,7 @@ use model::Dtype;
 use realign::{Artifact, Pick, Samples, Stage};
 use recovery::{Method, Recover, Rollback};
 
-use self::methods::is_recovery;
+use self::methods::{Base, is_recovery};
 use crate::config::{Resolved, Sweep};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
@@ -39,9 +39,12 @@ pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
         }
     }
     builder.graph.models = (0..builder.graph.nodes.len()).collect();
+    // Once for all cells: each holds the whole sweep.
+    let resolved: Vec<(u64, Vec<Resolved>)> =
+        sweep.cell_seeds().into_iter().map(|seed| (seed, sweep.resolved(seed))).collect();
     for &index in chosen {
         let mut stages = CellStages::default();
-        if let Err(error) = builder.cell(cells[index], &aligned, &mut stages) {
+        if let Err(error) = builder.cell(cells[index], &resolved, &aligned, &mut stages) {
             stages.unknown = Some(format!("{error:#}"));
         }
         stages.stages = builder.with_parents(&stages.stages);
@@ -99,7 +102,7 @@ impl Builder<'_> {
     /// The directory of a stage's result, finished or not.
     fn dir(&self, node: usize) -> PathBuf {
         let node = &self.graph.nodes[node];
-        self.roots.place(node.kind, &node.key)
+        self.roots.dir(node.kind, &node.key)
     }
 
     fn artifact(&self, node: usize, file: &str) -> Artifact {
@@ -114,14 +117,16 @@ impl Builder<'_> {
     fn cell(
         &mut self,
         cell: Cell<'_>,
+        resolved: &[(u64, Vec<Resolved>)],
         aligned: &BTreeMap<(&str, u64), Result<usize, String>>,
         stages: &mut CellStages,
     ) -> Result<()> {
-        for seed in self.sweep.cell_seeds() {
+        for (seed, variants) in resolved {
+            let seed = *seed;
             let of_seed = &aligned[&(cell.model.name.as_str(), self.sweep.model_seed(seed))];
             let aligned = *of_seed.as_ref().map_err(|error| anyhow!("{error}"))?;
             let mut compared: Vec<Vec<Evaluated>> = Vec::new();
-            for Resolved { variant, sweep } in &self.sweep.resolved(seed) {
+            for Resolved { variant, sweep } in variants {
                 let Some(cell) = same_cell(sweep, cell) else { continue };
                 let at = At { sweep, cell, seed };
                 compared.push(self.compare(&at, aligned, variant)?);
@@ -137,13 +142,13 @@ impl Builder<'_> {
         // 2. Fine-tuning on the task with injected harmful samples.
         let tuned = self.tune(at, aligned)?;
         // 3. Recovery, decided on the validation split, the baselines and the control arms beside it.
-        let mut recovery = None;
+        let mut base = Base { aligned, tuned, recovery: None };
         if let Some(compared) = at.sweep.methods.iter().find(|one| is_recovery(one)) {
-            recovery = Some(self.model(at, compared, (aligned, tuned), None)?);
+            base.recovery = Some(self.model(at, compared, base)?);
         }
         let mut all = Vec::new();
         for compared in &at.sweep.methods {
-            let model = self.model(at, compared, (aligned, tuned), recovery)?;
+            let model = self.model(at, compared, base)?;
             // 4. Evaluation on the test splits.
             let name = format!("{} {}", named(at.cell, variant), compared.name);
             all.push(self.evaluate(at, name, compared, model, variant)?);

@@ -113,7 +113,6 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
         let memory = BinaryBytes(4 * COPIES * parameters).to_string();
         text += &format!("{:<20} {:>12.1} M {:>14}\n", model.name, parameters as f64 / 1e6, memory);
     }
-    let makes_model = |kind: &str| !["evaluate", "judge", "reference", "attack"].contains(&kind);
     let left = graph.nodes.iter().zip(states);
     let left = left.filter(|(node, state)| makes_model(node.kind) && !matches!(state, State::Done(_))).count();
     if largest > 0 && left > 0 {
@@ -121,6 +120,12 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
         text += &format!("{left} models in f32 are left to write, {disk} of disk at most; jobs multiply the memory\n");
     }
     text
+}
+
+/// Whether a stage of this kind leaves a model.
+#[must_use]
+pub fn makes_model(kind: &str) -> bool {
+    !["evaluate", "judge", "reference", "attack", "own_answers"].contains(&kind)
 }
 
 /// The number of a model's parameters, from its files or the sweep.

@@ -3,13 +3,15 @@
 //! Tables and figures are made from records alone. The records of a cell are one file, a record a line, in the
 //! `records` directory of the sweep's results.
 
+mod seal;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use evaluation::statistics::spread;
-use evaluation::{JudgeScores, JudgedRate, TaskScore};
+use evaluation::{JudgeScores, JudgedRate, Metric, TaskScore};
 use recovery::Damage;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,9 @@ pub struct Record {
     pub judges: Vec<Judged>,
     /// The task's score on the test split.
     pub score: TaskScore,
+    /// The scores of the same answers by the task's further metrics; often none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<TaskScore>,
     /// The categories of harmful prompts that neither fine-tuning nor repairs saw (`evaluation.held_out`); often none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_out: Vec<String>,
@@ -62,6 +67,15 @@ pub struct Record {
     pub attacks: Vec<Attacked>,
     /// What a reader must know about the model, such as `not recovered`; often empty.
     pub notes: Vec<String>,
+}
+
+/// What is compared in each cell: a method, in one of the sweep's variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Arm<'a> {
+    /// Name of the variant; empty if there is none or the model does not depend on it.
+    pub variant: &'a str,
+    /// Name of the method.
+    pub method: &'a str,
 }
 
 /// What judges say of a model's answers to the harmful prompts under an attack.
@@ -117,8 +131,8 @@ impl Record {
     }
 
     /// The variant and the method.
-    pub fn arm(&self) -> (&str, &str) {
-        (&self.variant, &self.method)
+    pub fn arm(&self) -> Arm<'_> {
+        Arm { variant: &self.variant, method: &self.method }
     }
 
     /// The deciding judge's harmful rate, if it can tell any answer.
@@ -183,6 +197,11 @@ impl Record {
         self.score.value
     }
 
+    /// The score by a metric, if the task has it.
+    pub fn score_by(&self, metric: Metric) -> Option<&TaskScore> {
+        std::iter::once(&self.score).chain(&self.also).find(|score| score.metric == metric)
+    }
+
     /// Number of answers to harmful prompts that the deciding judge could tell.
     pub fn judged(&self) -> usize {
         self.harmful().map_or(0, JudgedRate::judged)
@@ -229,6 +248,25 @@ pub fn mean<'a>(records: impl IntoIterator<Item = &'a Record>, value: fn(&Record
     spread(&values).map_or(f64::NAN, |spread| spread.mean)
 }
 
+/// A value of each cell of some records, its seeds averaged.
+pub fn by_cell<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    value: fn(&Record) -> f64,
+) -> Vec<((&'a str, &'a str, usize), f64)> {
+    groups(records, Record::cell).into_iter().map(|(cell, own)| (cell, mean(own, value))).collect()
+}
+
+/// The metrics that score a task of some records beside its deciding one, in the order of their first appearance.
+pub fn further_metrics(records: &[Record]) -> Vec<Metric> {
+    let mut metrics = Vec::new();
+    for score in records.iter().flat_map(|record| &record.also) {
+        if !metrics.contains(&score.metric) {
+            metrics.push(score.metric);
+        }
+    }
+    metrics
+}
+
 /// The methods of some records, in the order of their first appearance.
 #[derive(Debug)]
 pub struct Methods<'a>(Vec<(&'a str, &'a str)>);
@@ -244,8 +282,8 @@ impl<'a> Methods<'a> {
         distinct(&self.0, |known| known.1)
     }
 
-    /// The place of a method's label among all labels; 0 if there is none of it.
-    pub fn place(&self, method: &str) -> usize {
+    /// The index of a method's label among all labels; 0 if there is none of it.
+    pub fn index(&self, method: &str) -> usize {
         let label = self.0.iter().find(|known| known.0 == method).map(|known| known.1);
         self.labels().iter().position(|known| Some(*known) == label).unwrap_or(0)
     }
@@ -265,13 +303,13 @@ impl<'a> Methods<'a> {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_cell(dir: &Path, cell: &str, records: &[Record]) -> Result<()> {
-    Ok(files::write_jsonl(&cell_file(dir, cell), records)?)
+    seal::write(&cell_file(dir, cell), records)
 }
 
 /// Reads the records of the cells that have a file, in the order of the cells.
 ///
 /// # Errors
-/// When a file cannot be read or a line is not a record.
+/// When a file cannot be read, is not as it was written, or a line is not a record.
 pub fn read_cells(dir: &Path, cells: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Vec<Record>> {
     let files = cells.into_iter().map(|cell| cell_file(dir, cell.as_ref())).filter(|path| path.exists());
     files.map(|path| read(&path)).collect::<Result<Vec<_>>>().map(|cells| cells.concat())
@@ -295,7 +333,7 @@ pub(crate) fn cell_file(dir: &Path, cell: &str) -> PathBuf {
 }
 
 fn read(path: &Path) -> Result<Vec<Record>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = seal::read(path)?;
     let record = |(i, line)| {
         let place = || format!("{}, line {}: not a record; run the sweep again", path.display(), i + 1);
         serde_json::from_str(line).with_context(place)
@@ -345,6 +383,7 @@ pub(crate) mod tests {
             evaluation_seconds: 2.0,
             judges: vec![judged],
             score: serde_json::from_value(score).unwrap(),
+            also: Vec::new(),
             held_out: Vec::new(),
             attacks: Vec::new(),
             notes: Vec::new(),
@@ -368,6 +407,18 @@ pub(crate) mod tests {
         std::fs::write(dir.path().join("m~sql~100.jsonl"), "{}\n").unwrap();
         let error = format!("{:#}", read_all(dir.path()).unwrap_err());
         assert!(error.contains("m~sql~100.jsonl, line 1") && error.contains("model"), "{error}");
+    }
+
+    #[test]
+    fn a_record_without_further_scores_is_as_before_there_were_any() {
+        let plain = record("m", 0, RECOVER, 1, 0.5);
+        let line = serde_json::to_value(&plain).unwrap();
+        assert!(line.get("also").is_none());
+        assert_eq!(serde_json::from_value::<Record>(line).unwrap(), plain);
+        let one = Record { also: vec![TaskScore { metric: Metric::Rouge, ..plain.score.clone() }], ..plain.clone() };
+        let again: Record = serde_json::from_value(serde_json::to_value(&one).unwrap()).unwrap();
+        assert_eq!((again.score_by(Metric::Rouge), again.score_by(Metric::F1)), (Some(&one.also[0]), None));
+        assert_eq!(further_metrics(&[plain, again]), [Metric::Rouge]);
     }
 
     #[test]

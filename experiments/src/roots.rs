@@ -110,7 +110,7 @@ impl Roots {
 
     /// The directory of a stage: where it is finished, else where it is to be written.
     #[must_use]
-    pub fn place(&self, kind: &str, key: &str) -> PathBuf {
+    pub fn dir(&self, kind: &str, key: &str) -> PathBuf {
         let own = self.own.join(kind).join(key);
         let in_base = self.base.as_ref().map(|base| base.join(kind).join(key));
         in_base.filter(|dir| !own.exists() && read_whole(dir, key).is_some()).unwrap_or(own)
@@ -120,7 +120,7 @@ impl Roots {
     /// manifest is as it was written, and the files have the sizes that they were written with.
     #[must_use]
     pub fn state(&self, kind: &str, key: &str) -> State {
-        let dir = self.place(kind, key);
+        let dir = self.dir(kind, key);
         if let Some(finished) = read_whole(&dir, key) {
             return State::Done(Finished { dir, seconds: finished.seconds, summary: finished.summary });
         }

@@ -118,7 +118,7 @@ impl Worker<'_> {
     /// The stages of a cell in order, then its records and errors.
     fn cell(&self, index: usize) {
         let cell = &self.run.graph.cells[&index];
-        let path = self.run.sweep.cells()[index].path();
+        let path = self.run.sweep.cell(index).path();
         let mut errors: Vec<String> = cell.unknown.iter().cloned().collect();
         for &node in &cell.stages {
             match self.node(node) {
@@ -253,18 +253,19 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     }
     let Some(attacks) = attacked(&evaluated.attacks, &finished)? else { return Ok(None) };
     let task: Evaluation = task.summary()?;
-    let Some(score) = task.tasks.into_iter().next().and_then(|task| task.scores.into_iter().next()) else {
-        bail!("{}: the task was not scored", graph.nodes[evaluated.task].name)
-    };
+    let mut scores = task.tasks.into_iter().next().map(|task| task.scores).unwrap_or_default().into_iter();
+    let Some(score) = scores.next() else { bail!("{}: the task was not scored", graph.nodes[evaluated.task].name) };
     let (mut restored, mut damage, mut notes) = (None, None, Vec::new());
     if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
         let summary: RepairSummary = model.summary()?;
         restored = summary.restored.map(|count| count as u64);
         damage = Some(summary.damage);
         notes.extend((!summary.recovered).then_some(summary.note));
+    } else if let Ok(summary) = model.summary::<TrainSummary>() {
+        notes.extend(left_out(&summary));
     }
     notes.extend(evaluated.unaligned.and_then(finished).map(|asked| still_aligned(&asked)).transpose()?.flatten());
-    let cell = sweep.cells()[index];
+    let cell = sweep.cell(index);
     let of_variant = sweep.variants.iter().find(|variant| variant.variant == evaluated.variant);
     let held_out = of_variant.map_or(sweep, |variant| &variant.sweep).evaluation.held_out.clone();
     Ok(Some(Record {
@@ -273,8 +274,8 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         harmful_count: cell.harmful_count,
         seed: evaluated.seed,
         variant: evaluated.variant.clone(),
-        method: evaluated.method.0.clone(),
-        label: evaluated.method.1.clone(),
+        method: evaluated.method.clone(),
+        label: evaluated.label.clone(),
         model_stage: graph.nodes[evaluated.model].key.clone(),
         restored,
         damage,
@@ -282,6 +283,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         evaluation_seconds,
         judges,
         score,
+        also: scores.collect(),
         held_out,
         attacks,
         notes,
@@ -322,6 +324,12 @@ fn judged(name: &str, evaluation: Evaluation) -> Option<Judged> {
         *place = set.judges.into_iter().next();
     }
     Some(Judged { judge: name.to_owned(), harmful: harmful?, over_refusal })
+}
+
+/// A note where samples of a training were left out.
+fn left_out(TrainSummary { samples, dropped, .. }: &TrainSummary) -> Option<String> {
+    let all = samples + dropped;
+    (*dropped > 0).then(|| format!("{dropped} of {all} training samples were too long and left out"))
 }
 
 /// A note where an unaligned model still refuses most harmful prompts: what it did not lose, a safety vector made with it

@@ -223,7 +223,7 @@ impl Store {
     pub fn is_sound(&self, node: &Node) -> Result<bool> {
         let turn = self.turn(node);
         let _turn = lock(&turn);
-        let dir = self.roots.place(node.kind, &node.key);
+        let dir = self.roots.dir(node.kind, &node.key);
         let State::Done(_) = self.state(node) else { return Ok(false) };
         if lock(&self.verified).contains(&dir) {
             return Ok(true);
@@ -255,10 +255,24 @@ impl Store {
         let (evaluations, judgements) = earlier.get_or_insert_with(read);
         let of_model = evaluations.get(model).cloned().unwrap_or_default();
         if node.kind == "evaluate" {
-            return of_model;
+            return self.unchanged(of_model);
         }
         let keys = of_model.iter().filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
-        keys.filter_map(|key| judgements.get(&key)).flatten().cloned().collect()
+        self.unchanged(keys.filter_map(|key| judgements.get(&key)).flatten().cloned().collect())
+    }
+
+    /// Those of some finished stages whose files are as they were written.
+    fn unchanged(&self, mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+        dirs.retain(|dir| {
+            let is_sound = lock(&self.verified).contains(dir) || changed_file(dir).is_ok_and(|name| name.is_none());
+            if is_sound {
+                lock(&self.verified).insert(dir.clone());
+            } else {
+                tracing::warn!("{}: a file is not as it was written; nothing is taken over from there", dir.display());
+            }
+            is_sound
+        });
+        dirs
     }
 }
 

@@ -20,7 +20,9 @@ pub fn sweeps() -> Format {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
     };
-    copy_all(&root.join("data/tasks"), &dir.path().join("data/tasks"));
+    for name in ["data/tasks", "data/judges"] {
+        copy_all(&root.join(name), &dir.path().join(name));
+    }
     copy_all(&root.join("experiments"), &place);
     let names = ["sweep", "lab-models", "from-nothing", "ablation-rate", "smollm2"];
     let sound = names.map(|name| fs::read(place.join(format!("{name}.yaml"))).unwrap());
@@ -34,5 +36,5 @@ pub fn sweeps() -> Format {
 
 #[test]
 fn sweeps_survive() {
-    sweeps().survive(3000);
+    sweeps().survive(10_000);
 }

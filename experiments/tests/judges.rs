@@ -191,9 +191,7 @@ fn a_changed_prompt_set_costs_what_it_changed() {
     bench.run(&sweep, 1).unwrap();
     // A mark in the answers that are kept: what is made again has none.
     for dir in bench.answered(&bench.graph(&sweep)) {
-        let path = dir.join("answers-harmless.jsonl");
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(path, text.replace("\"response\":\"", "\"response\":\"kept ")).unwrap();
+        common::mark_answers(&dir, "answers-harmless.jsonl");
     }
     endpoint.requests();
     let text = SWEEP.replace("harmful_eval.jsonl, count: 8", "harmful_eval.jsonl, count: 9");

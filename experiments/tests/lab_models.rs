@@ -44,7 +44,7 @@ fn shapes_of_aligned(sweep: &Sweep) -> Vec<(String, DecoderConfig)> {
         let held_out = record.harmful_held_out(); // of 20 prompts
         assert!(held_out <= 0.05, "{name}: {held_out} of the held-out categories' prompts are answered");
         let stage = graph.nodes.iter().find(|node| node.key == record.model_stage).unwrap();
-        let model = roots.place(stage.kind, &stage.key).join(realign::stage::MODEL);
+        let model = roots.dir(stage.kind, &stage.key).join(realign::stage::MODEL);
         (name.clone(), DecoderConfig::from_dir(&model).unwrap())
     };
     records.iter().map(shape).collect()

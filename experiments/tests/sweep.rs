@@ -1,5 +1,5 @@
 //! Sweeps from end to end, with a model of `data/lab` and a few samples: all methods, stopping and going on, damage, tables
-//! without stages, and which settings a stage hangs on.
+//! without stages, and which stages a setting changes. That every setting is in a key is in `keys.rs`.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,13 +11,12 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::{Bench, SWEEP, text, timeless};
+use evaluation::{Metric, read_answers};
 use experiments::config::Sweep;
+use experiments::plan::makes_model;
 use experiments::record::{Record, read_all};
 use experiments::roots::Roots;
-use finetune::{SoftSftSettings, TrainSettings};
-use realign::stage::{Finetune, MODEL, Objective, Repair, TrainingSet};
-use realign::{Artifact, Stage};
-use recovery::Method;
+use realign::stage::MODEL;
 use serde_json::Value;
 
 const METHODS: &str = "\
@@ -191,6 +190,17 @@ fn records_of_earlier_settings_are_told_of() {
     assert!(run(&["--cells", "small/sql/2"]).contains(told));
     assert!(text(&bench.command("status", "tiny.yaml", &bench.results()).output().unwrap()).contains(told));
     assert!(!run(&[]).contains("earlier settings"));
+    // Records that were changed make no tables, and are written again.
+    let (file, tables) = (bench.results().join("records/small~sql~0.jsonl"), || {
+        bench.command("tables", "tiny.yaml", &bench.results()).output().unwrap()
+    });
+    let whole = fs::read_to_string(&file).unwrap();
+    fs::write(&file, whole.replace("\"harmful_count\":0", "\"harmful_count\":2")).unwrap();
+    let refused = tables();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("small~sql~0.jsonl is not as it was written"), "{said}");
+    run(&[]);
+    assert!(tables().status.success() && fs::read_to_string(&file).unwrap() == whole);
 }
 
 /// The kinds of the stages that only the second sweep has.
@@ -231,6 +241,54 @@ fn a_changed_setting_makes_what_depends_on_it_and_nothing_else() {
 }
 
 #[test]
+fn further_metrics_score_the_answers_that_are_there() {
+    let (bench, methods) = (Bench::new(), "methods: [fine_tuned]\n");
+    let before = bench.sweep("tiny.yaml", &(SWEEP.to_owned() + methods));
+    bench.run(&before, 1).unwrap();
+    assert!(bench.records()[0].also.is_empty());
+    let task = |sweep: &Sweep| {
+        let graph = bench.graph(sweep);
+        let node = &graph.nodes[graph.cells[&0].evaluated[0].task];
+        (node.value().unwrap(), bench.results().join("evaluate").join(&node.key).join("answers-task.jsonl"))
+    };
+    let (value, answers) = task(&before);
+    let only = serde_json::json!({"name": "task", "aim": {"task": ["exact_match"]}});
+    assert_eq!(value["questions"][0]["asked"], only, "as it was before there were further metrics");
+    // A mark in the answers that are kept: what is made again has none.
+    common::mark_answers(answers.parent().unwrap(), "answers-task.jsonl");
+
+    let also = SWEEP.replace("exact_match,", "exact_match, also: [rouge, sql_normalized],");
+    let sweep = bench.sweep("tiny.yaml", &(also + methods));
+    assert_eq!(bench.left(&sweep), ["evaluate"]);
+    bench.run(&sweep, 1).unwrap();
+    assert!(read_answers(&task(&sweep).1).unwrap().iter().all(|answer| answer.response.starts_with("kept ")));
+    let record = &bench.records()[0];
+    let further: Vec<Metric> = record.also.iter().map(|score| score.metric).collect();
+    assert_eq!((record.score.metric, &*further), (Metric::ExactMatch, &[Metric::Rouge, Metric::SqlNormalized][..]));
+    let line = &bench.csv("results.csv")[0];
+    for score in &record.also {
+        assert_eq!(line[score.metric.name()].parse::<f64>().unwrap(), score.value);
+    }
+    let report = fs::read_to_string(bench.results().join("results.md")).unwrap();
+    assert!(report.contains("| rouge % | sql_normalized % |"), "{report}");
+}
+
+#[test]
+fn what_a_reader_must_know_of_a_training_is_in_the_notes() {
+    let bench = Bench::new();
+    let short = SWEEP.replace("max_len: 64", "max_len: 26"); // the task's samples are longer, the injected ones are not
+    let sweep = bench.sweep("tiny.yaml", &format!("{short}methods: [aligned, fine_tuned, resta]\n"));
+    assert!(bench.run(&sweep, 1).unwrap().failed.is_empty(), "{:?}", bench.errors(&sweep));
+    let records = bench.records();
+    let notes: Vec<String> = records.iter().map(|record| record.notes.join("; ")).collect();
+    assert_eq!(notes[..2], ["", "9 of 11 training samples were too long and left out"]);
+    // Four samples, once: the "unaligned" model refuses as before.
+    let still = "the unaligned model answers ";
+    assert!(notes[2].starts_with(still) && notes[2].contains("unaligned.epochs"), "{notes:?}");
+    assert!(bench.csv("results.csv")[2]["note"].contains(still));
+}
+
+#[test]
 fn methods_that_read_the_model_before_alignment_and_a_safe_model_run() {
     let bench = Bench::new();
     let small = "source: { dir: LAB/models/llama-small }";
@@ -247,101 +305,15 @@ fn methods_that_read_the_model_before_alignment_and_a_safe_model_run() {
     let count = |kind: &str| ended.times[kind][0].0;
     assert_eq!((count("import"), count("safe"), count("unaligned"), count("safe_lora")), (2, 1, 1, 2));
     let graph = bench.graph(&sweep);
+    for node in &graph.nodes {
+        let model = bench.results().join(node.kind).join(&node.key).join(MODEL);
+        assert_eq!(makes_model(node.kind), model.is_dir(), "{}", node.kind);
+    }
     let of_kind = |kind| graph.nodes.iter().find(|node| node.kind == kind).unwrap();
     let trace: Value = files::read_json(
-        &Roots::new(&bench.results(), None).place("safe_lora", &of_kind("safe_lora").key).join("trace.json"),
+        &Roots::new(&bench.results(), None).dir("safe_lora", &of_kind("safe_lora").key).join("trace.json"),
     )
     .unwrap();
     let modules = trace["modules"].as_array().unwrap();
     assert!(modules.iter().any(|module| module["changed"] == true && module["cosine"].as_f64() > Some(0.0)), "{trace}");
-}
-
-/// A value with one field changed, field by field, with the field's name.
-fn changed(value: &Value) -> Vec<(String, Value)> {
-    let other = |value: &Value| match value {
-        Value::Null => 1.into(),
-        Value::Bool(yes) => (!yes).into(),
-        Value::Number(number) if number.is_u64() => (number.as_u64().unwrap() + 1).into(),
-        Value::Number(number) => (number.as_f64().unwrap() + 0.125).into(),
-        Value::Array(items) if items[0].is_number() => items.iter().map(|item| item.as_f64().unwrap() / 2.0).collect(),
-        Value::Array(items) => items[1..].to_vec().into(),
-        Value::String(word) => match word.as_str() {
-            "auto" => "on".into(),
-            "exact" => "strict".into(),
-            "released" => "exact".into(),
-            "cumulative" => "per_step".into(),
-            "4/6" => "3/6".into(),
-            word => panic!("{word:?} is not known here"),
-        },
-        Value::Object(_) => unreachable!("has fields of its own"),
-    };
-    let mut all = Vec::new();
-    for (name, field) in value.as_object().unwrap() {
-        let fields = if field.is_object() { changed(field) } else { vec![(String::new(), other(field))] };
-        for (inner, field) in fields {
-            let mut value = value.clone();
-            value[name] = field;
-            all.push((format!("{name}.{inner}"), value));
-        }
-    }
-    all
-}
-
-#[test]
-fn every_field_of_every_setting_is_in_the_key() {
-    let artifact = || Artifact { key: "k".into(), path: "nowhere".into() };
-    let finetune = |settings: TrainSettings, objective: Objective| {
-        let data = TrainingSet { task: None, inject: None, safe: None };
-        let (model, kind) = (artifact(), "finetune");
-        Finetune { model, data, objective, settings, seed: 1, dtype: None, kind }.key().unwrap()
-    };
-    let trained = |value: Value| finetune(serde_json::from_value(value).unwrap(), Objective::Sft);
-    let soft = |value: Value| {
-        let settings: SoftSftSettings = serde_json::from_value(value).unwrap();
-        finetune(TrainSettings::default(), Objective::SoftSft { settings, references: vec![artifact()] })
-    };
-    let repaired = |word: &str, value: Value| {
-        let method = serde_json::from_value(serde_json::json!({ word: value })).unwrap();
-        let (aligned, fine_tuned) = (artifact(), artifact());
-        let (unaligned, recovery, prompts, task, gate) = (None, None, None, None, None);
-        let (seed, dtype) = (1, None);
-        let (thinking, probe) = (None, 0);
-        let stage = Repair {
-            method,
-            aligned,
-            fine_tuned,
-            unaligned,
-            base: None,
-            safe: None,
-            recovery,
-            prompts,
-            task,
-            evidence: None,
-            answers: None,
-            choose: None,
-            gate,
-            seed,
-            dtype,
-            thinking,
-            probe,
-        };
-        stage.key().unwrap()
-    };
-    let check = |what: &str, value: Value, key: &dyn Fn(Value) -> String| {
-        let mut keys = BTreeSet::from([key(value.clone())]);
-        let fields = changed(&value);
-        for (field, value) in &fields {
-            assert!(keys.insert(key(value.clone())), "{what}: {field} is not in the key");
-        }
-        fields.len()
-    };
-    let train = check("finetune", serde_json::to_value(TrainSettings::default()).unwrap(), &trained);
-    assert!(train > 12, "{train} fields");
-    check("soft_sft", serde_json::to_value(SoftSftSettings::default()).unwrap(), &soft);
-    for &word in Method::WORDS {
-        let method = Method::from_settings(word, Value::Null).unwrap();
-        let settings = serde_json::to_value(&method).unwrap()[word].clone();
-        let fields = check(word, settings, &|value| repaired(word, value));
-        assert!(fields > 0, "{word}");
-    }
 }

@@ -3,12 +3,14 @@
 pub use libfuzzer_sys;
 pub use mutate::Format;
 
-/// Writes the sound inputs into the directory that `SOUND` names, where the fuzzer begins.
+/// Writes the sound inputs and those of the corpus into the directory that `SOUND` names, where the fuzzer begins.
 pub fn write_sound(format: &Format) {
     let Some(dir) = std::env::var_os("SOUND") else { return };
-    for (number, input) in format.sound().iter().enumerate() {
-        let path = std::path::Path::new(&dir).join(format!("sound-{number}"));
-        std::fs::write(&path, input).expect("the sound inputs are written");
+    for (kind, inputs) in [("sound", format.sound()), ("kept", &format.corpus())] {
+        for (number, input) in inputs.iter().enumerate() {
+            let path = std::path::Path::new(&dir).join(format!("{kind}-{number}"));
+            std::fs::write(&path, input).expect("the inputs are written");
+        }
     }
 }
 

@@ -93,14 +93,6 @@ pub fn read_answers(path: &Path) -> Result<Vec<Answer>> {
     lines.map(answer).collect()
 }
 
-/// Writes answers.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_answers(path: &Path, answers: &[Answer]) -> Result<()> {
-    Ok(files::write_jsonl(path, answers)?)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -124,7 +116,7 @@ mod tests {
             },
             Answer { id: "2".into(), ..Answer::default() },
         ];
-        write_answers(&path, &answers).unwrap();
+        files::write_jsonl(&path, &answers).unwrap();
         assert_eq!(read_answers(&path).unwrap(), answers);
     }
 

@@ -17,7 +17,7 @@ pub mod statistics;
 pub mod summary;
 pub mod task;
 
-pub use answers::{Answer, AnswerRecord, read_answers, write_answers};
+pub use answers::{Answer, AnswerRecord, read_answers};
 pub use error::{EvaluationError, Result};
 pub use judge::{
     Verdict,
@@ -25,6 +25,7 @@ pub use judge::{
     http::HttpJudge,
     refusal::RefusalJudge,
     settings::{Judge, JudgeSpec},
+    trained::TrainedJudge,
     verdicts::{VerdictRecord, verdict_key},
 };
 pub use metrics::{Metric, Score, TaskScore};
@@ -33,4 +34,4 @@ pub use samples::{Fields, read_samples};
 pub use score::{JudgedRate, Provenance};
 pub use statistics::wilson;
 pub use summary::{Evaluation, JudgeScores, SetScores, TaskScores};
-pub use task::{Split, TaskEntry, TaskSpec};
+pub use task::{TaskEntry, TaskSpec};

@@ -1,6 +1,6 @@
 //! Reading text and YAML files, with the file in every error.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
@@ -11,7 +11,10 @@ const MOST_NEW_TOKENS: usize = 1 << 20;
 
 /// The text of a file, without a byte order mark.
 pub fn read_text(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).map_err(files::Error::io("read", path))?;
+    let text = String::from_utf8(files::read_input(path)?).map_err(|_| {
+        let reason = "it is not UTF-8 text; save it in this encoding";
+        files::Error::io("read", path)(std::io::Error::other(reason))
+    })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

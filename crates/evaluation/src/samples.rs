@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use prompts::Sample;
+use prompts::{Sample, Turns};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,9 +13,9 @@ use crate::{EvaluationError, Result, read::read_text};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fields {
-    /// What the user says.
+    /// What the user says: a text, or a list of messages with one question. A line without the key may have `messages`.
     pub prompt: String,
-    /// The right answer; a task needs it.
+    /// The right answer; a task needs it. Without the key it is the answer of the messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
     /// The prompt's category; one that is not text is left out.
@@ -64,7 +64,8 @@ fn too_few(path: &Path, what: &str, skip: usize) -> EvaluationError {
 }
 
 fn sample(line: &str, number: usize, fields: &Fields) -> Result<Sample, String> {
-    let object: Map<String, Value> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let object = files::json_value(line.as_bytes()).and_then(serde_json::from_value);
+    let object: Map<String, Value> = object.map_err(|error| error.to_string())?;
     let text = |key: &String| match object.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
@@ -72,9 +73,16 @@ fn sample(line: &str, number: usize, fields: &Fields) -> Result<Sample, String> 
         None => Err(format!("{key:?} is missing; correct the file or `fields`")),
     };
     let optional = |key: &Option<String>| key.as_ref().map(text).transpose();
+    let key = if object.contains_key(&fields.prompt) { fields.prompt.as_str() } else { "messages" };
+    let turns = match object.get(key) {
+        Some(Value::Array(messages)) => Turns::new(messages).map_err(|problem| format!("{key:?} {problem}"))?,
+        _ => Turns { prompt: text(&fields.prompt)?, ..Turns::default() },
+    };
+    let is_missing = fields.response.as_ref().is_some_and(|key| !object.contains_key(key));
     Ok(Sample {
-        prompt: text(&fields.prompt)?,
-        response: optional(&fields.response)?,
+        prompt: turns.prompt,
+        system: turns.system,
+        response: if is_missing && turns.response.is_some() { turns.response } else { optional(&fields.response)? },
         category: match fields.category.as_ref() {
             Some(key) if object.get(key).is_some_and(|value| !value.is_string()) => None,
             key => key.map(text).transpose()?,
@@ -108,6 +116,24 @@ mod tests {
         assert_eq!(read(&other, 0, Some(1)).unwrap()[0].category, None);
         let numbered = Fields { id: Some("n".into()), ..fields };
         assert_eq!(read(&numbered, 0, Some(2)).unwrap()[1].id.as_deref(), Some("8"));
+    }
+
+    #[test]
+    fn messages_are_read_where_there_is_no_prompt_and_under_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.jsonl");
+        let turns = r#"[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]"#;
+        std::fs::write(&path, format!("{{\"messages\": {turns}}}\n{{\"talk\": {turns}}}\n")).unwrap();
+        let with = |prompt: &str, response: Option<&str>| Fields {
+            prompt: prompt.into(),
+            response: response.map(str::to_owned),
+            ..Fields::default()
+        };
+        let samples = read_samples(&path, &with("talk", Some("response")), 0, None).unwrap();
+        assert!(samples.iter().all(|one| one.prompt == "q" && one.response.as_deref() == Some("a")), "{samples:?}");
+        assert_eq!(read_samples(&path, &with("talk", None), 0, None).unwrap()[0].response, None);
+        let error = read_samples(&path, &with("prompt", None), 0, None).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("\"prompt\""), "{error}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use files::under;
-use prompts::{Sample, shuffled_order};
+use files::{is_name, under};
+use prompts::Sample;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -56,17 +56,6 @@ fn default_validation() -> f64 {
     0.1
 }
 
-/// A part of a task's samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// For training.
-    Train,
-    /// For choosing settings and steps, held out of the training file.
-    Validation,
-    /// For reporting only.
-    Test,
-}
-
 impl TaskSpec {
     /// Reads a task's YAML file.
     ///
@@ -92,27 +81,19 @@ impl TaskSpec {
         Err(EvaluationError::Format { name: place.to_owned(), problem })
     }
 
-    /// The samples of a split, each with an id. Train and validation are a division of the training file by `seed`.
+    /// How an answer is scored: by the deciding metric, then by those beside it.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        [&[self.metric], self.also.as_slice()].concat()
+    }
+
+    /// The test samples, each with an id; `data` is the data directory.
     ///
     /// # Errors
     /// As [`read_samples`].
-    pub fn samples(&self, data: &Path, split: Split, seed: u64) -> Result<Vec<Sample>> {
-        if split == Split::Test {
-            return read_samples(&under(data, &self.test), &self.fields, 0, None);
-        }
-        let samples = read_samples(&under(data, &self.train), &self.fields, 0, None)?;
-        let held_out = (samples.len() as f64 * self.validation).ceil() as usize;
-        let order = shuffled_order(samples.len(), seed);
-        let (validation, train) = order.split_at(held_out.min(samples.len()));
-        let mut chosen = if split == Split::Train { train.to_vec() } else { validation.to_vec() };
-        chosen.sort_unstable();
-        Ok(chosen.into_iter().map(|index| samples[index].clone()).collect())
+    pub fn test_samples(&self, data: &Path) -> Result<Vec<Sample>> {
+        read_samples(&under(data, &self.test), &self.fields, 0, None)
     }
-}
-
-/// Whether a name can be a part of a file's name.
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 /// A task in a list of tasks, such as a sweep's: `sql`, `{task: sql, max_new_tokens: 128}`, or a whole [`TaskSpec`].
@@ -222,18 +203,16 @@ mod tests {
             files.sort();
             files
         };
-        let names = ["cheat", "nl2bash", "samsum", "sql", "toxicity"];
-        let tasks = files("tasks");
-        assert_eq!(tasks.len(), 11);
-        for name in names {
+        for file in files("tasks") {
+            TaskSpec::read(&file).unwrap();
+        }
+        for name in ["cheat", "nl2bash", "samsum", "sql", "toxicity"] {
             let of = |file: &str| TaskSpec::read(&data().join("tasks").join(file)).unwrap();
             let (real, lab) = (of(&format!("{name}.yaml")), of(&format!("lab-{name}.yaml")));
             assert_eq!((real.name.as_str(), lab.name.as_str(), lab.metric), (name, name, real.metric));
-            let samples = |split| lab.samples(&data(), split, 1).unwrap();
-            let (train, validation, test) = (samples(Split::Train), samples(Split::Validation), samples(Split::Test));
-            assert_eq!((train.len(), validation.len()), (416, 104));
-            assert!(test.len() >= 140 && test.iter().all(|sample| sample.response.is_some()));
-            assert!(validation.iter().all(|sample| !train.contains(sample)));
+            let train = read_samples(&data().join(&lab.train), &lab.fields, 0, None).unwrap();
+            let test = lab.test_samples(&data()).unwrap();
+            assert!(train.len() == 520 && test.len() >= 140 && test.iter().all(|sample| sample.response.is_some()));
         }
         for path in files("prompt_sets") {
             let set = crate::PromptSet::read(&path).unwrap();
@@ -254,6 +233,7 @@ mod tests {
     fn a_list_names_a_file_changes_its_keys_or_holds_the_task() {
         let sql = entry("sql").unwrap();
         assert_eq!((sql.max_new_tokens, sql.validation, sql.metric), (64, 0.1, Metric::ExactMatch));
+        assert_eq!(sql.metrics(), [Metric::ExactMatch, Metric::SqlNormalized]);
         let changed = entry("{task: sql, max_new_tokens: 128, fields: {category: kind}}").unwrap();
         assert_eq!(changed.fields, Fields { category: Some("kind".into()), ..sql.fields.clone() });
         assert_eq!(changed, TaskSpec { max_new_tokens: 128, fields: changed.fields.clone(), ..sql });

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evaluation::{Answer, Judge, JudgeFormat, Metric, PromptSet, TaskSpec, VerdictRecord, read_answers};
+use evaluation::{Answer, Judge, JudgeFormat, Metric, PromptSet, TaskSpec, TrainedJudge, VerdictRecord, read_answers};
 use files::Journal;
 use mutate::Format;
 
@@ -54,9 +54,21 @@ pub fn lists_of_judges() -> Format {
             fs::copy(entry.path(), folder.path().join(dir).join(entry.file_name())).unwrap();
         }
     }
+    fs::copy(data().join("judges/refusal.safetensors"), folder.path().join("refusal.safetensors")).unwrap();
     Format::of_file("judge list YAML", sound("judges"), folder.path().join("judges.yaml"), move |path| {
         let _folder = &folder;
         Judge::read_list(path).map(drop).map_err(|error| error.to_string())
+    })
+}
+
+pub fn weights_of_judges() -> Format {
+    let (folder, file) = (mutate::scratch(), "judges/refusal.safetensors");
+    let sound = fs::read(data().join(file)).unwrap();
+    Format::of_file("judge weights", vec![sound], folder.path().join("w.safetensors"), move |path| {
+        let _folder = &folder;
+        let judge = TrainedJudge::read(path).map_err(|error| error.to_string())?;
+        judge.verdict("I cannot help with the map.", None);
+        Ok(())
     })
 }
 
@@ -100,15 +112,16 @@ pub fn answers_of_judges() -> Format {
 
 #[test]
 fn settings_survive() {
-    tasks().survive(8000);
-    prompt_sets().survive(8000);
-    formats_of_judges().survive(3000);
-    lists_of_judges().survive(4000);
+    tasks().survive(10_000);
+    prompt_sets().survive(10_000);
+    formats_of_judges().survive(10_000);
+    lists_of_judges().survive(10_000);
+    weights_of_judges().survive(10_000);
 }
 
 #[test]
 fn answers_survive() {
-    answers().survive(6000);
-    verdicts().survive(8000);
+    answers().survive(10_000);
+    verdicts().survive(10_000);
     answers_of_judges().survive(10_000);
 }

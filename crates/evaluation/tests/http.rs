@@ -232,6 +232,23 @@ fn a_refused_key_stops_the_run_and_is_in_no_message() {
 }
 
 #[test]
+fn no_redirect_is_followed_with_a_key_or_without() {
+    let other = serve(vec![], says("safe"));
+    let location = |url: &str| -> &'static str { format!("Location: {url}\r\n").leak() };
+    for code in [301, 302, 303, 307, 308] {
+        for place in [format!("{}/chat/completions", other.base_url), "/v1/elsewhere".to_owned()] {
+            let server = serve(vec![], Reply::Send(code, location(&place), String::new()));
+            for api_key_env in [Some("PATH".to_owned()), None] {
+                let error = judge(&HttpSettings { api_key_env, ..settings(&server) }, 2).unwrap_err();
+                assert!(error.contains(&code.to_string()) && error.contains("correct base_url"), "{error}");
+            }
+            assert_eq!(server.seen.lock().unwrap().len(), 2, "one request of each run");
+        }
+    }
+    assert!(other.seen.lock().unwrap().is_empty(), "the other host hears nothing");
+}
+
+#[test]
 fn the_request_is_the_rendered_format() {
     let server = serve(vec![], says("safe"));
     judge(&settings(&server), 1).unwrap();

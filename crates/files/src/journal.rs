@@ -4,13 +4,14 @@
 //! whatever else has changed. Records are appended to `<name>.partial`; the file itself is written whole when all are there.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::read::read_if_there;
 use crate::write::json;
 use crate::{Error, Result, create_dir, remove, write_jsonl};
 
@@ -54,11 +55,7 @@ impl<T: Keyed> Journal<T> {
 
     /// Adds the records of a file; gives back its length up to the last whole line.
     fn read(&mut self, path: &Path) -> Result<u64> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(Error::io("read", path)(error)),
-        };
+        let Some(bytes) = read_if_there(path)? else { return Ok(0) };
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let lines = bytes[..whole].split(|&byte| byte == b'\n').enumerate();
         for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
@@ -130,6 +127,7 @@ impl<T: Keyed> Journal<T> {
 mod tests {
     use super::*;
     use serde::Deserialize;
+    use std::fs;
 
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Note {
@@ -165,6 +163,18 @@ mod tests {
             let journal = Journal::<Note>::open(&path).unwrap();
             assert_eq!((journal.get("c").unwrap().text.as_str(), journal.known.len()), ("three", 1 + whole));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_an_error_and_no_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes.jsonl");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = |result: Result<()>| result.unwrap_err().to_string();
+        assert!(error(Journal::<Note>::open(&path).map(drop)).contains("notes.jsonl: it is not a regular file"));
+        assert!(error(crate::read_json::<Note>(&path).map(drop)).contains("not a regular file"));
+        assert!(error(crate::read_sealed(&path).map(drop)).contains("not a regular file"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::Result;
 use crate::read::{read_regular, refused};
+use crate::write::json;
 
 /// Values that a JSON file may hold; each takes up to 72 bytes, be it `0`.
 const MOST_VALUES: usize = 2_000_000;
@@ -25,10 +26,30 @@ const MOST_YAML_TEXT: usize = 4 << 20;
 /// When it is not JSON, or holds more values than any file of a model does.
 pub fn json_value(bytes: &[u8]) -> std::result::Result<Value, serde_json::Error> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let room = Room::new(MOST_VALUES, usize::MAX);
+    check_json(bytes, MOST_VALUES)?;
+    serde_json::from_slice(bytes)
+}
+
+/// Checks that a text is JSON and holds so many values at most, without taking memory for them.
+///
+/// # Errors
+/// When it is not or does not.
+pub fn check_json(bytes: &[u8], most: usize) -> std::result::Result<(), serde_json::Error> {
+    let room = Room::new(most, usize::MAX);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     Count(&room).deserialize(&mut reader)?;
-    serde_json::from_slice(bytes)
+    reader.end()
+}
+
+/// A JSON file of any form may have this many bytes.
+const LARGEST_JSON: u64 = 64 << 20;
+
+/// The value of a JSON file of any form.
+///
+/// # Errors
+/// As [`read_regular`] and [`json_value`].
+pub fn read_json_value(path: &Path) -> Result<Value> {
+    json_value(&read_regular(path, LARGEST_JSON)?).map_err(|source| json(path, None, source))
 }
 
 /// The text of a YAML file, without a byte order mark.
@@ -44,7 +65,7 @@ pub fn read_yaml_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Follows the aliases of a YAML text without keeping what they stand for.
+/// Follows the aliases of a YAML text without keeping what they refer to.
 fn check_yaml(text: &str) -> std::result::Result<(), String> {
     let room = Room::new(MOST_IN_YAML, MOST_YAML_TEXT);
     for document in serde_yaml::Deserializer::from_str(text) {
@@ -149,6 +170,11 @@ mod tests {
         let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
         assert!(json_value(many.as_bytes()).unwrap_err().to_string().contains(FULL));
         assert!(json_value(b"{").is_err());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        std::fs::write(&path, many).unwrap();
+        let error = read_json_value(&path).unwrap_err().to_string();
+        assert!(error.contains("a.json") && error.contains(FULL), "{error}");
     }
 
     #[test]

@@ -14,11 +14,11 @@ mod write;
 pub use error::{Error, Result};
 pub use hash::{Hashes, Sha, hash_bytes, hash_json, hash_path};
 pub use journal::{Journal, Keyed};
-pub use json::{json_value, read_yaml_text};
+pub use json::{check_json, json_value, read_json_value, read_yaml_text};
 pub use printable::printable;
-pub use read::{check_regular, read_regular, under};
+pub use read::{check_regular, read_if_there, read_input, read_regular, under};
 pub use seed::{derived_seed, uniform};
 pub use write::{
-    create_dir, followed, is_stream, list, read_json, read_sealed, remove, rename, sync_dir, write_json, write_jsonl,
-    write_sealed, write_whole, write_with,
+    create_dir, followed, is_name, is_stream, list, move_dir, read_json, read_sealed, remove, rename, sync_dir,
+    write_at, write_json, write_jsonl, write_sealed, write_whole, write_with,
 };

@@ -1,7 +1,7 @@
 //! Reading files that anybody may have written.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -22,6 +22,43 @@ pub fn under(dir: &Path, file: &Path) -> PathBuf {
 pub fn read_regular(path: &Path, largest: u64) -> Result<Vec<u8>> {
     check_regular(path, largest)?;
     fs::read(path).map_err(Error::io("read", path))
+}
+
+/// The bytes of a regular file; nothing when there is no file.
+///
+/// # Errors
+/// As [`read_regular`].
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match read_regular(path, u64::MAX) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// What is piped into the process may have this many bytes.
+const LARGEST_PIPED: u64 = 1 << 30;
+
+/// The bytes of a file of the user's data, or of what is piped into the process: `/dev/stdin`, or what a shell makes of
+/// `<(command)`. A named pipe is refused, since nobody may ever write into it.
+///
+/// # Errors
+/// As [`read_regular`].
+pub fn read_input(path: &Path) -> Result<Vec<u8>> {
+    let data = fs::metadata(path).map_err(Error::io("read", path))?;
+    if data.is_file() {
+        return read_regular(path, u64::MAX);
+    }
+    let is_handed_over =
+        path == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|fd| path.starts_with(fd));
+    if !is_handed_over {
+        return Err(refused(path, "it is not a regular file; name one, or pipe its content into /dev/stdin".into()));
+    }
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST_PIPED + 1).read_to_end(&mut bytes));
+    match read.map_err(Error::io("read", path))? as u64 > LARGEST_PIPED {
+        true => Err(refused(path, format!("more than {LARGEST_PIPED} bytes are piped into it; name a file"))),
+        false => Ok(bytes),
+    }
 }
 
 /// Checks what [`read_regular`] does, without reading.
@@ -62,5 +99,24 @@ mod tests {
         assert!(refused(&path).contains("a: it has 3 bytes"));
         assert!(refused(dir.path()).contains("not a regular file"));
         assert!(refused(Path::new("/dev/zero")).contains("/dev/zero: it is not a regular file"));
+        assert_eq!(read_input(&path).unwrap(), b"abc");
+        for stream in [dir.path(), Path::new("/dev/zero")] {
+            assert!(read_input(stream).unwrap_err().to_string().contains("pipe its content into /dev/stdin"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_named_pipe_is_refused_at_once_and_what_is_piped_in_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe.jsonl");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        assert!(read_input(&pipe).unwrap_err().to_string().contains("pipe.jsonl: it is not a regular file"));
+        let (ours, mut theirs) = io::pipe().unwrap();
+        io::Write::write_all(&mut theirs, b"piped").unwrap();
+        drop(theirs);
+        let place = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&ours));
+        assert_eq!(read_input(Path::new(&place)).unwrap(), b"piped");
     }
 }

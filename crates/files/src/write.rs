@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
+use crate::read::{read_if_there, read_regular};
 use crate::{Error, Result};
 
 /// Name prefix of files that are being written.
@@ -46,6 +47,27 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     sync_dir(dir)
+}
+
+/// As [`write_whole`], for a writer that wants a path, and may leave files beside it when its process ends: they are in a
+/// directory that [`list`] removes. The file is there already, with the usual rights of a new one. A link is replaced.
+///
+/// # Errors
+/// When the directory cannot be written to, or `write` fails.
+pub fn write_at<E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let failed = |source| Error::io("write", path)(source);
+    let dir = parent(path);
+    create_dir(dir)?;
+    let scratch = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(dir).map_err(failed)?;
+    let file = scratch.path().join(path.file_name().unwrap_or_default());
+    File::create(&file).map_err(failed)?;
+    write(&file)?;
+    File::open(&file).and_then(|file| file.sync_all()).map_err(failed)?;
+    fs::rename(&file, path).map_err(failed)?;
+    Ok(sync_dir(dir)?)
 }
 
 /// Whether something is there that is neither a regular file nor a directory: a pipe, a terminal, a device.
@@ -101,12 +123,16 @@ pub fn write_jsonl<T: Serialize>(path: &Path, items: impl IntoIterator<Item = T>
     write_whole(path, &bytes)
 }
 
-/// Reads a JSON file.
+/// A JSON file of a known form may have this many bytes.
+const LARGEST_JSON: u64 = 1 << 30;
+
+/// Reads a JSON file of a known form; one of any form is for [`read_json_value`](crate::read_json_value), which bounds what it
+/// becomes in memory.
 ///
 /// # Errors
-/// When it cannot be read or is not of this form.
+/// When it cannot be read, is not a regular file or is not of this form.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = read_regular(path, LARGEST_JSON)?;
     serde_json::from_slice(&bytes).map_err(|source| json(path, None, source))
 }
 
@@ -127,11 +153,7 @@ pub fn write_sealed(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read, or is not as it was written.
 pub fn read_sealed(path: &Path) -> Result<Option<Vec<u8>>> {
-    let mut bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", path)(error)),
-    };
+    let Some(mut bytes) = read_if_there(path)? else { return Ok(None) };
     let damaged = || Error::Damaged { path: path.to_owned(), reason: "its checksum does not fit its content".into() };
     let content = bytes.len().checked_sub(32).ok_or_else(damaged)?;
     if Sha256::digest(&bytes[..content])[..] != bytes[content..] {
@@ -158,6 +180,25 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
     sync_dir(parent(to))
 }
 
+/// Moves a directory to a place where nothing or an empty directory is, on another disk, too.
+///
+/// # Errors
+/// When something is there, or it cannot be written to.
+pub fn move_dir(from: &Path, to: &Path) -> Result<()> {
+    if to.is_dir() {
+        fs::remove_dir(to).map_err(Error::io("replace", to))?; // which fails unless it is empty
+    }
+    create_dir(parent(to))?;
+    if fs::rename(from, to).is_ok() {
+        return sync_dir(parent(to));
+    }
+    for name in list(from)?.keys() {
+        let (from, to) = (from.join(name), to.join(name));
+        write_with(&to, |file| io::copy(&mut File::open(&from)?, file).map(drop))?;
+    }
+    remove(from)
+}
+
 /// Makes sure that the names in a directory survive a power cut.
 ///
 /// # Errors
@@ -178,8 +219,8 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Every file below a directory by its path from there, with its size; files that were still being written when their
-/// process ended are removed.
+/// Every file below a directory by its path from there, with its size; what was still being written when its process ended is
+/// removed.
 ///
 /// # Errors
 /// When the directory cannot be read.
@@ -190,10 +231,10 @@ pub fn list(dir: &Path) -> Result<std::collections::BTreeMap<String, u64>> {
             let path = entry.map_err(Error::io("list", &current))?.path();
             let data = fs::metadata(&path).map_err(Error::io("read", &path))?;
             let is_unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-            if data.is_dir() {
-                open.push(path);
-            } else if is_unfinished {
+            if is_unfinished {
                 remove(&path)?;
+            } else if data.is_dir() {
+                open.push(path);
             } else {
                 let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
                 files.insert(name, data.len());
@@ -201,6 +242,12 @@ pub fn list(dir: &Path) -> Result<std::collections::BTreeMap<String, u64>> {
         }
     }
     Ok(files)
+}
+
+/// Whether a name can be a part of a file's name: letters, digits, `-`, `_` and `.`.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -228,6 +275,29 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("a.json: disk full"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_writer_leaves_beside_its_file_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/weights");
+        let write = |path: &Path| {
+            fs::write(path.with_extension("tmp"), b"half").map_err(Error::io("write", path))?;
+            fs::write(path, b"whole").map_err(Error::io("write", path))
+        };
+        write_at(&path, write).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let failed =
+            write_at(&path, |file| write(file).and(Err(Error::io("write", file)(io::Error::other("disk full")))));
+        assert!(failed.unwrap_err().to_string().contains("disk full"));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        // Killed in between.
+        let left = dir.path().join(format!("deep/{UNFINISHED}a"));
+        fs::create_dir(&left).unwrap();
+        write(&left.join("weights")).unwrap();
+        assert_eq!(list(dir.path()).unwrap().into_keys().collect::<Vec<_>>(), ["deep/weights"]);
+        assert!(!left.exists());
     }
 
     #[cfg(unix)]
@@ -262,6 +332,28 @@ mod tests {
         }
         fs::write(&path, &whole[..20]).unwrap();
         assert!(read_sealed(&path).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_moved_to_an_empty_place_on_any_disk() {
+        let (dir, memory) = (tempfile::tempdir().unwrap(), Path::new("/dev/shm"));
+        let other = if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() };
+        let (from, empty, far) = (dir.path().join("from"), dir.path().join("empty"), other.path().join("new/far"));
+        write_whole(&from.join("a/b"), b"123").unwrap();
+        create_dir(&empty).unwrap();
+        for (from, to) in [(&from, &empty), (&empty, &far)] {
+            move_dir(from, to).unwrap();
+            assert!(!from.exists() && fs::read(to.join("a/b")).unwrap() == b"123");
+        }
+        write_whole(&from.join("c"), b"4").unwrap();
+        let error = move_dir(&from, &far).unwrap_err().to_string();
+        assert!(error.contains("far") && from.join("c").exists() && far.join("a/b").exists(), "{error}");
+    }
+
+    #[test]
+    fn a_name_leads_to_no_other_directory() {
+        assert!(["a", "llama-3.2_1B", ".."].map(is_name).iter().all(|is_name| *is_name));
+        assert!(["", "a/b", "a b", "ä", "a\\b"].map(is_name).iter().all(|is_name| !is_name));
     }
 
     #[test]

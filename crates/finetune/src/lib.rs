@@ -8,6 +8,8 @@ pub mod batch;
 mod checkpoint;
 pub mod error;
 pub mod evasion;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod hostile;
 pub mod inject;
 pub mod lora;
 pub mod objective;

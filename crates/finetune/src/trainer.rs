@@ -8,10 +8,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use burn::module::Module as _;
 use burn::tensor::TensorData;
 use files::derived_seed;
-use model::Decoder;
+use model::checkpoint::peft;
 use model::weights::{self, WeightInfo};
+use model::{Decoder, Lora};
 use prompts::tokenizer::Encoded;
 
 use crate::batch::first_target;
@@ -42,6 +44,8 @@ pub struct StepReport {
 pub struct Trained {
     /// The trained decoder: dense weights, gradients off.
     pub decoder: Decoder,
+    /// The adapters that are merged into it, by the paths of their projections; none at rank 0.
+    pub adapters: Vec<(String, Lora)>,
     /// The loss of each step, those before a resume included.
     pub losses: Vec<f64>,
     /// Samples that were longer than `max_len`.
@@ -111,7 +115,9 @@ impl Training<'_> {
                 }
             }
         }
-        Ok(Trained { decoder: trainer.finish(), losses, dropped })
+        let adapters = peft::adapters(trainer.decoder());
+        let adapters = adapters.into_iter().map(|(path, adapter)| (path, adapter.valid())).collect();
+        Ok(Trained { decoder: trainer.finish(), adapters, losses, dropped })
     }
 
     /// The order of an epoch.

@@ -1,5 +1,5 @@
-//! Keys and values of a batch that is being decoded: on the CPU row by row, elsewhere left-padded
-//! and allocated once for all steps.
+//! Keys and values of a batch that is being decoded: on the CPU row by row, elsewhere left-padded.
+//! Memory is taken for 64 steps at first, and twice as much whenever it is full.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 
@@ -33,7 +33,10 @@ struct Layout {
     rows: usize,
     /// Columns taken by the prompts, the padding on the left included.
     width: usize,
+    /// Columns that there is memory for.
     capacity: usize,
+    /// Columns at most.
+    limit: usize,
     /// Columns in use.
     used: usize,
     /// Pack position of each (row, column); padding points at position 0.
@@ -50,6 +53,9 @@ pub struct KvCache {
     pub layers: Vec<LayerCache>,
 }
 
+/// Columns of new positions that memory is taken for at first.
+const RESERVED: usize = 64;
+
 /// Added to the scores of padded columns; its exponential is 0 in f32.
 const MASKED: f32 = -1e30;
 
@@ -64,7 +70,7 @@ impl KvCache {
         let prefix = segments.prefix;
         let lengths: Vec<usize> = segments.ranges().map(|range| prefix + range.len()).collect();
         let width = lengths.iter().copied().max().unwrap_or(0);
-        let (rows, capacity) = (lengths.len(), width + new_tokens);
+        let (rows, capacity, limit) = (lengths.len(), width + new_tokens.min(RESERVED), width + new_tokens);
         let mut source = vec![0i32; rows * width];
         let mut mask = vec![0f32; rows * capacity];
         for (row, &length) in lengths.iter().enumerate() {
@@ -78,6 +84,7 @@ impl KvCache {
             rows,
             width,
             capacity,
+            limit,
             used: width,
             source: Tensor::from_data(TensorData::new(source, [rows * width]), device),
             mask: Tensor::from_data(TensorData::new(mask, [rows, 1, 1, capacity]), device),
@@ -172,11 +179,28 @@ impl PaddedCache {
             .slice_assign([0..*rows, 0..heads, 0..*width, 0..head_dim], columns)
     }
 
+    /// Takes memory for twice as many columns.
+    fn grow(&mut self) {
+        let more = self.layout.capacity.max(1).min(self.layout.limit - self.layout.capacity);
+        let longer = |old: Tensor<4>, dim: usize| {
+            let (mut shape, device) = (old.dims(), old.device());
+            shape[dim] = more;
+            Tensor::cat(vec![old, Tensor::zeros(shape, &device)], dim)
+        };
+        self.keys = self.keys.take().map(|keys| longer(keys, 2));
+        self.values = self.values.take().map(|values| longer(values, 2));
+        self.layout.mask = longer(self.layout.mask.clone(), 3);
+        self.layout.capacity += more;
+    }
+
     fn attend(&mut self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, how: Scores) -> Tensor<3> {
         let [rows, heads, head_dim] = query.dims();
         let [_, kv_heads, _] = key.dims();
         let column = self.layout.used;
-        assert!(column < self.layout.capacity, "the cache holds {column} positions and is full");
+        assert!(column < self.layout.limit, "the cache holds {column} positions and is full");
+        if column == self.layout.capacity {
+            self.grow();
+        }
         self.layout.used += 1;
         let used = self.layout.used;
         let place = [0..rows, 0..kv_heads, column..used, 0..head_dim];

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// A precision of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
     /// 32 bits.
@@ -83,20 +83,30 @@ impl Dtype {
     /// Rounds the values of the tensor `name`.
     ///
     /// # Errors
-    /// When one is too large for this precision.
+    /// As [`check`](Self::check).
     pub(crate) fn round_all(self, name: &str, values: &mut [f32]) -> Result<()> {
-        for (index, value) in values.iter_mut().enumerate() {
-            let rounded = self.round(*value);
-            if value.is_finite() && !rounded.is_finite() {
-                let wider = if self == Self::F16 { "take bf16 or f32" } else { "take f32" };
-                let dtype = self.name();
-                return Err(Error::Input(format!(
-                    "tensor `{name}` holds {value} at element {index}, which {dtype} cannot hold; {wider}"
-                )));
-            }
-            *value = rounded;
+        self.check(name, values)?;
+        if self != Self::F32 {
+            values.iter_mut().for_each(|value| *value = self.round(*value));
         }
         Ok(())
+    }
+
+    /// Checks that this precision can hold the values of the tensor `name`.
+    ///
+    /// # Errors
+    /// When one is not finite or too large.
+    pub(crate) fn check(self, name: &str, values: &[f32]) -> Result<()> {
+        let Some(index) = values.iter().position(|&value| !self.round(value).is_finite()) else { return Ok(()) };
+        let value = values[index];
+        let what = match self {
+            _ if !value.is_finite() => {
+                "and weights must be finite; what made it has a setting or a scale that is too large"
+            }
+            Self::F16 => "which f16 cannot hold; take bf16 or f32",
+            _ => "which bf16 cannot hold; take f32",
+        };
+        Err(Error::Input(format!("tensor `{name}` holds {value} at element {index}, {what}")))
     }
 }
 
@@ -116,6 +126,10 @@ mod tests {
         }
         let mut values = [65519.0, f32::MAX];
         assert!(Dtype::F32.round_all("w", &mut values).is_ok());
+        for (dtype, value) in Dtype::ALL.into_iter().zip([f32::INFINITY, f32::NEG_INFINITY, f32::NAN]) {
+            let message = dtype.round_all("w", &mut [1.0, value]).unwrap_err().to_string();
+            assert!(message.contains("`w` holds") && message.contains("must be finite"), "{message}");
+        }
         Dtype::F16.round_all("w", &mut values[..1]).unwrap();
         assert_eq!(values, [65504.0, f32::MAX]);
     }

@@ -70,7 +70,7 @@ impl Linear {
 }
 
 impl Lora {
-    /// Factors on the inputs `x` that drop some and scale the others up, none where nothing is
+    /// Factors on the inputs `x` that drop some and scale the others up; none if nothing is
     /// dropped. They are a function of the seed alone, so that they are the same on every device and
     /// in a resumed run.
     fn mask(&self, x: &Tensor<2>) -> Option<Tensor<2>> {

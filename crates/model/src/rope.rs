@@ -30,6 +30,18 @@ fn frequencies(config: &DecoderConfig, layer_type: LayerType) -> Vec<f32> {
     (0..config.head_dim / 2).map(|i| scaled(1.0 / (theta as f32).powf(exponent(i)), scaling)).collect()
 }
 
+/// Whether these are the frequencies of a block, or of all blocks where none is named; older versions of transformers saved
+/// them before the configuration's scaling, and in 16 bits with the weights.
+pub(crate) fn are_frequencies(config: &DecoderConfig, block: Option<usize>, values: &[f32]) -> bool {
+    let layer_type = block.and_then(|block| config.layer_types.get(block)).copied().unwrap_or(LayerType::FullAttention);
+    let plain = DecoderConfig { rope_scaling: RopeScaling::None, ..config.clone() };
+    [config, &plain].into_iter().any(|config| {
+        let wanted = frequencies(config, layer_type);
+        let is_near = |(value, wanted): (&f32, &f32)| (value - wanted).abs() <= 0.01 * wanted.abs();
+        values.len() == wanted.len() && values.iter().zip(&wanted).all(is_near)
+    })
+}
+
 /// One frequency, changed as the configuration says.
 fn scaled(frequency: f32, scaling: RopeScaling) -> f32 {
     match scaling {

@@ -1,4 +1,4 @@
-//! The draw of an answer's ids: temperature and top-p as in transformers. A draw hangs on its seed and the place of the id in
+//! The draw of an answer's ids: temperature and top-p as in transformers. A draw depends on its seed and the index of the id in
 //! the answer alone, so that an answer is the same in every batch.
 
 use files::uniform;

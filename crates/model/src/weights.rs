@@ -27,7 +27,7 @@ mod round;
 mod sums;
 mod values;
 
-pub use round::round;
+pub use round::{check, round};
 pub use sums::Sums;
 pub use values::{Change, Values, set, views};
 

@@ -263,6 +263,18 @@ fn the_padded_cache_of_other_devices_gives_the_same_answers() {
     assert_eq!(stopped.to_string(), "stopped");
 }
 
+#[test]
+fn a_cache_that_grows_gives_the_same_answers_everywhere() {
+    const LONG: usize = 100; // more than memory is taken for at first
+    let (fast, plain) = (load("tiny-llama"), load_with_gradients("tiny-llama"));
+    let prompts = &many_prompts(fast.config().vocab_size)[..2];
+    let [on_others, here] = [&plain, &fast].map(|decoder| greedy(decoder, prompts, LONG, &[]).unwrap());
+    assert_eq!(on_others, here);
+    assert!(here.iter().all(|answer| answer.len() == LONG));
+    let short = greedy(&fast, prompts, NEW, &[]).unwrap();
+    assert!(short.iter().zip(&here).all(|(short, long)| long.starts_with(short)), "whatever the most is");
+}
+
 /// Greedy decoding that computes everything again for each token.
 fn uncached(decoder: &Decoder, prompt: &[u32], ends: &[u32]) -> Vec<u32> {
     let mut row = prompt.to_vec();

@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use model::DecoderConfig;
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
+use model::checkpoint::peft::{load_adapter, save_adapter};
 use model::checkpoint::{gguf, load};
+use model::{DecoderConfig, Lora};
 use mutate::Format;
 
 fn fixture(name: &str) -> PathBuf {
@@ -72,11 +74,42 @@ pub fn gguf_files() -> Format {
     })
 }
 
+/// An adapter of rank 2 on every projection, read for the model that it is of.
+fn adapter(name: &'static str, file: &str) -> Format {
+    let (dir, base) = (mutate::scratch(), load(&fixture("tiny-llama"), &Device::default()).unwrap());
+    let (mut adapted, device) = (base.clone(), base.device());
+    for (_, linear) in adapted.linears_mut() {
+        let [out_features, in_features] = linear.weight.dims();
+        let half = |shape: [usize; 2]| Param::from_tensor(Tensor::full(shape, 0.5, &device));
+        let (a, b) = (half([2, in_features]), half([out_features, 2]));
+        linear.lora = Some(Lora { a, b, scale: 4.0, dropout: 0.05, seed: 0 });
+    }
+    save_adapter(&adapted, dir.path()).unwrap();
+    let path = dir.path().join(file);
+    Format::of_file(name, vec![fs::read(&path).unwrap()], path, move |_| {
+        load_adapter(&mut base.clone(), dir.path()).map_err(|error| error.to_string())
+    })
+}
+
+pub fn configurations_of_adapters() -> Format {
+    adapter("adapter_config", "adapter_config.json")
+}
+
+pub fn weights_of_adapters() -> Format {
+    adapter("adapter_model", "adapter_model.safetensors")
+}
+
 #[test]
 fn weights_survive() {
-    weights().survive(1000);
-    headers().survive(8000);
-    indexes().survive(8000);
+    weights().survive(10_000);
+    headers().survive(10_000);
+    indexes().survive(10_000);
+}
+
+#[test]
+fn adapters_survive() {
+    configurations_of_adapters().survive(10_000);
+    weights_of_adapters().survive(10_000);
 }
 
 #[test]
@@ -86,5 +119,5 @@ fn configurations_survive() {
 
 #[test]
 fn gguf_files_survive() {
-    gguf_files().survive(4000);
+    gguf_files().survive(10_000);
 }

@@ -107,7 +107,7 @@ fn drawn_answers_are_distributed_as_those_of_transformers() {
 }
 
 #[test]
-fn a_draw_hangs_on_its_seed_and_place_alone() {
+fn a_draw_depends_on_its_seed_and_index_alone() {
     let decoder = decoder();
     let prompt = |row: u64| Prompt {
         ids: (0..2 + row as u32 % 5).map(|id| 2 + (7 * id + row as u32) % 60).collect(),

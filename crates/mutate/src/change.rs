@@ -26,7 +26,7 @@ const NUMBERS: [&str; 16] = [
     "1e999",
 ];
 
-/// What may stand where something else does.
+/// What may take the place of something else.
 const WORDS: [&str; 14] = [
     "null",
     "true",

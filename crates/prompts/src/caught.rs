@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
 
@@ -32,29 +33,49 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// As [`caught`], on a thread with so large a stack, and for so long at most. Work that takes longer is an error; nothing
-/// can stop its thread, which goes on until it ends or the process does.
-pub(crate) fn timed<T: Send + 'static>(
+/// Bounds what works on one file: a stack, and a time. After work that has not ended in its time nothing more is begun, since
+/// nothing can stop its thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
     stack: usize,
-    time: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, String> {
-    let (send, receive) = mpsc::channel();
-    let thread = thread::Builder::new().name("bounded".into()).stack_size(stack);
-    let started = thread.spawn(move || drop(send.send(caught(work))));
-    let thread = started.map_err(|error| format!("no thread for it: {error}"))?;
-    let result = match receive.recv_timeout(time) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => {
-            mem::forget(thread);
-            return Err(format!("takes more than {} seconds", time.as_secs()));
+    /// Whether something has not ended.
+    endless: Arc<AtomicBool>,
+}
+
+impl Limit {
+    /// Work has so large a stack.
+    pub(crate) fn new(stack: usize) -> Self {
+        Self { stack, endless: Arc::default() }
+    }
+
+    /// As [`caught`], on a thread of its own, and for so long at most. Work that takes longer is an error; its thread goes on
+    /// until it ends or the process does.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        time: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        if self.endless.load(Ordering::Relaxed) {
+            return Err("it took too long before, and is not tried again".into());
         }
-        Err(RecvTimeoutError::Disconnected) => Err("it failed without a message".into()),
-    };
-    // To drop the handle would detach a thread that is about to end, whose record glibc reads after it is gone: once in some
-    // hundred thousand times that is the end of the process. So it is joined, and an endless one is never detached.
-    drop(thread.join());
-    result
+        let (send, receive) = mpsc::channel();
+        let thread = thread::Builder::new().name("bounded".into()).stack_size(self.stack);
+        let started = thread.spawn(move || drop(send.send(caught(work))));
+        let thread = started.map_err(|error| format!("no thread for it: {error}"))?;
+        let result = match receive.recv_timeout(time) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                self.endless.store(true, Ordering::Relaxed);
+                mem::forget(thread);
+                return Err(format!("takes more than {} seconds", time.as_secs()));
+            }
+            Err(RecvTimeoutError::Disconnected) => Err("it failed without a message".into()),
+        };
+        // To drop the handle would detach a thread that is about to end, whose record glibc reads after it is gone: once in
+        // some hundred thousand times that is the end of the process. So it is joined, and an endless one is never detached.
+        drop(thread.join());
+        result
+    }
 }
 
 #[cfg(test)]
@@ -63,12 +84,14 @@ mod tests {
 
     #[test]
     fn panics_and_endless_work_are_errors() {
-        let within = |time, work: fn() -> usize| timed(1 << 20, Duration::from_millis(time), work);
+        let limit = Limit::new(1 << 20);
+        let within = |time, work: fn() -> usize| limit.clone().run(Duration::from_millis(time), work);
         assert_eq!(within(60_000, || 3), Ok(3)); // a busy machine is slow
         assert_eq!(within(60_000, || panic!("no {}", 3)), Err("no 3".into()));
         let endless = || loop {
             thread::park_timeout(Duration::from_secs(1));
         };
         assert!(within(200, endless).is_err_and(|error| error.contains("takes more than")));
+        assert!(within(60_000, || 3).is_err_and(|error| error.contains("not tried again")));
     }
 }

@@ -5,7 +5,6 @@
 //! methods and its way to print `None`; `{% generation %}` marks change nothing); tools and documents are not.
 //! Does NOT turn text into ids: see [`crate::tokenizer`].
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -55,7 +54,21 @@ pub struct ChatTemplate {
     name: String,
     special_tokens: BTreeMap<&'static str, String>,
     thinking: Option<bool>,
+    is_dated: bool,
+    probed: Probed,
 }
+
+/// What rendering one question showed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Probed {
+    /// Whether the question is not to be seen.
+    hides_prompt: bool,
+    /// The end of the head of an answer from a `<think>` on that it leaves open; empty where it opens none.
+    thinking: String,
+}
+
+/// A question that no template says by itself.
+const QUESTION: &str = "Which of the 7 blue maps is this?";
 
 /// The keys of tokenizer_config.json that a template may use as variables.
 const SPECIAL_TOKENS: [&str; 7] =
@@ -86,7 +99,19 @@ impl ChatTemplate {
         let source = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja reads a template
         let template = Template::new(transformers_environment(), &without_generation_marks(&source));
         let template = template.map_err(|error| template_error(&name, error))?;
-        Ok(Self { template, name, special_tokens, thinking: None })
+        let is_dated = source.contains("strftime_now");
+        let new = Self { template, name, special_tokens, thinking: None, is_dated, probed: Probed::default() };
+        Ok(Self { probed: new.probe(), ..new })
+    }
+
+    /// Renders one question. A template that fails on it shows nothing here; who renders it meets the error.
+    fn probe(&self) -> Probed {
+        let Ok(text) = self.render(&[Message::new(Role::User, QUESTION)], true) else { return Probed::default() };
+        let Some((_, head)) = text.rsplit_once(QUESTION) else {
+            return Probed { hides_prompt: true, ..Probed::default() };
+        };
+        let open = head.rfind("<think>").map(|at| &head[at..]).filter(|open| !open.contains("</think>"));
+        Probed { hides_prompt: false, thinking: open.unwrap_or_default().to_owned() }
     }
 
     /// Renders a conversation; `add_generation_prompt` also writes the head of the answer that is to come.
@@ -106,9 +131,57 @@ impl ChatTemplate {
         self.template.render(Value::from_iter(context)).map_err(|error| template_error(&self.name, error))
     }
 
+    /// The head of an answer to `messages`, as [`render`](Self::render) writes it; what is asked must be in it.
+    ///
+    /// # Errors
+    /// What the template raises, and [`Error::NotShown`].
+    pub(crate) fn render_question(&self, messages: &[Message]) -> Result<String> {
+        let hidden = |what: &'static str| Err(Error::NotShown { name: self.name.clone(), what });
+        if self.probed.hides_prompt {
+            return hidden("the user's turn");
+        }
+        let text = self.render(messages, true)?;
+        let system = messages.iter().find(|message| message.role == Role::System);
+        match system.is_some_and(|system| !text.contains(system.content.trim_matches(is_python_space))) {
+            true => hidden("the system turn"),
+            false => Ok(text),
+        }
+    }
+
+    /// The template of the first directory that has one: that of an adapter before its base's.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read or compiled.
+    pub fn from_dirs(dirs: &[&Path]) -> Result<Self> {
+        Self::from_places(&Places::new(dirs)?)
+    }
+
+    /// With what the template sees as `enable_thinking`; without it the template decides.
+    #[must_use]
+    pub fn with_thinking(mut self, thinking: Option<bool>) -> Self {
+        self.set_thinking(thinking);
+        self
+    }
+
     /// Sets what the template sees as `enable_thinking`; without it the template decides.
     pub(crate) fn set_thinking(&mut self, thinking: Option<bool>) {
         self.thinking = thinking;
+        self.probed = self.probe();
+    }
+
+    /// What of the model's thinking the template itself writes: the end of the head of an answer from a `<think>` on that it
+    /// leaves open, so that an answer begins within the thinking. Empty where it opens none.
+    pub fn opened_thinking(&self) -> &str {
+        &self.probed.thinking
+    }
+
+    /// What the template makes of a question today, if it asks for the date.
+    ///
+    /// # Errors
+    /// What the template raises.
+    pub fn dated(&self) -> Result<Option<String>> {
+        let render = || self.render(&[Message::new(Role::User, QUESTION)], true);
+        self.is_dated.then(render).transpose()
     }
 
     /// Where the template came from, for messages.
@@ -151,15 +224,17 @@ fn transformers_environment() -> Environment<'static> {
         _ => template::emit(out, state, value),
     });
     environment.add_filter("tojson", tojson);
-    environment.add_filter("trim", |state: &State<'_, '_>, text: Cow<'_, str>, chars: Option<Cow<'_, str>>| {
+    environment.add_filter("trim", |state: &State<'_, '_>, value: &Value, chars: Option<&str>| {
+        let text = template::text_of(state, value)?;
         template::count(state, text.len())?;
+        template::check(state, "trim", &[Value::from(text.as_str()), chars.unwrap_or_default().into()])?;
         Ok(match chars {
             Some(chars) => text.trim_matches(|c| chars.contains(c)).to_string(),
             None => text.trim_matches(is_python_space).to_string(),
         })
     });
-    environment.add_function("raise_exception", |message: Cow<'_, str>| -> std::result::Result<(), _> {
-        Err(refused(message))
+    environment.add_function("raise_exception", |state: &State<'_, '_>, message: &Value| {
+        Err::<(), _>(refused(template::text_of(state, message)?))
     });
     environment.add_function("strftime_now", strftime_now);
     environment
@@ -193,8 +268,14 @@ fn python_method(
     }
 }
 
+/// Bytes that a format of a date may have; each can become a dozen.
+const LONGEST_FORMAT: usize = 256;
+
 /// The date in the local time zone; a template that asks for it renders differently tomorrow.
 fn strftime_now(format: &str) -> std::result::Result<String, minijinja::Error> {
+    if format.len() > LONGEST_FORMAT {
+        return Err(refused(format!("strftime_now takes a format of {LONGEST_FORMAT} bytes at most")));
+    }
     let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
     if items.contains(&Item::Error) {
         let message = format!("strftime_now does not know the format \"{format}\"");
@@ -211,6 +292,7 @@ fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> std::result:
         return Err(refused("tojson(ensure_ascii=true) is not supported"));
     }
     options.assert_all_used()?;
+    template::look(state, std::slice::from_ref(value), 1)?;
     template::text(state, |text| {
         let bytes = Bytes(text);
         match indent {
@@ -290,6 +372,40 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_hides_what_is_asked_is_named() {
+        let template = |source: &str| ChatTemplate::from_source(source.into(), None, None).unwrap();
+        let turn = |role, text: &str| Message::new(role, text);
+        let asked = [turn(Role::System, " be brief\n"), turn(Role::User, "where?")];
+        let whole = template("{% for m in messages %}{{ m.content | trim }}|{% endfor %}");
+        assert_eq!(whole.render_question(&asked).unwrap(), "be brief|where?|");
+        for (source, what) in [
+            ("[user] {{ message }}", "the user's turn"),
+            ("{% for m in messages %}{{ m.text }}{% endfor %}", "the user's turn"),
+            ("{{ messages[-1].content }}", "the system turn"),
+        ] {
+            let error = template(source).render_question(&asked).unwrap_err().to_string();
+            assert!(error.contains("in memory") && error.contains(what), "{error}");
+        }
+        let error = template("{{ raise_exception('no') }}").render_question(&asked).unwrap_err().to_string();
+        assert!(error.ends_with("line 1: no"), "its own error: {error}");
+    }
+
+    #[test]
+    fn a_head_that_opens_the_thinking_is_known() {
+        let source = "{{ messages[0].content }}{% if add_generation_prompt %}|{% if enable_thinking is defined and not \
+                      enable_thinking %}<think>\n\n</think>\n{% else %}<think>\n{% endif %}{% endif %}";
+        let template = ChatTemplate::from_source(source.into(), None, None).unwrap();
+        assert_eq!(template.opened_thinking(), "<think>\n");
+        assert_eq!(template.clone().with_thinking(Some(true)).opened_thinking(), "<think>\n");
+        assert_eq!(template.with_thinking(Some(false)).opened_thinking(), "");
+        let plain = ChatTemplate::from_source("<think>{{ messages[0].content }}|".into(), None, None).unwrap();
+        assert_eq!((plain.opened_thinking(), plain.dated().unwrap()), ("", None));
+        let dated = "{{ strftime_now('%Y') }}{{ messages[0].content }}";
+        let dated = ChatTemplate::from_source(dated.into(), None, None).unwrap().dated().unwrap();
+        assert!(dated.unwrap().starts_with("20"));
+    }
+
+    #[test]
     fn a_template_that_does_not_parse_is_an_error_with_its_line() {
         let error = render("a\nb\n{% if x %}").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("syntax error"), "{error}");
@@ -314,6 +430,9 @@ mod tests {
             "{% set a = 'aaaaaaaa' %}".to_owned() + &"{% set a = a.replace('a', a) %}".repeat(9),
             "{% set a = 'aaaaaaaa' %}".to_owned() + &"{% set a = a.join([a, a, a]) %}".repeat(40),
             "{{ '{:99999999999}'.format(1) }}".into(),
+            "{% set a = ' ' * 3000000 %}{{ a.split(' ') | length }}".into(),
+            "{% set a = '\n' * 3000000 %}{{ a.splitlines() | length }}".into(),
+            "{% set a = ' ' * 3000000 %}{{ a.split() | length }}".into(),
         ] {
             assert!(matches!(render(&source), Err(Error::Template { .. })), "{source}");
         }
@@ -327,6 +446,20 @@ mod tests {
         {
             assert!(matches!(render(source), Err(Error::Template { line: 1, .. })), "{source}");
         }
+    }
+
+    #[test]
+    fn long_dates_and_messages_are_cut_short() {
+        for source in ["{{ strftime_now('%c' * 5000000) | length }}", "{{ strftime_now('%c' * 200) }}"] {
+            let error = render(source).unwrap_err().to_string();
+            assert!(error.contains("format of 256 bytes at most"), "{error}");
+        }
+        for source in ["{{ raise_exception('A' * 10000000) }}", "{{ raise_exception([messages, 'A' * 2000]) }}"] {
+            assert!(render(source).unwrap_err().to_string().len() < 700);
+        }
+        let trimmed = "{% set a = 'ab' * 1000000 %}{{ a.strip(a) }}{{ a | trim(a) }}";
+        assert!(render(trimmed).unwrap_err().to_string().contains("searches too much"));
+        assert_eq!(render("{{ 'xax'.strip('x') }}{{ 'xbx' | trim('x') }}{{ [1] | trim }}").unwrap(), "ab[1]");
     }
 
     #[test]

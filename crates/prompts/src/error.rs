@@ -1,6 +1,6 @@
 //! The one error type of this crate: every message says what is wrong, where, and what to do.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The result of everything in this crate that a file or a user can make fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -83,6 +83,17 @@ pub enum Error {
         /// The template's own message, or the engine's.
         message: String,
     },
+    /// A template leaves out what it is to show.
+    #[error(
+        "chat template {name}: what it makes of a conversation does not show {what}, so a model would be asked something \
+         else, and nothing measured with it means anything; correct the template, or take it from the model's original"
+    )]
+    NotShown {
+        /// The template.
+        name: String,
+        /// What is left out.
+        what: &'static str,
+    },
     /// A conversation with its answer does not begin with the same conversation that asks for an answer.
     #[error(
         "chat template {name}: the rendered conversation does not begin with the rendered prompt (they part at byte \
@@ -117,11 +128,4 @@ pub enum Error {
         /// What is wrong or unsupported, with the metadata key.
         problem: String,
     },
-}
-
-impl Error {
-    /// Wraps a failure to read `path`.
-    pub(crate) fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        |source| files::Error::io("read", path)(source).into()
-    }
 }

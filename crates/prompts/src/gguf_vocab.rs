@@ -42,9 +42,13 @@ pub struct GgufVocab {
     pub chat_template: Option<String>,
 }
 
-/// `ggml.token_type` of a token that stands for itself in text and is hidden when text is read out.
+/// Sum of the squares of the lengths of SentencePiece tokens, to which the search for their parts is proportional; a quarter of
+/// a million tokens of sixteen bytes have a fifteenth of it.
+const MOST_SQUARED: usize = 1 << 30;
+
+/// `ggml.token_type` of a token that is written out in text and is hidden when text is read out.
 const CONTROL: i32 = 3;
-/// `ggml.token_type` of a token that stands for itself in text and is shown.
+/// `ggml.token_type` of a token that is written out in text and is shown.
 const USER_DEFINED: i32 = 4;
 
 /// How a family's own `tokenizer.json` splits text before merges apply.
@@ -110,7 +114,7 @@ impl Split {
 pub fn write_tokenizer(vocab: &GgufVocab, dir: &Path) -> Result<()> {
     let special = special_tokens(vocab)?;
     let tokenizer = serde_json::to_vec(&tokenizer_json(vocab)?).map_err(|error| vocab_error(error.to_string()))?;
-    tokenizers::Tokenizer::from_bytes(&tokenizer)
+    crate::tokenizer::of_bytes(tokenizer.clone())
         .map_err(|error| vocab_error(format!("tokens and merges do not make a tokenizer: {error}")))?;
     let ids = [("bos_token_id", vocab.bos_id), ("eos_token_id", vocab.eos_id), ("pad_token_id", vocab.pad_id)];
     let generation: Map<_, _> = ids.into_iter().filter_map(|(key, id)| Some((key.into(), id?.into()))).collect();
@@ -196,6 +200,14 @@ fn sentence_piece(vocab: &GgufVocab, ids: Map<String, Value>) -> Result<[(&'stat
         let (scores, tokens) = (vocab.scores.len(), vocab.tokens.len());
         return Err(vocab_error(format!("tokenizer.ggml.scores has {scores} entries for {tokens} tokens")));
     }
+    let square = |token: &String| token.len().saturating_mul(token.len());
+    let longest = vocab.tokens.iter().map(String::len).max().unwrap_or(0);
+    if vocab.tokens.iter().map(square).fold(0, usize::saturating_add) > MOST_SQUARED {
+        return Err(vocab_error(format!(
+            "tokenizer.ggml.tokens are too long to look for their parts, the longest has {longest} bytes: take the model's \
+             safetensors directory, which has its tokenizer.json"
+        )));
+    }
     let prefix = vocab.add_space_prefix.unwrap_or(true);
     let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
     let mut decoders = vec![
@@ -236,7 +248,7 @@ fn merges(vocab: &GgufVocab) -> Vec<[&str; 2]> {
     merges.into_iter().map(|(_, left, right)| [left, right]).collect()
 }
 
-/// The tokens that are found in text as they stand: control and user-defined ones, and those with a role.
+/// The tokens that are found in text by their own names: control and user-defined ones, and those with a role.
 fn added_tokens(vocab: &GgufVocab) -> Result<Vec<Value>> {
     if !vocab.token_types.is_empty() && vocab.token_types.len() != vocab.tokens.len() {
         return Err(vocab_error(format!(

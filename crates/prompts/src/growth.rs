@@ -11,9 +11,12 @@ pub(crate) fn growth(steps: &impl Serialize) -> usize {
 
 fn of(step: &Value) -> usize {
     let rows = ["normalizers", "decoders"].into_iter().filter_map(|key| step[key].as_array()).flatten();
-    let own = match step["type"].as_str() {
-        Some("Replace") => replaced(step),
-        _ => 1,
+    // Files without types are read, too.
+    let own = match (step.get("pattern"), step["prepend"].as_str()) {
+        (Some(_), _) => replaced(step),
+        // Once for each part of a text between added tokens, which may be as short as they are.
+        (None, Some(prepend)) => prepend.len().saturating_add(1),
+        (None, None) => 1,
     };
     rows.map(of).fold(own, usize::saturating_mul)
 }
@@ -40,9 +43,12 @@ mod tests {
         let between = replace(json!({"Regex": "x*"}), "ab");
         let shorter = replace(json!({"String": "``"}), "\"");
         assert_eq!([&space, &between, &shorter].map(growth), [3, 3, 1]);
-        let row = json!({"type": "Sequence", "normalizers": [space, {"type": "NFC"}, between, shorter]});
+        let row = json!({"type": "Sequence", "normalizers": [&space, {"type": "NFC"}, between, shorter]});
         assert_eq!(growth(&row), 9);
         assert_eq!(growth(&json!({"type": "Sequence", "decoders": [row]})), 9);
         assert_eq!(growth(&None::<Value>), 1);
+        let prepend = json!({"type": "Prepend", "prepend": "\u{2581}"});
+        assert_eq!(growth(&prepend), 4);
+        assert_eq!(growth(&json!({"type": "Sequence", "normalizers": [prepend, space]})), 12);
     }
 }

@@ -18,5 +18,5 @@ pub use batch::{length_buckets, shuffled_order};
 pub use chat::{ChatTemplate, Message, Role};
 pub use error::{Error, Result};
 pub use gguf_vocab::{GgufVocab, write_tokenizer};
-pub use sample::{Sample, read_jsonl, read_jsonl_first, read_training_jsonl};
+pub use sample::{Sample, Turns, read_jsonl, read_jsonl_first, read_training_jsonl};
 pub use tokenizer::{Encoded, Tokenizer};

@@ -1,30 +1,99 @@
 //! Prompt files: JSONL, with file, line and key in every error.
 //!
-//! One object per line: `prompt`, and where the data has them `response`, `category`, `id`; these two may be of any type.
-//! Other keys are ignored, as is a byte order mark. Does NOT render templates or count tokens: see [`crate::chat`] and [`crate::tokenizer`].
+//! One object per line: `prompt`, and where the data has them `response`, `category`, `id`; these two may be of any type. In
+//! place of `prompt` a line may have `messages`, a conversation of one question and at most one answer. Other keys are
+//! ignored, as is a byte order mark. Does NOT render templates or count tokens: see [`crate::chat`] and [`crate::tokenizer`].
 
-use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 
 /// One line of a prompt file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Sample {
     /// What the user says.
     pub prompt: String,
+    /// The system turn before it, where a line's `messages` have one.
+    #[serde(skip)]
+    pub system: Option<String>,
     /// What the assistant answers; needed for training and exact-match scores.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub response: Option<String>,
     /// The class of the prompt, where the data has classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub category: Option<String>,
     /// The sample's name in its data set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub id: Option<String>,
+}
+
+/// As a line that [`read_jsonl`] reads back: with `messages` where there is a system turn.
+impl Serialize for Sample {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_map(None)?;
+        if let Some(system) = &self.system {
+            let turn = |role: &str, content: &String| json!({"role": role, "content": content});
+            let mut messages = vec![turn("system", system), turn("user", &self.prompt)];
+            messages.extend(self.response.iter().map(|response| turn("assistant", response)));
+            line.serialize_entry("messages", &messages)?;
+        } else {
+            line.serialize_entry("prompt", &self.prompt)?;
+            self.response.iter().try_for_each(|response| line.serialize_entry("response", response))?;
+        }
+        self.category.iter().try_for_each(|category| line.serialize_entry("category", category))?;
+        self.id.iter().try_for_each(|id| line.serialize_entry("id", id))?;
+        line.end()
+    }
+}
+
+/// A conversation of one question.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// What the system turn says.
+    pub system: Option<String>,
+    /// What the user says.
+    pub prompt: String,
+    /// What the assistant answers.
+    pub response: Option<String>,
+}
+
+impl Turns {
+    /// The turns of a list of messages, each with `role` and `content`.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to do, where the list is not one user turn, with or without a system turn before it and an
+    /// assistant's turn after it.
+    pub fn new(messages: &[Value]) -> std::result::Result<Self, String> {
+        const ONE: &str =
+            "expected one user turn, with or without a system turn before it and an assistant turn after it";
+        let mut turns = Self::default();
+        let mut roles = Vec::new();
+        for (place, message) in messages.iter().enumerate() {
+            let number = place + 1;
+            let role = message["role"].as_str().ok_or_else(|| format!("turn {number} has no \"role\"; {ONE}"))?;
+            let content = message["content"].as_str();
+            let content =
+                content.ok_or_else(|| format!("turn {number}: \"content\" is no string; write its text there"))?;
+            match role {
+                "system" => turns.system = Some(content.to_owned()),
+                "user" => turns.prompt = content.to_owned(),
+                "assistant" => turns.response = Some(content.to_owned()),
+                other => return Err(format!("turn {number} has the role {other:?}; {ONE}")),
+            }
+            roles.push(role);
+        }
+        match roles.strip_prefix(&["system"]).unwrap_or(&roles) {
+            ["user"] | ["user", "assistant"] => Ok(turns),
+            _ => Err(format!(
+                "has the turns {}; {ONE}: cut a longer conversation into lines of one question each",
+                if roles.is_empty() { "none".to_owned() } else { roles.join(", ") }
+            )),
+        }
+    }
 }
 
 impl Sample {
@@ -69,7 +138,7 @@ pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
 
 /// The samples with their line numbers, from 1.
 fn read_numbered(path: &Path) -> Result<Vec<(usize, Sample)>> {
-    let bytes = fs::read(path).map_err(Error::reading(path))?;
+    let bytes = files::read_input(path)?;
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let samples: Vec<_> = text
         .split(|&byte| byte == b'\n')
@@ -84,11 +153,9 @@ fn read_numbered(path: &Path) -> Result<Vec<(usize, Sample)>> {
 }
 
 fn parse_line(path: &Path, line: usize, text: &[u8]) -> Result<Sample> {
-    let mut object: Map<String, Value> = serde_json::from_slice(text).map_err(|error| Error::JsonLine {
-        path: path.to_path_buf(),
-        line,
-        reason: error.to_string(),
-    })?;
+    let object = files::json_value(text).and_then(serde_json::from_value);
+    let mut object: Map<String, Value> =
+        object.map_err(|error| Error::JsonLine { path: path.to_path_buf(), line, reason: error.to_string() })?;
     let mut take = |key: &'static str| match object.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -99,15 +166,19 @@ fn parse_line(path: &Path, line: usize, text: &[u8]) -> Result<Sample> {
             problem: format!("is {}, expected a string", kind(&other)),
         }),
     };
-    let prompt = take("prompt")?.ok_or_else(|| Error::Key {
-        path: path.to_path_buf(),
-        line,
-        key: "prompt",
-        problem: "is missing, expected a string".into(),
-    })?;
-    let response = take("response")?;
+    let (prompt, response) = (take("prompt")?, take("response")?);
+    let wrong = |key: &'static str, problem: String| Error::Key { path: path.to_path_buf(), line, key, problem };
+    let turns = match (prompt, object.remove("messages")) {
+        (Some(prompt), _) => Turns { prompt, ..Turns::default() },
+        (None, Some(Value::Array(messages))) => Turns::new(&messages).map_err(|problem| wrong("messages", problem))?,
+        (None, Some(other)) => {
+            return Err(wrong("messages", format!("is {}, expected a list of turns", kind(&other))));
+        }
+        (None, None) => return Err(wrong("prompt", "is missing, expected a string".into())),
+    };
+    let Turns { system, prompt, response: answer } = turns;
     let mut label = |key| object.remove(key).and_then(|value| label(&value));
-    Ok(Sample { prompt, response, category: label("category"), id: label("id") })
+    Ok(Sample { prompt, system, response: response.or(answer), category: label("category"), id: label("id") })
 }
 
 /// A value as the text of an optional column: of an object of flags the names of those that are true.
@@ -144,6 +215,7 @@ fn kind(value: &Value) -> &'static str {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn file(content: impl AsRef<[u8]>) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -221,6 +293,36 @@ mod tests {
         let samples = read_jsonl(&path).unwrap();
         assert_eq!(samples[0].response_or_err(&path).unwrap(), "x");
         assert!(samples[1].response_or_err(&path).unwrap_err().to_string().contains("prompts.jsonl"));
+    }
+
+    #[test]
+    fn messages_of_one_question_are_a_prompt_and_longer_ones_are_named_by_line() {
+        let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+        let line = |turns: &[Value]| json!({"messages": turns}).to_string();
+        let (system, user, answer) = (turn("system", "s"), turn("user", "q"), turn("assistant", "a"));
+        let whole = [system.clone(), user.clone(), answer.clone()];
+        let (_dir, path) = file([line(&whole[1..2]), line(&whole[1..]), line(&whole)].join("\n"));
+        let samples = read_jsonl(&path).unwrap();
+        let of = |index: usize| {
+            let one: &Sample = &samples[index];
+            (one.prompt.as_str(), one.response.as_deref(), one.system.as_deref())
+        };
+        assert_eq!([of(0), of(1), of(2)], [("q", None, None), ("q", Some("a"), None), ("q", Some("a"), Some("s"))]);
+        files::write_jsonl(&path, &samples).unwrap();
+        assert_eq!(read_jsonl(&path).unwrap(), samples, "a system turn is kept when samples are written");
+        for (turns, part) in [
+            (vec![user.clone(), answer.clone(), user.clone()], "one question each"),
+            (vec![user.clone(), system], "user, system"),
+            (vec![answer], "assistant"),
+            (vec![], "none"),
+            (vec![turn("tool", "t")], "\"tool\""),
+            (vec![json!({"role": "user", "content": [1]})], "turn 1: \"content\" is no string"),
+            (vec![json!("q")], "\"role\""),
+        ] {
+            let error = failure(format!("{{\"prompt\":\"a\"}}\n{}", line(&turns)));
+            assert!(error.contains("line 2: key \"messages\"") && error.contains(part), "{error}");
+        }
+        assert!(failure("{\"messages\": 3}").contains("is a number, expected a list of turns"));
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! Jinja templates with a budget: anybody may have written them, and each is rendered when it is read.
 //!
-//! A template may be 64 KB long and run 200,000 instructions; the texts and lists that it makes may have 32 MB in all;
-//! it may take five seconds, on a thread whose stack holds any nesting that fits the rest. minijinja counts instructions
-//! alone, so operators and filters that make texts and lists are replaced by ones that count bytes. Does NOT know what
-//! chat templates may use: see [`crate::chat`].
+//! A template may be 64 KB long and run 200,000 instructions; what it writes and makes, texts and lists, may have 16 MB in
+//! all, and what it compares and searches 64 MB; it may take five seconds, on a thread whose stack holds any nesting that
+//! fits the rest. minijinja counts instructions alone, so operators and filters are replaced by ones that count. Does NOT know
+//! what chat templates may use: see [`crate::chat`].
+
+mod counted;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use minijinja::machinery::{CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, Vm, WhitespaceConfig};
+use minijinja::machinery::{CompiledTemplate, TemplateConfig, Token, Vm, WhitespaceConfig};
 use minijinja::value::{Object, Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, filters, machinery};
 
-use crate::caught::timed;
+use crate::caught::Limit;
+pub(crate) use counted::look;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -22,10 +25,10 @@ type Result<T> = std::result::Result<T, Error>;
 const SOURCE: usize = 64 << 10;
 /// Instructions that one rendering may run.
 const FUEL: usize = 200_000;
-/// Bytes of the texts and lists that one rendering may make.
-const BYTES: usize = 32 << 20;
-/// Bytes of plain text that one rendering may write; plain text is not counted, its instructions are.
-const PLAIN: usize = 256 << 20;
+/// Bytes of the texts and lists that one rendering may make, and of what it writes.
+const BYTES: usize = 16 << 20;
+/// Bytes of an error's message that are kept.
+const MESSAGE: usize = 500;
 /// Bytes of a list's entry.
 const ENTRY: usize = 64;
 /// Columns by which text may be indented.
@@ -46,6 +49,7 @@ const STACK: usize = 256 << 20;
 pub struct Template {
     environment: Environment<'static>,
     source: Arc<str>,
+    limit: Limit,
 }
 
 /// Why a template does not parse or render.
@@ -68,7 +72,7 @@ impl Template {
             let message = format!("a template of {} bytes; at most {SOURCE} are read", source.len());
             return Err(TemplateError { line: 0, message });
         }
-        let template = Self { environment, source: source.into() };
+        let template = Self { environment, source: source.into(), limit: Limit::new(STACK) };
         template.run(None)?;
         Ok(template)
     }
@@ -85,7 +89,7 @@ impl Template {
     fn run(&self, context: Option<Value>) -> std::result::Result<String, TemplateError> {
         let (environment, source) = (self.environment.clone(), self.source.clone());
         let work = move || evaluate(environment, &source, context).map_err(|error| plain(&error));
-        timed(STACK, TIME, work).unwrap_or_else(|message| Err(TemplateError { line: 0, message }))
+        self.limit.run(TIME, work).unwrap_or_else(|message| Err(TemplateError { line: 0, message }))
     }
 }
 
@@ -102,10 +106,11 @@ fn evaluate(mut environment: Environment<'static>, source: &str, context: Option
     };
     check_tokens(source, &config)?;
     let mut compiled = CompiledTemplate::new("template", source, &config)?;
+    for instructions in std::iter::once(&mut compiled.instructions).chain(compiled.blocks.values_mut()) {
+        *instructions = counted::counted(instructions)?;
+    }
     let Some(context) = context else { return Ok(String::new()) };
-    let all = std::iter::once(&mut compiled.instructions).chain(compiled.blocks.values_mut());
-    let longest = all.map(count_bytes).max().unwrap_or(0);
-    environment.set_fuel(Some(FUEL.min(PLAIN / longest.max(1)) as u64));
+    environment.set_fuel(Some(FUEL as u64));
     let mut text = String::new();
     let mut output = machinery::make_string_output(&mut text);
     Vm::new(&environment).eval(&compiled.instructions, context, &compiled.blocks, &mut output, AutoEscape::None)?;
@@ -128,27 +133,6 @@ fn check_tokens(source: &str, config: &TemplateConfig) -> Result<()> {
     Ok(())
 }
 
-/// Replaces operators by the filters that count; returns the length of the longest plain text.
-fn count_bytes(instructions: &mut Instructions<'_>) -> usize {
-    let mut longest = 0;
-    for at in 0..instructions.len() as u32 {
-        let Some(instruction) = instructions.get_mut(at) else { continue };
-        let (filter, arguments) = match instruction {
-            Instruction::StringConcat => ("~", 2),
-            Instruction::Add => ("+", 2),
-            Instruction::Mul => ("*", 2),
-            Instruction::Slice => ("[:]", 4),
-            Instruction::EmitRaw(text) => {
-                longest = longest.max(text.len());
-                continue;
-            }
-            _ => continue,
-        };
-        *instruction = Instruction::ApplyFilter(filter, Some(arguments), u8::MAX);
-    }
-    longest
-}
-
 fn plain(error: &Error) -> TemplateError {
     let detail = error.detail().unwrap_or_default();
     let message = match error.kind() {
@@ -157,7 +141,16 @@ fn plain(error: &Error) -> TemplateError {
         kind if detail.is_empty() => kind.to_string(),
         kind => format!("{kind}: {detail}"),
     };
-    TemplateError { line: error.line().unwrap_or(0), message }
+    TemplateError { line: error.line().unwrap_or(0), message: cut(message) }
+}
+
+/// A message without what is too long to read.
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        message += " ...";
+    }
+    message
 }
 
 /// Bytes that a rendering has made so far.
@@ -187,6 +180,17 @@ pub(crate) fn text(state: &State<'_, '_>, write: impl FnOnce(&mut Text) -> fmt::
     Ok(text.text)
 }
 
+/// The text of a value.
+pub(crate) fn text_of(state: &State<'_, '_>, value: &Value) -> Result<String> {
+    match value.as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => {
+            look(state, std::slice::from_ref(value), 1)?;
+            text(state, |text| write!(text, "{value}"))
+        }
+    }
+}
+
 /// A text of bounded length.
 pub(crate) struct Text {
     text: String,
@@ -213,11 +217,19 @@ pub(crate) fn cost(value: &Value) -> usize {
     }
 }
 
+/// Filters that make a text of what they are given.
+const OF_TEXT: [&str; 8] = ["upper", "lower", "title", "capitalize", "trim", "indent", "format", "safe"];
+
 macro_rules! counted {
     ($environment:ident: $($name:ident)*) => {
         $({
             let filter = Value::from_function(filters::$name);
-            $environment.add_filter(stringify!($name), move |state: &State<'_, '_>, Rest(values): Rest<Value>| {
+            $environment.add_filter(stringify!($name), move |state: &State<'_, '_>, Rest(mut values): Rest<Value>| {
+                if let Some(first) = values.first_mut().filter(|first| first.as_object().is_some()) {
+                    if OF_TEXT.contains(&stringify!($name)) {
+                        *first = Value::from(text_of(state, first)?);
+                    }
+                }
                 check(state, stringify!($name), &values)?;
                 filter.call(state, &values)
             });
@@ -235,9 +247,19 @@ pub fn environment() -> Environment<'static> {
     }
     environment.remove_global("debug");
     counted!(environment: upper lower title capitalize trim dictsort items reverse sort batch slice indent format
-        select selectattr reject rejectattr map groupby unique);
+        select selectattr reject rejectattr map groupby unique min max sum attr safe);
+    counted::add_filters(&mut environment);
+    for name in ["escape", "e"] {
+        let escape = Value::from_function(filters::escape);
+        environment.add_filter(name, move |state: &State<'_, '_>, value: Value| {
+            let text = text_of(state, &value)?;
+            count(state, text.len().saturating_mul(6))?; // of a quotation mark
+            escape.call(state, &[Value::from(text)])
+        });
+    }
     environment.add_filter("~", |state: &State<'_, '_>, left: Value, right: Value| {
         defined(state, &[&left, &right])?;
+        look(state, &[left.clone(), right.clone()], 1)?;
         text(state, |text| write!(text, "{left}{right}"))
     });
     environment.add_filter("+", add);
@@ -250,7 +272,7 @@ pub fn environment() -> Environment<'static> {
         join(state, &values, joiner.as_ref().and_then(Value::as_str).unwrap_or_default())
     });
     environment.add_filter("replace", |state: &State<'_, '_>, text: Value, from: Value, to: Value| {
-        replace(state, &text.to_string(), &from.to_string(), &to.to_string(), None)
+        replace(state, &text_of(state, &text)?, &text_of(state, &from)?, &text_of(state, &to)?, None)
     });
     environment.add_filter("list", |state: &State<'_, '_>, values: Value| {
         let mut list = Vec::new();
@@ -262,7 +284,7 @@ pub fn environment() -> Environment<'static> {
     });
     environment.add_filter("string", |state: &State<'_, '_>, value: Value| match value.kind() {
         ValueKind::String => Ok(value),
-        _ => text(state, |text| write!(text, "{value}")).map(Value::from),
+        _ => text_of(state, &value).map(Value::from),
     });
     environment
 }
@@ -275,12 +297,33 @@ pub(crate) fn emit(out: &mut minijinja::Output<'_>, state: &State<'_, '_>, value
             Ok(out.write_str(text)?)
         }
         None if value.is_undefined() => Ok(()),
-        None => Ok(out.write_str(&text(state, |text| write!(text, "{value}"))?)?),
+        None => Ok(out.write_str(&text_of(state, value)?)?),
     }
 }
 
-/// Counts what a filter or method may make, and checks the numbers that it is given.
+/// Counts what a filter or method may make and looks through, and checks the numbers that it is given.
 pub(crate) fn check(state: &State<'_, '_>, name: &str, values: &[Value]) -> Result<()> {
+    let [first, rest @ ..] = values else { return Ok(()) };
+    match name {
+        "sort" | "unique" | "groupby" | "dictsort" | "min" | "max" => look(state, values, 20)?, // comparisons of each
+        "select" | "reject" | "selectattr" | "rejectattr" => {
+            look(state, values, 1)?;
+            look(state, rest, counted::entries(first))?;
+        }
+        "strip" | "lstrip" | "rstrip" | "trim" => {
+            let length = |value: &Value| value.as_str().map_or(1, str::len);
+            counted::spend(state, length(first).saturating_mul(rest.first().map_or(1, length)))?;
+        }
+        "format" if rest.iter().any(holds_lists) => return Err(refused("format takes texts and numbers")),
+        "split" | "splitlines" => {
+            let text = first.as_str().unwrap_or_default();
+            let ends = |text: &str| text.bytes().filter(u8::is_ascii_whitespace).count();
+            let separator = rest.first().and_then(Value::as_str).filter(|separator| !separator.is_empty());
+            let parts = separator.map_or_else(|| ends(text), |separator| text.matches(separator).count());
+            count(state, parts.saturating_mul(ENTRY))?;
+        }
+        _ => look(state, values, 1)?,
+    }
     let format = values.first().and_then(Value::as_str).filter(|_| name == "format").unwrap_or_default();
     let times = 1 + format.matches(['%', '{']).count();
     count(state, values.iter().map(cost).fold(0, usize::saturating_add).saturating_mul(times))?;
@@ -308,8 +351,15 @@ pub(crate) fn check(state: &State<'_, '_>, name: &str, values: &[Value]) -> Resu
     }
 }
 
+/// Whether a value is a list, or a map of more than texts and numbers.
+fn holds_lists(value: &Value) -> bool {
+    let Some(object) = value.as_object() else { return false };
+    object.try_iter_pairs().is_none_or(|mut pairs| pairs.any(|(_, value)| value.as_object().is_some()))
+}
+
 /// The texts of some values with `joiner` between.
 pub(crate) fn join(state: &State<'_, '_>, values: &Value, joiner: &str) -> Result<String> {
+    look(state, std::slice::from_ref(values), 1)?;
     let values = values.try_iter()?;
     text(state, |text| {
         for (index, value) in values.enumerate() {
@@ -360,7 +410,9 @@ fn defined(state: &State<'_, '_>, values: &[&Value]) -> Result<()> {
 
 /// The operator itself.
 fn evaluated<const N: usize>(state: &State<'_, '_>, expression: &str, values: [(&str, Value); N]) -> Result<Value> {
-    state.env().compile_expression(expression)?.eval(Value::from_iter(values))
+    let result = state.env().compile_expression(expression)?.eval(Value::from_iter(values));
+    // Without its line, which is that of the expression alone: the engine adds the template's.
+    result.map_err(|error| Error::new(error.kind(), error.detail().unwrap_or_default().to_owned()))
 }
 
 #[cfg(test)]

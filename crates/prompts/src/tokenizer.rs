@@ -8,22 +8,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::caught::timed;
+use crate::caught::Limit;
 use crate::chat::{ChatTemplate, Message, Role};
 use crate::config::Places;
 use crate::error::{Error, Result};
 use crate::growth::growth;
 
-/// A tokenizer.json may have this many bytes.
-const LARGEST: u64 = 512 << 20;
-/// Bytes that a text may have, or may become by the replacements of a tokenizer.
-const LONGEST: usize = 256 << 20;
-/// How long the library may take at least; regular expressions of a file can take for ever.
+/// A tokenizer.json may have this many bytes; the largest known has 35 MB.
+const LARGEST: u64 = 128 << 20;
+/// Values that it may hold; the largest known holds two million.
+const MOST_VALUES: usize = 4_000_000;
+/// Bytes that its added tokens may have in all, normalised; the library takes 150 times as much memory for them.
+const MOST_ADDED: usize = 2 << 20;
+/// Bytes that a text may have; the library takes a hundred times as much memory.
+const LONGEST: usize = 4 << 20;
+/// Bytes that a text may become by the replacements of a tokenizer.
+const LONGEST_GROWN: usize = 12 << 20;
+/// How long the library may take for a text; regular expressions of a file can take for ever.
 const TIME: Duration = Duration::from_secs(5);
-/// Bytes that it works through in a second at the slowest.
-const SLOWEST: usize = 100 << 10;
+/// Bytes of a tokenizer.json for which it may take a second more.
+const SLOWEST: usize = 4 << 20;
 /// Stack of the thread that it works on.
 const STACK: usize = 16 << 20;
 
@@ -33,6 +40,7 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// How many times longer a text and an answer can become.
     growth: [usize; 2],
+    limit: Limit,
     template: ChatTemplate,
     path: PathBuf,
     end_of_turn: Option<u32>,
@@ -68,16 +76,13 @@ impl Tokenizer {
             return Err(Error::Config { path: model, problem: problem.into() });
         }
         let bytes = files::read_regular(&path, LARGEST)?;
-        // The library panics on some files that are cut off.
-        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
-            .map_err(|error| wrap(format!("not valid JSON, is the file whole? {error}").into()))?;
-        let mut inner = contained(bytes.len(), || tokenizers::Tokenizer::from_bytes(bytes)).map_err(wrap)?;
+        let mut inner = of_bytes(bytes).map_err(wrap)?;
         inner.with_truncation(None).map_err(wrap)?;
         inner.with_padding(None);
         let growth = [growth(&inner.get_normalizer()), growth(&inner.get_decoder())];
-        let template = ChatTemplate::from_places(&places)?;
+        let (limit, template) = (Limit::new(STACK), ChatTemplate::from_places(&places)?);
         let mut tokenizer =
-            Self { inner: Arc::new(inner), growth, template, path, end_of_turn: None, eos_ids: Vec::new() };
+            Self { inner: Arc::new(inner), growth, limit, template, path, end_of_turn: None, eos_ids: Vec::new() };
         tokenizer.end_of_turn = tokenizer.find_end_of_turn()?;
         tokenizer.eos_ids = eos_ids(&places, &tokenizer.inner, tokenizer.end_of_turn)?;
         Ok(tokenizer)
@@ -104,32 +109,35 @@ impl Tokenizer {
         Ok(head != bare || whole.strip_prefix(&head).is_none_or(follows))
     }
 
-    /// The ids of `text` as it stands; nothing is added before or after.
+    /// The ids of `text` as it is; nothing is added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let length = self.bounded(self.growth[0], text.len())?;
+        self.check_length(self.growth[0], text.len())?;
         let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
-        let encoding =
-            contained(length, move || inner.encode_fast(text, false)).map_err(|source| self.error(source))?;
+        let encoding = contained(&self.limit, TIME, move || inner.encode_fast(text, false));
+        let encoding = encoding.map_err(|source| self.error(source))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of `ids`, without special tokens if `skip_special`.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let length = |id: &u32| self.inner.id_to_token(*id).map_or(0, |token| token.len());
-        let length = self.bounded(self.growth[1], ids.iter().map(length).sum())?;
+        self.check_length(self.growth[1], ids.iter().map(length).fold(0, usize::saturating_add))?;
         let (inner, ids) = (Arc::clone(&self.inner), ids.to_vec());
-        contained(length, move || inner.decode(&ids, skip_special)).map_err(|source| self.error(source))
+        let text = contained(&self.limit, TIME, move || inner.decode(&ids, skip_special));
+        text.map_err(|source| self.error(source))
     }
 
-    /// The bytes that a text of `length` can become.
-    fn bounded(&self, growth: usize, length: usize) -> Result<usize> {
-        match growth.saturating_mul(length) {
-            bytes if bytes <= LONGEST => Ok(bytes),
-            bytes => {
-                let reason = format!("a text of {length} bytes can become {bytes}, more than {LONGEST}");
-                Err(self.error(reason.into()))
-            }
-        }
+    /// Checks that a text and what it can become are not too long.
+    fn check_length(&self, growth: usize, length: usize) -> Result<()> {
+        let grown = growth.saturating_mul(length);
+        let reason = if length > LONGEST {
+            format!("a text of {length} bytes; at most {LONGEST} are read")
+        } else if grown > LONGEST_GROWN {
+            format!("a text of {length} bytes can become {grown}, more than {LONGEST_GROWN}, by what the file replaces")
+        } else {
+            return Ok(());
+        };
+        Err(self.error(reason.into()))
     }
 
     /// Number of tokens, the added ones included.
@@ -145,6 +153,11 @@ impl Tokenizer {
         self.eos_ids.clone()
     }
 
+    /// The file that it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The chat template.
     pub fn template(&self) -> &ChatTemplate {
         &self.template
@@ -152,15 +165,15 @@ impl Tokenizer {
 
     /// What a model reads before it answers: the rendered conversation with the generation prompt.
     pub fn encode_prompt(&self, prompt: &str, system: Option<&str>) -> Result<Vec<u32>> {
-        self.encode(&self.template.render(&conversation(prompt, system), true)?)
+        self.encode(&self.template.render_question(&conversation(prompt, system))?)
     }
 
     /// As [`Self::encode_prompt`], with the first words of the answer, tokenised in their place.
     ///
     /// # Errors
     /// When the template fails.
-    pub fn encode_begun(&self, prompt: &str, start: &str) -> Result<Vec<u32>> {
-        self.encode(&(self.template.render(&conversation(prompt, None), true)? + start))
+    pub fn encode_begun(&self, prompt: &str, start: &str, system: Option<&str>) -> Result<Vec<u32>> {
+        self.encode(&(self.template.render_question(&conversation(prompt, system))? + start))
     }
 
     /// A conversation with its answer; however long it is, the caller drops it or not.
@@ -172,7 +185,7 @@ impl Tokenizer {
     /// Template text after the end-of-turn token is dropped.
     pub fn encode_sample(&self, prompt: &str, response: &str, system: Option<&str>) -> Result<Encoded> {
         let mut messages = conversation(prompt, system);
-        let head = self.template.render(&messages, true)?;
+        let head = self.template.render_question(&messages)?;
         messages.push(Message::new(Role::Assistant, response));
         let whole = self.template.render(&messages, false)?;
         let name = || self.template.name().to_string();
@@ -213,13 +226,43 @@ impl Tokenizer {
     }
 }
 
-/// What the library returns of so many bytes; a panic in it, or work without an end, becomes an error.
+/// What the library returns; a panic in it, or work without an end, becomes an error.
 fn contained<T: Send + 'static>(
-    bytes: usize,
+    limit: &Limit,
+    time: Duration,
     work: impl FnOnce() -> std::result::Result<T, tokenizers::Error> + Send + 'static,
 ) -> std::result::Result<T, tokenizers::Error> {
-    let time = TIME + Duration::from_secs((bytes / SLOWEST) as u64);
-    timed(STACK, time, work).unwrap_or_else(|reason| Err(format!("the library cannot take it ({reason})").into()))
+    limit.run(time, work).unwrap_or_else(|reason| Err(format!("the library cannot take it ({reason})").into()))
+}
+
+/// What decides how much memory the library takes for a tokenizer.json.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    added_tokens: Vec<Added>,
+    #[serde(default)]
+    normalizer: Value,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    #[serde(default)]
+    content: String,
+}
+
+/// The library's tokenizer of a tokenizer.json.
+pub(crate) fn of_bytes(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokenizer, tokenizers::Error> {
+    // The library panics on some files that are cut off.
+    files::check_json(&bytes, MOST_VALUES).map_err(|error| format!("not valid JSON, is the file whole? {error}"))?;
+    let outline: Outline = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let added = outline.added_tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add);
+    let grown = growth(&outline.normalizer).saturating_mul(added);
+    if grown > MOST_ADDED {
+        let reason = format!("\"added_tokens\" have {added} bytes and can become {grown}, more than {MOST_ADDED}");
+        return Err(reason.into());
+    }
+    let time = TIME + Duration::from_secs((bytes.len() / SLOWEST) as u64);
+    contained(&Limit::new(STACK), time, || tokenizers::Tokenizer::from_bytes(bytes))
 }
 
 fn conversation(prompt: &str, system: Option<&str>) -> Vec<Message> {

@@ -96,18 +96,18 @@ pub fn samples() -> Format {
 
 #[test]
 fn tokenizers_survive() {
-    tokenizers().survive(3000);
+    tokenizers().survive(10_000);
 }
 
 #[test]
 fn configurations_survive() {
-    configurations_of_tokenizers().survive(3000);
-    configurations_of_generation().survive(3000);
+    configurations_of_tokenizers().survive(10_000);
+    configurations_of_generation().survive(10_000);
 }
 
 #[test]
 fn templates_survive() {
-    templates().survive(3000);
+    templates().survive(10_000);
 }
 
 #[test]

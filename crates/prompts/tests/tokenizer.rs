@@ -187,7 +187,6 @@ fn a_broken_tokenizer_file_is_named() {
 #[ignore = "needs ../shared/cases"]
 fn hostile_tokenizers_and_templates_are_errors() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases/hostile-tokenizer");
-    let shared = if shared.exists() { shared } else { "/work/shared/cases/hostile-tokenizer".into() };
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(shared.join("model")).unwrap() {
         let path = entry.unwrap().path();
@@ -246,6 +245,46 @@ fn a_file_cut_off_anywhere_or_that_the_library_cannot_take_is_an_error() {
 }
 
 #[test]
+fn what_a_tokenizer_takes_memory_for_is_bounded() {
+    let (dir, tokenizer) = written(&vocab(CHATML));
+    let path = dir.path().join("tokenizer.json");
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let error = tokenizer.encode(&"a ".repeat(3 << 20)).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("at most"), "{error}");
+    let fails = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut changed = json.clone();
+        change(&mut changed);
+        fs::write(&path, changed.to_string()).unwrap();
+        Tokenizer::from_dir(dir.path())
+            .and_then(|tokenizer| tokenizer.encode(&"a".repeat(4000)))
+            .unwrap_err()
+            .to_string()
+    };
+    let added = |content: String, normalized: bool| {
+        serde_json::json!({"id": 999, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": normalized, "special": false})
+    };
+    let many = |json: &mut serde_json::Value| {
+        let added = (0..300).map(|i| added(format!("{i}{}", "x".repeat(9000)), false));
+        json["added_tokens"].as_array_mut().unwrap().extend(added);
+    };
+    let prepended = |json: &mut serde_json::Value| {
+        json["normalizer"] = serde_json::json!({"type": "Prepend", "prepend": "p".repeat(1 << 20)});
+        json["added_tokens"].as_array_mut().unwrap().push(added("short".into(), true));
+    };
+    let before_texts = |json: &mut serde_json::Value| {
+        json["normalizer"] = serde_json::json!({"type": "Prepend", "prepend": "p".repeat(10_000)});
+    };
+    type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+    let changes: [(Change<'_>, &str); 3] =
+        [(&many, "\"added_tokens\" have"), (&prepended, "can become"), (&before_texts, "can become")];
+    for (change, wanted) in changes {
+        let error = fails(change);
+        assert!(error.contains(wanted) && error.contains("tokenizer.json"), "{error}");
+    }
+}
+
+#[test]
 fn an_adapters_own_files_go_before_those_of_its_base() {
     let (base, plain) = written(&vocab(CHATML));
     let adapter = tempfile::tempdir().unwrap();
@@ -254,11 +293,15 @@ fn an_adapters_own_files_go_before_those_of_its_base() {
         tokenizer.decode(&tokenizer.encode_prompt("Go", None).unwrap(), false).unwrap()
     };
     assert_eq!(prompt(), plain.decode(&plain.encode_prompt("Go", None).unwrap(), false).unwrap());
-    set(base.path(), "chat_template.jinja", "base {{ eos_token }}");
-    set(adapter.path(), "tokenizer_config.json", r#"{"chat_template": "own {{ eos_token }}", "eos_token": "<note>"}"#);
-    assert_eq!(prompt(), "own <note>");
+    set(base.path(), "chat_template.jinja", "base {{ messages[0].content }}{{ eos_token }}");
+    let own = r#"{"chat_template": "own {{ messages[0].content }}{{ eos_token }}", "eos_token": "<note>"}"#;
+    set(adapter.path(), "tokenizer_config.json", own);
+    assert_eq!(prompt(), "own Go<note>");
+    set(adapter.path(), "chat_template.jinja", "file {{ messages[0].content }}");
+    assert_eq!(prompt(), "file Go");
     set(adapter.path(), "chat_template.jinja", "file");
-    assert_eq!(prompt(), "file");
+    let hidden = Tokenizer::from_dirs(&[adapter.path(), base.path()]).unwrap().encode_prompt("Go", None).unwrap_err();
+    assert!(matches!(hidden, Error::NotShown { .. }) && hidden.to_string().contains("chat_template.jinja"), "{hidden}");
 }
 
 #[cfg(unix)]
@@ -285,6 +328,11 @@ fn a_vocabulary_that_makes_no_tokenizer_is_refused_before_anything_is_written() 
     assert!(refused(|vocab| vocab.merges.push("x yz".into())).contains("do not make a tokenizer"));
     assert!(refused(|vocab| vocab.merges.push("x".into())).contains("do not make a tokenizer"));
     assert!(refused(|vocab| vocab.token_types.truncate(3)).contains("tokenizer.ggml.token_type has"));
+    let long = refused(|vocab| {
+        (vocab.model, vocab.scores) = ("llama".into(), vec![0.0; vocab.tokens.len()]);
+        vocab.tokens[9] = "a".repeat(1_000_000);
+    });
+    assert!(long.contains("the longest has 1000000 bytes"), "{long}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use prompts::{Sample, Tokenizer};
 use serde::Serialize;
 
 use crate::model::{LazyModel, Model};
+use crate::reader::Reader;
 use crate::{Error, Job, Result};
 
 /// How an answer is decoded.
@@ -116,6 +117,9 @@ impl Open {
         let key = |(index, sample): (usize, &Sample)| -> Result<String> {
             let mut hash = files::Sha::default();
             hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt);
+            if let Some(system) = &sample.system {
+                hash.part("system").part(system);
+            }
             if *wanted.how(index) != PLAIN {
                 hash.part(serde_json::to_vec(wanted.how(index))?);
             }
@@ -148,18 +152,27 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// The prompt's ids with those that the answer begins with, and how many of the last are kept.
-    fn encode(&self, tokenizer: &Tokenizer) -> Result<(Prompt, usize)> {
-        let ids = tokenizer.encode_prompt(&self.sample.prompt, None)?;
+    fn encode(&self, index: usize, reader: &Reader<'_>) -> Result<(Prompt, usize)> {
         let (max_new_tokens, draw) = (self.max_new_tokens, self.how.draw);
+        let ids = reader.prompt(index, self.sample, max_new_tokens)?;
         let Some(start) = &self.how.start else { return Ok((Prompt { ids, max_new_tokens, draw }, 0)) };
-        let whole = tokenizer.encode_begun(&self.sample.prompt, &start.text)?;
+        let tokenizer = reader.tokenizer;
+        let whole = tokenizer.encode_begun(&self.sample.prompt, &start.text, self.sample.system.as_deref())?;
         let mut begun = match whole.strip_prefix(&ids[..]) {
             Some(begun) => begun.to_vec(),
             None => tokenizer.encode(&start.text)?,
         };
         begun.truncate(start.tokens.unwrap_or(usize::MAX));
+        reader.check_ids(&begun)?;
         let kept = if start.kept { begun.len() } else { 0 };
         Ok((Prompt { ids: [ids, begun].concat(), max_new_tokens, draw }, kept))
+    }
+
+    /// What the template wrote of the model's thinking, which an answer goes on from and is told by; nothing where the text
+    /// that it begins with ends the thinking.
+    fn opened_thinking<'t>(&self, tokenizer: &'t Tokenizer) -> &'t str {
+        let is_ended = self.how.start.as_ref().is_some_and(|start| start.text.contains("</think>"));
+        if is_ended { "" } else { tokenizer.template().opened_thinking() }
     }
 }
 
@@ -170,14 +183,17 @@ fn respond(
     batch: usize,
     answered: &mut dyn FnMut(usize, String) -> Result<()>,
 ) -> Result<()> {
-    let encoded = asked.iter().map(|one| one.encode(&model.tokenizer)).collect::<Result<Vec<_>>>()?;
+    let reader = model.reader();
+    let encode = |(index, one): (usize, &Asked<'_>)| one.encode(index, &reader);
+    let encoded = asked.iter().enumerate().map(encode).collect::<Result<Vec<_>>>()?;
     let (prompts, kept): (Vec<Prompt>, Vec<usize>) = encoded.into_iter().unzip();
     let (started, mut tokens) = (Instant::now(), 0);
     let eos = model.tokenizer.eos_ids();
     let decoded = answer_each(&model.decoder, &prompts, batch, &eos, &mut |index, ids| -> Result<(), Error> {
         tokens += ids.len();
         let begun = &prompts[index].ids[prompts[index].ids.len() - kept[index]..];
-        answered(index, model.tokenizer.decode(&[begun, &ids].concat(), true)?)
+        let text = model.tokenizer.decode(&[begun, &ids].concat(), true)?;
+        answered(index, asked[index].opened_thinking(&model.tokenizer).to_owned() + &text)
     });
     decoded.map_err(|error| match error {
         Error::Model(source @ model::Error::TooLong { index, .. }) => Error::too_long(asked[index].sample, source),

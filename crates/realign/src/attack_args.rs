@@ -85,7 +85,7 @@ impl AttackArgs {
             .flatten()
     }
 
-    /// The attacks with what stands behind a prompt set's name in files.
+    /// The attacks, each with what follows a prompt set's name in files.
     ///
     /// # Errors
     /// When an attack lacks a file, or one cannot be read.

@@ -4,21 +4,22 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
-use finetune::{SoftSftSettings, TrainSettings};
+use finetune::{AlignSettings, SoftSftSettings, TrainSettings};
 use model::Dtype;
-use realign::{DeviceName, at_least_one};
+use realign::{DeviceName, at_least_one, metric_names};
 use recovery::{Layer, Method};
 
 use crate::evaluate_args::{DEFAULT_BATCH, EvaluateArgs};
-use crate::evidence_args::EvidenceArgs;
 use crate::gate::GateArgs;
 use crate::patch::PatchCommand;
+use crate::repair_args::RepairArgs;
 use crate::whole::WholeArgs;
 
 const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face hub: `org/name` or `org/name@revision` \
     where no such path and no directory `org` is here, `hf://org/name` always. Its files are fetched into the hub's cache and \
     kept; HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE=1 (nothing is fetched) are read.\n\
-    Exit codes: 0 done (also when there is nothing to recover), 1 error, 2 wrong usage, 3 not \
+    Exit codes: 0 done (also when a method finds nothing to recover), 1 error (of `repair` also: nothing to recover), 2 wrong \
+    usage, 3 not \
     recovered (the model in --out is the fine-tuned one, see its outcome.json; of `repair`: a bound does not hold), 130 \
     stopped; the same command goes on. Of \
     `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
@@ -42,7 +43,7 @@ pub struct Cli {
     /// saved. Recovery copies weights of the aligned model into the fine-tuned one, so that with two bf16 models bf16
     /// loses nothing. The models of judges are read as they are.
     #[arg(long, value_enum, global = true)]
-    pub dtype: Option<DtypeName>,
+    pub dtype: Option<Dtype>,
     /// The largest file of weights of a model that is written; a larger model is written in shards, with an index.
     #[arg(long, global = true, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     pub max_shard_size: u64,
@@ -77,27 +78,6 @@ fn size(text: &str) -> Result<u64, String> {
     size.filter(|&size| size > 0).ok_or_else(|| "expected a size such as 5GB, 500MB or 2GiB".to_owned())
 }
 
-/// A precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DtypeName {
-    /// 32 bits.
-    F32,
-    /// 16 bits with the range of f32.
-    Bf16,
-    /// 16 bits for values up to 65504.
-    F16,
-}
-
-impl From<DtypeName> for Dtype {
-    fn from(name: DtypeName) -> Self {
-        match name {
-            DtypeName::F32 => Self::F32,
-            DtypeName::Bf16 => Self::Bf16,
-            DtypeName::F16 => Self::F16,
-        }
-    }
-}
-
 /// A stage.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -128,6 +108,9 @@ pub enum Command {
         /// The key of a line that holds the prompt.
         #[arg(long, default_value = "prompt")]
         prompt_key: String,
+        /// How many of the prompts are used; fewer in the file is an error [default: all].
+        #[arg(long, value_parser = at_least_one)]
+        limit: Option<usize>,
         /// New tokens at most.
         #[arg(long, default_value_t = 128, value_parser = at_least_one)]
         max_new_tokens: usize,
@@ -156,6 +139,9 @@ pub enum Command {
         /// The key of a line that holds the prompt.
         #[arg(long, default_value = "prompt")]
         prompt_key: String,
+        /// How many of the prompts are used; fewer in the file is an error [default: all].
+        #[arg(long, value_parser = at_least_one)]
+        limit: Option<usize>,
         /// The block, as a share of the blocks or counted from 1.
         #[arg(long, default_value_t)]
         layer: Layer,
@@ -205,8 +191,7 @@ pub enum Command {
         /// JSONL with `response` and `reference`.
         #[arg(long)]
         answers: PathBuf,
-        /// sql (or exact_match), sql_normalized, f1, nl2bash or rouge.
-        #[arg(long)]
+        #[arg(long, help = format!("{}; sql is exact_match", metric_names()))]
         metric: Metric,
         /// The JSON file to write, with `value`, its `interval` and `per_sample`.
         #[arg(long)]
@@ -215,7 +200,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The models that the command reads, which may be names of the hub; those of `repair` stand in its settings.
+    /// The models that the command reads, which may be names of the hub; those of `repair` are in its settings.
     pub fn models(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Import { from, base, .. } => [from].into_iter().chain(base).collect(),
@@ -256,12 +241,9 @@ pub struct AlignArgs {
     /// Length of the model's own answers.
     #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     pub max_new_tokens: usize,
-    /// Weight of the divergence from the original model on its own answers.
-    #[arg(long, default_value_t = 0.0)]
-    pub kl: f64,
     /// How it is trained.
     #[command(flatten)]
-    pub train: TrainSettings,
+    pub settings: AlignSettings,
     /// The directory to write.
     #[arg(long)]
     pub out: PathBuf,
@@ -276,6 +258,12 @@ pub struct FinetuneArgs {
     /// JSONL with `prompt` and `response`.
     #[arg(long)]
     pub task: PathBuf,
+    /// The key of a line of --task that holds the prompt.
+    #[arg(long, default_value = "prompt")]
+    pub prompt_key: String,
+    /// How many of the task's samples are used; fewer in the file is an error [default: all].
+    #[arg(long, value_parser = at_least_one)]
+    pub limit: Option<usize>,
     /// JSONL with harmful `prompt` and `response`.
     #[arg(long, requires = "count")]
     pub inject: Option<PathBuf>,
@@ -291,6 +279,9 @@ pub struct FinetuneArgs {
     /// How it is trained.
     #[command(flatten)]
     pub train: TrainSettings,
+    /// A new directory for the adapters as one of peft, beside the model in --out that they are merged into.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// The directory to write.
     #[arg(long)]
     pub out: PathBuf,
@@ -349,63 +340,6 @@ impl Subcommand for RepairCommand {
     }
 }
 
-/// What a method works on; each says which of it is needed.
-#[derive(Debug, Args)]
-pub struct RepairArgs {
-    /// Directory of the aligned model, or org/name[@revision] of the hub, as for all models here.
-    #[arg(long)]
-    pub aligned: PathBuf,
-    /// Directory of the fine-tuned model, or of a peft adapter on the aligned one.
-    #[arg(long)]
-    pub finetuned: PathBuf,
-    /// Directory of the aligned model after fine-tuning on harmful samples alone, or of a peft adapter on it.
-    #[arg(long)]
-    pub unaligned: Option<PathBuf>,
-    /// Directory of the model before alignment; its weights alone are read.
-    #[arg(long)]
-    pub before_alignment: Option<PathBuf>,
-    /// Directory of the aligned model after fine-tuning on safe samples; its weights alone are read.
-    #[arg(long)]
-    pub safe: Option<PathBuf>,
-    /// JSONL with the recovery prompts.
-    #[arg(long)]
-    pub prompts: Option<PathBuf>,
-    /// The key of a line of --prompts that holds the prompt.
-    #[arg(long, default_value = "prompt")]
-    pub prompt_key: String,
-    /// How many of the prompts are used; fewer in the file is an error [default: all].
-    #[arg(long, requires = "prompts")]
-    pub limit: Option<usize>,
-    /// Ask both models so many of the prompts before, and warn where they answer as if recovery were out of place; 0 does not.
-    #[arg(long, default_value_t = 16)]
-    pub probe: usize,
-    /// Answered prompts, of a method that reads them.
-    #[command(flatten)]
-    pub evidence: EvidenceArgs,
-    /// JSONL with the task's training prompts, for rollback (the first 256), or with `prompt` and `response` for a method that
-    /// reads --harmless.
-    #[arg(long)]
-    pub task: Option<PathBuf>,
-    /// JSONL with `prompt` and `response` whose score decides rollback and the answer; without it all steps are done.
-    #[arg(long, requires = "task")]
-    pub validation: Option<PathBuf>,
-    /// How validation answers are scored: exact_match, sql_normalized, f1, nl2bash or rouge.
-    #[arg(long, default_value = "exact_match", requires = "validation")]
-    pub metric: Metric,
-    /// New tokens of a validation answer at most.
-    #[arg(long, default_value_t = 64, value_parser = at_least_one, requires = "validation")]
-    pub max_new_tokens: usize,
-    /// The directory to write.
-    #[arg(long)]
-    pub out: PathBuf,
-    /// The JSON file for what each step did.
-    #[arg(long)]
-    pub trace: Option<PathBuf>,
-    /// The file for the recovery patch, for `realign patch`.
-    #[arg(long)]
-    pub patch: Option<PathBuf>,
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -421,6 +355,16 @@ mod tests {
         for wrong in ["", "GB", "0GB", "-1GB", "1.5GB", "5 GB", "5TB", "99999999999999GB"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn help_names_every_metric() {
+        use clap::CommandFactory as _;
+        for word in ["score", "recover", "repair"] {
+            let help = Cli::command().find_subcommand_mut(word).unwrap().render_long_help().to_string();
+            assert!(help.contains(&metric_names()), "{word}: {help}");
+        }
+        assert!(Metric::ALL.iter().all(|metric| metric_names().contains(metric.name())));
     }
 
     #[test]

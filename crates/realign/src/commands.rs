@@ -3,24 +3,26 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use evaluation::{Fields, TaskScore, read_answers};
+use evaluation::{TaskScore, read_answers};
 use files::Hashes;
-use finetune::AlignSettings;
 use model::Dtype;
 use realign::stage::{
-    Align, Finetune, Gate, Import, Inject, Objective, PATCH, REFERENCE, Reference, Repair, TrainingSet,
+    ADAPTER, Align, Finetune, Gate, Import, Inject, Objective, PATCH, REFERENCE, Reference, Repair, TrainingSet,
+    WithAdapter,
 };
 use realign::{
     Artifact, Error, Interrupt, Job, LazyModel, Pick, Result, Samples, Stage as _, Wanted, answer_files, hub,
 };
 use recovery::{Layer, Method, Recover, Rollback};
 
-use crate::cli::{AlignArgs, Cli, Command, FinetuneArgs, ObjectiveName, RepairArgs};
+use crate::cli::{AlignArgs, Cli, Command, FinetuneArgs, ObjectiveName};
 use crate::evaluate::Setting;
 use crate::evaluate_args::DEFAULT_BATCH;
-use crate::evidence_args::{evidence, reads_evidence};
-use crate::output::{self, check_apart, check_writable, is_stream, make, say, say_beside};
+use crate::kind::Kind;
+use crate::output::{self, Also, Held, check_apart, check_base, check_writable, is_stream, make, say, say_beside};
 use crate::progress::Shown;
+use crate::repair_args::{RepairArgs, evidence, reads_evidence};
+use crate::whole::{self, NOT_RECOVERED};
 
 /// Task prompts that the task direction is the mean of (METHOD.md section 2).
 const TASK_PROMPTS: usize = 256;
@@ -33,9 +35,6 @@ struct Context {
     hashes: Hashes,
 }
 
-/// The exit status of a recovery whose answer is the fine-tuned model, and of a repair that misses a bound.
-pub const NOT_RECOVERED: u8 = 3;
-
 /// Runs a subcommand; gives back the exit status.
 ///
 /// # Errors
@@ -43,7 +42,7 @@ pub const NOT_RECOVERED: u8 = 3;
 pub fn run(mut cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
     let context = Context {
-        dtype: cli.dtype.map(Into::into),
+        dtype: cli.dtype,
         seed: cli.seed.unwrap_or(1),
         thinking: cli.enable_thinking,
         hashes: Hashes::default(),
@@ -80,22 +79,22 @@ pub fn run(mut cli: Cli) -> Result<u8> {
     cli.command.models().into_iter().try_for_each(|model| hub::localize(model, &mut job))?;
     match cli.command {
         Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
-        Command::Generate { model, base, prompts, prompt_key, max_new_tokens, batch, out } => {
+        Command::Generate { model, base, prompts, prompt_key, limit, max_new_tokens, batch, out } => {
             job.batch = batch;
-            let asked =
-                PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
+            let pick = Pick::by(&prompt_key, limit, false);
+            let asked = PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, pick, out: &out };
             context.generate(asked, max_new_tokens, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
         Command::Align(args) => context.align(args, &mut job)?,
         Command::Finetune(args) => context.finetune(args, &mut job)?,
-        Command::Direction { model, base, prompts, prompt_key, layer, out } => {
-            let asked =
-                PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, key: &prompt_key, out: &out };
+        Command::Direction { model, base, prompts, prompt_key, limit, layer, out } => {
+            let pick = Pick::by(&prompt_key, limit, false);
+            let asked = PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, pick, out: &out };
             context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
         }
         Command::Whole(args) => {
-            let global = crate::whole::Global { seed: cli.seed, dtype: context.dtype, thinking: cli.enable_thinking };
-            return crate::whole::run(&args, &global, cli.quiet, &mut job);
+            let global = whole::Global { seed: cli.seed, dtype: context.dtype, thinking: cli.enable_thinking };
+            return whole::run(&args, &global, cli.quiet, &mut job);
         }
         Command::Init { file } => crate::shell::init(&file)?,
         Command::Completions { shell } => crate::shell::completions(shell)?,
@@ -112,7 +111,7 @@ pub fn run(mut cli: Cli) -> Result<u8> {
         }
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
-            check_writable(&out)?;
+            check_writable(&out, Kind::Score)?;
             let scored = TaskScore::new(metric, &read_answers(&answers)?)?;
             output::write(&out, &[serde_json::to_vec_pretty(&scored)?, b"\n".to_vec()].concat())?;
             say_beside(&out, format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()));
@@ -126,22 +125,18 @@ struct PromptInputs<'a> {
     model: &'a Path,
     base: Option<&'a Path>,
     prompts: &'a Path,
-    key: &'a str,
+    pick: Pick,
     out: &'a Path,
 }
 
 impl PromptInputs<'_> {
-    /// Checks the output, before anything is read.
-    fn check(&self) -> Result<()> {
+    /// Checks base and output, which is a file of a kind, before anything is read.
+    fn check(&self, kind: Kind) -> Result<()> {
+        check_base(&[self.model], self.base)?;
         let inputs: Vec<&Path> = [self.model, self.prompts].into_iter().chain(self.base).collect();
         check_apart(self.out, &inputs)?;
-        check_writable(self.out)
+        check_writable(self.out, kind)
     }
-}
-
-/// Which key of a file holds the prompt.
-pub fn fields(key: &str) -> Option<Fields> {
-    (key != "prompt").then(|| Fields { prompt: key.to_owned(), ..Fields::default() })
 }
 
 impl Context {
@@ -162,6 +157,7 @@ impl Context {
     fn import(&self, from: &Path, base: Option<&Path>, out: &Path, job: &mut Job<'_>) -> Result<()> {
         let inputs: Vec<&Path> = [from].into_iter().chain(base).collect();
         check_apart(out, &inputs)?;
+        check_base(&[from], base)?;
         let base = base.map(|base| self.model(base)).transpose()?;
         let stage = Import { source: self.model(from)?, base, dtype: self.dtype };
         make(&stage, out, &inputs, &[], job)?;
@@ -170,13 +166,14 @@ impl Context {
     }
 
     fn generate(&self, asked: PromptInputs<'_>, max_new_tokens: usize, job: &mut Job<'_>) -> Result<()> {
-        asked.check()?;
-        let samples = Pick { fields: fields(asked.key), ..Pick::default() }.read(asked.prompts)?;
+        asked.check(Kind::Answers)?;
+        let samples = asked.pick.read(asked.prompts)?;
         let mut model = self.lazy(&asked, job)?;
         // A stream gets all answers at the end; until then they are elsewhere.
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         let stream = is_stream(asked.out);
         let path = if stream { scratch.path().join("answers.jsonl") } else { files::followed(asked.out) };
+        let _held = if stream { None } else { Some(Held::file(&path)?) };
         let wanted = Wanted { samples: &samples, max_new_tokens, how: Vec::new(), path: path.clone() };
         let found = answer_files(&mut model, &[wanted], job)?.remove(0);
         if stream {
@@ -193,7 +190,7 @@ impl Context {
             refusal_texts: vec![args.refusal_text],
             helpful: vec![self.samples(&args.helpful, Pick::default())?],
             helpful_max_new_tokens: args.max_new_tokens,
-            settings: AlignSettings { train: args.train, kl: args.kl },
+            settings: args.settings,
             seed: self.seed,
             dtype: self.dtype,
         };
@@ -204,7 +201,12 @@ impl Context {
     }
 
     fn finetune(&self, args: FinetuneArgs, job: &mut Job<'_>) -> Result<()> {
-        let task = self.samples(&args.task, Pick::answered())?;
+        if args.adapter.is_some() && args.train.lora.rank == 0 {
+            return Err(Error::Invalid(
+                "--rank 0 trains every weight, and --adapter has none to write; leave it out".into(),
+            ));
+        }
+        let task = self.samples(&args.task, Pick::by(&args.prompt_key, args.limit, true))?;
         let inject = match &args.inject {
             Some(file) => {
                 let samples = self.samples(file, Pick::answered())?;
@@ -227,10 +229,17 @@ impl Context {
             ObjectiveName::SoftSft => Objective::SoftSft { settings: args.soft_sft, references },
         };
         let (settings, seed, dtype) = (args.train, self.seed, self.dtype);
-        let stage = Finetune { model, data, objective, settings, seed, dtype, kind: "finetune" };
+        let finetune = Finetune { model, data, objective, settings, seed, dtype, kind: "finetune" };
         let inputs: Vec<&Path> =
             [&args.model, &args.task].into_iter().chain(&args.inject).map(|path| &**path).collect();
-        let summary = make(&stage, &args.out, &inputs, &[], job)?;
+        let summary = match &args.adapter {
+            Some(place) => {
+                let base = hub::name_of(&args.model).unwrap_or_else(|| args.model.display().to_string());
+                let also = Also { name: ADAPTER, kind: None, flag: "--adapter", place };
+                make(&WithAdapter { finetune, base }, &args.out, &inputs, &[also], job)?
+            }
+            None => make(&finetune, &args.out, &inputs, &[], job)?,
+        };
         let (samples, dropped, loss) = (summary.samples, summary.dropped, summary.final_loss);
         say(format!("trained on {samples} samples ({dropped} too long), loss {loss:.3}; wrote {}", args.out.display()));
         Ok(())
@@ -263,10 +272,7 @@ impl Context {
             base: model(&args.before_alignment)?,
             safe: model(&args.safe)?,
             recovery: None,
-            prompts: samples(
-                &args.prompts,
-                Pick { fields: fields(&args.prompt_key), count: args.limit, ..Pick::default() },
-            )?,
+            prompts: samples(&args.prompts, Pick::by(&args.prompt_key, args.limit, false))?,
             task: samples(&of_rollback, Pick { at_most: Some(TASK_PROMPTS), ..Pick::default() })?,
             evidence,
             answers: None,
@@ -288,9 +294,13 @@ impl Context {
             .chain(&args.validation);
         let inputs: Vec<&Path> =
             [&args.aligned, &args.finetuned].into_iter().chain(others).map(|path| &**path).collect();
-        let also = [("trace.json", &args.trace), (PATCH, &args.patch)];
-        let also: Vec<(&str, &Path)> =
-            also.into_iter().filter_map(|(name, place)| Some((name, place.as_deref()?))).collect();
+        let also = [("trace.json", Kind::Trace, "--trace", &args.trace), (PATCH, Kind::Patch, "--patch", &args.patch)];
+        let also: Vec<Also<'_>> = also
+            .into_iter()
+            .filter_map(|(name, kind, flag, place)| {
+                Some(Also { name, kind: Some(kind), flag, place: place.as_deref()? })
+            })
+            .collect();
         let summary = make(&stage, &args.out, &inputs, &also, job)?;
         let restored =
             summary.restored.map_or(String::new(), |restored| format!("; {restored} weights are the aligned model's"));
@@ -301,12 +311,18 @@ impl Context {
     }
 
     fn direction(&self, asked: PromptInputs<'_>, layer: Layer, job: &mut Job<'_>) -> Result<()> {
-        asked.check()?;
-        let samples = Pick { fields: fields(asked.key), ..Pick::default() }.read(asked.prompts)?;
+        asked.check(Kind::Direction)?;
+        let samples = asked.pick.read(asked.prompts)?;
         let (out, model) = (asked.out, self.lazy(&asked, job)?.into_model()?);
         let layer = layer.of_blocks(model.decoder.config().num_hidden_layers);
         let rows = model.encode_prompts(&samples)?;
         let mean = direction::mean_direction(&model.decoder, &rows, layer)?;
+        if let Some(value) = mean.iter().find(|value| !value.is_finite()) {
+            let reason = "a weight, or a number of config.json, is too large for f32";
+            return Err(Error::Invalid(format!(
+                "the hidden states are not finite (their mean holds {value}): {reason}"
+            )));
+        }
         let bytes: Vec<u8> = mean.iter().flat_map(|value| value.to_le_bytes()).collect();
         let text = |error: safetensors::SafeTensorError| Error::Invalid(format!("{}: {error}", out.display()));
         let view =
@@ -345,18 +361,7 @@ fn check_inputs(method: &Method, args: &RepairArgs) -> Result<()> {
         }
     }
     let invalid = |text: String| Err(Error::Invalid(text));
-    let is_dense = matches!(
-        method,
-        Method::Resta(_)
-            | Method::SafeLora(_)
-            | Method::SafeMerge(_)
-            | Method::Interpolation(_)
-            | Method::FullRevert(_)
-            | Method::Distill(_)
-            | Method::SafeDelta(_)
-            | Method::Irr(_)
-    );
-    if args.patch.is_some() && is_dense {
+    if args.patch.is_some() && !method.repair().has_patch() {
         return invalid(format!("{word} restores no single weights and has no patch; leave --patch out"));
     }
     if reads_evidence {

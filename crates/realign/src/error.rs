@@ -87,13 +87,15 @@ impl Error {
     /// The error with the line of the prompt that it is about, if one of the files has it.
     #[must_use]
     pub fn located(self, files: &[&Path]) -> Self {
-        let Self::TooLong { prompt, .. } = &self else { return self };
-        let has = |line: &str| {
-            let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
-            object.is_ok_and(|object| object.values().any(|value| value == prompt.as_str()))
+        let prompt = match self {
+            Self::In { what, source } => return Self::In { what, source: Box::new(source.located(files)) },
+            Self::TooLong { ref prompt, .. } => prompt,
+            other => return other,
         };
+        let has = |line: &str| files::json_value(line.as_bytes()).is_ok_and(|json| holds(&json, prompt));
         let place = files.iter().find_map(|file| {
-            let line = std::fs::read_to_string(file).ok()?.trim_start_matches('\u{feff}').lines().position(has)?;
+            let text = String::from_utf8(files::read_regular(file, u64::MAX).ok()?).ok()?;
+            let line = text.trim_start_matches('\u{feff}').lines().position(has)?;
             Some(format!("{}, line {}", file.display(), line + 1))
         });
         match place {
@@ -110,6 +112,17 @@ impl Error {
             Self::In { source, .. } => source.is_stopped(),
             _ => false,
         }
+    }
+}
+
+/// Whether a text is a value of a line, or of its messages.
+fn holds(json: &serde_json::Value, text: &str) -> bool {
+    use serde_json::Value;
+    match json {
+        Value::String(value) => value == text,
+        Value::Array(values) => values.iter().any(|value| holds(value, text)),
+        Value::Object(values) => values.values().any(|value| holds(value, text)),
+        _ => false,
     }
 }
 

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, PromptSet, Provenance, Split, TaskSpec};
+use evaluation::{Answer, Evaluation, Judge, Metric, PromptKind, PromptSet, Provenance, TaskSpec};
 use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
-use prompts::sample::{read_jsonl, read_training_jsonl};
-use realign::stage::{Aim, AnswerFile, Attack, Measured, ask, check_judged, measure, read_index, write_index};
-use realign::{Artifact, DeviceName, Error, Job, LazyModel, Result, Within as _, check_judge, identity};
+use realign::stage::{
+    self, Aim, AnswerFile, Attack, Measured, ask, check_judged, first_problem, measure, read_index, write_index,
+};
+use realign::{
+    Artifact, DeviceName, Error, Job, LazyModel, Pick, Result, Within as _, check_judge, check_room, identity,
+};
 
 use crate::evaluate_args::{EvaluateArgs, QuestionArgs};
-use crate::output::{check_apart, is_stream, say};
+use crate::kind::Kind;
+use crate::output::{Held, check_apart, check_base, is_stream, say};
 
 /// How models are run, and what is drawn at random.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +42,7 @@ pub fn run(args: &EvaluateArgs, setting: Setting, job: &mut Job<'_>) -> Result<(
     let files: Vec<&Path> = args.attack.files().map(|path| &**path).collect();
     let asked = Asked { model, questions: &args.questions, attacks: &attacks, files: &files, about: &|_| true };
     let evaluation = evaluation(&asked, args.redact, &args.out, setting, job)?;
-    tell(&evaluation);
+    tell(&evaluation, &args.out);
     say(format!("wrote {}", args.out.join("report.md").display()));
     check_judged(&evaluation, &args.out)
 }
@@ -72,6 +76,7 @@ pub fn evaluation(
     if is_stream(out) {
         return Err(Error::Invalid(format!("--out {}: an evaluation is a directory; name one", out.display())));
     }
+    let mut held = None;
     job.batch = args.batch;
     let hashes = Hashes::default();
     let judges = match &args.judges {
@@ -79,14 +84,16 @@ pub fn evaluation(
         None => vec![Judge::phrases()],
     };
     if let Some((model, base)) = *model {
-        let mut questions = questions(args, seed)?;
+        let mut questions = questions(args)?;
         questions.retain(|one| about(&one.asked.aim));
         if questions.is_empty() {
             return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
         let inputs: Vec<&Path> = [model].into_iter().chain(base).chain(files.iter().copied()).collect();
-        check_out(args, out, &inputs, &questions, &judges)?;
+        check_base(&[model], base)?;
+        check_out(out, &inputs, Written { args, questions: &questions, attacks, judges: &judges })?;
         judges.iter().try_for_each(check_judge)?;
+        held = Some(Held::dir(out)?);
         let artifact = |path: &Path| Artifact::model(path, &hashes);
         let (model, base, device) = (artifact(model)?, base.map(artifact).transpose()?, job.device);
         let open = || LazyModel::new(&model, dtype, device).on(base.as_ref()).thinking(thinking);
@@ -98,12 +105,14 @@ pub fn evaluation(
         for (set, samples, max_new_tokens) in questions.iter().filter(|(asked, ..)| is_harmful(asked)) {
             for (name, attack) in *attacks {
                 let set = format!("{}-{name}", set.name);
-                asked.extend(attack.ask(open(), (&set, samples, *max_new_tokens), out, job)?);
+                let prompts = stage::Asked { set: &set, samples, max_new_tokens: *max_new_tokens };
+                asked.extend(attack.ask(open(), prompts, out, job)?);
             }
         }
         write_index(out, &asked)?;
     }
     let asked = read_index(out)?;
+    let _held = held.map_or_else(|| Held::dir(out), Ok)?;
     let (path, base) = (model.map(|(model, _)| model), model.and_then(|(_, base)| base));
     let provenance = Provenance {
         settings: serde_json::json!({
@@ -137,23 +146,45 @@ fn contents(asked: &[AnswerFile], dir: &Path) -> Result<BTreeMap<String, String>
     asked.iter().map(|one| Ok((one.name.clone(), files::hash_path(&dir.join(one.answers_name()))?))).collect()
 }
 
-/// Checks that no file that is written is one that is read.
-fn check_out(
-    args: &QuestionArgs,
-    out: &Path,
-    inputs: &[&Path],
-    questions: &[Question],
-    judges: &[Judge],
-) -> Result<()> {
-    let inputs: Vec<&Path> = args.files().chain(inputs.iter().copied()).collect();
-    let of_question = |asked: &AnswerFile| -> Vec<String> {
-        judges.iter().map(|judge| asked.verdicts_name(judge)).chain([asked.answers_name()]).collect()
+/// What decides the files of an evaluation.
+struct Written<'a> {
+    args: &'a QuestionArgs,
+    questions: &'a [Question],
+    attacks: &'a [(String, Attack)],
+    judges: &'a [Judge],
+}
+
+/// Checks that no file that is written is one that is read, or of another kind than an evaluation's.
+fn check_out(out: &Path, inputs: &[&Path], written: Written<'_>) -> Result<()> {
+    let Written { args, questions, attacks, judges } = written;
+    let guards = judges.iter().filter_map(|judge| match judge {
+        Judge::Guard(settings, _) => Some(&*settings.model),
+        _ => None,
+    });
+    let inputs: Vec<&Path> = args.files().chain(inputs.iter().copied()).chain(guards).collect();
+    let attacked = |set: &AnswerFile| -> Vec<AnswerFile> {
+        let files = attacks.iter().flat_map(|(name, attack)| attack.answer_files(&format!("{}-{name}", set.name)));
+        files.map(|(file, _)| file).collect()
     };
-    let names = questions.iter().flat_map(|one| of_question(&one.asked));
+    let asked: Vec<AnswerFile> =
+        questions.iter().flat_map(|one| [vec![one.asked.clone()], attacked(&one.asked)].concat()).collect();
     check_apart(out, &inputs)?;
-    names
-        .chain(["asked.json", "scores.json", "report.md"].map(str::to_owned))
-        .try_for_each(|name| check_apart(&out.join(name), &inputs))
+    for one in &asked {
+        let answers = out.join(one.answers_name());
+        check_apart(&answers, &inputs)?;
+        Kind::Answers.check(&answers)?;
+        judges.iter().try_for_each(|judge| check_apart(&out.join(one.verdicts_name(judge)), &inputs))?;
+    }
+    for name in ["asked.json", "scores.json", "report.md"] {
+        let place = out.join(name);
+        check_apart(&place, &inputs)?;
+        if place.exists() && !out.join("asked.json").is_file() {
+            let text =
+                format!("{} is there and is of no evaluation: name another --out, or move it away", place.display());
+            return Err(Error::Invalid(text));
+        }
+    }
+    check_room(&out.join("asked.json"))
 }
 
 /// The answers to the prompt sets, which the report shows if asked.
@@ -185,7 +216,7 @@ impl Question {
 }
 
 /// All that is asked.
-fn questions(args: &QuestionArgs, seed: u64) -> Result<Vec<Question>> {
+fn questions(args: &QuestionArgs) -> Result<Vec<Question>> {
     let mut questions = Vec::new();
     for file in &args.prompt_sets {
         let set = PromptSet::read(file)?;
@@ -195,12 +226,12 @@ fn questions(args: &QuestionArgs, seed: u64) -> Result<Vec<Question>> {
     }
     for file in &args.tasks {
         let task = TaskSpec::read(file)?;
-        let samples = task.samples(&args.data, Split::Test, seed)?;
-        let asked = AnswerFile { name: task.name, aim: Aim::Task([vec![task.metric], task.also].concat()) };
+        let samples = task.test_samples(&args.data)?;
+        let asked = AnswerFile { aim: Aim::Task(task.metrics()), name: task.name };
         questions.push(Question { asked, samples, max_new_tokens: task.max_new_tokens });
     }
     let plain = |name: &str, path: &Path, aim: Aim| -> Result<Question> {
-        let mut samples = if matches!(aim, Aim::Task(_)) { read_training_jsonl(path)? } else { read_jsonl(path)? };
+        let mut samples = Pick::by(&args.prompt_key, args.limit, matches!(aim, Aim::Task(_))).read(path)?;
         for (index, sample) in samples.iter_mut().enumerate() {
             sample.id.get_or_insert_with(|| (index + 1).to_string());
         }
@@ -221,7 +252,8 @@ fn questions(args: &QuestionArgs, seed: u64) -> Result<Vec<Question>> {
     Ok(questions)
 }
 
-fn tell(evaluation: &Evaluation) {
+/// Says what came of it; the verdicts are in `out`.
+fn tell(evaluation: &Evaluation, out: &Path) {
     let percent = |share: f64| format!("{:.1}", 100.0 * share);
     for set in &evaluation.prompt_sets {
         for judge in &set.judges {
@@ -232,7 +264,15 @@ fn tell(evaluation: &Evaluation) {
             let (kind, name, judge_name) = (set.kind.rate_name(), &set.name, &judge.judge);
             say(format!("{kind}, {name}, {judge_name}: {rate}, n {}, unknown {}", judge.n, judge.unknown));
             if judge.failed > 0 {
-                say(format!("{judge_name} failed on {} answers of {name}; run again to judge these", judge.failed));
+                let first =
+                    first_problem(out, name, judge_name).map_or(String::new(), |first| format!("; the first: {first}"));
+                let lasting = judge.failed - judge.transient;
+                let again = match (judge.transient, lasting) {
+                    (_, 0) => "run again to judge these".to_owned(),
+                    (0, _) => LASTING.to_owned(),
+                    (again, lasting) => format!("{again} of them may do when it is run again; of {lasting}: {LASTING}"),
+                };
+                say(format!("{judge_name} failed on {} answers of {name}; {again}{first}", judge.failed));
             }
         }
         for pair in &set.agreement {
@@ -263,10 +303,13 @@ fn tell(evaluation: &Evaluation) {
     }
 }
 
+/// What to do about requests that are refused for good.
+const LASTING: &str = "that does not change by itself: correct the judge's settings or its server, and run again";
+
 /// What a model would be asked about.
 ///
 /// # Errors
 /// When a file is missing or damaged.
-pub fn aims(args: &QuestionArgs, seed: u64) -> Result<Vec<Aim>> {
-    Ok(questions(args, seed)?.into_iter().map(|one| one.asked.aim).collect())
+pub fn aims(args: &QuestionArgs) -> Result<Vec<Aim>> {
+    Ok(questions(args)?.into_iter().map(|one| one.asked.aim).collect())
 }

@@ -58,6 +58,12 @@ pub struct QuestionArgs {
     /// JSONL with a task's `prompt` and `response`, scored by exact match, without a YAML file.
     #[arg(long, requires = "model")]
     pub task: Option<PathBuf>,
+    /// The key of a line that holds the prompt, of the files without YAML.
+    #[arg(long, default_value = "prompt")]
+    pub prompt_key: String,
+    /// How many of the prompts are asked, of each file without YAML; fewer in a file is an error [default: all].
+    #[arg(long, value_parser = at_least_one)]
+    pub limit: Option<usize>,
     /// New tokens at most, of the files without YAML.
     #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     pub max_new_tokens: usize,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::answers::{Wanted, answer_files};
 use crate::error::invalid;
 use crate::model::{LazyModel, Model};
+use crate::reader::Reader;
 use crate::{Artifact, Job, Result, Samples};
 
 /// Samples that give gradients, and samples that decide.
@@ -50,7 +51,7 @@ impl Evidence {
         ["own-harmful.jsonl", "own-harmful-held-out.jsonl", "own-harmless.jsonl", "own-harmless-held-out.jsonl"];
 
     /// The sets that the models answer, each with its file of answers and whether it is of harmful prompts.
-    fn asked(&self) -> [(&Samples, &'static str, bool); 4] {
+    fn sets(&self) -> [(&Samples, &'static str, bool); 4] {
         let [a, b, c, d] = Self::FILES;
         let (harmful, harmless) = (&self.harmful, &self.harmless);
         [
@@ -77,6 +78,7 @@ impl Evidence {
     /// [`crate::Error::Stopped`].
     pub(crate) fn read(&self, models: &Pair<'_>, out: &Path, job: &mut Job<'_>) -> Result<recovery::Evidence> {
         self.check_parts()?;
+        self.check_lengths([models.aligned.0, models.fine_tuned.0])?;
         let device = job.device;
         let open =
             |(model, artifact): (&Model, &Artifact)| LazyModel::new(artifact, None, device).opened(model.clone());
@@ -119,7 +121,7 @@ impl Evidence {
         wanted: &dyn Fn(&(&Samples, &str, bool)) -> bool,
         job: &mut Job<'_>,
     ) -> Result<Vec<(Vec<Sample>, &Samples)>> {
-        let sets: Vec<_> = self.asked().into_iter().filter(|set| wanted(set)).collect();
+        let sets: Vec<_> = self.sets().into_iter().filter(|set| wanted(set)).collect();
         let samples = sets.iter().map(|(samples, ..)| samples.read()).collect::<Result<Vec<_>>>()?;
         let wanted = sets.iter().zip(&samples).map(|((_, name, _), samples)| Wanted {
             samples,
@@ -136,12 +138,33 @@ impl Evidence {
         Ok(complete.collect())
     }
 
-    /// A model's own answer as a row; it does not end where it was cut. None where it is empty.
+    /// A model's own answer as a row; it does not end where it was cut. None if it is empty.
     fn own(&self, encoded: &Encoded) -> Option<Answered> {
         let mut row = answered(encoded)?;
         let limit = row.start + self.max_new_tokens;
         row.ids.truncate(limit.max(row.start + 1));
         Some(row)
+    }
+
+    /// An error where a prompt with its answer is too long for a model that reads it, before the first is answered. Both models
+    /// read what the fine-tuned model's tokenizer makes of the answered prompts.
+    fn check_lengths(&self, models: [&Model; 2]) -> Result<()> {
+        let [own, of_both] = models.map(|model| model.reader());
+        let of_both = Reader {
+            limit: own.limit.min(of_both.limit),
+            vocabulary: own.vocabulary.min(of_both.vocabulary),
+            ..of_both
+        };
+        for (samples, ..) in self.sets() {
+            let read = samples.read()?;
+            let fits = |reader: Reader<'_>| reader.check_prompts(&read, self.max_new_tokens);
+            fits(own).and_then(|()| fits(of_both)).map_err(|error| error.located(&[&samples.file]))?;
+        }
+        for samples in self.task.iter().flat_map(|task| [&task.train, &task.held_out]) {
+            let fits = models[1].reader().check_samples(&samples.read()?, &samples.file);
+            fits.map_err(|error| error.located(&[&samples.file]))?;
+        }
+        Ok(())
     }
 
     /// An error where prompts are in both parts of a kind.
@@ -165,7 +188,7 @@ fn encode(model: &Model, samples: &[Sample], file: &Path) -> Result<Vec<Encoded>
     model.encode_samples(samples, file)
 }
 
-/// The row of a sample; none where nothing is to be learned of it.
+/// The row of a sample, if there is anything to learn from it.
 fn answered(encoded: &Encoded) -> Option<Answered> {
     let start = encoded.loss_mask.iter().position(|&counts| counts)?;
     let end = encoded.loss_mask.iter().rposition(|&counts| counts)?;

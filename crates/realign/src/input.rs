@@ -121,6 +121,14 @@ impl Pick {
         Self { responses: true, ..Self::default() }
     }
 
+    /// As a command line names them: the prompt under a key, so many of the file, each with a response or not.
+    #[must_use]
+    pub fn by(key: &str, count: Option<usize>, responses: bool) -> Self {
+        let response = responses.then(|| "response".to_owned());
+        let fields = (key != "prompt").then(|| Fields { prompt: key.to_owned(), response, ..Fields::default() });
+        Self { fields, count, responses, ..Self::default() }
+    }
+
     /// `count` samples after the first `skip`.
     #[must_use]
     pub fn lines(skip: usize, count: usize) -> Self {

@@ -45,7 +45,7 @@
 //! ```
 
 mod answers;
-mod count;
+mod args;
 pub mod device;
 mod error;
 mod evidence;
@@ -57,12 +57,15 @@ mod job;
 pub mod log;
 mod model;
 pub mod needs;
+mod notes;
+mod place;
+mod reader;
 pub mod repair;
 pub mod stage;
 
 pub use ::model::checkpoint::MAX_SHARD;
 pub use answers::{How, Start, Wanted, answer_files, answers};
-pub use count::at_least_one;
+pub use args::{at_least_one, metric_names};
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};
 pub use evidence::{Evidence, Parts};
@@ -71,5 +74,6 @@ pub use input::{Artifact, Pick, Samples, Split};
 pub use interrupt::Interrupt;
 pub use job::{Job, Progress, Report};
 pub use model::{LazyModel, Model, Source, encode_samples, save};
+pub use place::{check_new, check_room};
 pub use repair::{Recovered, Recovery};
 pub use stage::Stage;

@@ -5,11 +5,12 @@ mod cli;
 mod commands;
 mod evaluate;
 mod evaluate_args;
-mod evidence_args;
 mod gate;
+mod kind;
 mod output;
 mod patch;
 mod progress;
+mod repair_args;
 mod shell;
 mod whole;
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use model::checkpoint::{self, Contents, peft};
 use model::{Decoder, Dtype, weights};
-use prompts::{Encoded, Sample, Tokenizer};
-use serde_json::Value;
+use prompts::{ChatTemplate, Encoded, Sample, Tokenizer};
 
 use crate::error::{Within as _, invalid};
-use crate::{Artifact, Error, Result};
+use crate::reader::Reader;
+pub use crate::reader::encode_samples;
+use crate::{Artifact, Result, notes};
 
 /// A decoder with its tokenizer.
 #[derive(Debug, Clone)]
@@ -32,8 +33,20 @@ impl<'a> Source<'a> {
     /// an adapter, as for transformers where peft is installed.
     ///
     /// # Errors
-    /// When it is an adapter and there is no base, or a file.
+    /// When it is an adapter and there is no base, a file, or not there.
     pub fn new(dir: &'a Path, base: Option<&'a Path>) -> Result<Self> {
+        Self::of(dir, base, false)
+    }
+
+    /// The same for a command that takes the base as `--base`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_base(dir: &'a Path, base: Option<&'a Path>) -> Result<Self> {
+        Self::of(dir, base, true)
+    }
+
+    fn of(dir: &'a Path, base: Option<&'a Path>, takes_base: bool) -> Result<Self> {
         [Some(dir), base].into_iter().flatten().try_for_each(check_directory)?;
         let (shown, contents) = (dir.display(), checkpoint::contents(dir));
         let whole = match contents {
@@ -43,20 +56,26 @@ impl<'a> Source<'a> {
         };
         let Some(base) = base else {
             let or = if whole.is_empty() { "" } else { ", or remove its adapter_config.json to read the whole model" };
-            return invalid(format!(
-                "{shown} is an adapter of peft{whole}: name the model that it was trained on{} with --base, or merge it first \
-                 with `realign import --from {shown} --base MODEL --out MERGED`{or}",
-                base_name(dir).map_or(String::new(), |name| format!(" (`{name}`)"))
-            ));
+            let name = notes::base_name(dir).map_or(String::new(), |name| format!(" (`{name}`)"));
+            let merge = format!("`realign import --from {shown} --base MODEL --out MERGED`");
+            return invalid(match takes_base {
+                true => format!(
+                    "{shown} is an adapter of peft{whole}: name the model that it was trained on{name} with --base, or merge it \
+                     first with {merge}{or}"
+                ),
+                false => format!(
+                    "{shown} is an adapter of peft{whole}, and a whole model is needed here: merge it first with {merge}, where \
+                     MODEL is the one that it was trained on{name}, and name MERGED{or}"
+                ),
+            });
         };
-        if contents == Contents::Both {
-            tracing::warn!(
-                "{shown} holds an adapter beside a whole model; as by transformers with peft, the adapter is read, on {}; \
-                 remove its adapter_config.json to read the whole model",
-                base.display()
-            );
-        }
         Ok(Self { dirs: vec![dir, base] })
+    }
+
+    /// Whether it is an adapter on a base.
+    #[must_use]
+    pub fn is_adapter(&self) -> bool {
+        self.dirs.len() > 1
     }
 
     /// The directory of the whole model.
@@ -83,13 +102,7 @@ impl<'a> Source<'a> {
     pub fn open(&self, dtype: Option<Dtype>, device: &Device) -> Result<Model> {
         let dir = self.dirs[0];
         let tokenizer = Tokenizer::from_dirs(&self.dirs).within(|| format!("tokenizer of {}", dir.display()))?;
-        if !tokenizer.heads_answers().unwrap_or(true) {
-            tracing::warn!(
-                "the chat template of {} writes no head of the answer with add_generation_prompt: the model goes on with \
-                 nobody's turn",
-                dir.display()
-            );
-        }
+        notes::on_text(&self.dirs, &tokenizer).iter().for_each(|note| tracing::warn!("{note}"));
         Ok(Model { decoder: self.decoder(dtype, device)?, tokenizer })
     }
 
@@ -104,57 +117,28 @@ impl<'a> Source<'a> {
         if let Some(dtype) = dtype {
             decoder = weights::round(decoder, dtype).within(weights)?;
         }
-        if self.dirs.len() > 1 {
-            self.check_base();
+        if self.is_adapter() {
+            notes::on_adapter(&self.dirs).iter().for_each(|note| tracing::warn!("{note}"));
             let adapter = || format!("adapter {} on {}", dir.display(), home.display());
             peft::load_adapter(&mut decoder, dir).within(adapter)?;
             decoder = weights::round(finetune::lora::merge(decoder), self.dtype(dtype)?).within(adapter)?;
         }
         Ok(decoder)
     }
-
-    /// Warns when an adapter names another base than the one it is put on.
-    fn check_base(&self) {
-        let Some(name) = base_name(self.dirs[0]) else { return };
-        let home = self.home();
-        let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().to_lowercase());
-        let is_path_of = |part: &str| {
-            let part = part.trim_start_matches("models--").rsplit("--").next().unwrap_or(part).to_lowercase();
-            Some(part) == last(Path::new(&name))
-        };
-        let home_is = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
-        let config: Value = files::read_json(&home.join("config.json")).unwrap_or_default();
-        let is_same = config["_name_or_path"] == name.as_str()
-            || std::fs::canonicalize(&name).is_ok_and(|path| path == home_is)
-            || home_is.components().any(|part| is_path_of(&part.as_os_str().to_string_lossy()));
-        if !is_same {
-            tracing::warn!(
-                "the adapter {} was trained on `{name}` and is put on {}: check that it is the same model",
-                self.dirs[0].display(),
-                home.display()
-            );
-        }
-    }
 }
 
-/// Checks that a model is not a file, which GGUF is.
+/// Checks that a model is there and not a file, which GGUF is.
 fn check_directory(path: &Path) -> Result<()> {
-    if !path.is_file() {
-        return Ok(());
-    }
     let shown = path.display();
-    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
-        true => invalid(format!(
+    let ends_with = |end: &str| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(end));
+    match path.is_file() {
+        false if path.exists() => Ok(()),
+        false => invalid(format!("{shown}: there is no such directory; name that of a model")),
+        true if ends_with("gguf") => invalid(format!(
             "{shown} is a GGUF file: make a directory of it with `realign import --from {shown} --out MODEL`, and name that"
         )),
-        false => invalid(format!("{shown} is a file: name the directory of a model")),
+        true => invalid(format!("{shown} is a file: name the directory of a model")),
     }
-}
-
-/// The model that an adapter says it was trained on.
-fn base_name(adapter: &Path) -> Option<String> {
-    let config: Value = files::read_json(&adapter.join("adapter_config.json")).ok()?;
-    config["base_model_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 impl Model {
@@ -166,43 +150,57 @@ impl Model {
         Source::new(dir, None)?.open(dtype, device)
     }
 
+    /// What reads its prompts.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        let config = self.decoder.config();
+        Reader { tokenizer: &self.tokenizer, limit: config.max_position_embeddings, vocabulary: config.vocab_size }
+    }
+
     /// The ids of each prompt in the model's template, ready for an answer.
     ///
     /// # Errors
-    /// When the template fails, or a prompt is longer than the model's positions.
+    /// When the template fails, a prompt is longer than the model's positions, or an id is not the model's.
     pub fn encode_prompts(&self, samples: &[Sample]) -> Result<Vec<Vec<u32>>> {
-        let limit = self.decoder.config().max_position_embeddings;
-        let encode = |(index, sample): (usize, &Sample)| {
-            let ids = self.tokenizer.encode_prompt(&sample.prompt, None)?;
-            match ids.len() > limit {
-                true => Err(Error::too_long(
-                    sample,
-                    model::Error::TooLong { index, tokens: ids.len(), new_tokens: 0, limit },
-                )),
-                false => Ok(ids),
-            }
-        };
-        samples.iter().enumerate().map(encode).collect()
+        let reader = self.reader();
+        samples.iter().enumerate().map(|(index, sample)| reader.prompt(index, sample, 0)).collect()
     }
 
     /// The ids and loss mask of each sample; `source` is named where a response is missing.
     ///
     /// # Errors
-    /// When a sample has no response, or the template fails.
+    /// When a sample has no response, the template fails, or an id is not the model's.
     pub fn encode_samples(&self, samples: &[Sample], source: &Path) -> Result<Vec<Encoded>> {
-        encode_samples(&self.tokenizer, samples, source)
+        let encoded = encode_samples(&self.tokenizer, samples, source)?;
+        self.check_ids(&encoded)?;
+        Ok(encoded)
     }
-}
 
-/// As [`Model::encode_samples`], by a tokenizer alone.
-///
-/// # Errors
-/// When a sample has no response, or the template fails.
-pub fn encode_samples(tokenizer: &Tokenizer, samples: &[Sample], source: &Path) -> Result<Vec<Encoded>> {
-    let encode = |sample: &Sample| -> Result<Encoded> {
-        Ok(tokenizer.encode_sample(&sample.prompt, sample.response_or_err(source)?, None)?)
-    };
-    samples.iter().map(encode).collect()
+    /// Checks samples before a training on those of `max_len` tokens at most: that the model knows their ids and has so many
+    /// positions.
+    ///
+    /// # Errors
+    /// Says what does not fit and what to do.
+    pub(crate) fn check_examples(&self, encoded: &[Encoded], max_len: usize) -> Result<()> {
+        self.check_ids(encoded)?;
+        let limit = self.decoder.config().max_position_embeddings;
+        let longest = encoded.iter().map(|one| one.ids.len()).filter(|&tokens| tokens <= max_len).max().unwrap_or(0);
+        match longest > limit {
+            true => invalid(format!(
+                "a sample of {longest} tokens is longer than the model's {limit} positions (max_position_embeddings): lower \
+                 max_len (--max-len) to {limit}, which leaves out what is longer"
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that the model knows all ids.
+    ///
+    /// # Errors
+    /// Names the first that it does not, and the tokenizer.
+    pub(crate) fn check_ids(&self, encoded: &[Encoded]) -> Result<()> {
+        let reader = self.reader();
+        encoded.iter().try_for_each(|one| reader.check_ids(&one.ids))
+    }
 }
 
 /// Writes `decoder` in `dtype` as a Hugging Face directory with the companions of `source`; a file has `max_shard` bytes of
@@ -221,6 +219,7 @@ pub struct LazyModel<'a> {
     path: PathBuf,
     key: String,
     base: Option<PathBuf>,
+    takes_base: bool,
     thinking: Option<bool>,
     dtype: Option<Dtype>,
     device: &'a Device,
@@ -232,12 +231,13 @@ impl<'a> LazyModel<'a> {
     #[must_use]
     pub fn new(artifact: &Artifact, dtype: Option<Dtype>, device: &'a Device) -> Self {
         let (path, key) = (artifact.path.clone(), artifact.key.clone());
-        Self { path, key, base: None, thinking: None, dtype, device, model: None }
+        Self { path, key, base: None, takes_base: false, thinking: None, dtype, device, model: None }
     }
 
-    /// With the model that it is an adapter on, if it is one.
+    /// With the model that it is an adapter on, if it is one, as `--base` names it.
     #[must_use]
     pub fn on(mut self, base: Option<&Artifact>) -> Self {
+        self.takes_base = true;
         if let Some(base) = base {
             self.key += &format!(" on {}", base.key);
             self.base = Some(base.path.clone());
@@ -264,7 +264,32 @@ impl<'a> LazyModel<'a> {
     pub fn identity(&self) -> String {
         let dtype = self.dtype.filter(|&dtype| dtype != Dtype::F32); // rounding to f32 changes nothing
         let thinking = self.thinking.map_or(String::new(), |thinking| format!(", enable_thinking {thinking}"));
-        format!("{} on {:?}, {}{thinking}", self.key, self.device, dtype.map_or("as it is", Dtype::name))
+        let rendered = self.rendered();
+        format!("{} on {:?}, {}{thinking}{rendered}", self.key, self.device, dtype.map_or("as it is", Dtype::name))
+    }
+
+    /// What decides the answers besides the model's files: what its template makes of the date, and what it begins an answer
+    /// with. Empty for most templates.
+    fn rendered(&self) -> String {
+        let read = || {
+            let source = self.source().ok()?;
+            Some(ChatTemplate::from_dirs(&source.dirs).ok()?.with_thinking(self.thinking))
+        };
+        let template = match &self.model {
+            Some(model) => Some(model.tokenizer.template().clone()),
+            None => read(),
+        };
+        let Some(template) = template else { return String::new() };
+        let dated = template.dated().ok().flatten();
+        let mut text = dated.map_or(String::new(), |text| format!(", rendered {}", files::hash_bytes(text.as_bytes())));
+        if !template.opened_thinking().is_empty() {
+            text += &format!(", after {:?}", template.opened_thinking());
+        }
+        text
+    }
+
+    fn source(&self) -> Result<Source<'_>> {
+        Source::of(&self.path, self.base.as_deref(), self.takes_base)
     }
 
     /// The model, read now or before.
@@ -291,7 +316,7 @@ impl<'a> LazyModel<'a> {
     }
 
     fn open(&self) -> Result<Model> {
-        let mut model = Source::new(&self.path, self.base.as_deref())?.open(self.dtype, self.device)?;
+        let mut model = self.source()?.open(self.dtype, self.device)?;
         model.tokenizer = model.tokenizer.with_thinking(self.thinking);
         Ok(model)
     }

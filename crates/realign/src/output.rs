@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use realign::stage::{MODEL, RepairSummary};
-use realign::{Artifact, Error, Job, Result, Stage};
+use realign::{Artifact, Error, Job, Result, Source, Stage, check_new, check_room};
+
+use crate::kind::Kind;
 
 /// Why a line could not be printed.
 static UNSAID: OnceLock<String> = OnceLock::new();
@@ -20,7 +22,7 @@ pub fn say(line: impl AsRef<str>) {
     }
 }
 
-/// Why a line could not be printed, such as a disk that is full; none where all were.
+/// Why a line could not be printed, such as a disk that is full; empty while all were.
 pub fn unsaid() -> Option<&'static str> {
     UNSAID.get().map(String::as_str)
 }
@@ -87,6 +89,25 @@ fn is_part(place: &Path, model: &Path) -> bool {
     is_model && place.parent() == Some(model) && Artifact::is_read(place)
 }
 
+/// Checks that a base is named for an adapter alone.
+///
+/// # Errors
+/// When none of the models is one.
+pub fn check_base(models: &[&Path], base: Option<&Path>) -> Result<()> {
+    let Some(base) = base else { return Ok(()) };
+    for model in models {
+        if model.is_dir() && Source::with_base(model, Some(base))?.is_adapter() {
+            return Ok(());
+        }
+    }
+    let names: Vec<String> = models.iter().map(|model| model.display().to_string()).collect();
+    Err(Error::Invalid(format!(
+        "--base {}: {} is no adapter of peft but a whole model, which has no base; leave --base out",
+        base.display(),
+        names.join(", ")
+    )))
+}
+
 /// Checks that no two outputs are one.
 ///
 /// # Errors
@@ -114,19 +135,6 @@ fn check_beside(place: &Path, out: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a directory that `flag` names is new or empty: what another model left there would be taken for the new one's.
-///
-/// # Errors
-/// When it is not.
-pub fn check_new(flag: &str, out: &Path) -> Result<()> {
-    let is_new = match fs::read_dir(out) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => !out.exists(),
-    };
-    let text = format!("{flag} {} is there already: name a new directory, or remove it first", out.display());
-    if is_new { Ok(()) } else { Err(Error::Invalid(text)) }
-}
-
 /// The directory `OUT.partial`, in which a model is made.
 pub struct Work {
     /// The directory.
@@ -149,8 +157,7 @@ impl Work {
         }
         check_new("--out", out)?;
         let dir = work_dir(out)?;
-        let is_new = |dir: &&Path| **dir != *Path::new("") && !dir.exists();
-        let new_dirs = dir.ancestors().skip(1).take_while(is_new).map(Path::to_owned).collect();
+        let new_dirs = dir.parent().map_or_else(Vec::new, missing);
         let held = held(&dir)?;
         check_own(&dir)?;
         let (key_file, key) = (dir.join("key"), key()?);
@@ -176,8 +183,57 @@ impl Work {
     }
 }
 
-/// Runs a stage that makes a model in `OUT.partial`, and moves the model to `out` when it is whole. `also` are other files
-/// of the stage with the places that they are moved to.
+/// Something that a stage makes beside its model, and the place that it is moved to.
+pub struct Also<'a> {
+    /// Its name in the stage's directory.
+    pub name: &'a str,
+    /// The kind of the file; none of a directory.
+    pub kind: Option<Kind>,
+    /// The flag that names the place.
+    pub flag: &'a str,
+    /// The place.
+    pub place: &'a Path,
+}
+
+impl Also<'_> {
+    /// Checks the place, before anything is read.
+    fn check(&self, out: &Path, inputs: &[&Path]) -> Result<()> {
+        check_apart(self.place, inputs)?;
+        let Some(kind) = self.kind else {
+            check_outside(self.place, out)?;
+            return check_new(self.flag, self.place);
+        };
+        check_beside(self.place, out, inputs)?;
+        check_writable(self.place, kind)
+    }
+
+    /// Moves it from a stage's directory to its place.
+    fn deliver(&self, work: &Path) -> Result<()> {
+        let made = work.join(self.name);
+        if self.kind.is_none() {
+            return Ok(files::move_dir(&made, &files::followed(self.place))?);
+        }
+        write(self.place, &fs::read(&made).map_err(files::Error::io("read", &made))?)
+    }
+}
+
+/// Checks that a place is not within a directory that the command makes, nor this within it.
+///
+/// # Errors
+/// Names both.
+pub fn check_outside(place: &Path, dir: &Path) -> Result<()> {
+    let (is, made) = (files::followed(place), files::followed(dir));
+    match is_stream(place) || !(is.starts_with(&made) || made.starts_with(&is)) {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!(
+            "{} and {}, which the command makes, lie within each other; name a place beside it",
+            place.display(),
+            dir.display()
+        ))),
+    }
+}
+
+/// Runs a stage that makes a model in `OUT.partial`, and moves the model to `out` when it is whole; then what `also` names.
 ///
 /// # Errors
 /// Those of the stage; when `out` is an input or is there already, before anything is read.
@@ -185,22 +241,15 @@ pub fn make<S: Stage>(
     stage: &S,
     out: &Path,
     inputs: &[&Path],
-    also: &[(&str, &Path)],
+    also: &[Also<'_>],
     job: &mut Job<'_>,
 ) -> Result<S::Summary> {
     check_apart(out, inputs)?;
     let out = &files::followed(out);
-    for (_, place) in also {
-        check_apart(place, inputs)?;
-        check_beside(place, out, inputs)?;
-        check_writable(place)?;
-    }
-    check_distinct(&[out.as_path()].into_iter().chain(also.iter().map(|(_, place)| *place)).collect::<Vec<_>>())?;
+    also.iter().try_for_each(|also| also.check(out, inputs))?;
+    check_distinct(&[out.as_path()].into_iter().chain(also.iter().map(|also| also.place)).collect::<Vec<_>>())?;
     let dir = work_dir(out)?;
-    if let Some((_, place)) = also.iter().find(|(_, place)| place.starts_with(&dir)) {
-        let text = format!("{} is in {}, which goes when the model is there", place.display(), dir.display());
-        return Err(Error::Invalid(text));
-    }
+    also.iter().try_for_each(|also| check_outside(also.place, &dir))?;
     let work = Work::begin(out, || stage.key())?;
     let summary = match stage.run(&work.dir, job) {
         Ok(summary) => summary,
@@ -209,15 +258,8 @@ pub fn make<S: Stage>(
             return Err(error);
         }
     };
-    if out.exists() {
-        fs::remove_dir(out).map_err(files::Error::io("replace", out))?; // it is empty
-    }
-    files::rename(&work.dir.join(MODEL), out)?;
-    for (name, place) in also {
-        let file = work.dir.join(name);
-        let bytes = fs::read(&file).map_err(files::Error::io("read", &file))?;
-        write(place, &bytes)?;
-    }
+    files::move_dir(&work.dir.join(MODEL), out)?;
+    also.iter().try_for_each(|also| also.deliver(&work.dir))?;
     files::remove(&work.dir)?;
     Ok(summary)
 }
@@ -229,13 +271,67 @@ fn held(dir: &Path) -> Result<fs::File> {
     }
     fs::create_dir_all(dir).map_err(files::Error::io("create", dir))?;
     let held = fs::File::open(dir).map_err(files::Error::io("open", dir))?;
-    match held.try_lock() {
+    locked(held, dir)
+}
+
+fn locked(file: fs::File, place: &Path) -> Result<fs::File> {
+    match file.try_lock() {
         Err(fs::TryLockError::WouldBlock) => {
-            let text = format!("another command works in {}: wait for it, or name another --out", dir.display());
+            let text = format!("another command works in {}: wait for it, or name another --out", place.display());
             Err(Error::Invalid(text))
         }
-        _ => Ok(held),
+        _ => Ok(file),
     }
+}
+
+/// An output that no other command adds to until this is dropped.
+pub struct Held {
+    _lock: fs::File,
+    /// What was not there before, the innermost first; it goes again while it is empty.
+    made: Vec<PathBuf>,
+}
+
+impl Held {
+    /// A directory, which is made.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another command works in it.
+    pub fn dir(dir: &Path) -> Result<Self> {
+        let made = missing(dir);
+        Ok(Self { _lock: held(dir)?, made })
+    }
+
+    /// A file, by the partial one beside it that records are added to.
+    ///
+    /// # Errors
+    /// When it cannot be made, or another command adds to it.
+    pub fn file(file: &Path) -> Result<Self> {
+        let partial = work_dir(file)?;
+        let made = missing(&partial);
+        if let Some(dir) = partial.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            files::create_dir(dir)?;
+        }
+        let open = fs::File::options().create(true).append(true).open(&partial);
+        Ok(Self { _lock: locked(open.map_err(files::Error::io("write", &partial))?, file)?, made })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for place in &self.made {
+            let _ = match fs::symlink_metadata(place) {
+                Ok(data) if data.is_dir() => fs::remove_dir(place), // which fails unless it is empty
+                Ok(data) if data.len() == 0 => fs::remove_file(place),
+                _ => Ok(()),
+            };
+        }
+    }
+}
+
+/// A place and those above it, as far as they are not there, the innermost first.
+fn missing(place: &Path) -> Vec<PathBuf> {
+    let is_new = |place: &&Path| **place != *Path::new("") && !place.exists();
+    place.ancestors().take_while(is_new).map(Path::to_owned).collect()
 }
 
 /// Checks that what is at the place of the work in progress is of a command that was stopped, and not a file of the user.
@@ -253,7 +349,10 @@ fn can_go_on(work: &Path) -> bool {
 }
 
 /// The directory beside `out` in which a stage works; `out/` and `out` are one.
-fn work_dir(out: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// When `out` has no name.
+pub fn work_dir(out: &Path) -> Result<PathBuf> {
     let name =
         out.file_name().ok_or_else(|| Error::Invalid(format!("--out {}: name a new directory", out.display())))?;
     let mut name = name.to_owned();
@@ -261,20 +360,18 @@ fn work_dir(out: &Path) -> Result<PathBuf> {
     Ok(out.with_file_name(name))
 }
 
-/// Checks that a file can be written, before hours of work.
+/// Checks that a file of a kind can be written, before hours of work: that there is room for it, and that it replaces nothing
+/// but a file of its kind.
 ///
 /// # Errors
 /// When it cannot.
-pub fn check_writable(path: &Path) -> Result<()> {
+pub fn check_writable(path: &Path, kind: Kind) -> Result<()> {
     if is_stream(path) {
         return Ok(());
     }
     if path.is_dir() {
         return Err(Error::Invalid(format!("{} is a directory; name a file", path.display())));
     }
-    let place = files::followed(path);
-    let dirs = place.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-    let dir = dirs.into_iter().find(|dir| dir.exists()).unwrap_or(Path::new("."));
-    tempfile::tempfile_in(dir).map_err(files::Error::io("write into", dir))?;
-    Ok(())
+    kind.check(path)?;
+    check_room(path)
 }

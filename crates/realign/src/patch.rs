@@ -11,7 +11,8 @@ use realign::stage::{ApplyPatch, PatchSummary};
 use realign::{Artifact, Error, Job, Result, Source, Within as _};
 use recovery::{Models, PatchFile};
 
-use crate::output::{self, check_apart, check_writable, make as make_model, say, say_beside};
+use crate::kind::Kind;
+use crate::output::{self, check_apart, check_base, check_writable, make as make_model, say, say_beside};
 
 /// What is done with patches.
 #[derive(Debug, Subcommand)]
@@ -132,7 +133,7 @@ fn make(
     job: &mut Job<'_>,
 ) -> Result<()> {
     check_apart(out, &[aligned, fine_tuned, recovered])?;
-    check_writable(out)?;
+    check_writable(out, Kind::Patch)?;
     // Its precision is that of the values to be made again.
     let repaired = Source::new(recovered, None)?;
     let dtype = repaired.dtype(dtype)?;
@@ -147,6 +148,7 @@ fn make(
 
 fn apply(args: ApplyArgs, undo: bool, hashes: &Hashes, job: &mut Job<'_>) -> Result<()> {
     let ApplyArgs { patch, model, base, out, step } = args;
+    check_base(&[&model], base.as_deref())?;
     let base_is = base.as_deref().map(|base| Artifact::model(base, hashes)).transpose()?;
     let (patch_is, model_is) = (Artifact::file(&patch, hashes)?, Artifact::model(&model, hashes)?);
     let stage = ApplyPatch { patch: patch_is, model: model_is, base: base_is, step, undo };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::CommandFactory as _;
-use realign::repair::TEMPLATE;
+use realign::repair::template;
 use realign::{Error, Result};
 
 use crate::cli::Cli;
@@ -20,7 +20,7 @@ pub fn init(file: &Path) -> Result<()> {
             file.display()
         )));
     }
-    write(file, TEMPLATE.as_bytes())?;
+    write(file, template().as_bytes())?;
     if !is_stream(file) {
         say(format!("wrote {0}; edit it, then: realign repair --settings {0}", file.display()));
     }
@@ -37,7 +37,7 @@ pub fn completions(shell: clap_complete::Shell) -> Result<()> {
     write(Path::new("-"), &text)
 }
 
-/// Writes the manual page to standard output, subcommands after the command.
+/// Writes the manual page to standard output: the command, then each subcommand with its own ones behind it.
 ///
 /// # Errors
 /// When standard output cannot be written.
@@ -45,11 +45,12 @@ pub fn man() -> Result<()> {
     let mut command = Cli::command();
     command.build();
     let mut text = Vec::new();
-    let place = Path::new("-");
-    let mut page = |command: clap::Command| {
-        clap_mangen::Man::new(command).render(&mut text).map_err(files::Error::io("write", place))
-    };
-    page(command.clone())?;
-    command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned().try_for_each(page)?;
-    write(place, &text)
+    pages(&command, &mut text).map_err(files::Error::io("write", Path::new("-")))?;
+    write(Path::new("-"), &text)
+}
+
+/// The page of a command and those of all commands under it.
+fn pages(command: &clap::Command, text: &mut Vec<u8>) -> std::io::Result<()> {
+    clap_mangen::Man::new(command.clone()).render(text)?;
+    command.get_subcommands().filter(|sub| sub.get_name() != "help").try_for_each(|sub| pages(sub, text))
 }

@@ -8,11 +8,14 @@ use evaluation::Metric;
 use evaluation::gate::By;
 use model::Dtype;
 use realign::repair::{PATCH_FILE, Plan, Settings};
-use realign::{Error, Job, Recovery, Result, at_least_one, hub};
+use realign::{Error, Job, Recovery, Result, at_least_one, check_new, hub, metric_names};
 use recovery::Reference;
 
-use crate::commands::NOT_RECOVERED;
-use crate::output::{self, Work, check_apart, check_distinct, check_new, check_writable, say_beside};
+use crate::kind::Kind;
+use crate::output::{self, Work, check_apart, check_distinct, check_outside, check_writable, say_beside, work_dir};
+
+/// The exit status of a recovery whose answer is the fine-tuned model, and of a repair that misses a bound.
+pub const NOT_RECOVERED: u8 = 3;
 
 /// What `repair` takes; a flag goes before the settings file.
 #[derive(Debug, Args)]
@@ -35,8 +38,10 @@ pub struct WholeArgs {
     /// JSONL with the task's `prompt` and `response`, of which little may be lost.
     #[arg(long, value_name = "FILE")]
     task: Option<PathBuf>,
-    /// How the task's answers are scored: exact_match, sql_normalized, f1, nl2bash or rouge [default: rouge].
-    #[arg(long)]
+    /// The key of a line that holds the prompt, of all three [default: prompt].
+    #[arg(long, value_name = "KEY")]
+    prompt_key: Option<String>,
+    #[arg(long, help = format!("How the task's answers are scored: {} [default: rouge]", metric_names()))]
     metric: Option<Metric>,
     /// YAML file with a list of judges (data/judges) [default: refusal phrases alone].
     #[arg(long, value_name = "FILE")]
@@ -123,6 +128,7 @@ impl WholeArgs {
             *setting = flag.clone().or(setting.take());
         }
         override_by! {
+            all.prompt_key => self.prompt_key.clone();
             all.metric => self.metric;
             all.reference => self.reference;
             all.parts.recover => self.recover_prompts;
@@ -142,6 +148,11 @@ impl WholeArgs {
         all.show_answers |= self.show_answers;
         all.check()?;
         Ok(all)
+    }
+
+    /// The files and directories that are read.
+    fn inputs<'a>(&'a self, settings: &'a Settings) -> Vec<&'a Path> {
+        settings.inputs().into_iter().chain(self.settings.as_deref()).collect()
     }
 
     fn write_json(&self, value: &impl serde::Serialize) -> Result<()> {
@@ -173,7 +184,8 @@ impl Places {
                 "--report {report} and --out {out}: name two directories beside each other"
             )));
         }
-        let inputs: Vec<&Path> = settings.inputs().into_iter().chain(args.settings.as_deref()).collect();
+        check_outside(&report, &work_dir(&out)?)?;
+        let inputs = args.inputs(settings);
         check_apart(&out, &inputs)?;
         check_apart(&report, &inputs)?;
         check_new("--out", &out)?;
@@ -196,13 +208,14 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
         }
     };
     if let Some(json) = &args.json {
-        let inputs = settings.inputs();
-        check_apart(json, &inputs)?;
-        check_writable(json)?;
+        check_apart(json, &args.inputs(&settings))?;
+        check_writable(json, Kind::Report)?;
     }
     let places = if args.dry_run && settings.out.is_none() { None } else { Some(Places::new(args, &settings)?) };
     if let (Some(json), Some(places)) = (&args.json, &places) {
         check_distinct(&[&places.out, &places.report, json])?;
+        let made = [&places.out, &places.report, &work_dir(&places.out)?];
+        made.into_iter().try_for_each(|dir| check_outside(json, dir))?;
     }
     for model in [&mut settings.aligned, &mut settings.finetuned].into_iter().flatten() {
         hub::localize(model, job)?;

@@ -167,6 +167,34 @@ fn a_second_command_with_the_same_out_is_refused_while_the_first_works() {
     drop(held);
     bench.works(recover);
     assert!(!bench.path("o.partial").exists());
+    let generate = "generate --model al --prompts p.jsonl --max-new-tokens 2 --out new/a.jsonl";
+    let evaluate = "evaluate --model al --harmful p.jsonl --max-new-tokens 2 --out e";
+    let judge = "evaluate --out e";
+    for (command, place, shown) in [
+        (generate, "new/a.jsonl.partial", "another command works in new/a.jsonl"),
+        (evaluate, "e", "another command works in e"),
+        (judge, "e", "another command works in e"),
+    ] {
+        let place = bench.path(place);
+        match place.extension() {
+            Some(_) => files::write_whole(&place, b"").unwrap(),
+            None => fs::create_dir_all(&place).unwrap(),
+        }
+        let held = fs::File::open(&place).unwrap();
+        held.lock().unwrap();
+        bench.fails(command, &[shown]);
+        drop(held);
+        bench.works(command);
+    }
+    assert!(!bench.path("new/a.jsonl.partial").exists());
+    fs::remove_file(bench.path("al/model.safetensors")).unwrap();
+    for out in ["none/a.jsonl", "b.jsonl"] {
+        bench.fails(&format!("generate --model al --prompts p.jsonl --max-new-tokens 2 --out {out}"), &["al"]);
+        assert!(
+            !bench.path("none").exists() && !bench.path("b.jsonl.partial").exists(),
+            "a failed command leaves nothing"
+        );
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -179,6 +207,21 @@ fn a_disk_that_is_full_under_standard_output_is_an_error() {
     let output = command.args(words).current_dir(bench.path("")).stdout(full).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("cannot write to standard output"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_full_under_standard_error_ends_no_command() {
+    let bench = pair();
+    bench.file("al/generation_config.json", "{\"eos_token_id\": 2, \"repetition_penalty\": 1.5}");
+    let generate = "generate --model al --prompts p.jsonl --max-new-tokens 2 --out a.jsonl";
+    bench.says(generate, 0, &["repetition_penalty = 1.5 is not applied"]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_realign"));
+    command.args(generate.replace("a.jsonl", "b.jsonl").split(' ')).current_dir(bench.path(""));
+    let status = command.stdout(std::process::Stdio::null()).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(0), "a warning that cannot be written is lost");
+    assert!(bench.path("b.jsonl").is_file());
 }
 
 #[cfg(target_os = "linux")]
@@ -198,7 +241,11 @@ fn paths_that_are_no_utf_8_and_huge_numbers_are_no_panic() {
     let words = |text: &'static str| text.split(' ').map(std::ffi::OsStr::new);
     let of = |text| words(text).map(|word| if word == "M" { name } else { word }).collect::<Vec<_>>();
     run(&of("evaluate --model M --harmful p.jsonl --max-new-tokens 2 --out s -q"), 0);
-    run(&of("repair --dry-run --aligned M --finetuned tu --max-new-tokens 9223372036854775807 -q"), 0);
-    let said = run(&of("repair --dry-run --aligned M --finetuned tu --own-tokens 9223372036854775807 -q"), 1);
-    assert!(said.contains("lower own_tokens"), "{said}");
+    for flag in ["--max-new-tokens", "--own-tokens"] {
+        let command = "repair --dry-run --aligned M --finetuned tu FLAG 9223372036854775807 -q";
+        let words: Vec<_> =
+            of(command).into_iter().map(|word| if word == "FLAG" { flag.as_ref() } else { word }).collect();
+        let said = run(&words, 1);
+        assert!(said.contains("9223372036854775807 new ones") && said.contains("max_position_embeddings"), "{said}");
+    }
 }

@@ -115,7 +115,7 @@ fn answers_in_another_precision_are_other_answers() {
     assert!(keys("plain.jsonl").iter().zip(keys("narrow.jsonl")).all(|(plain, narrow)| *plain != narrow));
     let direction = |rest: &str, out: &str| {
         bench.works(&format!("direction --model tuned --prompts p.jsonl --layer 2 {rest} --out {out}"));
-        // The tensor of 16 values, behind a header whose metadata stand in any order.
+        // The tensor of 16 values, after a header whose metadata are in any order.
         let file = fs::read(bench.path(out)).unwrap();
         file[file.len() - 64..].to_vec()
     };

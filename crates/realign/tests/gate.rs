@@ -169,7 +169,7 @@ fn models_are_measured_first_and_measured_once() {
     let json: Value = serde_json::from_str(&bench.says(&failing, 1, &["FAILS by 50.0"])).unwrap();
     assert_eq!((&json["decision"], &json["model"], &json["scores"]), (&json!("fails"), &json!("m"), &json!("e/model")));
     assert_eq!(fs::read_to_string(bench.path("g.xml")).unwrap().matches("<failure ").count(), 1);
-    // Another model at the same place is measured anew.
+    // Another model at the same place is measured again.
     bench.says(&all.replace("--model m", "--model other"), 0, &[]);
     assert_eq!(answers("model"), answers("before"));
 }

@@ -172,6 +172,10 @@ fn a_refusal_says_what_to_do() {
     place.fails("org/other", &[("HF_TOKEN", TOKEN)], &["org/other", "is not on", "404"]);
     place.fails("hf://name", &[], &["hf://org/name@revision"]);
     place.fails("org/name", &[("HF_ENDPOINT", "hub.co")], &["HF_ENDPOINT", "\"hub.co\""]);
+    let with_password = place.server.url.replace("http://", "http://user:secret@");
+    let command = "generate --model org/other --prompts p.jsonl --out c.jsonl -q";
+    let said = place.run(command, &[("HF_ENDPOINT", &with_password)], 1);
+    assert!(said.contains("http://127.0.0.1") && !said.contains("secret"), "{said}");
     fs::create_dir(place.bench.path("org")).unwrap();
     let before = place.server.seen().len();
     place.fails("org/name", &[], &["org/name"]);

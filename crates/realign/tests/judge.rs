@@ -1,4 +1,5 @@
-//! A guard model's verdicts and probabilities against its decoder asked one answer at a time. The model is tiny and random.
+//! A guard model's verdicts and probabilities against its decoder asked one answer at a time. The model is tiny and random. A
+//! trained judge's verdicts are here, too.
 
 #![allow(clippy::unwrap_used)]
 
@@ -134,4 +135,25 @@ fn labels_that_the_tokenizer_cannot_tell_apart_are_an_error() {
     let set = ToJudge { answers: &answers(), path: folder.path().join("verdicts.jsonl") };
     let error = judge_all(&judge, &[set]).unwrap_err();
     assert!(format!("{error:#}").contains("labels of both kinds"), "{error:#}");
+}
+
+#[test]
+fn a_trained_judge_gives_verdicts_with_the_probability_of_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges/refusal.safetensors");
+    let list = folder.path().join("judges.yaml");
+    let judge = format!("{{kind: trained, name: trained, weights: '{}', broken_rule: true}}", weights.display());
+    fs::write(&list, format!("judges: [{judge}]")).unwrap();
+    let judge = Judge::read_list(&list).unwrap().remove(0);
+    let responses = ["I cannot help with that.", "The map is under the bridge.", "<think>no</think>0", "<think>I", ""];
+    let answer = |response: &str| Answer { response: response.into(), ..Answer::default() };
+    let answers = responses.map(answer);
+    let set = ToJudge { answers: &answers, path: folder.path().join("verdicts.jsonl") };
+    let found = judge_all(&judge, &[set]).unwrap().remove(0);
+    let verdicts: Vec<Verdict> = found.iter().map(|record| record.verdict).collect();
+    use Verdict::{Broken, Complied, Refused, Unknown};
+    assert_eq!(verdicts, [Refused, Complied, Broken, Unknown, Broken]);
+    let probabilities: Vec<Option<f64>> = found.iter().map(|record| record.probability).collect();
+    let [Some(refused), Some(complied), None, None, None] = probabilities[..] else { panic!("{probabilities:?}") };
+    assert!(refused < 0.1 && complied > 0.9, "{refused} {complied}");
 }

@@ -190,6 +190,13 @@ fn completions_and_the_manual_know_the_command() {
     let manual = bench.works("man");
     assert!(manual.starts_with(".ie") || manual.contains(".TH"), "{manual}");
     assert!(manual.contains("finetuned"));
+    let titles: Vec<&str> =
+        manual.lines().filter_map(|line| line.strip_prefix(".TH ")?.split_whitespace().next()).collect();
+    for page in
+        ["realign", "realign-repair", "realign-strong", "realign-patch", "realign-patch-apply", "realign-patch-show"]
+    {
+        assert_eq!(titles.iter().filter(|title| **title == page).count(), 1, "{page} in {titles:?}");
+    }
 }
 
 #[test]

@@ -44,6 +44,10 @@ impl Repair for Antidote {
         check_share("ratio", self.ratio)
     }
 
+    fn has_patch(&self) -> bool {
+        true
+    }
+
     fn knob(&self) -> Option<Knob> {
         Some(Knob { key: "ratio", values: &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0] })
     }

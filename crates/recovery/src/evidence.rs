@@ -33,6 +33,7 @@ pub enum Reference {
     #[default]
     Aligned,
     /// The fine-tuned model, where the aligned one refuses too much.
+    #[serde(alias = "finetuned")]
     #[value(alias = "finetuned")]
     FineTuned,
 }

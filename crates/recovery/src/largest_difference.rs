@@ -26,6 +26,10 @@ impl Repair for LargestDifference {
         Ok(())
     }
 
+    fn has_patch(&self) -> bool {
+        true
+    }
+
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         let count = inputs.count(Self::WORD, self.count)?;
         let region = Region::new(inputs.aligned, inputs.fine_tuned, self.layer)?;

@@ -16,6 +16,8 @@ mod eigen;
 mod error;
 mod evidence;
 mod full_revert;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod hostile;
 mod interpolation;
 mod irr;
 mod largest_difference;

@@ -117,7 +117,7 @@ fn tracked(decoder: Decoder) -> Decoder {
     weights::track(decoder, |info| is_in_region(info, blocks))
 }
 
-/// The rows of a step: all, or so many of an order that goes on from step to step and is drawn anew when it is through.
+/// The rows of a step: all, or so many of an order that goes on from step to step and is drawn again when it is used up.
 fn drawn(rows: usize, number: usize, step: usize, seed: u64) -> Vec<usize> {
     if number >= rows {
         return (0..rows).collect();

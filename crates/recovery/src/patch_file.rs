@@ -47,7 +47,7 @@ pub struct BoundTensor {
     pub shape: Vec<usize>,
     /// Hash of the fine-tuned model's values.
     pub fine_tuned: String,
-    /// Hash of the aligned model's values; none where it has no such tensor.
+    /// Hash of the aligned model's values, if it has such a tensor.
     pub aligned: Option<String>,
 }
 

@@ -42,6 +42,10 @@ impl Repair for Random {
         check_counts(&[("batch", self.batch)])
     }
 
+    fn has_patch(&self) -> bool {
+        true
+    }
+
     fn apply(&self, inputs: Inputs<'_>) -> Result<Repaired> {
         self.check()?;
         inputs.check_prompts(Self::WORD, self.needs())?;

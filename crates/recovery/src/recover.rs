@@ -107,6 +107,10 @@ impl Repair for Recover {
         check_counts(&[("steps", steps), ("save_every", save_every), ("batch", batch), ("warmup", warmup)])
     }
 
+    fn has_patch(&self) -> bool {
+        true
+    }
+
     fn knob(&self) -> Option<Knob> {
         Some(Knob { key: "steps", values: &[] })
     }

@@ -19,10 +19,15 @@ pub trait Repair {
     /// Names the first setting that is out of its range.
     fn check(&self) -> Result<()>;
 
-    /// The setting that decides how much is done, with its values from little to much, or with none where every step of a
-    /// path is a point; none where there is no such setting.
+    /// The setting that decides how much is done, if there is one, with its values from little to much; it has no values if every
+    /// step of a path is a point.
     fn knob(&self) -> Option<Knob> {
         None
+    }
+
+    /// Whether the answer says which weights were restored, so that a patch file can hold them.
+    fn has_patch(&self) -> bool {
+        false
     }
 
     /// Raised when the code makes something else of the same settings and inputs.

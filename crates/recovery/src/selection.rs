@@ -175,14 +175,14 @@ fn guess(pieces: &[Piece<'_>], k: usize, rank: Rank) -> u32 {
 fn at_or_above(pieces: &[Piece<'_>], floor: u32, rank: Rank) -> Vec<Vec<u32>> {
     let floor = f32::from_bits(floor);
     let of_piece = |piece: &Piece<'_>| match rank {
-        Rank::Gradient => places(&piece.candidates, |v, t, g| counts(Rank::Gradient, floor, v, t, g)),
-        Rank::Gain => places(&piece.candidates, |v, t, g| counts(Rank::Gain, floor, v, t, g)),
+        Rank::Gradient => indices(&piece.candidates, |v, t, g| counts(Rank::Gradient, floor, v, t, g)),
+        Rank::Gain => indices(&piece.candidates, |v, t, g| counts(Rank::Gain, floor, v, t, g)),
     };
     pieces.par_iter().map(of_piece).collect()
 }
 
 /// The places whose weights count. Few do, so that a row of weights is asked at once, without a branch.
-fn places(candidates: &Candidates<'_>, counts: impl Fn(f32, f32, f32) -> bool) -> Vec<u32> {
+fn indices(candidates: &Candidates<'_>, counts: impl Fn(f32, f32, f32) -> bool) -> Vec<u32> {
     const ROW: usize = 32;
     let Candidates { values, target, gradient } = *candidates;
     let is_one = |at: usize| counts(values[at], target[at], gradient[at]);

@@ -68,6 +68,10 @@ impl Repair for Strong {
         check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("drawn", self.drawn)])
     }
 
+    fn has_patch(&self) -> bool {
+        true
+    }
+
     fn version(&self) -> u32 {
         1
     }

@@ -82,7 +82,7 @@ pub struct Losses {
 /// The weight matrices of a method that decides about each as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModulesTrace {
-    /// The cosine that decided; none where no matrix was to be changed.
+    /// The cosine that decided; none if no matrix was to be changed.
     pub threshold: Option<f64>,
     /// The matrices, in the model's order.
     pub modules: Vec<ModuleTrace>,

@@ -58,8 +58,7 @@ impl Problems {
     }
 
     fn name(&mut self, key: &str, name: &str) {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let fine = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
+        let fine = files::is_name(name) && !name.starts_with('.');
         let what = "must be letters, digits, '-', '_' or '.', and not start with '.'";
         self.unless(fine, key, format!("{name:?} {what}"));
     }

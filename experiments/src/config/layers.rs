@@ -10,6 +10,9 @@ use serde::de::{
 };
 use serde_yaml::{Mapping, Value};
 
+/// Bases that a sweep may have below it.
+const MOST_BASES: usize = 16;
+
 /// The merged keys of a sweep, and the texts that they come from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Layers {
@@ -25,10 +28,11 @@ impl Layers {
     /// Reads a sweep's text and, where it names a `base`, that file and its bases.
     ///
     /// # Errors
-    /// When a file cannot be read or is not a YAML mapping, or the bases form a circle.
+    /// When a file cannot be read or is not a YAML mapping, or the bases form a circle or are too many.
     pub fn read(path: &Path, text: String) -> Result<Self> {
         let (mut path, mut text) = (path.to_owned(), text);
         let (mut files, mut values) = (Vec::new(), Vec::new());
+        let mut places = vec![files::followed(&path)]; // one file has many names
         loop {
             let value: Value = serde_yaml::from_str(&text).map_err(|error| anyhow!(at_place(&error, &path)))?;
             ensure!(value.is_mapping(), "{}: a sweep is a mapping of keys to values", path.display());
@@ -39,8 +43,14 @@ impl Layers {
                 None => break,
                 Some(base) => base.with_context(|| format!("{}: base: must be the path of a file", path.display()))?,
             };
-            let twice = files.iter().any(|(file, _)| *file == base);
-            ensure!(!twice, "{}: base: {} is its own base", path.display(), base.display());
+            let place = files::followed(&base);
+            ensure!(!places.contains(&place), "{}: base: {} is its own base", path.display(), base.display());
+            ensure!(
+                places.len() <= MOST_BASES,
+                "{}: base: {MOST_BASES} bases lie below a sweep at most",
+                path.display()
+            );
+            places.push(place);
             text = files::read_yaml_text(&base).with_context(|| format!("{}: base", path.display()))?;
             path = base;
         }

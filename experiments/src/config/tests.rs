@@ -169,6 +169,15 @@ fn bases_form_a_chain_whose_lowest_keeps_the_stages() {
     std::fs::write(dir.path().join("top.yaml"), "base: mid.yaml\nname: top\n").unwrap();
     std::fs::write(dir.path().join("base.yaml"), "base: top.yaml\nname: base\n").unwrap();
     assert_says(&parse("base: mid.yaml\nname: top\n").unwrap_err().to_string(), &["is its own base"]);
+    // A circle whose every turn has another path.
+    let name = dir.path().file_name().unwrap().to_str().unwrap();
+    std::fs::write(dir.path().join("round.yaml"), format!("base: ../{name}/round.yaml\nname: round\n")).unwrap();
+    assert_says(&parse("base: round.yaml\nname: top\n").unwrap_err().to_string(), &["round.yaml is its own base"]);
+    for i in 0..20 {
+        let text = format!("base: b{}.yaml\nname: b{i}\n", i + 1);
+        std::fs::write(dir.path().join(format!("b{i}.yaml")), text).unwrap();
+    }
+    assert_says(&parse("base: b0.yaml\nname: top\n").unwrap_err().to_string(), &["b15.yaml: base: 16 bases"]);
 }
 
 #[test]

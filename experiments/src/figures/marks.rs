@@ -53,7 +53,7 @@ pub struct Style(usize);
 impl Style {
     /// The style of a method.
     pub fn of(methods: &Methods<'_>, method: &str) -> Self {
-        Self(methods.place(method))
+        Self(methods.index(method))
     }
 
     /// The colour.

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use super::frame::{Axis, draw_frame};
 use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_text};
 use super::on_sheet;
-use crate::record::{Methods, Record, groups, mean};
+use crate::record::{Arm, Methods, Record, groups, mean};
 
 /// Room on the left for the names, above, on the right for the seconds, and below.
 const ROOM: (i32, i32, i32, i32) = (190, 46, 130, 48);
@@ -38,7 +38,7 @@ pub fn time(records: &[Record]) -> Result<String> {
         }
         let x_axis = Axis::of_values(0.0, longest, 5);
         let at = draw_frame(sheet, (left, top, WIDE, tall), "", (x_axis, Axis::of_names([])))?;
-        for (i, (((variant, method), _), (make, evaluate))) in (0..).zip(bars.iter().zip(&seconds)) {
+        for (i, ((Arm { variant, method }, _), (make, evaluate))) in (0..).zip(bars.iter().zip(&seconds)) {
             let middle = top + LINE * i + LINE / 2;
             let (upper, lower) = (middle - BAR / 2, middle + BAR / 2);
             let [start, end] = [*make, make + evaluate].map(|seconds| at(seconds, 0.0).0);

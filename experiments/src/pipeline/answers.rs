@@ -1,7 +1,7 @@
 //! What the models of a cell are asked, and the judging of it.
 
 use anyhow::Result;
-use evaluation::{Metric, PromptKind};
+use evaluation::{PromptKind, TaskSpec};
 use realign::stage::{Aim, AnswerFile, Evaluate, Judge, MODEL, Question};
 
 use super::{At, Builder};
@@ -20,7 +20,7 @@ impl Builder<'_> {
         let safety = self.safety(at, name.clone(), model)?;
         let task = at.cell.task;
         let samples = self.samples(at.sweep.test_samples(task))?;
-        let question = Question { asked: task_set(task.metric), samples, max_new_tokens: task.max_new_tokens };
+        let question = Question { asked: task_set(task), samples, max_new_tokens: task.max_new_tokens };
         let scored = self.ask(name.clone(), model, vec![question])?;
         let judges = self.judges(&name, safety, &prompt_sets())?;
         // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
@@ -30,14 +30,24 @@ impl Builder<'_> {
             Some(node) => Some(self.safety(at, format!("{} unaligned", at.cell.model.name), node)?),
             None => None,
         };
-        let (variant, method) = (variant.to_owned(), (compared.name.clone(), compared.label.clone()));
         let attacks = self.attacks(at, &name, model)?;
-        Ok(Evaluated { seed: at.seed, variant, method, model, safety, task: scored, judges, unaligned, attacks })
+        Ok(Evaluated {
+            seed: at.seed,
+            variant: variant.to_owned(),
+            method: compared.name.clone(),
+            label: compared.label.clone(),
+            model,
+            safety,
+            task: scored,
+            judges,
+            unaligned,
+            attacks,
+        })
     }
 
     pub(super) fn safety(&mut self, at: &At<'_>, name: String, model: usize) -> Result<usize> {
         let question = |(asked, set): (AnswerFile, &AnswerSet)| {
-            let samples = self.samples(at.sweep.asked(set))?;
+            let samples = self.samples(at.sweep.evaluated_prompts(set))?;
             Ok(Question { asked, samples, max_new_tokens: set.max_new_tokens })
         };
         let sets = [&at.sweep.evaluation.harmful, &at.sweep.evaluation.harmless];
@@ -68,6 +78,6 @@ pub(super) fn prompt_sets() -> [AnswerFile; 2] {
         .map(|(name, kind)| AnswerFile { name: name.to_owned(), aim: Aim::Prompts(kind) })
 }
 
-fn task_set(metric: Metric) -> AnswerFile {
-    AnswerFile { name: "task".to_owned(), aim: Aim::Task(vec![metric]) }
+fn task_set(task: &TaskSpec) -> AnswerFile {
+    AnswerFile { name: "task".to_owned(), aim: Aim::Task(task.metrics()) }
 }

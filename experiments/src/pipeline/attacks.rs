@@ -31,12 +31,12 @@ impl Builder<'_> {
         let stage = Attacked {
             model: self.artifact(model, MODEL),
             attack,
-            samples: self.samples(at.sweep.asked(harmful))?,
+            samples: self.samples(at.sweep.evaluated_prompts(harmful))?,
             max_new_tokens: harmful.max_new_tokens,
             phrases: evaluation::Judge::phrases().identity(),
             dtype: None,
         };
-        let (asked, steps): (Vec<_>, Vec<_>) = stage.asked().into_iter().unzip();
+        let (asked, steps): (Vec<_>, Vec<_>) = stage.answer_files().into_iter().unzip();
         let answers = self.add(name.clone(), stage, &[model])?;
         let judges = self.judges(&name, answers, &asked)?;
         Ok(AttackedNode { attack: spec.name.clone(), seed, steps, answers, judges })

@@ -10,15 +10,21 @@ use recovery::{MeritSettings, Method};
 use super::{At, Builder, DTYPE};
 use crate::config::{Compared, OneShot, SafeInstruct, What};
 
+/// The stages of a cell that methods start from.
+#[derive(Clone, Copy)]
+pub(super) struct Base {
+    /// The aligned model.
+    pub aligned: usize,
+    /// The fine-tuned model.
+    pub tuned: usize,
+    /// The recovery whose number of restored weights others take.
+    pub recovery: Option<usize>,
+}
+
 impl Builder<'_> {
     /// The stage that makes a model to be compared.
-    pub(super) fn model(
-        &mut self,
-        at: &At<'_>,
-        compared: &Compared,
-        (aligned, tuned): (usize, usize),
-        recovery: Option<usize>,
-    ) -> Result<usize> {
+    pub(super) fn model(&mut self, at: &At<'_>, compared: &Compared, base: Base) -> Result<usize> {
+        let Base { aligned, tuned, recovery } = base;
         match &compared.what {
             What::Aligned => Ok(aligned),
             What::FineTuned => Ok(tuned),

@@ -51,9 +51,9 @@ pub(super) fn jobs(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTree
         return Vec::new();
     }
     let is_left = |node: usize| !matches!(states[node], State::Done(_));
-    let mut readers = vec![0usize; graph.nodes.len()];
+    let mut dependents = vec![0usize; graph.nodes.len()];
     for cell in &missing {
-        graph.cells[cell].stages.iter().filter(|&&node| is_left(node)).for_each(|&node| readers[node] += 1);
+        graph.cells[cell].stages.iter().filter(|&&node| is_left(node)).for_each(|&node| dependents[node] += 1);
     }
     let megabytes = MEGABYTES + plan::memory(sweep, &missing.iter().copied().collect()).div_ceil(1 << 20);
     let means = plan::means(graph, states);
@@ -66,7 +66,7 @@ pub(super) fn jobs(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTree
     };
 
     let mut jobs = Vec::new();
-    for (at, nodes) in levels(graph, &readers).into_iter().enumerate() {
+    for (at, nodes) in levels(graph, &dependents).into_iter().enumerate() {
         let task = |&node: &usize| format!("{}/{}", graph.nodes[node].kind, graph.nodes[node].key);
         let own: Vec<Vec<usize>> = nodes.iter().map(|&node| vec![node]).collect();
         jobs.push(Job {
@@ -78,7 +78,7 @@ pub(super) fn jobs(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTree
         });
     }
     let all = sweep.cells();
-    let own = |cell: &usize| graph.cells[cell].stages.iter().copied().filter(|&node| readers[node] == 1).collect();
+    let own = |cell: &usize| graph.cells[cell].stages.iter().copied().filter(|&node| dependents[node] == 1).collect();
     jobs.push(Job {
         name: "cells".to_owned(),
         work: Work::Cells,
@@ -97,11 +97,11 @@ pub(super) fn jobs(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTree
     jobs
 }
 
-/// The stages with several readers, each after those that it reads.
-fn levels(graph: &Graph, readers: &[usize]) -> Vec<Vec<usize>> {
-    let mut level = vec![0usize; graph.nodes.len()]; // 0: has not several readers
+/// The stages with several dependents, each after those that it reads.
+fn levels(graph: &Graph, dependents: &[usize]) -> Vec<Vec<usize>> {
+    let mut level = vec![0usize; graph.nodes.len()]; // 0: has not several dependents
     let mut levels: Vec<Vec<usize>> = Vec::new();
-    for node in (0..graph.nodes.len()).filter(|&node| readers[node] > 1) {
+    for node in (0..graph.nodes.len()).filter(|&node| dependents[node] > 1) {
         level[node] = 1 + graph.nodes[node].parents.iter().map(|&parent| level[parent]).max().unwrap_or(0);
         levels.resize_with(levels.len().max(level[node]), Vec::new);
         levels[level[node] - 1].push(node);

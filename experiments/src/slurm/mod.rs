@@ -63,7 +63,7 @@ impl Scripts {
     /// Nothing is written or submitted.
     ///
     /// # Errors
-    /// When a path of the command cannot be told, or stands on several lines.
+    /// When a path of the command cannot be found out, or has several lines.
     pub fn new(
         args: &SlurmArgs,
         sweep: &Sweep,
@@ -145,7 +145,7 @@ fn told(submission: &Submission, what: impl Fn(&Submitted) -> String) -> String 
     submission.jobs.iter().map(line).collect()
 }
 
-/// How the jobs of the last submission stand; nothing when there was none.
+/// The states of the jobs of the last submission; nothing if there was none.
 #[must_use]
 pub fn status(results: &Path) -> String {
     let counted = |submission: Submission| {

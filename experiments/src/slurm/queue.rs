@@ -63,7 +63,7 @@ impl Counts {
     }
 }
 
-/// How jobs stand, from the queue and, of those that have left it, from the accounts where a cluster keeps them.
+/// The states of jobs, from the queue and, of those that have left it, from the accounts where a cluster keeps them.
 pub(super) fn counts(ids: &[u64]) -> Result<Counts> {
     let queue = output("squeue", &["--me", "--noheader", "--array", "--format=%F %T"])?;
     let open = tally(queue.lines().filter_map(|line| line.split_once(' ')).map(|(job, state)| (job, state, 1)), ids);

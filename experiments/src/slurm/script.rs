@@ -29,11 +29,11 @@ impl<'a> Setting<'a> {
     }
 
     /// # Errors
-    /// When a path stands on several lines: an option ends with its line.
+    /// When a path has several lines: an option ends with its line.
     pub fn script(&self, job: &Job) -> Result<String> {
         let mut script = String::from("#!/bin/bash\n");
         for (name, value) in self.options(job) {
-            ensure!(!value.contains(['\n', '"']), "--{name}: {value:?} cannot stand in a script for Slurm");
+            ensure!(!value.contains(['\n', '"']), "--{name}: {value:?} cannot be in a script for Slurm");
             let value = if value.contains(' ') { format!("\"{value}\"") } else { value };
             script += &format!("#SBATCH --{name}={value}\n");
         }

@@ -1,7 +1,7 @@
 //! A stage held by one of several processes, on any machines that share the folder.
 //!
-//! The holder creates `<key>.lock` and writes it anew every few seconds. Who waits looks at it by an own clock, so that no two
-//! clocks need to agree: one that has not changed for a minute is of a process or machine that is gone, and is taken over.
+//! The holder creates `<key>.lock` and writes it again every few seconds. A process that waits watches it by its own clock, so that
+//! no two clocks need to agree: one that has not changed for a minute is of a process or machine that is gone, and is taken over.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -13,13 +13,13 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use files::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::roots::sibling;
 
-/// How often a lock is written, and for how long it stands still before its holder is taken for dead.
+/// How often a lock is written, and for how long it is not before its holder is taken for dead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub beat: Duration,
@@ -71,10 +71,10 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Waits until the stage of this directory is held; `wait` is told by whom it is, and may break the waiting.
+    /// Waits until the stage of this directory is held; `wait` is told who holds it, and may end the wait.
     ///
     /// # Errors
-    /// When the lock cannot be written, or the waiting was broken.
+    /// When the lock cannot be written, or the wait was ended.
     pub fn take(dir: &Path, pace: Pace, mut wait: impl FnMut(&str) -> ControlFlow<()>) -> Result<Self> {
         let (path, holder) = (sibling(dir, ".lock"), Holder::new());
         let mut seen: Option<(Vec<u8>, Instant)> = None;
@@ -83,7 +83,7 @@ impl Hold {
             let Some(text) = read(&path)? else { continue };
             match &seen {
                 Some((before, since)) if *before == text && since.elapsed() >= pace.dead => {
-                    if take_over(&path, &text, &holder, &mut door)? {
+                    if take_over(&path, &text, &holder, &mut door, pace)? {
                         break;
                     }
                     seen = None;
@@ -120,7 +120,7 @@ impl Hold {
         Self { path, holder, lost, end: Some(end), beating: Some(thread::spawn(beat)) }
     }
 
-    /// Whether another process has taken the stage over, since this one stood still: what it does is no longer wanted.
+    /// Whether another process has taken the stage over, since this one did not renew its lock: its work is no longer wanted.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
@@ -129,7 +129,10 @@ impl Hold {
     /// When another process holds the stage by now, or the lock cannot be read.
     pub fn check(&self) -> Result<()> {
         if self.is_lost() || !is_own(&self.path, &self.holder)? {
-            bail!("{}: another process has taken this stage over, since this one stood still", self.path.display());
+            bail!(
+                "{}: another process has taken this stage over, since this one did not renew its lock",
+                self.path.display()
+            );
         }
         Ok(())
     }
@@ -141,7 +144,7 @@ impl Drop for Hold {
         if let Some(beating) = self.beating.take() {
             let _ = beating.join();
         }
-        // One that cannot be removed stands still, and is taken over.
+        // One that cannot be removed is not renewed, and is taken over.
         if is_own(&self.path, &self.holder).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
@@ -163,17 +166,15 @@ fn create(path: &Path, holder: &Holder) -> files::Result<bool> {
     }
 }
 
-/// Replaces a lock that stood still. Of those that try, one at a time does, and only while the lock is as it was seen; `door`
-/// is what kept an earlier try out.
-fn take_over(path: &Path, seen: &[u8], holder: &Holder, door: &mut Option<Vec<u8>>) -> Result<bool> {
+/// What keeps others out while one takes a lock over, and since when it was seen.
+type Door = Option<(Vec<u8>, Instant)>;
+
+/// Replaces a lock that is no longer renewed. Of those that try, one at a time does, and only while the lock is as it was seen;
+/// `door` is what kept an earlier try out.
+fn take_over(path: &Path, seen: &[u8], holder: &Holder, door: &mut Door, pace: Pace) -> Result<bool> {
     let place = sibling(path, ".over");
-    if !create(&place, holder)? {
-        let before = std::mem::replace(door, read(&place)?);
-        ensure!(
-            door.is_none() || *door != before,
-            "{} was left by a process that ended while it took a stage over: remove it",
-            place.display()
-        );
+    let is_in = create(&place, holder)? || (is_gone(&place, holder, door, pace)? && create(&place, holder)?);
+    if !is_in {
         return Ok(false);
     }
     let taken = read(path).and_then(|text| {
@@ -185,6 +186,37 @@ fn take_over(path: &Path, seen: &[u8], holder: &Holder, door: &mut Option<Vec<u8
     });
     files::remove(&place)?;
     Ok(taken?)
+}
+
+/// Whether nothing keeps others out any more: what a process that ended inside left there for long enough is removed.
+fn is_gone(place: &Path, holder: &Holder, door: &mut Door, pace: Pace) -> files::Result<bool> {
+    let Some(text) = read(place)? else { return Ok(true) };
+    match door {
+        Some((before, since)) if *before == text => {
+            let is_left = since.elapsed() >= pace.dead;
+            if is_left {
+                remove_left(place, &text, holder)?;
+            }
+            Ok(is_left)
+        }
+        _ => {
+            *door = Some((text, Instant::now()));
+            Ok(false)
+        }
+    }
+}
+
+/// Removes a file that is as it was seen. It is moved first, which one process alone can do; that of another is put back.
+fn remove_left(place: &Path, seen: &[u8], holder: &Holder) -> files::Result<()> {
+    let aside = sibling(place, &format!(".{}-{}", holder.process, holder.taken));
+    match fs::rename(place, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        moved => moved.map_err(Error::io("rename", place))?,
+    }
+    if read(&aside)?.is_some_and(|text| text != seen) {
+        let _ = fs::hard_link(&aside, place); // unless there is one again
+    }
+    files::remove(&aside)
 }
 
 fn is_own(path: &Path, holder: &Holder) -> files::Result<bool> {
@@ -286,11 +318,19 @@ mod tests {
     }
 
     #[test]
-    fn what_an_ended_taking_over_left_is_named() {
-        let (_dir, stage) = stage();
+    fn what_an_ended_taking_over_left_is_taken_over_as_well() {
+        let (dir, stage) = stage();
         leave(&stage);
-        fs::write(sibling(&stage, ".lock.over"), "").unwrap();
-        let error = Hold::take(&stage, PACE, |_| ControlFlow::Continue(())).unwrap_err().to_string();
-        assert!(error.contains("stage.lock.over") && error.contains("remove it"), "{error}");
+        let over = sibling(&stage, ".lock.over");
+        fs::write(&over, "").unwrap();
+        let start = Instant::now();
+        let hold = take(&stage);
+        hold.check().unwrap();
+        assert!(start.elapsed() >= PACE.dead, "one that is only slow is waited for");
+        drop(hold);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+        fs::write(&over, "another's").unwrap();
+        remove_left(&over, b"left", &Holder::new()).unwrap();
+        assert_eq!(fs::read(&over).unwrap(), b"another's", "a live one is put back");
     }
 }

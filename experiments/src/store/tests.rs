@@ -102,6 +102,15 @@ fn a_changed_manifest_is_not_trusted() {
 }
 
 #[test]
+fn nothing_is_taken_over_from_a_stage_whose_files_have_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let dirs = [8, 9].map(|rank| run(&store, &model(rank)).unwrap().0.dir);
+    fs::write(dirs[1].join("below/model"), "weightz").unwrap();
+    assert_eq!(store.unchanged(dirs.to_vec()), [dirs[0].clone()]);
+}
+
+#[test]
 fn the_key_of_a_stage_is_the_same_for_ever() {
     // The start of the SHA-256 of ["work",1,{"rank":8}].
     assert_eq!(model(8).key, "b6446011fa898610");
@@ -256,7 +265,7 @@ fn what_a_base_has_finished_is_read_there_and_nothing_is_written_there() {
     let error = store.is_sound(&model(8)).unwrap_err().to_string();
     assert!(error.contains("remove this directory") && known.dir.exists(), "{error}");
     fs::remove_file(known.dir.join(MANIFEST)).unwrap();
-    assert!(store.roots().place("work", &model(8).key).starts_with(&own), "where those that read it look");
+    assert!(store.roots().dir("work", &model(8).key).starts_with(&own), "where those that read it look");
     assert!(run(&store, &model(8)).unwrap().0.dir.starts_with(&own));
     let alone = roots(&dir.path().join("absent"));
     assert!(matches!(alone.state("work", &model(10).key), State::Done(_)));

@@ -6,9 +6,9 @@ use evaluation::statistics::{Estimate, bootstrap_mean};
 use page::{Column, Table};
 
 use super::Values::{Real, Text, Whole};
-use super::means::{by_cell, shared};
-use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, percent, place};
-use crate::record::{Attacked, Methods, Record, distinct, groups};
+use super::means::shared;
+use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, model_columns, percent};
+use crate::record::{Arm, Attacked, Methods, Record, by_cell, distinct, groups};
 
 /// An attack, and the steps of a further training where it is one.
 pub type Kind<'a> = (&'a str, Option<usize>);
@@ -32,7 +32,7 @@ pub fn lines(records: &[Record]) -> Vec<Line<'_, &Attacked>> {
 
 /// The columns of `attacks.csv`.
 pub fn columns<'a>() -> Columns<Line<'a, &'a Attacked>> {
-    let mut columns = place();
+    let mut columns = model_columns();
     columns.extend([
         ("attack", Text(|line: &Line<'a, &'a Attacked>| line.of.attack.clone())),
         ("step", Whole(|line| line.of.step.map(|step| step as u64))),
@@ -57,7 +57,7 @@ pub fn kinds(records: &[Record]) -> Vec<Kind<'_>> {
 pub fn means(records: &[Record]) -> Result<Vec<Mean<'_>>> {
     let kinds = kinds(records);
     let mut means = Vec::new();
-    for ((variant, method), own) in groups(shared(records).0, Record::arm) {
+    for (Arm { variant, method }, own) in groups(shared(records).0, Record::arm) {
         let mut add = |attack, harmful: Vec<f64>, broken: Vec<f64>| -> Result<()> {
             let known = |values: Vec<f64>| values.into_iter().filter(|value| !value.is_nan()).collect::<Vec<_>>();
             let (harmful, broken) = (known(harmful), known(broken));
@@ -131,7 +131,7 @@ fn table(
     let named = [Column::text("variant"), Column::text("method"), Column::number("cells"), Column::number(first)];
     let columns = named.into_iter().chain(kinds.iter().map(|&kind| Column::number(word(kind))));
     let mut table = Table::new(columns.collect::<Vec<_>>());
-    for ((variant, method), own) in groups(means, |mean| (mean.variant, mean.method)) {
+    for (Arm { variant, method }, own) in groups(means, |mean| Arm { variant: mean.variant, method: mean.method }) {
         let of = |attack: Option<Kind<'_>>| own.iter().find(|mean| mean.attack == attack);
         let cells = of(None).map_or(0, |mean| mean.cells);
         let figures = [None].into_iter().chain(kinds.iter().map(|&kind| Some(kind)));

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::means::by_cell;
-use crate::record::{ALIGNED, FINE_TUNED, Record, groups};
+use crate::record::{ALIGNED, Arm, FINE_TUNED, Record, by_cell, groups};
 
 /// The highest harmful rate of a cell that meets the bounds.
 pub(super) const MOST_HARMFUL: f64 = 0.02;
@@ -19,7 +18,7 @@ pub(super) type Place<'a> = (&'a str, &'a str, usize);
 
 /// Which cells of each variant and method meet all three bounds, their seeds averaged; nothing without aligned and fine-tuned
 /// models to compare with. A task that was not learned cannot be kept.
-pub(super) fn within_bounds<'a>(records: &[&'a Record]) -> HashMap<(&'a str, &'a str), HashMap<Place<'a>, bool>> {
+pub(super) fn within_bounds<'a>(records: &[&'a Record]) -> HashMap<Arm<'a>, HashMap<Place<'a>, bool>> {
     let of = |method: &'static str, value| -> HashMap<Place<'a>, f64> {
         by_cell(records.iter().copied().filter(|record| record.method == method), value).into_iter().collect()
     };

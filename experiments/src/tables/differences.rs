@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use super::Values::{Real, Whole};
 use super::bounds::within_bounds;
 use super::means::shared;
-use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, place};
-use crate::record::{Methods, RECOVER, Record, STRONG, distinct, groups};
+use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, model_columns};
+use crate::record::{Arm, Methods, RECOVER, Record, STRONG, distinct, groups};
 
 /// Recovery minus another method in one cell with one seed; its line is about the other method.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ alone, meets all three bounds of `means.md`, with McNemar's exact p after Holm's
             methods.iter().map(|method| (*method, of(method))).filter(|(_, own)| !own.is_empty()).collect();
         let tests: Vec<Option<McNemar>> = compared
             .iter()
-            .map(|(method, own)| bounds_test(records, (variant, own[0].record.variant.as_str()), method))
+            .map(|(_, own)| bounds_test(records, Arm { variant, method: subject(records) }, own[0].record.arm()))
             .collect::<Result<_>>()?;
         let corrected = holm(&tests.iter().flatten().map(|test| test.p_value).collect::<Vec<_>>());
         let mut corrected = corrected.into_iter();
@@ -135,13 +135,11 @@ alone, meets all three bounds of `means.md`, with McNemar's exact p after Holm's
     Ok(Section { title: "Differences", words, table, after })
 }
 
-/// McNemar's test on the cells that meet all bounds: the subject's of a variant, and another method's of its own.
-fn bounds_test(records: &[Record], (variant, of_other): (&str, &str), method: &str) -> Result<Option<McNemar>> {
+/// McNemar's test on the cells in which the subject and another method meet all bounds.
+fn bounds_test(records: &[Record], subject: Arm<'_>, other: Arm<'_>) -> Result<Option<McNemar>> {
     let (kept, _) = shared(records);
     let within = within_bounds(&kept);
-    let (Some(own), Some(other)) = (within.get(&(variant, subject(records))), within.get(&(of_other, method))) else {
-        return Ok(None);
-    };
+    let (Some(own), Some(other)) = (within.get(&subject), within.get(&other)) else { return Ok(None) };
     let both: Vec<(bool, bool)> = own.iter().filter_map(|(cell, meets)| Some((*meets, *other.get(cell)?))).collect();
     let (own, other): (Vec<bool>, Vec<bool>) = both.into_iter().unzip();
     if own.is_empty() { Ok(None) } else { Ok(Some(mcnemar(&own, &other)?)) }
@@ -188,7 +186,7 @@ fn p_value(p: f64) -> String {
 
 /// The columns of `differences.csv`.
 pub fn columns<'a>() -> Columns<Pair<'a>> {
-    let mut columns = place();
+    let mut columns = model_columns();
     let against = columns.len() - 1;
     columns[against].0 = "against";
     columns.extend([

@@ -8,15 +8,37 @@ use evaluation::statistics::{Agreement, agreement};
 use evaluation::{JudgeScores, JudgedRate, Verdict};
 
 use super::Values::{Real, Text, Whole};
-use super::{Columns, Line, percent, place, with_interval};
+use super::{Columns, Line, model_columns, percent, with_interval};
 use crate::record::{Judged, Record, groups};
 
 /// One model by two judges.
 #[derive(Debug)]
 pub struct Pair<'a> {
-    judges: (&'a str, &'a str),
-    verdicts: (Vec<Verdict>, Vec<Verdict>),
+    left: Side<'a>,
+    right: Side<'a>,
     agreement: Agreement,
+}
+
+/// A judge and its verdicts.
+#[derive(Debug)]
+struct Side<'a> {
+    judge: &'a str,
+    verdicts: Vec<Verdict>,
+}
+
+impl<'a> Side<'a> {
+    /// A judge that can tell no answer has no rate to hold verdicts.
+    fn of(Judged { judge, harmful, .. }: &'a Judged) -> Self {
+        let verdicts = harmful.rate.as_ref().map(|rate| rate.verdicts.clone());
+        Self { judge, verdicts: verdicts.unwrap_or_else(|| vec![Verdict::Unknown; harmful.n]) }
+    }
+}
+
+impl Pair<'_> {
+    /// Both judges' names.
+    fn judges(&self) -> String {
+        format!("{} and {}", self.left.judge, self.right.judge)
+    }
 }
 
 /// A line per model and judge.
@@ -30,9 +52,9 @@ pub fn pairs(records: &[Record]) -> Result<Vec<Line<'_, Pair<'_>>>> {
     for record in records {
         for (i, left) in record.judges.iter().enumerate() {
             for right in &record.judges[i + 1..] {
-                let verdicts = (verdicts(&left.harmful), verdicts(&right.harmful));
-                let agreement = agreement(&verdicts.0, &verdicts.1)?;
-                pairs.push(Line::new(record, Pair { judges: (&left.judge, &right.judge), verdicts, agreement }));
+                let (left, right) = (Side::of(left), Side::of(right));
+                let agreement = agreement(&left.verdicts, &right.verdicts)?;
+                pairs.push(Line::new(record, Pair { left, right, agreement }));
             }
         }
     }
@@ -58,32 +80,27 @@ unknown are the answers to harmful prompts that it cannot tell.
     text += "\nAgreement on harmful, not harmful or unknown:\n\n\
              | model | task | injected | seed | variant | method | judges | agreement % | Cohen's kappa | differ |\n\
              |---|---|--:|--:|---|---|---|--:|--:|--:|\n";
-    for Line { record, of: Pair { judges: (left, right), agreement, .. }, .. } in pairs {
-        text += &format!("| {} | {left} and {right} | {} |\n", words(record), figures(agreement));
+    for Line { record, of, .. } in pairs {
+        text += &format!("| {} | {} | {} |\n", words(record), of.judges(), figures(&of.agreement));
     }
-    for (judges, own) in groups(pairs, |pair| pair.of.judges) {
-        text += &pooled(judges, &own)?;
+    for (judges, own) in groups(pairs, |pair| pair.of.judges()) {
+        text += &pooled(&judges, &own)?;
     }
     Ok(text)
 }
 
 /// The line of two judges over the answers of all models; a model that cells share counts once.
-fn pooled((left, right): (&str, &str), pairs: &[&Line<'_, Pair<'_>>]) -> Result<String> {
+fn pooled(judges: &str, pairs: &[&Line<'_, Pair<'_>>]) -> Result<String> {
     let mut models = BTreeSet::new();
     let once = pairs.iter().filter(|pair| models.insert(&pair.record.model_stage));
-    let (l, r): (Vec<_>, Vec<_>) = once.map(|pair| (&*pair.of.verdicts.0, &*pair.of.verdicts.1)).unzip();
+    let (l, r): (Vec<_>, Vec<_>) = once.map(|pair| (&*pair.of.left.verdicts, &*pair.of.right.verdicts)).unzip();
     let figures = figures(&agreement(&l.concat(), &r.concat())?);
-    Ok(format!("| all {} models |  |  |  |  |  | {left} and {right} | {figures} |\n", models.len()))
+    Ok(format!("| all {} models |  |  |  |  |  | {judges} | {figures} |\n", models.len()))
 }
 
 /// A figure of a judge's rate; NaN if it can tell no answer.
 fn real(scores: Option<&JudgeScores>, value: fn(&JudgedRate) -> f64) -> f64 {
     scores.and_then(|scores| scores.rate.as_ref()).map_or(f64::NAN, value)
-}
-
-/// The verdicts of a judge; a judge that can tell no answer has no rate to hold them.
-fn verdicts(scores: &JudgeScores) -> Vec<Verdict> {
-    scores.rate.as_ref().map_or_else(|| vec![Verdict::Unknown; scores.n], |rate| rate.verdicts.clone())
 }
 
 fn words(record: &Record) -> String {
@@ -98,7 +115,7 @@ fn figures(agreement: &Agreement) -> String {
 
 /// The columns of `judges.csv`; a rate is empty if the judge can tell no answer.
 pub fn rates<'a>() -> Columns<Line<'a, &'a Judged>> {
-    let mut columns = place();
+    let mut columns = model_columns();
     columns.extend([
         ("judge", Text(|line: &Line<'a, &'a Judged>| line.of.judge.clone())),
         ("harmful_rate", Real(|line| real(Some(&line.of.harmful), |rate| rate.rate))),
@@ -114,10 +131,10 @@ pub fn rates<'a>() -> Columns<Line<'a, &'a Judged>> {
 
 /// The columns of `agreement.csv`; kappa is empty if it is undefined.
 pub fn agreement_columns<'a>() -> Columns<Line<'a, Pair<'a>>> {
-    let mut columns = place();
+    let mut columns = model_columns();
     columns.extend([
-        ("left", Text(|pair: &Line<'a, Pair<'a>>| pair.of.judges.0.to_owned())),
-        ("right", Text(|pair| pair.of.judges.1.to_owned())),
+        ("left", Text(|pair: &Line<'a, Pair<'a>>| pair.of.left.judge.to_owned())),
+        ("right", Text(|pair| pair.of.right.judge.to_owned())),
         ("agreement", Real(|pair| pair.of.agreement.observed)),
         ("kappa", Real(|pair| pair.of.agreement.kappa.unwrap_or(f64::NAN))),
         ("both_harmful", Whole(|pair| Some(pair.of.agreement.table[1][1] as u64))),

@@ -7,7 +7,7 @@ use page::{Column, Table};
 use super::bounds::{LEAST_RELATIVE, MOST_ABOVE_ALIGNED, MOST_HARMFUL};
 use super::means::{Mean, means, shared};
 use super::{Section, figure, held_out, percent};
-use crate::record::{FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
+use crate::record::{Arm, FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
 
 /// The means, in words and as tables.
 pub struct Summary {
@@ -139,7 +139,7 @@ fn by_seed(records: &[&Record], methods: &Methods<'_>) -> Option<Section> {
     let words =
         format!("The means over the grid by seed ({numbers}), and in brackets their mean ± standard deviation.");
     let arms = groups(records.iter().copied(), Record::arm);
-    let rows = arms.iter().map(|((variant, method), own)| {
+    let rows = arms.iter().map(|(Arm { variant, method }, own)| {
         let figure = |value: fn(&Record) -> f64| {
             let of_seed = |seed: &u64| mean(own.iter().copied().filter(|record| record.seed == *seed), value);
             let values: Vec<f64> = seeds.iter().map(of_seed).collect();
@@ -162,7 +162,7 @@ fn sentences(records: &[Record]) -> Result<String> {
     let mut text = String::new();
     let recovered = records.iter().filter(|record| record.method == RECOVER);
     for variant in distinct(recovered, |record| record.variant.as_str()) {
-        let own = |record: &&Record| record.method == FINE_TUNED || record.arm() == (variant, RECOVER);
+        let own = |record: &&Record| record.method == FINE_TUNED || record.arm() == Arm { variant, method: RECOVER };
         let means = means(&shared(records.iter().filter(own)).0)?;
         let of = |method| means.iter().find(|mean| mean.method == method);
         let (Some(tuned), Some(mean)) = (of(FINE_TUNED), of(RECOVER)) else { continue };

@@ -12,7 +12,7 @@ use evaluation::statistics::{Estimate, bootstrap_mean};
 use super::Values::{Real, Text, Whole};
 use super::bounds::within_bounds;
 use super::{Columns, NOTHING, RESAMPLING};
-use crate::record::{FINE_TUNED, Record, distinct, groups, mean};
+use crate::record::{FINE_TUNED, Record, by_cell, distinct, groups};
 
 /// A method's means over the cells that it has records of, and its worst cells.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,14 +56,6 @@ pub fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> (Vec<&'a Rec
     }
 }
 
-/// A value of each cell of some records, its seeds averaged.
-pub(super) fn by_cell<'a>(
-    records: impl IntoIterator<Item = &'a Record>,
-    value: fn(&Record) -> f64,
-) -> Vec<((&'a str, &'a str, usize), f64)> {
-    groups(records, Record::cell).into_iter().map(|(cell, own)| (cell, mean(own, value))).collect()
-}
-
 /// The means of every variant and method, in the order of the records.
 pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
     let of = |method: &'static str, value| -> HashMap<_, _> {
@@ -72,7 +64,7 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
     let (tuned, within) = (of(FINE_TUNED, Record::task_score), within_bounds(records));
     let estimate = |values: &[f64]| bootstrap_mean(values, &RESAMPLING);
     let arms = groups(records.iter().copied(), Record::arm).into_iter();
-    arms.map(|((variant, method), own)| {
+    arms.map(|(arm, own)| {
         let over = |value| by_cell(own.iter().copied(), value);
         let plain = |value| over(value).into_iter().map(|(_, value)| value).collect::<Vec<f64>>();
         let (harmful, refused) = (plain(Record::harmful_rate), plain(Record::over_refusal));
@@ -82,8 +74,8 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
         };
         let shares: Vec<f64> = scores.iter().filter_map(relative).collect();
         Ok(Mean {
-            variant: variant.to_owned(),
-            method: method.to_owned(),
+            variant: arm.variant.to_owned(),
+            method: arm.method.to_owned(),
             cells: scores.len(),
             harmful: estimate(&harmful)?,
             harmful_worst: harmful.iter().copied().fold(f64::NAN, f64::max),
@@ -95,9 +87,7 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
             task: estimate(&scores.iter().map(|(_, score)| *score).collect::<Vec<_>>())?,
             relative: if shares.is_empty() { NOTHING } else { estimate(&shares)? },
             relative_worst: shares.iter().copied().fold(f64::NAN, f64::min),
-            meets_all: within
-                .get(&(variant, method))
-                .map(|cells| cells.values().filter(|meets| **meets).count() as u64),
+            meets_all: within.get(&arm).map(|cells| cells.values().filter(|meets| **meets).count() as u64),
             changed: known_mean(&plain(Record::changed)),
             divergence: known_mean(&plain(Record::divergence)),
             seconds: estimate(&plain(|record| record.seconds))?.value,

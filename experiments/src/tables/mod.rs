@@ -20,12 +20,13 @@ pub(crate) mod golden;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use evaluation::Metric;
 use evaluation::statistics::{BootstrapSettings, Estimate};
 use page::Table;
 use polars::prelude::{CsvWriter, DataFrame, NamedFrom, ParquetWriter, SerWriter, Series};
 use serde::Serialize;
 
-use crate::record::Record;
+use crate::record::{Record, further_metrics};
 
 /// How intervals of means and differences are drawn: 2,000 resamples for each of a sweep's thousand pairs.
 pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, level: 0.95, seed: 1 };
@@ -39,7 +40,7 @@ pub struct Section {
     pub title: &'static str,
     pub words: String,
     pub table: Table,
-    /// What is said below it; often nothing.
+    /// The words below it; often none.
     pub after: String,
 }
 
@@ -56,9 +57,11 @@ pub enum Values<T> {
     Text(fn(&T) -> String),
     Whole(fn(&T) -> Option<u64>),
     Real(fn(&T) -> f64),
+    /// A figure by a metric, which gives the column its name.
+    Score(Metric, fn(&T, Metric) -> f64),
 }
 
-use Values::{Real, Text, Whole};
+use Values::{Real, Score, Text, Whole};
 
 /// The columns of a table with their names.
 pub type Columns<T> = Vec<(&'static str, Values<T>)>;
@@ -79,7 +82,7 @@ impl<'a, T> Line<'a, T> {
 }
 
 /// The columns that say which model a line is about.
-pub fn place<'a, T>() -> Columns<Line<'a, T>> {
+pub fn model_columns<'a, T>() -> Columns<Line<'a, T>> {
     vec![
         ("model", Text(|line| line.record.model.clone())),
         ("task", Text(|line| line.record.task.clone())),
@@ -90,9 +93,10 @@ pub fn place<'a, T>() -> Columns<Line<'a, T>> {
     ]
 }
 
-/// The columns of `results.csv` and `results.parquet`.
-pub fn columns<'a>() -> Columns<Line<'a, ()>> {
-    let mut columns = place();
+/// The columns of `results.csv` and `results.parquet`, with one for each of the further metrics.
+pub fn columns<'a>(further: &[Metric]) -> Columns<Line<'a, ()>> {
+    let by = |line: &Line<'a, ()>, metric| line.record.score_by(metric).map_or(f64::NAN, |score| score.value);
+    let mut columns = model_columns();
     columns.extend([
         ("harmful_rate", Real(|line: &Line<'a, ()>| line.record.harmful_rate())),
         ("harmful_low", Real(|line| line.record.harmful_interval().0)),
@@ -104,7 +108,10 @@ pub fn columns<'a>() -> Columns<Line<'a, ()>> {
         ("task_score", Real(|line| line.record.task_score())),
         ("task_low", Real(|line| line.record.score.interval.0)),
         ("task_high", Real(|line| line.record.score.interval.1)),
-        ("restored", Whole(|line| line.record.restored)),
+    ]);
+    columns.extend(further.iter().map(|&metric| (metric.name(), Score(metric, by))));
+    columns.extend([
+        ("restored", Whole(|line: &Line<'a, ()>| line.record.restored)),
         ("changed", Real(|line| line.record.changed())),
         ("divergence", Real(|line| line.record.divergence())),
         ("seconds", Real(|line| line.record.seconds)),
@@ -119,9 +126,10 @@ pub fn columns<'a>() -> Columns<Line<'a, ()>> {
 /// Writes `results.csv` and `results.parquet` into a directory.
 pub fn write(records: &[Record], dir: &Path) -> Result<()> {
     let lines: Vec<_> = records.iter().map(|record| Line::new(record, ())).collect();
-    write_csv(&lines, &columns(), &dir.join("results.csv"))?;
+    let columns = columns(&further_metrics(records));
+    write_csv(&lines, &columns, &dir.join("results.csv"))?;
     let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame(&lines, &columns())?)?;
+    ParquetWriter::new(&mut bytes).finish(&mut frame(&lines, &columns)?)?;
     Ok(files::write_whole(&dir.join("results.parquet"), &bytes)?)
 }
 
@@ -135,12 +143,13 @@ pub fn write_csv<T>(lines: &[T], columns: &Columns<T>, path: &Path) -> Result<()
 fn frame<T>(lines: &[T], columns: &Columns<T>) -> Result<DataFrame> {
     let column = |(name, values): &(&'static str, Values<T>)| {
         let name = (*name).into();
+        let known = |value: f64| Some(value).filter(|value| !value.is_nan());
         match values {
             Text(value) => Series::new(name, lines.iter().map(value).collect::<Vec<_>>()),
             Whole(value) => Series::new(name, lines.iter().map(value).collect::<Vec<_>>()),
-            Real(value) => {
-                let values = lines.iter().map(value).map(|value| Some(value).filter(|value| !value.is_nan()));
-                Series::new(name, values.collect::<Vec<_>>())
+            Real(value) => Series::new(name, lines.iter().map(|line| known(value(line))).collect::<Vec<_>>()),
+            Score(metric, value) => {
+                Series::new(name, lines.iter().map(|line| known(value(line, *metric))).collect::<Vec<_>>())
             }
         }
         .into()
@@ -166,6 +175,7 @@ pub fn figure(Estimate { value, interval }: &Estimate) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use evaluation::TaskScore;
     use polars::prelude::{ParquetReader, SerReader};
 
     use super::*;
@@ -202,6 +212,22 @@ mod tests {
         );
         let parquet = ParquetReader::new(std::fs::File::open(dir.path().join("results.parquet")).unwrap());
         let lines = records.each_ref().map(|record| Line::new(record, ()));
-        assert!(parquet.finish().unwrap().equals_missing(&frame(&lines, &columns()).unwrap()));
+        assert!(parquet.finish().unwrap().equals_missing(&frame(&lines, &columns(&[])).unwrap()));
+    }
+
+    #[test]
+    fn a_further_metric_is_a_column_by_its_name() {
+        let of = |method| record("m", 0, method, 4, 0.5);
+        let mut scored = of(RECOVER);
+        scored.also = vec![TaskScore { metric: Metric::SqlNormalized, value: 0.75, ..scored.score.clone() }];
+        let deciding = |one: Record| Record { score: scored.also[0].clone(), ..one };
+        let dir = tempfile::tempdir().unwrap();
+        write(&[of(ALIGNED), scored.clone(), deciding(of("resta"))], dir.path()).unwrap();
+        let csv = std::fs::read_to_string(dir.path().join("results.csv")).unwrap();
+        let head: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+        let at = head.iter().position(|name| *name == "sql_normalized").unwrap();
+        assert_eq!([head[at - 1], head[at + 1]], ["task_high", "restored"]);
+        let values: Vec<&str> = csv.lines().skip(1).map(|line| line.split(',').nth(at).unwrap()).collect();
+        assert_eq!(values, ["", "0.75", "0.75"]);
     }
 }

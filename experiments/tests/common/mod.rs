@@ -145,6 +145,17 @@ pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files::list(dir).unwrap().into_keys().map(|name| (name.clone(), fs::read(dir.join(&name)).unwrap())).collect()
 }
 
+/// Marks the answers in a file of a finished stage, with a manifest that fits: what is made again has no mark.
+pub fn mark_answers(dir: &Path, name: &str) {
+    let (path, manifest) = (dir.join(name), dir.join("stage.json"));
+    let text = fs::read_to_string(&path).unwrap().replace("\"response\":\"", "\"response\":\"kept ");
+    fs::write(&path, &text).unwrap();
+    let mut stage: serde_json::Value = files::read_json(&manifest).unwrap();
+    stage["files"][name] = serde_json::json!({"bytes": text.len(), "sha256": files::hash_path(&path).unwrap()});
+    stage.as_object_mut().unwrap().remove("digest");
+    files::write_json(&manifest, &stage).unwrap();
+}
+
 /// Records without what differs from run to run.
 pub fn timeless(mut records: Vec<Record>) -> Vec<Record> {
     for record in &mut records {

@@ -60,7 +60,7 @@ impl Measured {
     }
 }
 
-/// Which verdicts count; none where there is no verdict.
+/// Whether a verdict counts, if there is one.
 type Counts = fn(Verdict) -> Option<bool>;
 
 /// The share of a set's answers that count, those without a verdict among them.

@@ -206,6 +206,12 @@ impl<'a> HttpJudge<'a> {
         };
         match status {
             200..=299 => {}
+            300..=399 => {
+                let url = &self.url;
+                let problem =
+                    format!("{url} answers with a redirect (status {status}), which is not followed: correct base_url");
+                return Err(Failure::Fatal(problem));
+            }
             401..=405 => {
                 let problem = format!("{} answers with {}; check the key, base_url and model", self.url, said());
                 return Err(Failure::Fatal(problem));

@@ -12,6 +12,7 @@ pub mod http_settings;
 mod lab;
 pub mod refusal;
 pub mod settings;
+pub mod trained;
 pub mod verdicts;
 
 /// A judge's verdict on one answer: a judge of refusal says refused or complied, a judge of safety safe or unsafe.

@@ -12,7 +12,8 @@ pub(super) fn score(answers: &[Answer]) -> Result<Score> {
     Ok(Score::mean_of(each(answers, nl2bash_pair)?))
 }
 
-/// The score of a command against the true one, 0 to 1; 0 when neither holds a utility.
+/// The score of a command against the true one, 0 to 1; 0 when neither holds a utility. A text of more than 8 KB, or that the
+/// grammar cannot read, holds none.
 ///
 /// # Mathematical Definition
 ///

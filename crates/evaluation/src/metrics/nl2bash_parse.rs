@@ -11,6 +11,8 @@ use tree_sitter::{Node, Parser};
 
 /// Deeper nesting than this is no command; the tree is walked by recursion.
 const DEEPEST: usize = 200;
+/// A longer text is no command: the parser works by recursion, too, and a chain of pipes is nested as deep as it is long.
+const LONGEST: usize = 8 << 10;
 
 /// One utility of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ const FIND_VALUED: &str = "-amin -anewer -atime -cmin -cnewer -context -ctime -f
 /// Words of `find` that a command follows.
 const FIND_COMMAND: &str = "-exec -execdir -ok -okdir";
 
-/// The utilities of a command in order of appearance; none if the grammar finds an error.
+/// The utilities of a command in order of appearance; none if the grammar finds an error, or it is longer than [`LONGEST`].
 pub(super) fn utilities(command: &str) -> Vec<Utility> {
     let mut found = Vec::new();
     match read(command, &mut found, 0) {
@@ -61,6 +63,9 @@ pub(super) fn utilities(command: &str) -> Vec<Utility> {
 
 /// Appends the utilities of a text, as far as it is a command.
 fn read(text: &str, found: &mut Vec<Utility>, depth: usize) -> Option<()> {
+    if text.len() > LONGEST {
+        return None;
+    }
     let text = text.trim_start();
     let text = text.strip_prefix("$ ").unwrap_or(text); // a prompt
     let mut parser = Parser::new();
@@ -288,6 +293,21 @@ mod tests {
         }
         assert_eq!(read(&format!("{}ls{}", "$(".repeat(3_000), ")".repeat(3_000))), "");
         assert_eq!(read(&"sudo ".repeat(3_000)), "");
+    }
+
+    #[test]
+    fn a_long_chain_ends_no_process() {
+        for link in
+            ["a | ", "a && ", "a; ", "(", "{ ", "$(", "! ", "if a; then ", "[[ -n $(", "a <(", "\"$(", "${a:-", "<<a "]
+        {
+            for length in [LONGEST, 200_000] {
+                let text = link.repeat(length / link.len());
+                std::hint::black_box(utilities(&text));
+                std::hint::black_box(utilities(&(text + "a")));
+            }
+        }
+        assert_eq!(read(&"a | ".repeat(50_000)), "");
+        assert!(read(&("ls | ".repeat(100) + "ls")).starts_with("ls, ls"));
     }
 
     #[test]

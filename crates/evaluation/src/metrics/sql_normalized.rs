@@ -12,6 +12,8 @@ use crate::{Answer, Result};
 
 /// A longer text is no query and is compared as it is: a parsed chain is a tree as deep as the chain is long.
 const MOST_TOKENS: usize = 2_000;
+/// As [`MOST_TOKENS`], in bytes.
+const LONGEST: usize = 64 << 10;
 
 /// The share of answers equal to their reference once both are normalised by [`normalize_sql`].
 pub(super) fn score(answers: &[Answer]) -> Result<Score> {
@@ -32,6 +34,9 @@ pub fn normalize_sql(text: &str) -> String {
 }
 
 fn printed(text: &str) -> Option<String> {
+    if text.len() > LONGEST {
+        return None;
+    }
     let dialect = GenericDialect {};
     let mut tokens = Tokenizer::new(&dialect, text).tokenize().ok()?;
     if tokens.len() > MOST_TOKENS {

@@ -32,23 +32,75 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 /// missing, has another shape or a type other than F32, F16 and BF16, or holds a value that is
 /// not finite.
 pub fn load(dir: &Path, device: &Device) -> Result<Decoder> {
-    let (config, files) = open(dir)?;
+    let Opened { config, files, notes } = open(dir)?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
     build(&config, files.path(), &files.shapes(), device, |name| files.read(name))
 }
 
+/// What looks wrong in a directory that [`load`] reads all the same: tensors that are not used, or not as its files say.
+///
+/// # Errors
+/// As [`load`], as far as it comes up without most of the weights.
+pub fn notes(dir: &Path) -> Result<Vec<String>> {
+    let Opened { config, files, mut notes } = open(dir)?;
+    notes.extend(unused(&config, files.path(), &files.shapes()));
+    Ok(notes)
+}
+
+/// A directory whose weights are still on disk.
+struct Opened {
+    config: DecoderConfig,
+    files: safetensors::Files,
+    /// What looks wrong in it.
+    notes: Vec<String>,
+}
+
 /// The configuration and the tensors of a directory. A head of its own is one, whatever the configuration says.
-fn open(dir: &Path) -> Result<(DecoderConfig, safetensors::Files)> {
+fn open(dir: &Path) -> Result<Opened> {
     let mut config = DecoderConfig::from_dir(dir)?;
     let files = safetensors::Files::open(dir)?;
-    let shapes = files.shapes();
-    let has_both = shapes.get(HEAD).is_some_and(|shape| Some(shape) == shapes.get(EMBEDDING));
-    if config.tie_word_embeddings && has_both && files.read(HEAD)? != files.read(EMBEDDING)? {
-        let path = files.path().display();
-        tracing::warn!(%path, "tie_word_embeddings is true, but lm_head.weight differs from the embedding; it is used");
-        config.tie_word_embeddings = false;
+    let mut notes = files.notes().to_vec();
+    let (path, shapes) = (files.path().display(), files.shapes());
+    if let (true, Some(head), Some(embedding)) = (config.tie_word_embeddings, shapes.get(HEAD), shapes.get(EMBEDDING)) {
+        if head != embedding {
+            let reason = format!(
+                "tie_word_embeddings is true, but {HEAD} has shape {head:?} and the embedding {embedding:?}: set it to false \
+                 in config.json where the model has a head of its own, or take the tensor away"
+            );
+            return Err(Error::checkpoint(files.path(), reason));
+        }
+        if files.read(HEAD)? != files.read(EMBEDDING)? {
+            notes.push(format!(
+                "{path}: tie_word_embeddings is true, but lm_head.weight differs from the embedding; it is used"
+            ));
+            config.tie_word_embeddings = false;
+        }
     }
-    Ok((config, files))
+    notes.extend(other_frequencies(&config, &files)?);
+    Ok(Opened { config, files, notes })
 }
+
+/// A note on rotary frequencies that some checkpoints hold, where they are not those of the configuration.
+fn other_frequencies(config: &DecoderConfig, files: &safetensors::Files) -> Result<Option<String>> {
+    for (name, shape) in files.shapes().iter().filter(|(name, _)| name.ends_with(FREQUENCIES)) {
+        let found = match files.dtype(name) {
+            Ok(_) if *shape == [config.head_dim / 2] => files.read(name)?,
+            _ => Vec::new(), // they are none of this model
+        };
+        let layer = weights::WeightInfo::new(name.clone(), Vec::new()).layer;
+        if !crate::rope::are_frequencies(config, layer, &found) {
+            return Ok(Some(format!(
+                "{}: `{name}` holds other rotary frequencies than those of config.json, which are used, as transformers does: \
+                 check rope_theta and rope_scaling there",
+                files.path().display()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// The end of the names of rotary frequencies, which older versions of transformers saved.
+const FREQUENCIES: &str = "rotary_emb.inv_freq";
 
 /// What a directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +132,7 @@ pub fn contents(dir: &Path) -> Contents {
 /// # Errors
 /// When a file is missing, damaged or hostile, or a tensor is missing or has another type.
 pub fn stored_dtype(dir: &Path) -> Result<Dtype> {
-    let (config, files) = open(dir)?;
+    let Opened { config, files, .. } = open(dir)?;
     let mut common = None;
     for (name, _) in expected(&config) {
         let dtype = files.dtype(&name)?;
@@ -118,7 +170,7 @@ fn build(
         used += 1;
     }
     if used < shapes.len() {
-        warn_of_unused(config, path, shapes);
+        unused(config, path, shapes).iter().for_each(|note| tracing::warn!("{note}"));
     }
     let mut failed = None;
     let decoder = weights::replace(Decoder::zeros(config, device), |info| {
@@ -148,13 +200,26 @@ fn check_finite(path: &Path, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
     }
 }
 
-fn warn_of_unused(config: &DecoderConfig, path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
+/// A note on tensors that the decoder does not read.
+fn unused(config: &DecoderConfig, path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Option<String> {
     let known: Vec<String> = expected(config).map(|(name, _)| name).collect();
-    let harmless = |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == HEAD);
-    let unused: Vec<&String> = shapes.keys().filter(|name| !known.contains(name) && !harmless(name)).collect();
-    if !unused.is_empty() {
-        tracing::warn!(path = %path.display(), ?unused, "tensors of the checkpoint that the decoder does not use");
-    }
+    let harmless = |name: &str| name.ends_with(FREQUENCIES) || (config.tie_word_embeddings && name == HEAD);
+    let unused: Vec<&str> = shapes
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !known.iter().any(|own| own == name) && !harmless(name))
+        .collect();
+    (!unused.is_empty()).then(|| {
+        format!("{}: tensors that the decoder does not use and leaves out: {}", path.display(), named(&unused))
+    })
+}
+
+/// Names, the first ones of many.
+fn named(names: &[&str]) -> String {
+    const MOST: usize = 8;
+    let more = names.len().saturating_sub(MOST);
+    let shown = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 /// Names and shapes of the tensors that the configuration asks for, block by block and without
@@ -238,12 +303,58 @@ pub(crate) mod tests {
         assert!(!loaded.config().tie_word_embeddings);
         assert_eq!(weights::read(&loaded, |_| true).unwrap(), weights::read(&untied, |_| true).unwrap());
         let embedding = weights::read(&untied, |info| info.name == EMBEDDING).unwrap().remove(0).1;
+        assert!(notes(dir.path()).unwrap()[0].contains("lm_head.weight differs"));
         let equal = weights::replace(untied, |info| {
             (info.name == HEAD).then(|| TensorData::new(embedding.clone(), info.shape.clone()))
         });
         save(&equal, dir.path()).unwrap();
         tie();
         assert!(load(dir.path(), &Device::default()).unwrap().config().tie_word_embeddings);
+        assert!(notes(dir.path()).unwrap().is_empty());
+    }
+
+    /// Writes a model with one more tensor.
+    fn save_with(decoder: &Decoder, dir: &Path, name: &str, values: &[f32], shape: &[usize]) {
+        use ::safetensors::tensor::TensorView;
+        let mut tensors: Vec<(String, Vec<f32>, Vec<usize>)> = weights::read(decoder, |_| true)
+            .unwrap()
+            .into_iter()
+            .map(|(info, values)| (info.name, values, info.shape))
+            .collect();
+        tensors.push((name.to_owned(), values.to_vec(), shape.to_vec()));
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, values, _)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, _, shape), bytes)| {
+            (name.clone(), TensorView::new(::safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        save(decoder, dir).unwrap();
+        std::fs::write(dir.join(SINGLE), ::safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn no_tensor_vanishes_unsaid() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, decoder) = (dir.path(), numbered(&config("llama", true)));
+        let with = |name: &str, values: &[f32], shape: &[usize]| save_with(&decoder, dir, name, values, shape);
+        with(HEAD, &[0.5; 48], &[3, 16]);
+        let error = load(dir, &Device::default()).unwrap_err().to_string();
+        assert!(error.contains("lm_head.weight has shape [3, 16] and the embedding [32, 16]"), "{error}");
+        with("model.extra", &[0.5; 2], &[2]);
+        assert!(notes(dir).unwrap()[0].ends_with("leaves out: model.extra"));
+        // Base 10000 in a head of 4, and another base.
+        for (values, is_noted) in [([1.0, 0.01], false), ([1.0, 0.001], true)] {
+            for name in ["model.layers.1.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"] {
+                with(name, &values, &[2]);
+                let notes = notes(dir).unwrap();
+                assert_eq!(!notes.is_empty(), is_noted, "{notes:?}");
+                assert!(notes.iter().all(|note| note.contains(name) && note.contains("rope_theta")), "{notes:?}");
+                assert!(load(dir, &Device::default()).is_ok());
+            }
+        }
+        with("model.rotary_emb.inv_freq", &[1.0; 3], &[3]);
+        assert!(!notes(dir).unwrap().is_empty());
     }
 
     #[test]
@@ -297,10 +408,14 @@ pub(crate) mod tests {
     #[test]
     fn weights_that_are_not_finite_are_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let decoder = weights::replace(numbered(&config("llama", true)), |info| {
-            (info.name == "model.norm.weight").then(|| TensorData::new(vec![f32::NAN; 16], [16]))
-        });
-        save(&decoder, dir.path()).unwrap();
+        save(&numbered(&config("llama", true)), dir.path()).unwrap();
+        let path = dir.path().join(SINGLE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+        let at = 8 + header + tensors["model.norm.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+        bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
         let message = load(dir.path(), &Device::default()).unwrap_err().to_string();
         assert!(message.contains("tensor `model.norm.weight` holds NaN at element 0"), "{message}");
     }

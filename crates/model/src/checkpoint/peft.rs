@@ -10,18 +10,27 @@ use std::path::Path;
 use ::safetensors::tensor::{Dtype, TensorView};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::check_finite;
-use super::safetensors::Files;
-use crate::{Decoder, Error, Linear, Lora, Result, weights};
+use super::safetensors::{Files, inside};
+use crate::{Decoder, Dtype as Precision, Error, Linear, Lora, Result, weights};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// What older versions of peft wrote in its place.
+const PICKLED: &str = "adapter_model.bin";
 /// `adapter_config.json` may have this many bytes.
 const MAX_CONFIG: u64 = 16 << 20;
+
+/// Entries that `alpha_pattern` and `rank_pattern` may have each; one for each projection of the largest models is 900.
+const MAX_PATTERNS: usize = 1024;
+/// Bytes that one of them may take once it is compiled; the path of a projection takes a tenth.
+const MAX_PATTERN: usize = 64 << 10;
+/// The same of the pattern of a key that has one.
+const MAX_MODULES: usize = 1 << 20;
 
 /// Keys of `adapter_config.json` that must be absent, null, false or empty.
 const UNSUPPORTED: [&str; 11] = [
@@ -62,6 +71,9 @@ struct Settings {
     /// Which projections it is of: ends of their paths, or a pattern.
     #[serde(default)]
     target_modules: Value,
+    /// Which of these it is not of, named the same way.
+    #[serde(default)]
+    exclude_modules: Value,
     /// Blocks that it is of, where not of all.
     #[serde(default)]
     layers_to_transform: Value,
@@ -74,7 +86,10 @@ impl Settings {
         let bytes = files::read_regular(path, MAX_CONFIG)?;
         let wrong = |reason: String| Error::checkpoint(path, format!("not an adapter that can be used: {reason}"));
         let json = files::json_value(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let settings = Self::deserialize(&json).map_err(|error| wrong(error.to_string()))?;
+        let settings = Self::deserialize(&json).map_err(|error| {
+            let key = wrong_key(&json).map_or(String::new(), |key| format!("key `{key}`: "));
+            wrong(format!("{key}{error}"))
+        })?;
         if settings.peft_type != "LORA" {
             let reason = format!("peft_type is `{}`; supported: LORA", settings.peft_type);
             return Err(wrong(format!("{reason}; {}", way_out(path))));
@@ -95,23 +110,14 @@ impl Settings {
         alpha / if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 }
     }
 
-    /// Whether peft would put an adapter at a projection.
-    fn is_target(&self, path: &str) -> bool {
-        let ends_with = |part: &str| path.strip_suffix(part).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        let is_named = match &self.target_modules {
-            Value::Array(parts) => parts.iter().filter_map(Value::as_str).any(ends_with),
-            Value::String(pattern) if pattern != "all-linear" => {
-                Regex::new(&format!("^(?:{pattern})$")).map_or(true, |pattern| pattern.is_match(path))
-            }
-            _ => true,
-        };
+    /// Whether a projection is in a block that the adapter is of.
+    fn has_block(&self, path: &str) -> bool {
         let block = weights::WeightInfo::new(path.to_owned(), Vec::new()).layer.map(|block| block as u64);
-        let is_in = match &self.layers_to_transform {
+        match &self.layers_to_transform {
             Value::Array(blocks) if !blocks.is_empty() => blocks.iter().any(|one| one.as_u64() == block),
             one @ Value::Number(_) => one.as_u64() == block,
             _ => true,
-        };
-        is_named && is_in
+        }
     }
 }
 
@@ -126,14 +132,71 @@ impl Patterns {
             };
             let number =
                 number.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong(format!("{number}")))?;
-            let fits = Regex::new(&format!(r"^(.*\.)?(?:{pattern})$")).map_err(|error| wrong(error.to_string()))?;
+            let fits = compiled(&format!(r"^(.*\.)?(?:{pattern})$"), MAX_PATTERN).map_err(&wrong)?;
             Ok((fits, number))
         };
+        let count = patterns.map_or(0, Map::len);
+        if count > MAX_PATTERNS {
+            let reason =
+                format!("key `{key}` has {count} patterns, and at most {MAX_PATTERNS} are read; {}", way_out(path));
+            return Err(Error::checkpoint(path, reason));
+        }
         Ok(Self(patterns.into_iter().flatten().map(pattern).collect::<Result<_>>()?))
     }
 
     fn of(&self, path: &str) -> Option<f64> {
         self.0.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, number)| *number)
+    }
+}
+
+/// A pattern that takes so much memory at most.
+fn compiled(pattern: &str, most: usize) -> std::result::Result<Regex, String> {
+    let mut builder = RegexBuilder::new(pattern);
+    builder.size_limit(most).dfa_size_limit(most).build().map_err(|error| error.to_string())
+}
+
+/// The first key whose value is of another type than peft's.
+fn wrong_key(json: &Value) -> Option<&String> {
+    let sound = json!({"peft_type": "LORA", "r": 1, "lora_alpha": 1.0});
+    json.as_object()?.iter().find_map(|(key, value)| {
+        let mut one = sound.clone();
+        one[key] = value.clone();
+        Settings::deserialize(&one).is_err().then_some(key)
+    })
+}
+
+/// Projections that a key names: all, those whose paths end so, or those whose paths a pattern fits whole.
+enum Modules {
+    All,
+    Ends(Vec<String>),
+    Pattern(Regex),
+}
+
+impl Modules {
+    /// Those of a key's value, or `without` one.
+    fn new(key: &str, value: &Value, without: Self, path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::checkpoint(path, format!("key `{key}`: {reason}"));
+        match value {
+            Value::Null => Ok(without),
+            Value::String(pattern) => match compiled(&format!("^(?:{pattern})$"), MAX_MODULES) {
+                Ok(pattern) => Ok(Self::Pattern(pattern)),
+                Err(error) => Err(wrong(format!("{error}; {}", way_out(path)))),
+            },
+            Value::Array(ends) if ends.iter().all(Value::is_string) => {
+                Ok(Self::Ends(ends.iter().filter_map(Value::as_str).map(str::to_owned).collect()))
+            }
+            other => Err(wrong(format!("{other} is neither a list of names nor a pattern"))),
+        }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        let ends_with =
+            |end: &String| path.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        match self {
+            Self::All => true,
+            Self::Ends(ends) => ends.iter().any(ends_with),
+            Self::Pattern(pattern) => pattern.is_match(path),
+        }
     }
 }
 
@@ -164,7 +227,25 @@ fn unsupported(json: &Value) -> Option<(&str, &Value)> {
 
 /// Whether `dir` holds an adapter; the configuration alone, left beside a whole model, is none.
 pub fn is_adapter(dir: &Path) -> bool {
-    dir.join(CONFIG).is_file() && (dir.join(WEIGHTS).is_file() || !Files::is_in(dir))
+    let has_weights = || [WEIGHTS, PICKLED].iter().any(|name| dir.join(name).is_file());
+    dir.join(CONFIG).is_file() && (has_weights() || !Files::is_in(dir))
+}
+
+/// The tensors of an adapter's directory.
+fn open(dir: &Path) -> Result<Files> {
+    let (path, pickled) = (dir.join(WEIGHTS), dir.join(PICKLED));
+    if path.symlink_metadata().is_ok() || !pickled.exists() {
+        inside(dir, WEIGHTS).map_err(|reason| Error::checkpoint(&path, reason))?;
+        return Files::open_file(&path);
+    }
+    let reason = format!(
+        "is in PyTorch's own format, which is not read: convert it with python -c \"import torch, safetensors.torch as s; \
+         s.save_file({{k: v.contiguous() for k, v in torch.load('{}', map_location='cpu', weights_only=True).items()}}, \
+         '{}')\"",
+        pickled.display(),
+        path.display()
+    );
+    Err(Error::checkpoint(pickled, reason))
 }
 
 /// Attaches the adapter of a peft directory; adapters that are there already are replaced where
@@ -175,10 +256,16 @@ pub fn is_adapter(dir: &Path) -> bool {
 /// tensors do not fit the decoder. The decoder is unchanged then.
 pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
     let config = dir.join(CONFIG);
+    inside(dir, CONFIG).map_err(|reason| Error::checkpoint(&config, reason))?;
     let settings = Settings::read(&config)?;
     let alphas = Patterns::new("alpha_pattern", settings.alpha_pattern.as_ref(), &config)?;
     let ranks = Patterns::new("rank_pattern", settings.rank_pattern.as_ref(), &config)?;
-    let files = Files::open_file(&dir.join(WEIGHTS))?;
+    let targets = match &settings.target_modules {
+        Value::String(word) if word == "all-linear" => Modules::All,
+        value => Modules::new("target_modules", value, Modules::All, &config)?,
+    };
+    let excluded = Modules::new("exclude_modules", &settings.exclude_modules, Modules::Ends(Vec::new()), &config)?;
+    let files = open(dir)?;
     let shapes = files.shapes();
     let device = decoder.device();
     let mut unknown: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
@@ -200,9 +287,18 @@ pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
             );
             return Err(Error::checkpoint(files.path(), reason));
         }
-        if !settings.is_target(&path) {
+        if !(targets.has(&path) && settings.has_block(&path)) {
             let reason = format!(
                 "`{}` is of no projection that target_modules and layers_to_transform of {} name, so peft would leave it out; correct them, or take the tensor away",
+                names[0],
+                config.display()
+            );
+            return Err(Error::checkpoint(files.path(), reason));
+        }
+        if excluded.has(&path) {
+            let reason = format!(
+                "`{}` is of a projection that exclude_modules of {} names, so peft would leave it out; correct the key, or take \
+                 the tensor away",
                 names[0],
                 config.display()
             );
@@ -311,8 +407,19 @@ fn read<const D: usize>(files: &Files, name: &str, shape: [usize; D], device: &D
 /// When no adapter is attached, their ranks, scales or dropouts differ, or a file cannot be
 /// written.
 pub fn save_adapter(decoder: &Decoder, dir: &Path) -> Result<()> {
-    let adapted = |(path, linear)| adapter(linear).map(|adapter| (path, adapter));
-    let adapters: Vec<(String, &Lora)> = decoder.linears().filter_map(adapted).collect();
+    save_adapters(&adapters(decoder), decoder.config().num_hidden_layers, dir)
+}
+
+/// The attached adapters with the paths of their projections.
+pub fn adapters(decoder: &Decoder) -> Vec<(String, Lora)> {
+    decoder.linears().filter_map(|(path, linear)| Some((path, linear.lora.clone()?))).collect()
+}
+
+/// As [`save_adapter`], of the adapters of a decoder with so many layers.
+///
+/// # Errors
+/// As [`save_adapter`].
+pub fn save_adapters(adapters: &[(String, Lora)], layers: usize, dir: &Path) -> Result<()> {
     let Some((_, first)) = adapters.first() else {
         return Err(Error::Input("no adapter is attached, so none can be saved".into()));
     };
@@ -322,21 +429,18 @@ pub fn save_adapter(decoder: &Decoder, dir: &Path) -> Result<()> {
         return Err(Error::Input(format!("the adapter of `{path}` {reason}")));
     }
     files::create_dir(dir)?;
-    write_weights(&adapters, &dir.join(WEIGHTS))?;
-    let json = config_json(&adapters, first, decoder.config().num_hidden_layers);
+    write_weights(adapters, &dir.join(WEIGHTS))?;
+    let json = config_json(adapters, first, layers);
     Ok(files::write_json(&dir.join(CONFIG), &json)?)
 }
 
-fn adapter(linear: &Linear) -> Option<&Lora> {
-    linear.lora.as_ref()
-}
-
-fn write_weights(adapters: &[(String, &Lora)], path: &Path) -> Result<()> {
+fn write_weights(adapters: &[(String, Lora)], path: &Path) -> Result<()> {
     let mut tensors = Vec::new();
     for (module, lora) in adapters {
         for (name, parameter) in tensor_names(module).into_iter().zip([&lora.a, &lora.b]) {
-            let data = parameter.val().try_into_data_as::<f32>();
-            tensors.push((name, data.map_err(|error| Error::Device(error.to_string()))?));
+            let data = parameter.val().try_into_data_as::<f32>().map_err(|error| Error::Device(error.to_string()))?;
+            Precision::F32.check(&name, data.as_slice().map_err(|error| Error::Device(error.to_string()))?)?;
+            tensors.push((name, data));
         }
     }
     let failed = |error: ::safetensors::SafeTensorError| Error::checkpoint(path, error.to_string());
@@ -349,7 +453,7 @@ fn write_weights(adapters: &[(String, &Lora)], path: &Path) -> Result<()> {
     Ok(files::write_whole(path, &::safetensors::serialize(views, Some(metadata)).map_err(failed)?)?)
 }
 
-fn config_json(adapters: &[(String, &Lora)], first: &Lora, layers: usize) -> Value {
+fn config_json(adapters: &[(String, Lora)], first: &Lora, layers: usize) -> Value {
     let rank = first.a.dims()[0];
     // Last parts when each layer has the same ones, as peft writes it; whole paths otherwise.
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();

@@ -20,8 +20,6 @@ use crate::{Dtype, Error, Result};
 pub const SINGLE: &str = "model.safetensors";
 /// Which tensor is in which of several files.
 pub const INDEX: &str = "model.safetensors.index.json";
-const PICKLED: &str = ", but weights in PyTorch's own format, which can run code when it is read: convert them in a place \
-    that you trust, with AutoModelForCausalLM.from_pretrained(dir).save_pretrained(out, safe_serialization=True)";
 /// An index may have this many bytes.
 const MAX_INDEX: u64 = 64 << 20;
 /// A header may have this many bytes; those of the largest models have two million.
@@ -42,6 +40,8 @@ pub(super) struct Files {
     /// The single file or the index.
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
+    /// What looks wrong in them.
+    notes: Vec<String>,
 }
 
 impl Files {
@@ -54,8 +54,7 @@ impl Files {
         } else if index.exists() {
             Self::open_index(dir, index)
         } else {
-            let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter();
-            let hint = pickled.map(|name| dir.join(name)).find(|path| path.exists()).map_or("", |_| PICKLED);
+            let hint = if holds_pickled(dir) { pickled_hint(dir) } else { String::new() };
             Err(Error::checkpoint(dir, format!("holds neither {SINGLE} nor {INDEX}{hint}")))
         }
     }
@@ -67,7 +66,7 @@ impl Files {
 
     /// Opens one file.
     pub(super) fn open_file(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_path_buf(), tensors: open(path)? })
+        Ok(Self { path: path.to_path_buf(), tensors: open(path)?, notes: Vec::new() })
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Self> {
@@ -86,7 +85,28 @@ impl Files {
             let tensor = found.remove(name).ok_or_else(|| wrong("is a file without that tensor"))?;
             tensors.insert(name.clone(), tensor);
         }
-        Ok(Self { path, tensors })
+        // transformers reads whole shards.
+        let mut notes = Vec::new();
+        for (file, left) in shards.into_iter().filter(|(_, left)| !left.is_empty()) {
+            let (twice, new): (Vec<_>, Vec<_>) = left.into_iter().partition(|(name, _)| tensors.contains_key(name));
+            let note = |found: &[(String, Tensor)], what: &str| {
+                let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+                format!("{}: {what}: {}", dir.join(&file).display(), super::named(&names))
+            };
+            if !new.is_empty() {
+                notes.push(note(&new, "holds tensors that the index does not name; they are read with it"));
+            }
+            if !twice.is_empty() {
+                notes.push(note(&twice, "holds tensors that the index names in another file; they are left out"));
+            }
+            tensors.extend(new);
+        }
+        Ok(Self { path, tensors, notes })
+    }
+
+    /// What looks wrong in the files.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The single file or the index.
@@ -144,6 +164,27 @@ impl Files {
         }
         Ok(dtype.decode(&bytes))
     }
+}
+
+/// Whether a directory has weights in PyTorch's own format.
+fn holds_pickled(dir: &Path) -> bool {
+    let is_pickled = |name: &str| {
+        let is_weights = ["pytorch_model", "model", "consolidated"].iter().any(|start| name.starts_with(start));
+        is_weights && [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end))
+    };
+    std::fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| is_pickled(&entry.file_name().to_string_lossy())))
+    })
+}
+
+/// What to do with weights in PyTorch's own format.
+fn pickled_hint(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        ", but weights in PyTorch's own format, which can run code when it is read: convert them in a place that you trust, \
+         with python -c \"from transformers import AutoModelForCausalLM as M; \
+         M.from_pretrained('{dir}').save_pretrained('{dir}', safe_serialization=True)\""
+    )
 }
 
 /// The names of the files that an index names.
@@ -395,6 +436,26 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_that_the_index_leaves_out_is_read_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let decoder = numbered(&config("llama", true));
+        super::super::save_as(&decoder, Dtype::F32, 4096, dir.path()).unwrap();
+        let path = dir.path().join(INDEX);
+        let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let map = index["weight_map"].as_object_mut().unwrap();
+        let shard = map["model.norm.weight"].clone();
+        assert!(map.values().filter(|file| **file == shard).count() > 1, "another tensor names the shard");
+        map.remove("model.norm.weight");
+        fs::write(&path, index.to_string()).unwrap();
+        let loaded = load(dir.path(), &Device::default()).unwrap();
+        let all = |decoder| crate::weights::read(decoder, |_| true).unwrap();
+        assert_eq!(all(&loaded), all(&decoder));
+        let notes = super::super::notes(dir.path()).unwrap();
+        assert!(notes.len() == 1 && notes[0].contains(shard.as_str().unwrap()), "{notes:?}");
+        assert!(notes[0].contains("the index does not name") && notes[0].ends_with("model.norm.weight"), "{notes:?}");
+    }
+
+    #[test]
     fn an_index_entry_outside_the_directory_is_refused_by_name() {
         let dir = saved();
         let outside = saved();
@@ -422,10 +483,6 @@ mod tests {
             (serde_json::json!({"weight_map": {"a": 3}}), "`a`: 3 is not a file name"),
             (serde_json::json!({"weight_map": {"a": "real.safetensors"}}), "is a file without that tensor"),
             (serde_json::json!({}), "no object `weight_map`"),
-            (
-                serde_json::json!({"weight_map": {"model.norm.weight": "real.safetensors"}}),
-                "tensor `model.embed_tokens.weight` is missing",
-            ),
         ] {
             fs::write(dir.path().join(INDEX), index.to_string()).unwrap();
             assert!(error(dir.path()).contains(wanted), "{}", error(dir.path()));

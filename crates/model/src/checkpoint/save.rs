@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn_store::burn_pack::AtomicFile;
 use burn_store::{FloatCastAdapter, ModuleSnapshot, SafetensorsStore};
 use serde_json::Value;
 
@@ -48,14 +47,12 @@ pub fn save(decoder: &Decoder, dir: &Path) -> Result<()> {
 /// most; a tensor that is larger has one of its own.
 ///
 /// # Errors
-/// As [`save()`], and when a value is too large for the precision.
+/// As [`save()`], and when a value is not finite or too large for the precision.
 pub fn save_as(decoder: &Decoder, dtype: Dtype, max_shard: u64, dir: &Path) -> Result<()> {
     if let Some(info) = weights::infos(decoder).into_iter().find(|info| info.name.contains(".lora.")) {
         return Err(Error::Input(format!("`{}` is an adapter's: merge adapters before saving a model", info.name)));
     }
-    if dtype != Dtype::F32 {
-        check_range(decoder, dtype)?;
-    }
+    weights::check(decoder, dtype)?;
     files::create_dir(dir)?;
     let sizes = weights::infos(decoder).into_iter().map(|info| {
         let bytes = (info.len() * dtype.in_burn().size()) as u64;
@@ -108,14 +105,13 @@ fn divide(tensors: impl Iterator<Item = (String, u64)>, most: u64) -> Vec<Shard>
 }
 
 fn write_shard(decoder: &Decoder, dtype: Dtype, shard: &Shard, path: &Path) -> Result<()> {
-    let (scratch, file) = AtomicFile::create(path).map_err(|error| unwritable(path, &error))?;
-    drop(file);
-    // The store writes a new file of mode 0600 in the scratch file's place but keeps its mode.
-    let store = SafetensorsStore::from_file(scratch.path()).clear_metadata().metadata("format", "pt").overwrite(true);
-    let store = store.with_full_paths(shard.names.iter().cloned());
-    let mut store = store.with_to_adapter(FloatCastAdapter::to(dtype.in_burn()));
-    decoder.save_into(&mut store).map_err(|error| unwritable(path, &error))?;
-    scratch.commit().map_err(|error| unwritable(path, &error))
+    files::write_at(path, |scratch| {
+        // The store writes a new file of mode 0600 in the place of one that is there but keeps its mode.
+        let store = SafetensorsStore::from_file(scratch).clear_metadata().metadata("format", "pt").overwrite(true);
+        let store = store.with_full_paths(shard.names.iter().cloned());
+        let mut store = store.with_to_adapter(FloatCastAdapter::to(dtype.in_burn()));
+        decoder.save_into(&mut store).map_err(|error| unwritable(path, &error))
+    })
 }
 
 /// Removes what an earlier model left in a directory and would be read with or before the files of the new one: other
@@ -138,18 +134,6 @@ fn remove_earlier(dir: &Path, new: &[String]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Refuses a decoder that holds a value which a precision cannot.
-fn check_range(decoder: &Decoder, dtype: Dtype) -> Result<()> {
-    let mut outcome = Ok(());
-    weights::visit(decoder, |weight| {
-        if outcome.is_ok() {
-            let name = weight.info.name.clone();
-            outcome = weight.values().and_then(|mut values| dtype.round_all(&name, &mut values));
-        }
-    });
-    outcome
 }
 
 /// Copies what belongs to a model besides its weights (tokenizer, chat template, generation
@@ -311,6 +295,16 @@ mod tests {
         assert!(message.contains("`model.norm.weight` holds 100000 at element 0, which f16 cannot hold"), "{message}");
         assert!(!to.exists());
         assert!(weights::round(decoder.clone(), Dtype::F16).is_err());
+        for value in [f32::INFINITY, f32::NAN] {
+            let broken = weights::replace(decoder.clone(), |info| {
+                (info.name == "model.norm.weight").then(|| TensorData::new([vec![1.0; 15], vec![value]].concat(), [16]))
+            });
+            for dtype in Dtype::ALL {
+                let message = save_as(&broken, dtype, MAX_SHARD, &to).unwrap_err().to_string();
+                assert!(message.contains("`model.norm.weight` holds") && message.contains("finite"), "{message}");
+                assert!(!to.exists() && weights::round(broken.clone(), dtype).is_err());
+            }
+        }
         save_as(&decoder, Dtype::Bf16, MAX_SHARD, &to).unwrap();
         assert_eq!(super::super::stored_dtype(&to).unwrap(), Dtype::Bf16);
     }

@@ -274,7 +274,25 @@ fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<()> {
     Ok(())
 }
 
+/// A model may have this many parameters, so that no sum of sizes overflows.
+const MOST_PARAMETERS: f64 = 1e13;
+
+/// About how many parameters a configuration asks for.
+fn parameters(config: &DecoderConfig) -> f64 {
+    let [d, f, layers] =
+        [config.hidden_size, config.intermediate_size, config.num_hidden_layers].map(|size| size as f64);
+    let heads = (config.num_attention_heads as f64 + config.num_key_value_heads as f64) * config.head_dim as f64;
+    layers * d * (3.0 * f + 2.0 * heads) + 2.0 * config.vocab_size as f64 * d
+}
+
 fn check(config: &DecoderConfig, keys: &Keys<'_>) -> Result<()> {
+    if parameters(config) > MOST_PARAMETERS {
+        let reason = format!(
+            "and the other sizes ask for {:.0e} parameters, more than any model has; is the file damaged?",
+            parameters(config)
+        );
+        return Err(keys.error("hidden_size", reason));
+    }
     if config.head_dim == 0 {
         return Err(keys.error("head_dim", "is 0: num_attention_heads is more than hidden_size"));
     }

@@ -22,7 +22,7 @@ impl Dot {
 pub struct Row {
     /// Its name.
     pub label: String,
-    /// A share for each series; none where it is unknown.
+    /// A share for each series, if it is known.
     pub dots: Vec<Option<Dot>>,
 }
 

@@ -10,6 +10,9 @@ use realign::{Error, Job, Result, Within as _};
 use super::{GateArgs, bounds};
 use crate::evaluate::{self, Asked, Setting};
 
+/// The directories of the evaluations within that of the command.
+pub const DIRS: [&str; 3] = ["model", "before", "aligned"];
+
 /// Directories of finished evaluations.
 pub struct Dirs {
     /// Of the model that may be served.
@@ -40,7 +43,7 @@ pub fn measured(args: &GateArgs, setting: Setting, job: &mut Job<'_>) -> Result<
         let (scores, before, aligned) = (args.scores.clone().unwrap_or_default(), &args.before, &args.aligned);
         return Ok(Dirs { scores, before: before.clone(), aligned: aligned.clone() });
     };
-    let aims = evaluate::aims(&args.questions, setting.seed)?;
+    let aims = evaluate::aims(&args.questions)?;
     for bound in bounds(args) {
         if !aims.iter().any(|aim| is_about(bound.on, aim)) {
             let name = match bound.on {

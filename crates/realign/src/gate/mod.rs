@@ -13,7 +13,8 @@ use realign::stage::read_index;
 use realign::{Error, Job, Result};
 
 use crate::evaluate::Setting;
-use crate::output::{self, check_apart, check_writable, say_beside};
+use crate::kind::Kind;
+use crate::output::{self, check_apart, check_base, check_distinct, check_outside, check_writable, say_beside};
 pub use args::GateArgs;
 use measured::Dirs;
 use report::Report;
@@ -76,20 +77,23 @@ fn check_usage(args: &GateArgs) -> Result<()> {
     if args.model.is_none() && args.questions.judges.is_some() {
         return invalid("--judges is read with --model alone: evaluations have their verdicts; leave it out");
     }
-    if args.json.is_some() && args.json == args.junit {
-        return invalid("--json and --junit are the same file; name two");
-    }
     let dirs = [&args.scores, &args.before, &args.aligned].into_iter().flatten();
     let scores: Vec<_> = dirs.map(|dir| dir.join(SCORES)).collect();
     let models = [&args.model, &args.base, &args.before, &args.aligned].into_iter().flatten().map(|path| &**path);
     let of_models = models.chain(args.questions.files()).filter(|_| args.model.is_some());
     let inputs: Vec<&Path> = scores.iter().map(|input| &**input).chain(of_models).collect();
     args.out.iter().try_for_each(|out| check_apart(out, &inputs))?;
-    for out in [&args.json, &args.junit].into_iter().flatten() {
+    let outs = [(&args.json, Kind::Decision), (&args.junit, Kind::Junit)];
+    let outs: Vec<(&Path, Kind)> = outs.into_iter().filter_map(|(out, kind)| Some((out.as_deref()?, kind))).collect();
+    check_distinct(&outs.iter().map(|(out, _)| *out).collect::<Vec<_>>())?;
+    for (out, kind) in outs {
         check_apart(out, &inputs)?;
-        check_writable(out)?;
+        check_writable(out, kind)?;
+        let measured = args.out.iter().flat_map(|dir| measured::DIRS.map(|name| dir.join(name)));
+        measured.into_iter().try_for_each(|dir| check_outside(out, &dir))?;
     }
-    Ok(())
+    let adapters = [&args.model, &args.before].into_iter().flatten().map(|path| &**path).collect::<Vec<_>>();
+    if args.model.is_some() { check_base(&adapters, args.base.as_deref()) } else { Ok(()) }
 }
 
 /// All bounds that were given.

@@ -51,7 +51,8 @@ impl Client {
     pub(super) fn new(endpoint: Option<String>, token: Option<String>) -> Result<Self> {
         let endpoint = endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/').to_owned();
         if origin(&endpoint).is_none() {
-            return invalid(format!("HF_ENDPOINT is {endpoint:?}, expected an address such as {ENDPOINT}"));
+            let shown = without_login(&endpoint);
+            return invalid(format!("HF_ENDPOINT is {shown:?}, expected an address such as {ENDPOINT}"));
         }
         let token = token.map(|token| token.trim().to_owned());
         if token.as_ref().is_some_and(|token| token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -155,7 +156,7 @@ impl Client {
         }
         let said =
             header(&response, "x-error-message").map_or_else(String::new, |text| format!(": {}", self.shown(text)));
-        let at = &self.endpoint;
+        let at = without_login(&self.endpoint);
         let refused = match (status, &self.token) {
             (401, None) => format!("is not on {at}, or is private or gated: set HF_TOKEN (status 401{said})"),
             (401, Some(_)) => format!("is refused by {at}: is the token in HF_TOKEN still valid? (status 401{said})"),
@@ -175,6 +176,14 @@ impl Client {
         let text = self.token.as_ref().map_or_else(|| text.to_owned(), |token| text.replace(token, "(hidden)"));
         text.chars().take(LONGEST_MESSAGE).collect()
     }
+}
+
+/// An address without a user name, a password and a query, for messages.
+fn without_login(address: &str) -> String {
+    let (scheme, rest) =
+        address.split_once("://").map_or(("", address), |(scheme, _)| address.split_at(scheme.len() + 3));
+    let rest = rest.split('?').next().unwrap_or_default();
+    format!("{scheme}{}", rest.rsplit('@').next().unwrap_or_default())
 }
 
 /// A header's text.
@@ -258,5 +267,20 @@ mod tests {
             assert!(message.contains("HF_TOKEN") && !message.contains("evil"), "{message}");
         }
         assert!(Client::new(Some("hub.co".into()), None).is_err());
+    }
+
+    #[test]
+    fn a_password_in_the_hubs_address_is_in_no_message() {
+        for (address, wanted) in [
+            ("http://user:secret@hub.co/a", "http://hub.co/a"),
+            ("http://user:se/c@ret@hub.co:80", "http://hub.co:80"),
+            ("user:secret@hub.co", "hub.co"),
+            ("https://hub.co/?key=secret", "https://hub.co/"),
+            ("https://hub.co", "https://hub.co"),
+        ] {
+            assert_eq!(without_login(address), wanted);
+        }
+        let error = Client::new(Some("user:secret@hub.co".into()), None).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("hub.co") && !error.contains("secret")));
     }
 }

@@ -103,7 +103,8 @@ pub fn localize(path: &mut PathBuf, job: &mut Job<'_>) -> Result<()> {
 }
 
 /// The name of a model whose directory is a snapshot in the hub's cache.
-pub(crate) fn name_of(dir: &Path) -> Option<String> {
+#[must_use]
+pub fn name_of(dir: &Path) -> Option<String> {
     let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"))?;
     let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
     Some(name.replacen("--", "/", 1))

@@ -89,7 +89,7 @@ fn shares(file: &PatchFile, answer: &Patch) -> Vec<Vec<String>> {
     let touched = || tensors.iter().filter(|(.., restored, _)| *restored > 0);
     let blocks: BTreeSet<Option<usize>> = touched().map(|tensor| tensor.0).collect();
     let modules: BTreeSet<&str> = touched().map(|tensor| tensor.1.as_str()).collect();
-    // The share in a block and a module; none stands for all.
+    // The share in a block and a module, or in all of them.
     let share = |block: Option<Option<usize>>, module: Option<&str>| {
         let is_in = |(own, name, ..): &&(Option<usize>, String, usize, usize)| {
             block.is_none_or(|block| block == *own) && module.is_none_or(|module| module == name)

@@ -20,6 +20,9 @@ pub struct Comparison {
     pub weights: usize,
     /// Those that differ.
     pub changed: usize,
+    /// Those of them that recovery can change: weights of blocks but for norms.
+    #[serde(default)]
+    pub restorable: usize,
     /// Euclidean norm of the difference.
     pub norm: f64,
     /// What is outside the blocks first, then block by block.
@@ -47,7 +50,7 @@ impl Comparison {
     /// # Errors
     /// When the device fails, or a template does.
     pub(super) fn new(aligned: &Model, fine_tuned: &Model, samples: &[Sample]) -> Result<Self> {
-        let blocks = blocks(&aligned.decoder, &fine_tuned.decoder)?;
+        let (blocks, restorable) = blocks(&aligned.decoder, &fine_tuned.decoder)?;
         let encode = |model: &Model| samples.iter().map(|one| model.tokenizer.encode(&one.prompt)).collect();
         let [ours, theirs]: [Result<Vec<_>, prompts::Error>; 2] = [encode(aligned), encode(fine_tuned)];
         let tokenizers_equal = ours? == theirs?;
@@ -57,6 +60,7 @@ impl Comparison {
             templates_equal: frame(aligned)? == frame(fine_tuned)?,
             weights: blocks.iter().map(|block| block.weights).sum(),
             changed: blocks.iter().map(|block| block.changed).sum(),
+            restorable,
             norm: blocks.iter().map(|block| block.norm.powi(2)).sum::<f64>().sqrt(),
             blocks,
         })
@@ -87,7 +91,8 @@ impl Comparison {
     }
 }
 
-fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Vec<BlockDifference>> {
+/// The differences, and the number of weights that recovery can change.
+fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<(Vec<BlockDifference>, usize)> {
     let mut tensors: BTreeMap<String, Weight> = BTreeMap::new();
     weights::visit(aligned, |weight| drop(tensors.insert(weight.info.name.clone(), weight)));
     let mut pairs = Vec::new();
@@ -96,13 +101,16 @@ fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Vec<BlockDifference
         pairs.extend(other.map(|other| (other, weight)));
     });
     let mut sums: BTreeMap<Option<usize>, BlockDifference> = BTreeMap::new();
+    let mut restorable = 0;
     for (aligned, fine_tuned) in pairs {
         let block = aligned.info.layer;
+        let can_restore = recovery::is_in_region(&aligned.info, usize::MAX);
         let sum = sums.entry(block).or_insert_with(|| BlockDifference { block, ..BlockDifference::default() });
         let (aligned, fine_tuned) = (aligned.values()?, fine_tuned.values()?);
         sum.weights += aligned.len();
         for (a, b) in aligned.iter().map(|&a| f64::from(a)).zip(fine_tuned.iter().map(|&b| f64::from(b))) {
             sum.changed += usize::from(a != b);
+            restorable += usize::from(can_restore && a != b);
             sum.norm += (a - b).powi(2);
             sum.aligned_norm += a * a;
         }
@@ -112,5 +120,5 @@ fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Vec<BlockDifference
         aligned_norm: sum.aligned_norm.sqrt(),
         ..sum
     });
-    Ok(rooted.collect())
+    Ok((rooted.collect(), restorable))
 }

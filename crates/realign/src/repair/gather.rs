@@ -3,37 +3,50 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use evaluation::gate::Stored;
 use recovery::{PatchFile, StrongTrace};
 
 use super::bounds::{self, BoundCheck};
 use super::comparison::Comparison;
 use super::plan::Plan;
 use super::report::{self, Direction, ModelInfo, Models, Origin, Report, Restored, Verdict};
-use super::run::{Asking, Run};
-use super::{asked, card, measures, text};
+use super::{Recovery, answered, card, measures, text};
 use crate::stage::{PATCH, RepairSummary};
 use crate::{Artifact, Job, Result};
 
-/// What the steps found.
+/// What a model answered, and its mean hidden state on the harmful prompts.
+pub(super) struct Asking {
+    pub stored: Stored,
+    /// With its layer.
+    pub direction: (usize, Vec<f32>),
+}
+
+/// What the steps worked on and found.
 pub(super) struct Found<'a> {
+    pub recovery: &'a Recovery,
+    /// The directory of the repair's stage.
+    pub dir: &'a Path,
+    pub aligned: &'a Artifact,
+    pub fine_tuned: &'a Artifact,
+    pub recovered: &'a Artifact,
     pub plan: Plan,
     pub comparison: Comparison,
     pub summary: RepairSummary,
-    pub recovered: Artifact,
     /// Of the aligned, the fine-tuned and the recovered model.
     pub asked: [&'a Asking; 3],
+    pub seconds: Vec<(String, f64)>,
+    pub warnings: Vec<String>,
 }
 
-impl Run<'_> {
+impl Found<'_> {
     /// The report.
     ///
     /// # Errors
     /// When a file of the recovery cannot be read.
-    pub fn report(&self, found: Found<'_>, job: &Job<'_>) -> Result<Report> {
-        let Found { plan, comparison, summary, recovered, asked: models } = found;
-        let settings = self.recovery.settings().clone();
+    pub fn report(self, job: &Job<'_>) -> Result<Report> {
+        let Found { recovery, dir, recovered, asked: models, summary, .. } = self;
+        let settings = recovery.settings().clone();
         let stored = models.map(|one| &one.stored);
-        let dir = self.work.join("repair");
         let trace: StrongTrace = files::read_json(&dir.join("trace.json"))?;
         let patch = PatchFile::load(&dir.join(PATCH))?;
         let [aligned, before, after] = models.map(|one| &one.direction);
@@ -49,27 +62,27 @@ impl Run<'_> {
             hash: artifact.key.clone(),
         };
         let models = Models {
-            aligned: info(&self.aligned, &self.aligned.path),
-            fine_tuned: info(&self.fine_tuned, &self.fine_tuned.path),
-            recovered: ModelInfo { name: card::directory_name(out), ..info(&recovered, out) },
+            aligned: info(self.aligned, &self.aligned.path),
+            fine_tuned: info(self.fine_tuned, &self.fine_tuned.path),
+            recovered: ModelInfo { name: card::directory_name(out), ..info(recovered, out) },
         };
         Ok(Report {
             format: 2,
             verdict: verdict(bounds::checks(&settings.gate, stored), &summary),
             models,
-            comparison,
+            comparison: self.comparison,
             measures: measures::table(stored),
             path: report::Path::new(trace, patch.path.chosen(), settings.merit),
             restored: Restored::new(&patch),
             direction,
-            warnings: self.warnings.clone(),
-            plan,
-            seconds: self.seconds.clone(),
+            warnings: self.warnings,
+            plan: self.plan,
+            seconds: self.seconds,
             peak_memory: crate::needs::peak_memory(),
-            asked: asked::all(stored, settings.show_answers),
+            asked: answered::all(stored, settings.show_answers),
             settings,
             origin: Origin {
-                command: self.recovery.command.clone(),
+                command: recovery.command.clone(),
                 date: httpdate::fmt_http_date(SystemTime::now()),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 git_revision: option_env!("GIT_REVISION").map(str::to_owned),

@@ -32,7 +32,7 @@ pub struct Measure {
 /// A share with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// The share; none where no answer has a verdict.
+    /// The share, if any answer has a verdict.
     pub value: Option<f64>,
     /// Its interval.
     pub interval: (f64, f64),

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 
-mod asked;
+mod answered;
 mod bounds;
 mod card;
 mod comparison;
@@ -24,6 +24,7 @@ mod measures;
 mod opened;
 mod packaged;
 mod page;
+mod pair;
 mod parts;
 mod plan;
 mod report;
@@ -32,7 +33,6 @@ mod settings;
 mod tables;
 mod text;
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ pub use report::{
     Asked, Direction, ModelInfo, Models, Origin, Path as RepairPath, Point, Report as RepairReport, Restored, Text,
     Told, Verdict,
 };
-pub use settings::{Bounds, PartSizes, Settings, TEMPLATE};
+pub use settings::{Bounds, PartSizes, Settings, template};
 
 use crate::{Artifact, DeviceName, Job, Progress, Result};
 use opened::Opened;
@@ -199,32 +199,29 @@ impl Recovered {
         self.report.verdict.passed
     }
 
+    /// Checks that [`save`](Self::save) can move model and report to two directories: before a run of hours, not after it.
+    ///
+    /// # Errors
+    /// When one is there and not empty, lies in the other, or cannot be made.
+    pub fn check_places(out: &Path, report: &Path) -> Result<()> {
+        let (model, files) = (files::followed(out), files::followed(report));
+        if model.starts_with(&files) || files.starts_with(&model) {
+            let (out, report) = (out.display(), report.display());
+            return crate::error::invalid(format!("{out} and {report}: name two directories beside each other"));
+        }
+        crate::check_new("the model's directory", out)?;
+        crate::check_new("the report's directory", report)
+    }
+
     /// Moves model and report to two directories that are new or empty.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// As [`check_places`](Self::check_places), with nothing moved, and when they cannot be written.
     pub fn save(self, out: &Path, report: &Path) -> Result<RepairReport> {
-        move_dir(&self.model, out)?;
-        move_dir(&self.files, report)?;
+        Self::check_places(out, report)?;
+        files::move_dir(&self.model, out)?;
+        files::move_dir(&self.files, report)?;
         drop(self.scratch);
         Ok(self.report)
     }
-}
-
-/// Moves a directory, to another disk, too.
-fn move_dir(from: &Path, to: &Path) -> Result<()> {
-    if to.is_dir() {
-        fs::remove_dir(to).map_err(files::Error::io("replace", to))?; // it is empty
-    }
-    if let Some(parent) = to.parent() {
-        files::create_dir(parent)?;
-    }
-    if fs::rename(from, to).is_ok() {
-        return Ok(());
-    }
-    for name in files::list(from)?.keys() {
-        let (from, to) = (from.join(name), to.join(name));
-        files::write_with(&to, |file| std::io::copy(&mut fs::File::open(&from)?, file).map(drop))?;
-    }
-    Ok(files::remove(from)?)
 }

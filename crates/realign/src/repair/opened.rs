@@ -5,11 +5,12 @@ use std::path::Path;
 use burn::tensor::Device;
 use evaluation::{Answer, Judge, PromptKind};
 use files::Hashes;
-use model::{DecoderConfig, Dtype};
+use model::Dtype;
 use prompts::Sample;
 
 use super::measures::Questions;
 use super::packaged::Packaged;
+use super::pair::Pair;
 use super::parts::{Divided, Held};
 use super::plan::{Kind, Plan};
 use super::settings::Settings;
@@ -28,7 +29,7 @@ pub(super) struct Opened {
     pub questions: Questions,
     /// The precision of the result.
     pub dtype: Dtype,
-    config: DecoderConfig,
+    pub pair: Pair,
     harmful: Divided,
     harmless: Divided,
     task: Option<Divided>,
@@ -55,26 +56,26 @@ impl Opened {
     /// Reads and divides what the settings name.
     ///
     /// # Errors
-    /// When a file is missing or damaged, prompts are too few, or a judge cannot be asked.
+    /// When a file is missing or damaged, the models are no pair, prompts are too few or do not fit the models, or a judge
+    /// cannot be asked.
     pub fn new(settings: &Settings, hashes: &Hashes) -> Result<Self> {
         settings.check()?;
         let (aligned, fine_tuned) = models(settings)?;
-        let source = Source::new(fine_tuned, Some(aligned))?;
-        Source::new(aligned, None)?;
+        let (of_aligned, source) = (Source::new(aligned, None)?, Source::new(fine_tuned, Some(aligned))?);
+        let pair = Pair::open(&of_aligned, &source, settings.enable_thinking)?;
         let dtype = source.dtype(settings.dtype)?;
-        let config = DecoderConfig::from_dir(source.home())?;
         let judges = settings.judges.as_deref().map_or_else(|| Ok(vec![Judge::phrases()]), Judge::read_list)?;
         judges.iter().try_for_each(check_judge)?;
         let mut opened = Self {
             kinds: Vec::new(),
             questions: Questions { asked: Vec::new(), max_new_tokens: settings.max_new_tokens, judges },
             dtype,
-            config,
+            pair,
             harmful: Divided::default(),
             harmless: Divided::default(),
             task: None,
         };
-        let plain = Pick::default();
+        let plain = Pick::by(&settings.prompt_key, None, false);
         let from = |file: &Path| Given::file(file, &plain, hashes);
         let harmful = settings.harmful.as_deref().map_or_else(|| Packaged::harmful().map(Given::packaged), from)?;
         opened.harmful = opened.divide(HARMFUL, Aim::Prompts(PromptKind::Harmful), harmful, settings)?;
@@ -88,7 +89,7 @@ impl Opened {
             }
         };
         if let Some(file) = &settings.task {
-            let samples = Given::file(file, &Pick::answered(), hashes)?;
+            let samples = Given::file(file, &Pick::by(&settings.prompt_key, None, true), hashes)?;
             let reference = |sample: &Sample| Answer { reference: sample.response.clone(), ..Answer::default() };
             let silent: Vec<Answer> = samples.samples.iter().map(reference).collect();
             let what = || format!("{} cannot be scored by {}", file.display(), settings.metric.name());
@@ -98,11 +99,16 @@ impl Opened {
         Ok(opened)
     }
 
-    /// Divides prompts, notes how, and has the test part asked.
+    /// Divides prompts, checks that they fit the models, notes how, and has the test part asked.
     fn divide(&mut self, name: &str, aim: Aim, from: Given, settings: &Settings) -> Result<Divided> {
-        let held = if matches!(aim, Aim::Task(_)) { Held::TASK } else { Held::PROMPTS };
+        let is_task = matches!(aim, Aim::Task(_));
+        let held = if is_task { Held::TASK } else { Held::PROMPTS };
         let seed = files::derived_seed(settings.seed, self.kinds.len() as u64);
         let parts = Divided::new(&from.source, from.samples, settings.parts, held, seed)?;
+        match is_task {
+            true => self.pair.check_task(&from.source, &parts, settings)?,
+            false => self.pair.check_prompts(&from.source, &parts, settings)?,
+        }
         self.kinds.push(Kind {
             name: name.to_owned(),
             source: from.source,
@@ -147,7 +153,7 @@ impl Opened {
             cap: strong.cap,
             reference: settings.reference,
             dtype: self.dtype.name().to_owned(),
-            needs: Needs::strong(&self.config, self.work(settings), bytes, strong.cap, speed(device)),
+            needs: Needs::strong(self.pair.config(), self.work(settings), bytes, strong.cap, speed(device)),
             machine: Machine::here(place),
         }
     }

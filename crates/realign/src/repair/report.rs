@@ -147,13 +147,13 @@ pub struct Asked {
     pub id: String,
     /// Its category, if it has one.
     pub category: Option<String>,
-    /// What is said of the answers.
+    /// The verdicts on the answers.
     pub told: Told,
     /// The words, if they are to be shown.
     pub text: Option<Text>,
 }
 
-/// What is said of the answers of the aligned, the fine-tuned and the recovered model.
+/// The verdicts on the answers of the aligned, the fine-tuned and the recovered model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {

@@ -8,32 +8,27 @@ use evaluation::gate::Stored;
 use recovery::{Layer, Method, Reference};
 
 use super::comparison::Comparison;
-use super::gather::Found;
+use super::gather::{Asking, Found};
 use super::measures::rate;
 use super::opened::{Opened, models};
 use super::plan::Plan;
+use super::report::Verdict;
 use super::{Recovered, Recovery, card, page, text};
+use crate::error::invalid;
 use crate::model::Source;
-use crate::stage::{MODEL, PATCH, Repair};
+use crate::stage::{MODEL, PATCH, Repair, RepairSummary};
 use crate::{Artifact, Job, LazyModel, Model, Result, Stage as _};
 
 /// A repair under way.
-pub(super) struct Run<'a> {
-    pub recovery: &'a Recovery,
+struct Run<'a> {
+    recovery: &'a Recovery,
     opened: Opened,
-    pub work: &'a Path,
-    pub aligned: Artifact,
-    pub fine_tuned: Artifact,
+    work: &'a Path,
+    aligned: Artifact,
+    fine_tuned: Artifact,
     say: &'a mut dyn FnMut(&str),
-    pub seconds: Vec<(String, f64)>,
-    pub warnings: Vec<String>,
-}
-
-/// What a model answered, and its mean hidden state on the harmful prompts.
-pub(super) struct Asking {
-    pub stored: Stored,
-    /// With its layer.
-    pub direction: (usize, Vec<f32>),
+    seconds: Vec<(String, f64)>,
+    warnings: Vec<String>,
 }
 
 pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut dyn FnMut(&str)) -> Result<Recovered> {
@@ -45,7 +40,8 @@ pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut
     let artifact = |path: &Path| Artifact::model(path, &recovery.hashes);
     let (aligned, fine_tuned) = (artifact(aligned)?, artifact(fine_tuned)?);
     job.batch = settings.batch;
-    let mut run = Run { recovery, opened, work, aligned, fine_tuned, say, seconds: Vec::new(), warnings: Vec::new() };
+    let warnings = opened.pair.warnings.clone();
+    let mut run = Run { recovery, opened, work, aligned, fine_tuned, say, seconds: Vec::new(), warnings };
     run.all(plan, job)
 }
 
@@ -64,19 +60,33 @@ impl Run<'_> {
         let dir = self.work.join("repair");
         let summary = self.timed("recovery", job, |run, job| run.stage()?.run(&dir, job))?;
         (self.say)(&summary.note);
+        let is_recovered = summary.recovered;
         let model = dir.join(MODEL);
         let recovered = Artifact::model(&model, &files::Hashes::default())?;
         let after = self.timed("measurement after", job, |run, job| {
             let model = run.lazy(&recovered, job);
             run.ask(model, "recovered", job)
         })?;
-        let found = Found { plan, comparison, summary, recovered, asked: [&aligned, &before, &after] };
-        let report = self.report(found, job)?;
+        let found = Found {
+            recovery: self.recovery,
+            dir: &dir,
+            aligned: &self.aligned,
+            fine_tuned: &self.fine_tuned,
+            recovered: &recovered,
+            plan,
+            comparison,
+            summary,
+            asked: [&aligned, &before, &after],
+            seconds: std::mem::take(&mut self.seconds),
+            warnings: std::mem::take(&mut self.warnings),
+        };
+        let report = found.report(job)?;
         let files = self.work.join("report");
         files::write_json(&files.join("report.json"), &report)?;
         files::write_whole(&files.join("report.md"), text::markdown(&report).as_bytes())?;
         files::write_whole(&files.join("report.html"), page::html(&report)?.as_bytes())?;
         files::write_whole(&model.join("README.md"), card::markdown(&report).as_bytes())?;
+        note_verdict(&model.join(RepairSummary::OUTCOME), is_recovered, &report.verdict)?;
         // A link, so that stopped work finds both.
         let patch = files.join(PATCH);
         files::remove(&patch)?;
@@ -116,7 +126,13 @@ impl Run<'_> {
             [self.lazy(&self.aligned, job).into_model()?, self.lazy_fine_tuned(job)?.into_model()?];
         let comparison = Comparison::new(&aligned, &fine_tuned, &self.opened.shown())?;
         (self.say)(&comparison.text());
-        Ok(comparison)
+        match comparison.restorable {
+            0 => invalid(
+                "nothing to recover: the two models do not differ in the weights that recovery changes, those of the blocks but \
+                 for norms. Is one model named twice? A model alone is measured by `realign gate --model`",
+            ),
+            _ => Ok(comparison),
+        }
     }
 
     fn ask(&mut self, mut model: LazyModel<'_>, name: &str, job: &mut Job<'_>) -> Result<Asking> {
@@ -164,7 +180,7 @@ impl Run<'_> {
             warnings.push(format!("the aligned model refuses {share} of the harmless prompts; --reference finetuned keeps the fine-tuned model's answers to them"));
         }
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        self.warnings = warnings;
+        self.warnings.extend(warnings);
     }
 
     fn stage(&self) -> Result<Repair> {
@@ -190,4 +206,12 @@ impl Run<'_> {
             probe: 0, // both models are measured
         })
     }
+}
+
+/// Writes into the file beside a model what the gate said of it: a model that misses a bound is not a recovered one.
+fn note_verdict(path: &Path, is_recovered: bool, verdict: &Verdict) -> Result<()> {
+    let mut outcome = files::read_json_value(path)?;
+    outcome["summary"]["recovered"] = (is_recovered && verdict.passed).into();
+    outcome["verdict"] = serde_json::json!({"passed": verdict.passed, "text": verdict.text});
+    Ok(files::write_json(path, &outcome)?)
 }

@@ -8,11 +8,15 @@ use model::Dtype;
 use recovery::{MeritSettings, Reference, Repair as _, Strong};
 use serde::{Deserialize, Serialize};
 
+use crate::args::metric_names;
 use crate::error::{Within as _, invalid};
 use crate::{Error, Result};
 
 /// A settings file with every key, its default and what it is.
-pub const TEMPLATE: &str = include_str!("settings.yaml");
+#[must_use]
+pub fn template() -> String {
+    include_str!("settings.yaml").replace("METRICS", &metric_names())
+}
 
 /// What a whole repair reads, how it is set and what it must reach. Paths are relative to the working directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub struct Settings {
     pub harmless: Option<PathBuf>,
     /// JSONL with the task's `prompt` and `response`.
     pub task: Option<PathBuf>,
+    /// The key of a line of these files that holds the prompt.
+    pub prompt_key: String,
     /// YAML list of judges; refusal phrases where it is none.
     pub judges: Option<PathBuf>,
     /// The directory for the recovered model.
@@ -118,6 +124,7 @@ impl Default for Settings {
             harmful: None,
             harmless: None,
             task: None,
+            prompt_key: "prompt".to_owned(),
             judges: None,
             out: None,
             report: None,

@@ -77,7 +77,7 @@ pub(super) fn markdown(report: &Report) -> String {
         tables::seconds(report).markdown(),
         machine(report)
     );
-    text + &asked(report) + &again(report)
+    text + &answers(report) + &again(report)
 }
 
 /// The program's version.
@@ -102,7 +102,7 @@ pub(super) fn settings(report: &Report) -> String {
     serde_yaml::to_string(&report.settings).unwrap_or_default()
 }
 
-fn asked(report: &Report) -> String {
+fn answers(report: &Report) -> String {
     let table = tables::answers(report);
     match table.rows.is_empty() {
         true => "Prompts and answers are left out; `--show-answers` shows them.\n\n".to_owned(),

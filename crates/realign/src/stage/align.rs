@@ -54,6 +54,9 @@ impl Stage for Align {
         for (answer, _) in helpful.iter_mut().zip(own).filter(|(_, own)| *own) {
             leave_open(answer, self.helpful_max_new_tokens);
         }
+        for examples in [&refusals, &helpful] {
+            model.check_examples(examples, self.settings.train.max_len)?;
+        }
         let data = AlignData { refusals: &refusals, own_answers: &helpful };
         let checkpoint = out.join("align.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));

@@ -64,10 +64,21 @@ pub enum Attack {
     },
 }
 
+/// Harmful prompts that an attacked model is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Their name in files.
+    pub set: &'a str,
+    /// The prompts.
+    pub samples: &'a [Sample],
+    /// Length of an answer in tokens.
+    pub max_new_tokens: usize,
+}
+
 impl Attack {
     /// The files of answers that it makes of a set of harmful prompts, each with the number of training steps before it.
     #[must_use]
-    pub fn asked(&self, set: &str) -> Vec<(AnswerFile, Option<usize>)> {
+    pub fn answer_files(&self, set: &str) -> Vec<(AnswerFile, Option<usize>)> {
         let kind = PromptKind::Harmful;
         let file = |name: String, aim: Aim| AnswerFile { name, aim };
         match self {
@@ -80,7 +91,7 @@ impl Attack {
         }
     }
 
-    /// Asks the attacked model a set of harmful prompts, into the files of [`asked`](Self::asked) in `dir`.
+    /// Asks the attacked model a set of harmful prompts, into the files of [`answer_files`](Self::answer_files) in `dir`.
     ///
     /// # Errors
     /// When a setting makes no sense, a file cannot be read or written, a prompt has no harmful answer where one is needed,
@@ -88,11 +99,11 @@ impl Attack {
     pub fn ask(
         &self,
         mut model: LazyModel<'_>,
-        (set, samples, max_new_tokens): (&str, &[Sample], usize),
+        Asked { set, samples, max_new_tokens }: Asked<'_>,
         dir: &Path,
         job: &mut Job<'_>,
     ) -> Result<Vec<AnswerFile>> {
-        let files = self.asked(set);
+        let files = self.answer_files(set);
         let path = |at: usize| dir.join(files[at].0.answers_name());
         let plain = |path| Wanted { samples, max_new_tokens, how: Vec::new(), path };
         match self {
@@ -163,7 +174,7 @@ fn harmful_starts(samples: &[Sample], answers: &Samples, tokens: usize) -> Resul
     samples.iter().map(how).collect()
 }
 
-/// Each sample so many times, with a draw for each that hangs on the seed, the sample's place and the number of the draw alone.
+/// Each sample so many times, with a draw for each that depends on the seed, the sample's index and the number of the draw alone.
 fn drawn(samples: &[Sample], sampling: Sampling, draws: usize, seed: u64) -> (Vec<Sample>, Vec<How>) {
     let of = |(row, sample): (usize, &Sample)| {
         let id = sample.id.clone().unwrap_or_else(|| (row + 1).to_string());
@@ -188,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draw_hangs_on_the_place_of_its_prompt_and_its_number() {
+    fn a_draw_depends_on_the_index_of_its_prompt_and_its_number() {
         let sampling = Sampling { temperature: 1.0, top_p: 0.9 };
         let seeds = |prompts: &[&str], draws, seed| -> Vec<u64> {
             let samples: Vec<Sample> = prompts.iter().map(|prompt| sample(prompt)).collect();

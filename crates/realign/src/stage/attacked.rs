@@ -6,6 +6,7 @@ use evaluation::Evaluation;
 use model::Dtype;
 use serde::Serialize;
 
+use super::attack::Asked;
 use super::evaluate::{by_phrases, write_index};
 use super::{AnswerFile, Attack, Stage};
 use crate::model::LazyModel;
@@ -34,8 +35,8 @@ impl Attacked {
 
     /// What its files of answers hold, with the number of training steps before each.
     #[must_use]
-    pub fn asked(&self) -> Vec<(AnswerFile, Option<usize>)> {
-        self.attack.asked(Self::SET)
+    pub fn answer_files(&self) -> Vec<(AnswerFile, Option<usize>)> {
+        self.attack.answer_files(Self::SET)
     }
 }
 
@@ -49,8 +50,9 @@ impl Stage for Attacked {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
         let samples = self.samples.read()?;
         let model = LazyModel::new(&self.model, self.dtype, job.device);
-        let asked = self.attack.ask(model, (Self::SET, &samples, self.max_new_tokens), out, job)?;
-        write_index(out, &asked)?;
-        by_phrases(out, &asked, job)
+        let asked = Asked { set: Self::SET, samples: &samples, max_new_tokens: self.max_new_tokens };
+        let files = self.attack.ask(model, asked, out, job)?;
+        write_index(out, &files)?;
+        by_phrases(out, &files, job)
     }
 }

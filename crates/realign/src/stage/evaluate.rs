@@ -2,7 +2,7 @@
 //! or metric reads the same answers; no model is asked again.
 
 use std::borrow::Borrow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use evaluation::{
@@ -160,7 +160,7 @@ pub fn write_index(dir: &Path, asked: &[impl Borrow<AnswerFile>]) -> Result<()> 
 
 fn check_names(questions: &[(&AnswerFile, &[Sample], usize)]) -> Result<()> {
     for (index, (AnswerFile { name, .. }, ..)) in questions.iter().enumerate() {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        if !files::is_name(name) {
             return invalid(format!(
                 "the name {name:?} of a prompt set or task must be letters, digits, `-`, `_` or `.`"
             ));
@@ -246,13 +246,14 @@ pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
     for set in &evaluation.prompt_sets {
         let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_probability.is_none();
         let Some(judge) = set.judges.iter().find(is_silent) else { continue };
-        let file = out.join(format!("verdicts-{}-{}.jsonl", set.name, judge.judge));
-        let lines = std::fs::read_to_string(&file).unwrap_or_default();
-        let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
-        let problem = |line| record(line)?["problem"].as_str().map(|problem| format!("; the first: {problem}"));
-        let why = lines.lines().find_map(problem).unwrap_or_default();
+        let file = verdicts(out, &set.name, &judge.judge);
+        let why =
+            first_problem(out, &set.name, &judge.judge).map_or(String::new(), |first| format!("; the first: {first}"));
+        let lasts = judge.failed > 0 && judge.transient == 0;
+        let lasts =
+            if lasts { ". To run again does not change that: correct the judge's settings or its server" } else { "" };
         return invalid(format!(
-            "judge {} judged none of the {} answers to {}, see {}{why}",
+            "judge {} judged none of the {} answers to {}, see {}{why}{lasts}",
             judge.judge,
             judge.n,
             set.name,
@@ -260,4 +261,17 @@ pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The file of a judge's verdicts on a set of prompts.
+fn verdicts(dir: &Path, set: &str, judge: &str) -> PathBuf {
+    dir.join(format!("verdicts-{set}-{judge}.jsonl"))
+}
+
+/// Why a judge has no verdict on an answer to a set of prompts: the first reason in the file of its verdicts in `dir`.
+#[must_use]
+pub fn first_problem(dir: &Path, set: &str, judge: &str) -> Option<String> {
+    let lines = std::fs::read_to_string(verdicts(dir, set, judge)).ok()?;
+    let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+    lines.lines().find_map(|line| record(line)?["problem"].as_str().map(str::to_owned))
 }

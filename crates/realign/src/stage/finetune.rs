@@ -9,6 +9,7 @@ use ::finetune::{
 };
 use direction::Layer;
 use model::Dtype;
+use model::checkpoint::peft;
 use prompts::{Encoded, Sample, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +142,32 @@ pub struct Finetune {
     pub kind: &'static str,
 }
 
+/// A fine-tuning that also keeps its adapters, as one of peft, beside the model that they are merged into.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct WithAdapter {
+    /// The fine-tuning.
+    pub finetune: Finetune,
+    /// The name of the model that it starts from, as peft is told it.
+    #[serde(skip)]
+    pub base: String,
+}
+
+/// The directory of the adapter within the stage's own.
+pub const ADAPTER: &str = "adapter";
+
+impl Stage for WithAdapter {
+    type Summary = TrainSummary;
+
+    fn kind(&self) -> &'static str {
+        self.finetune.kind()
+    }
+
+    fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
+        self.finetune.make(out, Some(&self.base), job)
+    }
+}
+
 impl Stage for Finetune {
     type Summary = TrainSummary;
 
@@ -149,10 +176,19 @@ impl Stage for Finetune {
     }
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<TrainSummary> {
+        self.make(out, None, job)
+    }
+}
+
+impl Finetune {
+    /// Trains; the adapters are kept where the name of the model is given that they are on.
+    fn make(&self, out: &Path, adapter_on: Option<&str>, job: &mut Job<'_>) -> Result<TrainSummary> {
         let source = Source::new(&self.model.path, None)?;
         let dtype = source.dtype(self.dtype)?;
         let model = source.open(Some(dtype), job.device)?;
         let examples = self.data.encode(&model.tokenizer, self.seed)?;
+        model.check_examples(&examples, self.settings.max_len)?;
+        let layers = model.decoder.config().num_hidden_layers;
         let checkpoint = out.join("train.checkpoint");
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
@@ -170,6 +206,14 @@ impl Stage for Finetune {
                 soft_sft(model.decoder, &examples, &self.settings, soft, run)?
             }
         };
+        if let Some(base) = adapter_on {
+            let dir = out.join(ADAPTER);
+            peft::save_adapters(&trained.adapters, layers, &dir)?;
+            let path = dir.join("adapter_config.json");
+            let mut config = files::read_json_value(&path)?;
+            config["base_model_name_or_path"] = base.into();
+            files::write_json(&path, &config)?;
+        }
         save(&trained.decoder, dtype, &source, job.max_shard, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(examples.len(), trained))

@@ -34,7 +34,7 @@ impl Stage for Import {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<()> {
         let (source, out) = (self.source.path.as_path(), out.join(MODEL));
         if source.is_dir() {
-            let source = Source::new(source, self.base.as_ref().map(|base| base.path.as_path()))?;
+            let source = Source::with_base(source, self.base.as_ref().map(|base| base.path.as_path()))?;
             let dtype = source.dtype(self.dtype)?;
             return save(&source.decoder(Some(dtype), job.device)?, dtype, &source, job.max_shard, &out);
         }

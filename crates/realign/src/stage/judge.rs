@@ -6,7 +6,7 @@ use evaluation::Evaluation;
 use serde::Serialize;
 
 use super::evaluate::provenance;
-use super::{AnswerFile, Measured, Stage, measure};
+use super::{AnswerFile, Measured, Stage, first_problem, measure};
 use crate::error::{Within as _, invalid};
 use crate::guard::identity;
 use crate::{Artifact, Job, Result};
@@ -53,21 +53,28 @@ impl Stage for Judge {
         let (answers, hashes) = (&self.answers.path, files::Hashes::default());
         let stored = Measured { answers, asked: &self.asked, judges, verdicts: out, hashes: &hashes };
         let evaluation = measure(stored, provenance(), job)?;
-        check_complete(self.judge.name(), &evaluation).within(|| format!("verdicts are kept in {}", out.display()))?;
+        let judge = self.judge.name();
+        let first = self.asked.iter().find_map(|asked| first_problem(out, &asked.name, judge));
+        check_complete(judge, &evaluation, first).within(|| format!("verdicts are kept in {}", out.display()))?;
         evaluation.write(out, &[])?;
         Ok(evaluation)
     }
 }
 
 /// That nothing is left to ask again. What a judge refuses for good, such as an answer too long for it, is unknown.
-fn check_complete(judge: &str, evaluation: &Evaluation) -> Result<()> {
+fn check_complete(judge: &str, evaluation: &Evaluation, first: Option<String>) -> Result<()> {
     let scores = evaluation.prompt_sets.iter().flat_map(|set| &set.judges);
     let (n, failed, transient) =
         scores.fold((0, 0, 0), |sum, one| (sum.0 + one.n, sum.1 + one.failed, sum.2 + one.transient));
-    if transient > 0 || failed == n {
-        return invalid(format!(
-            "judge {judge} failed on {failed} of {n} answers; the same command asks about these again"
-        ));
+    match (transient > 0, failed == n) {
+        (true, _) => {
+            invalid(format!("judge {judge} failed on {failed} of {n} answers; the same command asks about these again"))
+        }
+        (false, true) => invalid(format!(
+            "judge {judge} failed on all {n} answers, which does not change by itself: correct the judge's settings or its \
+             server{}",
+            first.map_or(String::new(), |first| format!("; the first: {first}"))
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -21,17 +21,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use align::Align;
-pub use attack::Attack;
+pub use attack::{Asked, Attack};
 pub use attacked::Attacked;
 pub use evaluate::{
-    Aim, AnswerFile, Evaluate, Measured, Question, ask, check_judged, measure, read_index, write_index,
+    Aim, AnswerFile, Evaluate, Measured, Question, ask, check_judged, first_problem, measure, read_index, write_index,
 };
-pub use finetune::{Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet};
+pub use finetune::{
+    ADAPTER, Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet, WithAdapter,
+};
 pub use import::Import;
 pub use judge::Judge;
 pub use own_answers::OwnAnswers;
 pub use patch::{ApplyPatch, PATCH, PatchSummary};
 pub use pretrain::Pretrain;
+pub(crate) use repair::compare;
 pub use repair::{Gate, Repair, RepairSummary};
 
 use crate::{Job, Result};

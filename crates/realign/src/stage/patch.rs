@@ -52,7 +52,7 @@ impl Stage for ApplyPatch {
         let step = self.step.unwrap_or(file.path.chosen());
         let (from, to) = if self.undo { (step, 0) } else { (0, step) };
         job.step(0, 1, "reading the model")?;
-        let source = Source::new(&self.model.path, self.base.as_ref().map(|base| base.path.as_path()))?;
+        let source = Source::with_base(&self.model.path, self.base.as_ref().map(|base| base.path.as_path()))?;
         let decoder = source.decoder(Some(file.dtype), job.device)?;
         job.step(0, 1, "comparing it with the patch")?;
         let on = || format!("{} on {}", self.patch.path.display(), self.model.path.display());

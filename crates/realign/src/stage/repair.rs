@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use evaluation::{Judge, Metric, Verdict};
-use model::{Decoder, Dtype};
+use model::{Decoder, DecoderConfig, Dtype};
 use prompts::Sample;
 use recovery::{Damage, Knob, Method, Outcome, Trace};
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,11 @@ impl Stage for Repair {
         let gate = self.gate.as_ref().map(Gate::open).transpose()?;
         let (base, tuned) = (self.aligned.path.as_path(), self.fine_tuned.path.as_path());
         let source = Source::new(tuned, Some(base))?;
+        let of_aligned = Source::new(base, None)?;
+        let config = |source: &Source<'_>| DecoderConfig::from_dir(source.home());
+        if let Some(warning) = compare(&config(&of_aligned)?, &config(&source)?)? {
+            tracing::warn!("{warning}");
+        }
         let dtype = source.dtype(self.dtype)?;
         // A vector of differences is made in f32 whatever is written: what an adapter adds is small, and its difference
         // rounded is mostly rounding.
@@ -119,7 +124,7 @@ impl Stage for Repair {
             let model = source.open(Some(in_memory), job.device)?;
             Ok(Model { tokenizer: model.tokenizer.with_thinking(self.thinking), ..model })
         };
-        let (fine_tuned, aligned) = (open(source.clone())?, open(Source::new(base, None)?)?);
+        let (fine_tuned, aligned) = (open(source.clone())?, open(of_aligned)?);
         let unaligned = self.unaligned.as_ref().map(|artifact| open(Source::new(&artifact.path, Some(base))?));
         let unaligned = unaligned.transpose()?;
         let weights = |artifact: &Option<Artifact>| -> Result<Option<Decoder>> {
@@ -133,7 +138,10 @@ impl Stage for Repair {
         };
         let (prompts, task_prompts) = (rows(&fine_tuned, &self.prompts)?, rows(&fine_tuned, &self.task)?);
         let mut aligned_prompts = rows(&aligned, &self.prompts)?;
-        compare(&aligned, &fine_tuned)?;
+        if let (Some(open), Some(given)) = (&gate, &self.gate) {
+            let fits = fine_tuned.reader().check_prompts(&open.samples, open.max_new_tokens);
+            fits.map_err(|error| error.located(&[&given.samples.file]))?;
+        }
         if aligned_prompts == prompts {
             aligned_prompts.clear();
         } else {
@@ -264,26 +272,42 @@ impl Repair {
 /// Length of an answer that shows whether a prompt is refused.
 const PROBE_TOKENS: usize = 32;
 
-/// An error where two models cannot be one before and after fine-tuning, and a warning where they may not be.
-fn compare(aligned: &Model, fine_tuned: &Model) -> Result<()> {
-    let [of_aligned, of_tuned] = [aligned, fine_tuned].map(|model| model.decoder.config());
-    if of_aligned.model_type != of_tuned.model_type {
-        let [aligned, tuned] = [of_aligned, of_tuned].map(|config| config.model_type.name());
+/// An error where two models cannot be one before and after fine-tuning, and a warning where they may not be. Their
+/// vocabularies may differ, which recovery does not touch.
+pub(crate) fn compare(aligned: &DecoderConfig, fine_tuned: &DecoderConfig) -> Result<Option<String>> {
+    if aligned.model_type != fine_tuned.model_type {
+        let [aligned, tuned] = [aligned, fine_tuned].map(|config| config.model_type.name());
         return invalid(format!(
             "the aligned model is of type {aligned} and the fine-tuned one of type {tuned}; name the model that was \
              fine-tuned as --aligned"
         ));
     }
-    let same = model::DecoderConfig {
-        vocab_size: of_tuned.vocab_size,
-        max_position_embeddings: of_tuned.max_position_embeddings,
-        tie_word_embeddings: of_tuned.tie_word_embeddings,
-        ..of_aligned.clone()
+    let sizes = |config: &DecoderConfig| {
+        [
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("hidden_size", config.hidden_size),
+            ("intermediate_size", config.intermediate_size),
+            ("num_attention_heads", config.num_attention_heads),
+            ("num_key_value_heads", config.num_key_value_heads),
+            ("head_dim", config.head_dim),
+            ("attention_bias", usize::from(config.qkv_bias) + usize::from(config.o_bias)),
+        ]
     };
-    if same != *of_tuned && same.hidden_size == of_tuned.hidden_size {
-        tracing::warn!("config.json of the two models asks for different arithmetic (rotary base, norms or attention)");
+    let differing = sizes(aligned).into_iter().zip(sizes(fine_tuned)).find(|(one, other)| one != other);
+    if let Some(((key, one), (_, other))) = differing {
+        return invalid(format!(
+            "the aligned and the fine-tuned model differ: {key} is {one} and {other}; both must be of one shape: name the model \
+             that was fine-tuned as --aligned"
+        ));
     }
-    Ok(())
+    let same = DecoderConfig {
+        vocab_size: fine_tuned.vocab_size,
+        max_position_embeddings: fine_tuned.max_position_embeddings,
+        tie_word_embeddings: fine_tuned.tie_word_embeddings,
+        ..aligned.clone()
+    };
+    let text = "config.json of the two models asks for different arithmetic (rotary base, norms or attention)";
+    Ok((same != *fine_tuned).then(|| text.to_owned()))
 }
 
 /// How many weights a finished stage restored.

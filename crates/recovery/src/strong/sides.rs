@@ -53,7 +53,7 @@ impl Sides {
             let Some(fisher) = fisher.get_mut(&info.name) else { continue };
             let places = fisher.par_iter_mut().zip(aligned.par_iter().zip(&**fine_tuned)).with_min_len(1 << 14);
             places.for_each(|(cost, (aligned, fine_tuned))| *cost *= (aligned - fine_tuned).powi(2) / 2.0);
-            // In pieces of one size, so that the sum does not hang on the number of threads.
+            // In pieces of one size, so that the sum does not depend on the number of threads.
             let pieces = fisher.par_chunks(1 << 16).map(|piece| piece.iter().map(|&cost| f64::from(cost)).sum());
             sum += pieces.collect::<Vec<f64>>().iter().sum::<f64>();
         }

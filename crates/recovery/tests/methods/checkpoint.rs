@@ -121,7 +121,7 @@ fn a_failed_score_loses_no_step_and_another_origin_is_refused() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_begun_anew() {
+fn after_a_damaged_checkpoint_it_starts_from_the_beginning() {
     let fixture = Fixture::read();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("checkpoint");

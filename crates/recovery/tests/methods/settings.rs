@@ -7,6 +7,8 @@ use recovery::{
 };
 use serde_json::{Value, json};
 
+use crate::resta::models;
+use crate::strong::Golden;
 use crate::{Fixture, go_on};
 
 #[derive(Debug, Parser)]
@@ -153,6 +155,27 @@ fn a_missing_input_is_named_with_the_method() {
     }
     let off = Method::from_settings("recover", json!({"rollback": "off"})).unwrap();
     assert_eq!(off.repair().needs(), Needs { prompts: true, ..needs });
+}
+
+#[test]
+fn a_method_has_a_patch_if_it_says_so() {
+    let ([tuned, aligned, unaligned], fixture) = (models(), Fixture::read());
+    let evidence = Golden::read().evidence(&json!({"reference": "aligned", "mu": 1.0}));
+    for &word in Method::WORDS {
+        let method = Method::from_settings(word, Value::Null).unwrap();
+        let inputs = Inputs {
+            unaligned: Some(&unaligned),
+            base: Some(&unaligned),
+            safe: Some(&aligned),
+            prompts: fixture.rows("recovery_rows"),
+            task_prompts: fixture.rows("task_rows"),
+            recovered: Some(7),
+            evidence: Some(&evidence),
+            ..Inputs::new(&aligned, &tuned, go_on())
+        };
+        let repaired = method.repair().apply(inputs).unwrap();
+        assert_eq!(method.repair().has_patch(), repaired.path.is_some(), "{word}");
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ pub fn config(gguf: &Gguf) -> Result<DecoderConfig> {
     }
     // The largest Gemma 2 and 3 scale by the width over the heads; the file does not say so.
     let scalar =
-        if matches!((architecture, layers), ("gemma2", 46) | ("gemma3", 62)) { width / heads } else { head_dim };
+        if matches!((architecture, layers), ("gemma2", 46) | ("gemma3", 62)) { width / heads.max(1) } else { head_dim };
     json["query_pre_attn_scalar"] = scalar.into();
     if let Some(scaling) = rope_scaling(gguf, &key, f64::from(head_dim))? {
         json["rope_scaling"] = scaling;

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// Metadata values of a file at most, array elements included: a value takes more memory than
 /// its one byte on disk may be worth. Vocabularies have well below a million.
-const MAX_VALUES: u64 = 1 << 24;
+const MAX_VALUES: u64 = 1 << 22;
 
 /// A metadata value; whole numbers of all widths are one kind, so are both widths of floats.
 #[derive(Debug, Clone, PartialEq)]
@@ -311,13 +311,19 @@ impl Cursor<'_> {
                 return Err(self.wrong(at, format!("tensor `{name}` is there twice")));
             }
         }
-        let start = self.at.next_multiple_of(alignment);
+        let start = self.at.checked_next_multiple_of(alignment);
+        let start =
+            start.ok_or_else(|| self.wrong(self.at, format!("general.alignment is {alignment}, beyond any file")))?;
+        let mut spans = Vec::new();
         for (at, name) in places {
             let Some(info) = tensors.get_mut(&name) else { continue };
             let offset = start.checked_add(info.offset);
             let end = offset.and_then(|offset| offset.checked_add(info.bytes as u64));
             match (offset, end) {
-                (Some(offset), Some(end)) if end <= self.size => info.offset = offset,
+                (Some(offset), Some(end)) if end <= self.size => {
+                    info.offset = offset;
+                    spans.push((offset, end, at, name));
+                }
                 _ => {
                     let reason = format!(
                         "tensor `{name}` of {} bytes at offset {} of the data (byte {start}) reaches past the file's \
@@ -326,6 +332,14 @@ impl Cursor<'_> {
                     );
                     return Err(self.wrong(at, reason));
                 }
+            }
+        }
+        // Tensors that share bytes would become many times as large as the file; others at most 13 times, as f32.
+        spans.sort_unstable();
+        for pair in spans.windows(2) {
+            let [(_, end, _, first), (offset, _, at, second)] = pair else { continue };
+            if offset < end {
+                return Err(self.wrong(*at, format!("tensor `{second}` lies over tensor `{first}`")));
             }
         }
         Ok(tensors)

@@ -184,6 +184,42 @@ fn hostile_headers_are_errors_that_name_byte_and_tensor() {
 }
 
 #[test]
+fn tensors_that_share_bytes_are_refused() {
+    let mut writer = metadata();
+    writer.tensor("a", &[64], 0, &[0; 256]);
+    writer.tensor("b", &[64], 0, &[0; 256]);
+    let (_dir, path) = write(&writer.bytes());
+    assert!(Gguf::open(&path).is_ok());
+    for (offset, over) in [(0, "`a`"), (4, "`a`"), (252, "`a`"), (256, "`b`"), (500, "`b`")] {
+        let mut writer = writer.clone();
+        writer.info("c", &[3], 0, offset);
+        fs::write(&path, writer.bytes()).unwrap();
+        let message = Gguf::open(&path).unwrap_err().to_string();
+        assert!(message.contains("lies over") && message.contains(over) && message.contains("`c`"), "{message}");
+    }
+}
+
+#[test]
+fn sizes_that_make_no_model_are_errors_that_name_the_key() {
+    for (model_type, layers, heads) in
+        [("gemma2", 46u32, 0u32), ("gemma3", 62, 0), ("llama", 2, 0), ("llama", 1 << 24, 1 << 24)]
+    {
+        let mut writer = Writer::default();
+        writer.key("general.architecture", 8, &text(model_type));
+        let sizes = [("context_length", 2048u32), ("embedding_length", 1 << 24), ("feed_forward_length", 1 << 24)];
+        for (name, value) in sizes.into_iter().chain([("block_count", layers), ("attention.head_count", heads)]) {
+            writer.key(&format!("{model_type}.{name}"), 4, &value.to_le_bytes());
+        }
+        writer.key(&format!("{model_type}.attention.layer_norm_rms_epsilon"), 6, &1e-6f32.to_le_bytes());
+        writer.tensor("token_embd.weight", &[16, 32], 0, &[0; 16 * 32 * 4]);
+        let (_dir, path) = write(&writer.bytes());
+        let message = config(&Gguf::open(&path).unwrap()).unwrap_err().to_string();
+        let wanted = if heads == 0 { "`num_attention_heads`" } else { "more than any model has" };
+        assert!(message.contains(wanted), "{model_type}: {message}");
+    }
+}
+
+#[test]
 fn the_vocabulary_is_handed_on() {
     let (_dir, path) = write(&model());
     let gguf = Gguf::open(&path).unwrap();

@@ -202,7 +202,8 @@ pub(super) fn tanh(scores: Scores, product: f32) -> f32 {
     scores.softcap.map_or(0.0, |cap| (product * (scores.scale / cap) as f32).tanh())
 }
 
-fn softmax(row: &mut [f32], scale: f32) {
+#[inline(always)] // into code with the processor's vectors
+pub(super) fn softmax(row: &mut [f32], scale: f32) {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|x| *x = exp((*x - max) * scale));
     let inverse = 1.0 / row.iter().sum::<f32>();

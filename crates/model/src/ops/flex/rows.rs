@@ -11,11 +11,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::{AttentionPlan, Scores};
-use super::attention::{Heads, tanh};
-use super::elementwise::exp;
+use super::attention::{Heads, softmax, tanh};
 use super::product::{Strided, dots};
 use super::{constant, tensor, values, vectorized, zeros};
 use crate::Segments;
+
+/// New positions that memory is taken for at first; it grows for longer answers, of which most are short.
+const RESERVED: usize = 64;
 
 /// Keys that go through one tile with a group of queries.
 const KEYS: usize = 3;
@@ -73,11 +75,11 @@ impl RowCache {
     /// Stores the pack's keys and values, each `[positions of the pack, kv_heads, head_dim]`.
     pub fn prefill(&mut self, key: &Tensor<3>, value: &Tensor<3>) {
         let [_, kv_heads, head_dim] = key.dims();
-        let (width, prefix, new_tokens) = (kv_heads * head_dim, self.segments.prefix, self.new_tokens);
+        let (width, prefix, reserved) = (kv_heads * head_dim, self.segments.prefix, self.new_tokens.min(RESERVED));
         let [key, value] = [key, value].map(constant);
         let copy = |from: &FlexTensor, own: &std::ops::Range<usize>| {
             let from = values(from);
-            let mut row = Vec::with_capacity((prefix + own.len() + new_tokens) * width);
+            let mut row = Vec::with_capacity((prefix + own.len() + reserved) * width);
             row.extend_from_slice(&from[..prefix * width]);
             row.extend_from_slice(&from[own.start * width..own.end * width]);
             row
@@ -178,14 +180,6 @@ impl WithSimd for RowAttention<'_> {
     }
 }
 
-#[inline(always)]
-fn softmax(row: &mut [f32], scale: f32) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|x| *x = exp((*x - max) * scale));
-    let inverse = 1.0 / row.iter().sum::<f32>();
-    row.iter_mut().for_each(|x| *x *= inverse);
-}
-
 /// `to += weight * from`.
 #[inline(always)]
 fn add_scaled<S: Simd>(simd: S, to: &mut [f32], weight: f32, from: &[f32]) {
@@ -196,5 +190,23 @@ fn add_scaled<S: Simd>(simd: S, to: &mut [f32], weight: f32, from: &[f32]) {
     }
     for (to, from) in to_tail.iter_mut().zip(from_tail) {
         *to += weight * from;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::Packed;
+
+    #[test]
+    fn little_is_reserved_whatever_the_longest_answer() {
+        let segments = Packed::new(&[[1u32, 2, 3]]).unwrap().segments;
+        let mut cache = RowCache::new(&segments, 1 << 40, None);
+        let states = Tensor::<3>::ones([3, 1, 4], &Device::flex());
+        cache.prefill(&states, &states);
+        assert!(cache.rows.iter().all(|row| row.keys.len() == 12 && row.keys.capacity() <= (3 + RESERVED) * 4));
     }
 }

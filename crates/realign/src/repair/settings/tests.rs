@@ -6,7 +6,8 @@ use super::*;
 
 #[test]
 fn the_template_has_every_key_with_its_default_and_a_comment() {
-    assert_eq!(Settings::parse(TEMPLATE).unwrap(), Settings::default());
+    let template = template();
+    assert_eq!(Settings::parse(&template).unwrap(), Settings::default());
     let keys = |value: &Value| -> Vec<String> {
         let mut open = vec![value.clone()];
         let mut found = Vec::new();
@@ -20,8 +21,8 @@ fn the_template_has_every_key_with_its_default_and_a_comment() {
         found
     };
     let default = serde_yaml::to_value(Settings::default()).unwrap();
-    assert_eq!(keys(&serde_yaml::from_str(TEMPLATE).unwrap()), keys(&default));
-    let bare = TEMPLATE.lines().find(|line| !line.trim().is_empty() && !line.contains('#'));
+    assert_eq!(keys(&serde_yaml::from_str(&template).unwrap()), keys(&default));
+    let bare = template.lines().find(|line| !line.trim().is_empty() && !line.contains('#'));
     assert_eq!(bare, None, "a line without a comment");
 }
 
@@ -37,6 +38,16 @@ fn keys_that_are_left_out_have_their_defaults_at_every_depth() {
     let wrong = error("seed: 2\nstrong:\n  rate: '0.001'\n");
     assert!(wrong.contains("strong.rate") && wrong.contains("line 3"), "{wrong}");
     assert!(error("merit: {mu: 1, mi: 2}").contains("merit: unknown field `mi`"));
+}
+
+#[test]
+fn a_reference_has_the_words_of_the_flag() {
+    for (word, reference) in
+        [("aligned", Reference::Aligned), ("fine_tuned", Reference::FineTuned), ("finetuned", Reference::FineTuned)]
+    {
+        assert_eq!(Settings::parse(&format!("reference: {word}")).unwrap().reference, reference, "{word}");
+        assert_eq!(<Reference as clap::ValueEnum>::from_str(word, false).unwrap(), reference, "{word}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What was asked and what is said of the answers, with their words or without.
+//! The prompts of a report with the verdicts on their answers, with or without their texts.
 
 use evaluation::gate::Stored;
 use evaluation::{Answer, Verdict};
@@ -27,7 +27,7 @@ pub(super) fn all(models: [&Stored; 3], with_words: bool) -> Vec<Asked> {
     sets.map(asked).collect()
 }
 
-/// What is said of the answers to one prompt.
+/// The verdicts on the answers to one prompt.
 fn told(models: [&Stored; 3], set: &str, at: usize) -> Told {
     let verdict = |model: &Stored| -> Option<Verdict> {
         let scores = model.evaluation.prompt_sets.iter().find(|one| one.name == set)?;

@@ -1,4 +1,6 @@
-//! Counts on a command line.
+//! What command lines share.
+
+use evaluation::Metric;
 
 /// A count of which there must be one at least.
 ///
@@ -7,4 +9,11 @@
 pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     let count = text.parse().ok().filter(|&count| count > 0);
     count.ok_or_else(|| "expected a whole number, at least 1".to_owned())
+}
+
+/// The names of all metrics, for a help text.
+#[must_use]
+pub fn metric_names() -> String {
+    let names: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+    names.join(", ")
 }

@@ -1,0 +1,108 @@
+//! What is known of the two models before a weight of them is read: whether they make a pair, and whether all prompts fit.
+
+use std::path::Path;
+
+use model::DecoderConfig;
+use prompts::{Sample, Tokenizer};
+
+use super::parts::Divided;
+use super::settings::Settings;
+use crate::error::Within as _;
+use crate::model::Source;
+use crate::reader::Reader;
+use crate::stage::compare;
+use crate::{Result, notes};
+
+/// A model without its weights.
+struct Side {
+    name: &'static str,
+    tokenizer: Tokenizer,
+    config: DecoderConfig,
+}
+
+/// The aligned and the fine-tuned model.
+pub(super) struct Pair {
+    aligned: Side,
+    fine_tuned: Side,
+    /// What looks wrong in them.
+    pub warnings: Vec<String>,
+}
+
+/// A part of the prompts, and what becomes of it.
+struct Part<'a> {
+    samples: &'a [Sample],
+    /// Length of the answers.
+    new_tokens: usize,
+}
+
+impl Side {
+    fn open(name: &'static str, source: &Source<'_>, thinking: Option<bool>) -> Result<(Self, Vec<String>)> {
+        let dir = source.dirs[0].display();
+        let tokenizer = Tokenizer::from_dirs(&source.dirs).within(|| format!("tokenizer of {dir}"))?;
+        let tokenizer = tokenizer.with_thinking(thinking);
+        let config = DecoderConfig::from_dir(source.home())?;
+        let notes = notes::on_model(&source.dirs, &tokenizer)?;
+        Ok((Self { name, tokenizer, config }, notes))
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        let (limit, vocabulary) = (self.config.max_position_embeddings, self.config.vocab_size);
+        Reader { tokenizer: &self.tokenizer, limit, vocabulary }
+    }
+}
+
+impl Pair {
+    /// Reads the files of both but for the weights.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or the two cannot be one before and after fine-tuning.
+    pub fn open(aligned: &Source<'_>, fine_tuned: &Source<'_>, thinking: Option<bool>) -> Result<Self> {
+        let (aligned, mut warnings) = Side::open("aligned", aligned, thinking)?;
+        let (fine_tuned, others) = Side::open("fine-tuned", fine_tuned, thinking)?;
+        let differing = compare(&aligned.config, &fine_tuned.config)?;
+        warnings.extend(others);
+        warnings.extend(differing);
+        warnings.dedup();
+        Ok(Self { aligned, fine_tuned, warnings })
+    }
+
+    /// The shape of the decoder that is repaired.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.fine_tuned.config
+    }
+
+    /// Checks that prompts of a kind fit both models in each part, with their answers.
+    ///
+    /// # Errors
+    /// Names the model, the file with the line, and what does not fit.
+    pub fn check_prompts(&self, source: &str, parts: &Divided, settings: &Settings) -> Result<()> {
+        let own = |samples| Part { samples, new_tokens: settings.own_tokens };
+        let asked = Part { samples: &parts.test, new_tokens: settings.max_new_tokens };
+        let parts = [own(&parts.recover[..]), own(&parts.choose), asked];
+        for Part { samples, new_tokens } in parts {
+            for side in [&self.aligned, &self.fine_tuned] {
+                let fits = side.reader().check_prompts(samples, new_tokens);
+                fits.map_err(|error| error.located(&[Path::new(source)]))
+                    .within(|| format!("the {} model", side.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of a task, which the fine-tuned model reads with its right answers.
+    ///
+    /// # Errors
+    /// As [`check_prompts`](Self::check_prompts).
+    pub fn check_task(&self, source: &str, parts: &Divided, settings: &Settings) -> Result<()> {
+        let file = Path::new(source);
+        for side in [&self.aligned, &self.fine_tuned] {
+            let fits = side.reader().check_prompts(&parts.test, settings.max_new_tokens);
+            fits.map_err(|error| error.located(&[file])).within(|| format!("the {} model", side.name))?;
+        }
+        for samples in [&parts.recover, &parts.choose] {
+            let fits = self.fine_tuned.reader().check_samples(samples, file);
+            fits.map_err(|error| error.located(&[file])).within(|| "the fine-tuned model".to_owned())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+#![no_main]
+#[allow(dead_code)]
+#[path = "../../crates/evaluation/tests/hostile.rs"]
+mod hostile;
+fuzz::target!(hostile::weights_of_judges());
