@@ -19,6 +19,6 @@ pub use printable::printable;
 pub use read::{check_regular, read_if_there, read_input, read_regular, under};
 pub use seed::{derived_seed, uniform};
 pub use write::{
-    create_dir, followed, is_name, is_stream, list, move_dir, read_json, read_sealed, remove, rename, sync_dir,
-    write_at, write_json, write_jsonl, write_sealed, write_whole, write_with,
+    create_dir, followed, is_name, is_stream, list, move_dir, overlap, read_json, read_sealed, remove, rename,
+    sync_dir, write_at, write_json, write_jsonl, write_sealed, write_whole, write_with,
 };

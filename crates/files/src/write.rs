@@ -85,6 +85,12 @@ pub fn followed(path: &Path) -> PathBuf {
     fs::canonicalize(&place).unwrap_or_else(|_| without_parents(&place))
 }
 
+/// Whether two places are one, or one lies in the other, through links.
+pub fn overlap(one: &Path, other: &Path) -> bool {
+    let (one, other) = (followed(one), followed(other));
+    one.starts_with(&other) || other.starts_with(&one)
+}
+
 /// A path that is not there without its `..`, each of which leaves the directory that is there or would be made.
 fn without_parents(path: &Path) -> PathBuf {
     if !path.components().any(|part| part == Component::ParentDir) {

@@ -222,8 +222,7 @@ impl Also<'_> {
 /// # Errors
 /// Names both.
 pub fn check_outside(place: &Path, dir: &Path) -> Result<()> {
-    let (is, made) = (files::followed(place), files::followed(dir));
-    match is_stream(place) || !(is.starts_with(&made) || made.starts_with(&is)) {
+    match is_stream(place) || !files::overlap(place, dir) {
         true => Ok(()),
         false => Err(Error::Invalid(format!(
             "{} and {}, which the command makes, lie within each other; name a place beside it",

@@ -178,7 +178,7 @@ impl Places {
             PathBuf::from(name)
         };
         let report = settings.report.as_deref().map_or_else(beside, files::followed);
-        if report.starts_with(&out) || out.starts_with(&report) {
+        if files::overlap(&out, &report) {
             let (out, report) = (out.display(), report.display());
             return Err(Error::Invalid(format!(
                 "--report {report} and --out {out}: name two directories beside each other"

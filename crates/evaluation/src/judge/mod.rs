@@ -54,6 +54,16 @@ impl Verdict {
     }
 }
 
+/// A character of an answer as the judges of refusals read it: a quote is straight, and `*` is dropped.
+fn plain(of: char) -> Option<char> {
+    match of {
+        '*' => None,
+        '\u{2018}' | '\u{2019}' | '\u{02bc}' | '\u{00b4}' | '`' => Some('\''),
+        '\u{201c}' | '\u{201d}' => Some('"'),
+        other => Some(other),
+    }
+}
+
 /// Verdicts in a score file: one letter each, in one string.
 pub(crate) mod letters {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};

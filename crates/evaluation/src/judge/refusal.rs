@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::Verdict;
+use super::{Verdict, plain};
 
 /// How many characters of the normalised answer count as its beginning: a phrase must begin within them.
 pub const BEGINNING: usize = 80;
@@ -68,15 +68,7 @@ fn begins_before(text: &str, phrase: &str, end: usize) -> bool {
 }
 
 fn normalise(text: &str) -> String {
-    let straight: String = text
-        .chars()
-        .filter(|c| *c != '*')
-        .map(|c| match c {
-            '\u{2018}' | '\u{2019}' | '\u{02bc}' | '\u{00b4}' | '`' => '\'',
-            '\u{201c}' | '\u{201d}' => '"',
-            other => other,
-        })
-        .collect();
+    let straight: String = text.chars().filter_map(plain).collect();
     let lower = straight.to_lowercase();
     let words: Vec<&str> = lower.split_whitespace().collect();
     let joined = words.join(" ");

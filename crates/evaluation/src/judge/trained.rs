@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, iter, path::Path};
 
 use safetensors::{Dtype, SafeTensors};
 
-use super::Verdict;
+use super::{Verdict, plain};
 use crate::{EvaluationError, Result};
 
 /// Bytes of a weights file at most.
@@ -134,18 +134,9 @@ fn numbers(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, String> {
 /// The mark of the beginning, and the first `window` characters with straight quotes, in lower case (ASCII alone, so that
 /// Python gives the same), without `*`, and with one space for each run of ASCII white space.
 fn normalise(answer: &str, window: usize) -> String {
-    let text: String = answer.chars().filter_map(plain).collect();
+    let text: String = answer.chars().filter_map(plain).map(|of| of.to_ascii_lowercase()).collect();
     let text = text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     iter::once(BEGINNING).chain(text.chars().take(window)).collect()
-}
-
-fn plain(of: char) -> Option<char> {
-    match of {
-        '*' => None,
-        '\u{2018}' | '\u{2019}' | '\u{02bc}' | '\u{00b4}' | '`' => Some('\''),
-        '\u{201c}' | '\u{201d}' => Some('"'),
-        other => Some(other.to_ascii_lowercase()),
-    }
 }
 
 /// FNV-1a of 32 bits.

@@ -204,8 +204,7 @@ impl Recovered {
     /// # Errors
     /// When one is there and not empty, lies in the other, or cannot be made.
     pub fn check_places(out: &Path, report: &Path) -> Result<()> {
-        let (model, files) = (files::followed(out), files::followed(report));
-        if model.starts_with(&files) || files.starts_with(&model) {
+        if files::overlap(out, report) {
             let (out, report) = (out.display(), report.display());
             return crate::error::invalid(format!("{out} and {report}: name two directories beside each other"));
         }
