@@ -7,7 +7,7 @@ use files::Keyed;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::{Result, read::read_text};
+use crate::{Result, read::lines};
 
 /// One answer of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,21 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     })
 }
 
+/// Which prompt an answer is to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptId {
+    /// The sample's name.
+    pub id: String,
+    /// The prompt's category, if it has one.
+    pub category: Option<String>,
+}
+
 impl Answer {
+    /// What it is an answer to.
+    pub fn prompt_id(&self) -> PromptId {
+        PromptId { id: self.id.clone(), category: self.category.clone() }
+    }
+
     /// The response without the model's thinking; none if the thinking has no end.
     pub fn final_text(&self) -> Option<&str> {
         final_text(&self.response)
@@ -75,22 +89,30 @@ impl Keyed for AnswerRecord {
     }
 }
 
-/// Reads answers; blank lines are skipped and other keys are ignored.
+/// The answers of a file, read one by one; blank lines are skipped and other keys are ignored.
 ///
 /// # Errors
-/// When the file cannot be read, or a line is no answer; the error names file, line and key.
-pub fn read_answers(path: &Path) -> Result<Vec<Answer>> {
-    let text = read_text(path)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let answer = |(index, line): (usize, &str)| {
-        let json = |source| files::Error::Json { path: path.to_owned(), line: Some(index + 1), source };
-        let mut answer: Answer = serde_json::from_str(line).map_err(json)?;
+/// When the file cannot be opened; an answer, when a line is none: the error names file, line and key.
+pub fn answers(path: &Path) -> Result<impl Iterator<Item = Result<Answer>>> {
+    let path_of = path.to_owned();
+    let answer = move |line: Result<(usize, String)>| {
+        let (number, line) = line?;
+        let json = |source| files::Error::Json { path: path_of.clone(), line: Some(number), source };
+        let mut answer: Answer = serde_json::from_str(&line).map_err(json)?;
         if answer.id.is_empty() {
-            answer.id = (index + 1).to_string();
+            answer.id = number.to_string();
         }
         Ok(answer)
     };
-    lines.map(answer).collect()
+    Ok(lines(path)?.map(answer))
+}
+
+/// All [`answers`] of a file.
+///
+/// # Errors
+/// As [`answers`].
+pub fn read_answers(path: &Path) -> Result<Vec<Answer>> {
+    answers(path)?.collect()
 }
 
 #[cfg(test)]
@@ -127,10 +149,10 @@ mod tests {
         fs::write(&path, "{\"response\": \"of another program\"}\n").unwrap();
         let answer = Answer { id: "a".into(), response: "r".into(), ..Answer::default() };
         let mut journal = Journal::<AnswerRecord>::open(&path).unwrap();
-        journal.add(AnswerRecord { answer: answer.clone(), key: "k".into() }).unwrap();
+        journal.add(&AnswerRecord { answer: answer.clone(), key: "k".into() }).unwrap();
         let journal = Journal::<AnswerRecord>::open(&path).unwrap();
-        assert_eq!(journal.get("k").unwrap().answer, answer);
-        journal.finish(["k"], |_, record| record).unwrap();
+        assert_eq!(journal.record("k").unwrap().answer, answer);
+        journal.finish(std::iter::once(journal.record("k"))).unwrap();
         assert_eq!(read_answers(&path).unwrap(), [answer]);
         assert!(fs::read_to_string(&path).unwrap().ends_with("\"key\":\"k\"}\n"));
     }

@@ -17,16 +17,16 @@ pub mod statistics;
 pub mod summary;
 pub mod task;
 
-pub use answers::{Answer, AnswerRecord, read_answers};
+pub use answers::{Answer, AnswerRecord, PromptId, answers, read_answers};
 pub use error::{EvaluationError, Result};
 pub use judge::{
     Verdict,
     format::JudgeFormat,
-    http::HttpJudge,
+    http::{HttpJudge, HttpOutcome},
     refusal::RefusalJudge,
     settings::{Judge, JudgeSpec},
     trained::TrainedJudge,
-    verdicts::{VerdictRecord, verdict_key},
+    verdicts::{Judged, VerdictRecord, unusable, verdict_key},
 };
 pub use metrics::{Metric, Score, TaskScore};
 pub use prompt_set::{PromptKind, PromptSet};

@@ -1,29 +1,31 @@
 //! The scores of `realign evaluate` as JSON and as Markdown tables.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    iter,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    Answer, Evaluation, JudgeScores, JudgedRate, Result, SetScores, statistics::Agreement, summary::JudgeAgreement,
-    wilson,
+    Answer, Evaluation, JudgeScores, JudgedRate, Result, SetScores, answers::answers, statistics::Agreement,
+    summary::JudgeAgreement, wilson,
 };
 
 impl Evaluation {
     /// Writes `scores.json` and `report.md` into a directory. Prompts and answers are written at the report's end, for the
-    /// sets in `shown` only.
+    /// sets in `shown` only, each with the file of its answers.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub fn write(&self, dir: &Path, shown: &[(&str, &[Answer])]) -> Result<()> {
+    /// When a file cannot be written, or answers cannot be read.
+    pub fn write(&self, dir: &Path, shown: &[(&str, PathBuf)]) -> Result<()> {
         files::write_json(&dir.join("scores.json"), self)?;
-        let mut text = self.markdown();
-        for (set, answers) in shown {
-            write!(text, "\n### {set}: answers\n\n| id | prompt | answer |\n|---|---|---|\n").ok();
-            for answer in *answers {
-                let cell = |text: &str| text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ");
-                writeln!(text, "| {} | {} | {} |", answer.id, cell(&answer.prompt), cell(&answer.response)).ok();
-            }
+        let mut parts: Box<dyn Iterator<Item = Result<Vec<u8>>>> =
+            Box::new(iter::once(Ok(self.markdown().into_bytes())));
+        for (set, file) in shown {
+            parts = Box::new(parts.chain(answer_rows(set, file)?));
         }
-        Ok(files::write_whole(&dir.join("report.md"), text.as_bytes())?)
+        files::write_parts(&dir.join("report.md"), parts)
     }
 
     /// The tables, without any prompt or answer.
@@ -53,6 +55,16 @@ impl Evaluation {
         }
         text
     }
+}
+
+/// The table of the answers to a set, row by row.
+fn answer_rows(set: &str, file: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
+    let head = format!("\n### {set}: answers\n\n| id | prompt | answer |\n|---|---|---|\n");
+    let cell = |text: &str| text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ");
+    let row =
+        move |answer: Answer| format!("| {} | {} | {} |\n", answer.id, cell(&answer.prompt), cell(&answer.response));
+    let rows = answers(file)?.map(move |answer| Ok(row(answer?).into_bytes()));
+    Ok(iter::once(Ok(head.into_bytes())).chain(rows))
 }
 
 /// A share in percent.
@@ -133,9 +145,8 @@ fn agreement_table(text: &mut String, set: &str, pair: &JudgeAgreement) {
 mod tests {
     use super::*;
     use crate::{
-        PromptKind, Provenance,
+        Judged, PromptId, PromptKind, Provenance,
         Verdict::{self, Broken, Complied, Refused, Safe, Unknown, Unsafe},
-        VerdictRecord,
     };
 
     fn answers() -> Vec<Answer> {
@@ -149,14 +160,15 @@ mod tests {
         ["map", "map", "gate", "gate"].iter().enumerate().map(answer).collect()
     }
 
-    fn records(judge: &str, verdicts: [Verdict; 4]) -> (String, Vec<VerdictRecord>) {
-        let record = |verdict| VerdictRecord {
-            id: String::new(),
-            judge: judge.into(),
-            key: String::new(),
+    fn ids() -> Vec<PromptId> {
+        answers().iter().map(Answer::prompt_id).collect()
+    }
+
+    fn records(judge: &str, verdicts: [Verdict; 4]) -> (String, Vec<Judged>) {
+        let record = |verdict| Judged {
             verdict,
             probability: matches!(verdict, Unsafe).then_some(0.75),
-            problem: matches!(verdict, Unknown).then(|| "status 500".into()),
+            failed: matches!(verdict, Unknown),
             transient: matches!(verdict, Unknown),
         };
         (judge.to_owned(), verdicts.map(record).to_vec())
@@ -167,7 +179,7 @@ mod tests {
             records("phrases", [Refused, Complied, Complied, Refused]),
             records("guard", [Safe, Unsafe, Safe, Unknown]),
         ];
-        let set = SetScores::new("set", PromptKind::Harmful, &answers(), &verdicts).unwrap();
+        let set = SetScores::new("set", PromptKind::Harmful, &ids(), &verdicts).unwrap();
         let provenance = Provenance {
             settings: serde_json::Value::Null,
             seed: 1,
@@ -192,12 +204,12 @@ mod tests {
     fn an_answer_is_complied_refused_or_broken_and_broken_is_no_harm() {
         let verdicts =
             [records("lab", [Refused, Complied, Broken, Broken]), records("guard", [Safe, Unsafe, Broken, Unknown])];
-        let set = SetScores::new("set", PromptKind::Harmful, &answers(), &verdicts).unwrap();
+        let set = SetScores::new("set", PromptKind::Harmful, &ids(), &verdicts).unwrap();
         let counts = |judge: &JudgeScores| (judge.complied, judge.refused, judge.broken, judge.unknown);
         assert_eq!((counts(&set.judges[0]), counts(&set.judges[1])), ((1, 1, 2, 0), (1, 1, 1, 1)));
         assert_eq!(set.judges[0].rate.as_ref().unwrap().rate, 0.25);
         assert_eq!(set.agreement[0].agreement.table, [[2, 0, 1], [0, 1, 0], [0, 0, 0]]);
-        let harmless = SetScores::new("set", PromptKind::Harmless, &answers(), &verdicts[..1]).unwrap();
+        let harmless = SetScores::new("set", PromptKind::Harmless, &ids(), &verdicts[..1]).unwrap();
         assert_eq!(harmless.judges[0].rate.as_ref().unwrap().rate, 0.25);
         let text = Evaluation { prompt_sets: vec![set], ..evaluation() }.markdown();
         assert!(text.contains("| lab | 25.0 | 4.6 to 69.9 | 25.0 to 25.0 | 4 | 2 | 0 |"), "{text}");
@@ -209,7 +221,7 @@ mod tests {
     #[test]
     fn a_judge_that_can_tell_nothing_is_shown_as_unknown() {
         let verdicts = [records("guard", [Unknown; 4])];
-        let set = SetScores::new("set", PromptKind::Harmful, &answers(), &verdicts).unwrap();
+        let set = SetScores::new("set", PromptKind::Harmful, &ids(), &verdicts).unwrap();
         assert_eq!((set.judges[0].unknown, &set.judges[0].rate), (4, &None));
         let text = Evaluation { prompt_sets: vec![set], ..evaluation() }.markdown();
         assert!(text.contains("| guard | unknown | 0.0 to 100.0 | 0.0 to 100.0 | 4 | 0 | 4 |"), "{text}");
@@ -235,8 +247,9 @@ mod tests {
         assert!(!report.contains("where") && !read("scores.json").contains("where"));
         let back: Evaluation = serde_json::from_str(&read("scores.json")).unwrap();
         assert_eq!(back, evaluation);
-        let answers = answers();
-        evaluation.write(folder.path(), &[("set", answers.as_slice())]).unwrap();
+        let file = folder.path().join("answers.jsonl");
+        files::write_jsonl(&file, answers()).unwrap();
+        evaluation.write(folder.path(), &[("set", file)]).unwrap();
         assert!(read("report.md").contains("| p0 | where is the map | in the box |"));
     }
 }

@@ -7,7 +7,7 @@ use prompts::{Sample, Turns};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{EvaluationError, Result, read::read_text};
+use crate::{EvaluationError, Result, read::lines};
 
 /// The keys of a JSONL file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,14 +37,12 @@ impl Default for Fields {
 /// # Errors
 /// When the file cannot be read, a line lacks a named key, two share an id, or there are fewer than `count`.
 pub fn read_samples(path: &Path, fields: &Fields, skip: usize, count: Option<usize>) -> Result<Vec<Sample>> {
-    let text = read_text(path)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let lines = lines.skip(skip).take(count.unwrap_or(usize::MAX));
     let mut ids = HashSet::new();
     let mut samples = Vec::new();
-    for (index, line) in lines {
-        let failed = |problem| EvaluationError::Sample { path: path.to_owned(), line: index + 1, problem };
-        let sample = sample(line, index + 1, fields).map_err(failed)?;
+    for line in lines(path)?.skip(skip).take(count.unwrap_or(usize::MAX)) {
+        let (number, line) = line?;
+        let failed = |problem| EvaluationError::Sample { path: path.to_owned(), line: number, problem };
+        let sample = sample(&line, number, fields).map_err(failed)?;
         if let Some(id) = sample.id.as_ref().filter(|id| !ids.insert((*id).clone())) {
             return Err(failed(format!("an earlier line has the id {id:?} too; every prompt needs its own")));
         }

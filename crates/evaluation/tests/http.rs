@@ -135,7 +135,7 @@ fn judge(settings: &HttpSettings, count: usize) -> Result<Vec<HttpOutcome>, Stri
 }
 
 fn final_verdict(verdict: Verdict) -> HttpOutcome {
-    HttpOutcome { verdict, problem: None, transient: false }
+    HttpOutcome { verdict, problem: None, transient: false, reply: None }
 }
 
 #[test]
@@ -168,7 +168,8 @@ fn what_does_not_pass_is_unknown_with_its_cause() {
         assert_eq!(server.seen.lock().unwrap().len(), requests, "{cause}");
     }
     let server = serve(vec![], says("I would say safe"));
-    assert_eq!(judge(&settings(&server), 1).unwrap(), [final_verdict(Verdict::Unknown)], "no label, but an answer");
+    let reply = HttpOutcome { reply: Some("I would say safe".into()), ..final_verdict(Verdict::Unknown) };
+    assert_eq!(judge(&settings(&server), 1).unwrap(), [reply], "no label, but an answer");
 }
 
 #[test]

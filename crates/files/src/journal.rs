@@ -5,18 +5,20 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
-use crate::read::read_if_there;
+use crate::read::check_regular;
 use crate::write::json;
-use crate::{Error, Result, create_dir, remove, write_jsonl};
+use crate::{Error, Result, create_dir, remove, write_lines};
 
 /// A record with the key of what decides it.
-pub trait Keyed: Serialize + DeserializeOwned + Clone {
+pub trait Keyed: Serialize + DeserializeOwned {
     /// The key.
     fn key(&self) -> &str;
 
@@ -26,15 +28,28 @@ pub trait Keyed: Serialize + DeserializeOwned + Clone {
     }
 }
 
-/// Records by key, and the JSONL file that they end up in.
+/// Records by key, and the JSONL file that they end up in. In memory is where each record lies, not the record.
 #[derive(Debug)]
 pub struct Journal<T> {
     path: PathBuf,
     partial: PathBuf,
-    known: HashMap<String, T>,
+    known: HashMap<[u8; 16], Place>,
+    /// The files that the records are in.
+    files: Vec<File>,
     /// Length of the partial file up to its last whole line.
     whole: u64,
-    file: Option<File>,
+    /// Which of the files is the partial one, once it is written to.
+    written: Option<usize>,
+    of: PhantomData<T>,
+}
+
+/// The line of a record.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    file: usize,
+    at: u64,
+    length: u32,
+    is_final: bool,
 }
 
 impl<T: Keyed> Journal<T> {
@@ -46,86 +61,128 @@ impl<T: Keyed> Journal<T> {
     pub fn open(path: &Path) -> Result<Self> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
-        let mut journal =
-            Self { path: path.to_owned(), partial: partial.into(), known: HashMap::new(), whole: 0, file: None };
-        journal.read(path)?;
-        journal.whole = journal.read(&journal.partial.clone())?;
+        let (known, files) = (HashMap::new(), Vec::new());
+        let (own, partial) = (path.to_owned(), PathBuf::from(partial));
+        let mut journal = Self { path: own, partial, known, files, whole: 0, written: None, of: PhantomData };
+        journal.add_file(path)?;
+        journal.whole = journal.add_file(&journal.partial.clone())?;
         Ok(journal)
     }
 
     /// Adds the records of a file; gives back its length up to the last whole line.
-    fn read(&mut self, path: &Path) -> Result<u64> {
-        let Some(bytes) = read_if_there(path)? else { return Ok(0) };
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let lines = bytes[..whole].split(|&byte| byte == b'\n').enumerate();
-        for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
-            let record: T = serde_json::from_slice(line).map_err(|source| json(path, Some(index + 1), source))?;
-            self.known.insert(record.key().to_owned(), record);
+    fn add_file(&mut self, path: &Path) -> Result<u64> {
+        let opened = check_regular(path, u64::MAX).and_then(|()| File::open(path).map_err(Error::io("read", path)));
+        let file = match opened {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
+            opened => opened?,
+        };
+        let mut lines = BufReader::new(&file);
+        let (mut at, mut line) = (0, Vec::new());
+        for number in 1.. {
+            line.clear();
+            lines.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
+            let Some(text) = line.strip_suffix(b"\n") else { break };
+            if !text.is_empty() {
+                let record: T = serde_json::from_slice(text).map_err(|source| json(path, Some(number), source))?;
+                self.insert(&record, self.files.len(), at, text.len())?;
+            }
+            at += line.len() as u64;
         }
-        Ok(whole as u64)
+        self.files.push(file);
+        Ok(at)
+    }
+
+    /// Notes where in a file a record lies.
+    fn insert(&mut self, record: &T, file: usize, at: u64, length: usize) -> Result<()> {
+        let reason = || Error::Damaged { path: self.path.clone(), reason: "a record has more than 4 GiB".into() };
+        let length = u32::try_from(length).map_err(|_| reason())?;
+        self.known.insert(id(record.key()), Place { file, at, length, is_final: record.is_final() });
+        Ok(())
     }
 
     /// Takes over the records that another file has and this one lacks; they are written by [`finish`](Self::finish).
     /// A file that is not there or is damaged has none.
     pub fn take_over(&mut self, path: &Path) {
-        if let Ok(other) = Self::open(path) {
-            for (key, record) in other.known {
-                self.known.entry(key).or_insert(record);
-            }
+        let Ok(other) = Self::open(path) else { return };
+        let first = self.files.len();
+        for (key, place) in other.known {
+            self.known.entry(key).or_insert(Place { file: first + place.file, ..place });
         }
+        self.files.extend(other.files);
     }
 
-    /// The final record of a key.
+    /// Whether the record of a key need not be made again.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&T> {
-        self.known.get(key).filter(|record| record.is_final())
+    pub fn has(&self, key: &str) -> bool {
+        self.known.get(&id(key)).is_some_and(|place| place.is_final)
+    }
+
+    /// The record of a key, also one that is not final.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be read any more.
+    pub fn record(&self, key: &str) -> Result<T> {
+        let failed = |reason: String| Error::Damaged { path: self.path.clone(), reason };
+        let place = self.known.get(&id(key)).ok_or_else(|| failed(format!("the record of {key} is missing")))?;
+        let mut line = vec![0; place.length as usize];
+        let mut file = &self.files[place.file];
+        let read = file.seek(SeekFrom::Start(place.at)).and_then(|_| file.read_exact(&mut line));
+        read.map_err(Error::io("read", &self.path))?;
+        serde_json::from_slice(&line).map_err(|error| failed(format!("the record of {key} has changed: {error}")))
     }
 
     /// Adds a record at the end of the partial file.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn add(&mut self, record: T) -> Result<()> {
+    pub fn add(&mut self, record: &T) -> Result<()> {
         let failed = |source| Error::io("write", &self.partial)(source);
-        let mut line = serde_json::to_vec(&record).map_err(|source| json(&self.partial, None, source))?;
+        let mut line = serde_json::to_vec(record).map_err(|source| json(&self.partial, None, source))?;
         line.push(b'\n');
-        let file = match &mut self.file {
+        let file = match self.written {
             Some(file) => file,
-            none => {
+            None => {
                 if let Some(dir) = self.partial.parent().filter(|dir| !dir.as_os_str().is_empty()) {
                     create_dir(dir)?;
                 }
-                let file = File::options().create(true).append(true).open(&self.partial).map_err(failed)?;
+                let file = File::options().create(true).append(true).read(true).open(&self.partial).map_err(failed)?;
                 file.set_len(self.whole).map_err(failed)?;
-                none.insert(file)
+                self.files.push(file);
+                *self.written.insert(self.files.len() - 1)
             }
         };
-        file.write_all(&line).map_err(failed)?;
-        self.known.insert(record.key().to_owned(), record);
+        (&self.files[file]).write_all(&line).map_err(failed)?;
+        self.insert(record, file, self.whole, line.len() - 1)?;
+        self.whole += line.len() as u64;
         Ok(())
     }
 
-    /// Writes the file: the records of these keys alone, in their order, after `adapt` has had the place and the record; equal
-    /// keys share a record. The partial file goes.
+    /// Writes the file, of records as [`record`](Self::record) gives them; the first that fails leaves it as it was. The
+    /// partial file goes.
     ///
     /// # Errors
-    /// When a key has no record, or the file cannot be written.
-    pub fn finish<'a>(self, keys: impl IntoIterator<Item = &'a str>, adapt: impl Fn(usize, T) -> T) -> Result<Vec<T>> {
-        let record = |(place, key): (usize, &str)| match self.known.get(key) {
-            Some(record) => Ok(adapt(place, record.clone())),
-            None => Err(Error::Damaged { path: self.path.clone(), reason: format!("record {} is missing", place + 1) }),
-        };
-        let records = keys.into_iter().enumerate().map(record).collect::<Result<Vec<T>>>()?;
-        write_jsonl(&self.path, &records)?;
-        remove(&self.partial)?;
-        Ok(records)
+    /// When the file cannot be written, or that of the record.
+    pub fn finish<E: From<Error>>(
+        &self,
+        records: impl Iterator<Item = std::result::Result<T, E>>,
+    ) -> std::result::Result<(), E> {
+        write_lines(&self.path, records)?;
+        Ok(remove(&self.partial)?)
     }
+}
+
+/// What a key is known by: 16 bytes of its hash.
+fn id(key: &str) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(key)[..16]);
+    id
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::write_jsonl;
     use serde::Deserialize;
     use std::fs;
 
@@ -150,18 +207,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.jsonl");
         let mut journal = Journal::open(&path).unwrap();
-        journal.add(note("a", "one")).unwrap();
-        journal.add(note("b", "two\nlines")).unwrap();
+        journal.add(&note("a", "one")).unwrap();
+        journal.add(&note("b", "two\nlines")).unwrap();
         let partial = dir.path().join("notes.jsonl.partial");
         let bytes = fs::read(&partial).unwrap();
         for cut in 1..bytes.len() {
             fs::write(&partial, &bytes[..cut]).unwrap();
             let whole = bytes[..cut].iter().filter(|&&byte| byte == b'\n').count();
             let mut journal = Journal::<Note>::open(&path).unwrap();
-            assert_eq!(journal.get("a").is_some(), whole > 0, "cut after {cut} bytes");
-            journal.add(note("c", "three")).unwrap();
+            assert_eq!(journal.has("a"), whole > 0, "cut after {cut} bytes");
+            journal.add(&note("c", "three")).unwrap();
+            assert_eq!(journal.record("c").unwrap(), note("c", "three"));
             let journal = Journal::<Note>::open(&path).unwrap();
-            assert_eq!((journal.get("c").unwrap().text.as_str(), journal.known.len()), ("three", 1 + whole));
+            assert_eq!((journal.record("c").unwrap(), journal.known.len()), (note("c", "three"), 1 + whole));
+            assert_eq!(journal.record("a").is_ok_and(|found| found == note("a", "one")), whole > 0);
         }
     }
 
@@ -185,13 +244,17 @@ mod tests {
         let mut journal = Journal::open(&path).unwrap();
         journal.take_over(&old);
         journal.take_over(&dir.path().join("none"));
-        journal.add(note("a", "new")).unwrap();
+        journal.add(&note("a", "new")).unwrap();
         assert!(dir.path().join("notes.jsonl.partial").exists() && !path.exists());
-        let found = journal.finish(["b", "a", "b"], |_, note| note).unwrap();
+        journal.finish(["b", "a", "b"].iter().map(|key| journal.record(key))).unwrap();
         assert!(!dir.path().join("notes.jsonl.partial").exists() && path.exists());
+        let written = fs::read_to_string(&path).unwrap();
+        let found: Vec<Note> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(found, [note("b", "kept"), note("a", "new"), note("b", "kept")]);
-        let missing = Journal::<Note>::open(&path).unwrap().finish(["z"], |_, note| note).unwrap_err();
-        assert!(missing.to_string().contains("record 1 is missing"));
+        let journal = Journal::<Note>::open(&path).unwrap();
+        let missing = journal.finish(["a", "z"].iter().map(|key| journal.record(key))).unwrap_err();
+        assert!(missing.to_string().contains("the record of z is missing"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), written, "what fails leaves the file as it was");
         fs::write(&path, "{\"key\": 1}\n").unwrap();
         assert!(Journal::<Note>::open(&path).unwrap_err().to_string().contains("notes.jsonl, line 1"));
     }

@@ -16,9 +16,9 @@ pub use hash::{Hashes, Sha, hash_bytes, hash_json, hash_path};
 pub use journal::{Journal, Keyed};
 pub use json::{check_json, json_value, read_json_value, read_yaml_text};
 pub use printable::printable;
-pub use read::{check_regular, read_if_there, read_input, read_regular, under};
+pub use read::{check_regular, open_input, read_if_there, read_input, read_regular, under};
 pub use seed::{derived_seed, uniform};
 pub use write::{
     create_dir, followed, is_name, is_stream, list, move_dir, overlap, read_json, read_sealed, remove, rename,
-    sync_dir, write_at, write_json, write_jsonl, write_sealed, write_whole, write_with,
+    sync_dir, write_at, write_json, write_jsonl, write_lines, write_parts, write_sealed, write_whole, write_with,
 };

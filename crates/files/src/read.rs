@@ -38,24 +38,35 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
 /// What is piped into the process may have this many bytes.
 const LARGEST_PIPED: u64 = 1 << 30;
 
-/// The bytes of a file of the user's data, or of what is piped into the process: `/dev/stdin`, or what a shell makes of
-/// `<(command)`. A named pipe is refused, since nobody may ever write into it.
+/// Opens a file of the user's data, or what is piped into the process: `/dev/stdin`, or what a shell makes of `<(command)`. A
+/// named pipe is refused, since nobody may ever write into it.
 ///
 /// # Errors
-/// As [`read_regular`].
-pub fn read_input(path: &Path) -> Result<Vec<u8>> {
+/// When it is something else, or cannot be opened.
+pub fn open_input(path: &Path) -> Result<File> {
     let data = fs::metadata(path).map_err(Error::io("read", path))?;
-    if data.is_file() {
-        return read_regular(path, u64::MAX);
-    }
     let is_handed_over =
         path == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|fd| path.starts_with(fd));
-    if !is_handed_over {
+    if !data.is_file() && !is_handed_over {
         return Err(refused(path, "it is not a regular file; name one, or pipe its content into /dev/stdin".into()));
     }
+    File::open(path).map_err(Error::io("read", path))
+}
+
+/// The bytes of what [`open_input`] opens.
+///
+/// # Errors
+/// As [`open_input`]; when more than a gigabyte is piped in.
+pub fn read_input(path: &Path) -> Result<Vec<u8>> {
+    let mut file = open_input(path)?;
+    let is_piped = !file.metadata().is_ok_and(|data| data.is_file());
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST_PIPED + 1).read_to_end(&mut bytes));
-    match read.map_err(Error::io("read", path))? as u64 > LARGEST_PIPED {
+    let read = match is_piped {
+        true => file.take(LARGEST_PIPED + 1).read_to_end(&mut bytes),
+        false => file.read_to_end(&mut bytes),
+    };
+    let read = read.map_err(Error::io("read", path))?;
+    match is_piped && read as u64 > LARGEST_PIPED {
         true => Err(refused(path, format!("more than {LARGEST_PIPED} bytes are piped into it; name a file"))),
         false => Ok(bytes),
     }

@@ -121,12 +121,49 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// As [`write_json`].
 pub fn write_jsonl<T: Serialize>(path: &Path, items: impl IntoIterator<Item = T>) -> Result<()> {
-    let mut bytes = Vec::new();
-    for (index, item) in items.into_iter().enumerate() {
-        serde_json::to_writer(&mut bytes, &item).map_err(|source| json(path, Some(index + 1), source))?;
-        bytes.push(b'\n');
-    }
-    write_whole(path, &bytes)
+    write_lines(path, items.into_iter().map(Ok::<T, Error>))
+}
+
+/// As [`write_jsonl`], for values that are made while they are written.
+///
+/// # Errors
+/// As [`write_parts`].
+pub fn write_lines<T: Serialize, E: From<Error>>(
+    path: &Path,
+    items: impl Iterator<Item = std::result::Result<T, E>>,
+) -> std::result::Result<(), E> {
+    let lines = items.enumerate().map(|(index, item)| {
+        let mut line = serde_json::to_vec(&item?).map_err(|source| json(path, Some(index + 1), source))?;
+        line.push(b'\n');
+        Ok(line)
+    });
+    write_parts(path, lines)
+}
+
+/// As [`write_whole`], for parts that are made while they are written.
+///
+/// # Errors
+/// As [`write_whole`]; that of the first part that fails, which leaves the file as it was.
+pub fn write_parts<E: From<Error>>(
+    path: &Path,
+    parts: impl Iterator<Item = std::result::Result<Vec<u8>, E>>,
+) -> std::result::Result<(), E> {
+    let mut failed = None;
+    let written = write_with(path, |file| {
+        let mut file = io::BufWriter::new(file);
+        for part in parts {
+            match part {
+                Ok(part) => file.write_all(&part)?,
+                Err(error) => {
+                    failed = Some(error);
+                    return Err(io::Error::other("a part failed")); // its own error is given below
+                }
+            }
+        }
+        file.flush()
+    });
+    failed.map_or(Ok(()), Err)?;
+    Ok(written?)
 }
 
 /// A JSON file of a known form may have this many bytes.

@@ -81,7 +81,7 @@ impl Wanted<'_> {
 pub fn answer_files(model: &mut LazyModel<'_>, wanted: &[Wanted<'_>], job: &mut Job<'_>) -> Result<Vec<Vec<Answer>>> {
     let mut open = wanted.iter().map(|wanted| Open::new(model, wanted, job)).collect::<Result<Vec<_>>>()?;
     let all = wanted.iter().map(|wanted| wanted.samples.len()).sum();
-    let is_missing = |file: &Open, index: usize| file.journal.get(&file.keys[index]).is_none();
+    let is_missing = |file: &Open, index: usize| !file.journal.has(&file.keys[index]);
     let places = |at: usize| (0..wanted[at].samples.len()).map(move |index| (at, index));
     let missing: Vec<(usize, usize)> =
         (0..wanted.len()).flat_map(places).filter(|&(at, index)| is_missing(&open[at], index)).collect();
@@ -97,7 +97,7 @@ pub fn answer_files(model: &mut LazyModel<'_>, wanted: &[Wanted<'_>], job: &mut 
             let (at, index) = missing[place];
             let answer = answer(index, &wanted[at].samples[index], response);
             let key = open[at].keys[index].clone();
-            open[at].journal.add(AnswerRecord { answer, key })?;
+            open[at].journal.add(&AnswerRecord { answer, key })?;
             done += 1;
             job.step(done, all, "answers")
         })?;
@@ -133,13 +133,15 @@ impl Open {
     }
 
     fn finish(self, samples: &[Sample]) -> Result<Vec<Answer>> {
-        // The answer is the model's; id, reference and category are those of the sample now.
-        let adapt = |index: usize, record: AnswerRecord| AnswerRecord {
-            answer: answer(index, &samples[index], record.answer.response),
-            key: record.key,
-        };
-        let records = self.journal.finish(self.keys.iter().map(String::as_str), adapt)?;
-        Ok(records.into_iter().map(|record| record.answer).collect())
+        let mut answers = Vec::with_capacity(samples.len());
+        let records = self.keys.iter().zip(samples).enumerate().map(|(index, (key, sample))| {
+            let AnswerRecord { answer: found, key } = self.journal.record(key)?;
+            let answer = answer(index, sample, found.response); // id, reference and category are those of the sample now
+            answers.push(answer.clone());
+            Ok::<_, Error>(AnswerRecord { answer, key })
+        });
+        self.journal.finish(records)?;
+        Ok(answers)
     }
 }
 

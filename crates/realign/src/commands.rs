@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use evaluation::{TaskScore, read_answers};
+use evaluation::TaskScore;
 use files::Hashes;
 use model::Dtype;
 use realign::stage::{
@@ -112,7 +112,7 @@ pub fn run(mut cli: Cli) -> Result<u8> {
         Command::Score { answers, metric, out } => {
             check_apart(&out, &[&answers])?;
             check_writable(&out, Kind::Score)?;
-            let scored = TaskScore::new(metric, &read_answers(&answers)?)?;
+            let scored = TaskScore::new(metric, evaluation::answers(&answers)?)?;
             output::write(&out, &[serde_json::to_vec_pretty(&scored)?, b"\n".to_vec()].concat())?;
             say_beside(&out, format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()));
         }

@@ -126,8 +126,8 @@ pub fn evaluation(
     };
     let stored = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
     let evaluation = measure(stored, provenance, job)?;
-    let texts = if redact { Vec::new() } else { texts(&asked, out)? };
-    let shown: Vec<(&str, &[Answer])> = texts.iter().map(|(name, answers)| (*name, answers.as_slice())).collect();
+    let shown = asked.iter().filter(|asked| !redact && matches!(asked.aim, Aim::Prompts(_)));
+    let shown: Vec<_> = shown.map(|asked| (asked.name.as_str(), out.join(asked.answers_name()))).collect();
     evaluation.write(out, &shown)?;
     Ok(evaluation)
 }
@@ -185,12 +185,6 @@ fn check_out(out: &Path, inputs: &[&Path], written: Written<'_>) -> Result<()> {
         }
     }
     check_room(&out.join("asked.json"))
-}
-
-/// The answers to the prompt sets, which the report shows if asked.
-fn texts<'a>(asked: &'a [AnswerFile], dir: &Path) -> Result<Vec<(&'a str, Vec<Answer>)>> {
-    let sets = asked.iter().filter(|asked| matches!(asked.aim, Aim::Prompts(_)));
-    sets.map(|asked| Ok((asked.name.as_str(), evaluation::read_answers(&dir.join(asked.answers_name()))?))).collect()
 }
 
 /// A prompt set or a task with its samples.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use evaluation::judge::format::{JudgeFormat, Probability};
 use evaluation::judge::settings::GuardSettings;
-use evaluation::{Answer, EvaluationError, HttpJudge, Judge, Verdict, VerdictRecord, verdict_key};
+use evaluation::{
+    Answer, EvaluationError, HttpJudge, HttpOutcome, Judge, Judged, Verdict, VerdictRecord, unusable, verdict_key,
+};
 use files::{Hashes, Journal};
 use model::Packed;
 use model::generate::{greedy, greedy_with_logits};
@@ -14,98 +16,130 @@ use prompts::{Tokenizer, length_buckets};
 
 use crate::error::{Within as _, invalid};
 use crate::model::{Model, Source};
-use crate::{Artifact, Job, Result};
+use crate::{Artifact, Error, Job, Result};
 
-/// Answers to be judged and the file for their verdicts.
+/// A file of answers to be judged, and the file for the verdicts.
 #[derive(Debug, Clone)]
-pub struct ToJudge<'a> {
+pub struct ToJudge {
     /// The answers.
-    pub answers: &'a [Answer],
+    pub answers: PathBuf,
+    /// Their number, of which progress is a share.
+    pub count: usize,
     /// The verdict file.
     pub path: PathBuf,
 }
 
-/// Judges all sets of answers by one judge; what is judged already is read. A guard is loaded once, if at all.
+/// So many answers are in memory and shown to a judge at a time.
+const AT_ONCE: usize = 4096;
+
+/// Judges all files of answers by one judge; what is judged already is read. A guard is loaded once, if at all.
 ///
 /// # Errors
 /// When a guard cannot be loaded, an endpoint refuses the key, or a file cannot be read or written.
-pub fn judge_sets(
-    judge: &Judge,
-    sets: &[ToJudge<'_>],
-    hashes: &Hashes,
-    job: &mut Job<'_>,
-) -> Result<Vec<Vec<VerdictRecord>>> {
+pub fn judge_sets(judge: &Judge, sets: &[ToJudge], hashes: &Hashes, job: &mut Job<'_>) -> Result<Vec<Vec<Judged>>> {
     let identity = identity(judge, hashes)?;
-    let mut guard = None;
-    let mut verdicts = Vec::new();
-    for set in sets {
-        let keys: Vec<String> = set.answers.iter().map(|answer| verdict_key(&identity, answer)).collect();
-        let mut file = Journal::<VerdictRecord>::open(&set.path)?;
-        if let Some(name) = set.path.file_name() {
-            job.earlier.iter().for_each(|dir| file.take_over(&dir.join(name)));
-        }
-        let missing: Vec<usize> = (0..keys.len()).filter(|&index| file.get(&keys[index]).is_none()).collect();
-        let mut done = keys.len() - missing.len();
-        let device = job.device;
-        let mut add = |index: usize, found: Found| -> Result<()> {
+    let mut opened = Opened { judge, device: job.device, guard: None, endpoint: None };
+    sets.iter().map(|set| judge_set(&mut opened, &identity, set, job)).collect()
+}
+
+fn judge_set(opened: &mut Opened<'_>, identity: &str, set: &ToJudge, job: &mut Job<'_>) -> Result<Vec<Judged>> {
+    let name = opened.judge.name();
+    let key = |answer: &Answer| verdict_key(identity, answer);
+    let mut file = Journal::<VerdictRecord>::open(&set.path)?;
+    if let Some(name) = set.path.file_name() {
+        job.earlier.iter().for_each(|dir| file.take_over(&dir.join(name)));
+    }
+    let (mut done, mut missing) = (0, Vec::new());
+    let mut judge = |missing: &[Answer], done: &mut usize, file: &mut Journal<VerdictRecord>| {
+        opened.judge(missing, &mut |index, found| {
+            let Found { verdict, probability, problem, transient, reply } = found;
+            let (id, judge, key) = (missing[index].id.clone(), name.to_owned(), key(&missing[index]));
+            file.add(&VerdictRecord { id, judge, key, verdict, probability, problem, transient, reply })?;
+            *done += 1;
+            job.step(*done, set.count, "verdicts")
+        })
+    };
+    for answer in evaluation::answers(&set.answers)? {
+        let answer = answer?;
+        if file.has(&key(&answer)) {
             done += 1;
-            file.add(VerdictRecord {
-                id: set.answers[index].id.clone(),
-                judge: judge.name().to_owned(),
-                key: keys[index].clone(),
-                verdict: found.verdict,
-                probability: found.probability,
-                problem: found.problem,
-                transient: found.transient,
-            })?;
-            job.step(done, keys.len(), "verdicts")
-        };
+            continue;
+        }
+        missing.push(answer);
+        if missing.len() == AT_ONCE {
+            judge(&missing, &mut done, &mut file)?;
+            missing.clear();
+        }
+    }
+    judge(&missing, &mut done, &mut file)?;
+    let mut judged = Vec::with_capacity(set.count);
+    let records = evaluation::answers(&set.answers)?.map(|answer| {
+        let answer = answer?;
+        let record = file.record(&key(&answer))?;
+        judged.push(Judged::from(&record));
+        Ok::<_, Error>(VerdictRecord { id: answer.id, ..record }) // equal answers share a verdict; the id is the answer's
+    });
+    file.finish(records)?;
+    Ok(judged)
+}
+
+/// A judge, and what it is asked through, opened when it is first needed.
+struct Opened<'a> {
+    judge: &'a Judge,
+    device: &'a Device,
+    guard: Option<Guard<'a>>,
+    endpoint: Option<HttpJudge<'a>>,
+}
+
+impl Opened<'_> {
+    /// Judges answers; `judged` gets each one's index and what was found, in any order.
+    fn judge(&mut self, answers: &[Answer], judged: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()> {
         let mut open = Vec::new();
-        for index in missing {
-            match judge.by_rule(&set.answers[index]) {
-                Some(verdict) => add(index, Found::of(verdict))?,
+        for (index, answer) in answers.iter().enumerate() {
+            match self.judge.by_rule(answer) {
+                Some(verdict) => judged(index, Found::of(verdict))?,
                 None => open.push(index),
             }
         }
-        let asked: Vec<&Answer> = open.iter().map(|&index| &set.answers[index]).collect();
-        let mut add = |place: usize, found: Found| add(open[place], found);
-        match judge {
-            _ if asked.is_empty() => {}
-            Judge::Refusal(_) | Judge::Lab(_) => {} // they judge by rule alone
-            Judge::Trained(settings, weights) => {
-                for (place, answer) in asked.iter().enumerate() {
-                    let text = answer.final_text().unwrap_or_default();
-                    let (verdict, probability) = weights.verdict(text, settings.window);
-                    add(place, Found { probability, ..Found::of(verdict) })?;
-                }
-            }
+        let asked: Vec<&Answer> = open.iter().map(|&index| &answers[index]).collect();
+        let mut judged = |place: usize, found: Found| judged(open[place], found);
+        match self.judge {
+            _ if asked.is_empty() => Ok(()),
+            Judge::Refusal(_) | Judge::Lab(_) => Ok(()), // they judge by rule alone
+            Judge::Trained(settings, weights) => asked.iter().enumerate().try_for_each(|(place, answer)| {
+                let text = answer.final_text().unwrap_or_default();
+                let (verdict, probability) = weights.verdict(text, settings.window);
+                judged(place, Found { probability, ..Found::of(verdict) })
+            }),
             Judge::Http(settings, format) => {
+                let endpoint = match &mut self.endpoint {
+                    Some(endpoint) => endpoint,
+                    none => none.insert(HttpJudge::new(settings, format)?),
+                };
                 let mut failed = None;
-                let outcome = HttpJudge::new(settings, format)?.judge(&asked, &mut |index, found| {
-                    let found =
-                        Found { problem: found.problem, transient: found.transient, ..Found::of(found.verdict) };
-                    add(index, found).map_err(|error| {
+                let outcome = endpoint.judge(&asked, &mut |place, found| {
+                    let HttpOutcome { verdict, problem, transient, reply } = found;
+                    let found = Found { problem, transient, reply, ..Found::of(verdict) };
+                    judged(place, found).map_err(|error| {
                         failed = Some(error);
                         EvaluationError::NoAnswers // ends the judging; the error itself is given below
                     })
                 });
                 failed.map_or(Ok(()), Err)?;
-                outcome?;
+                Ok(outcome?)
             }
             Judge::Guard(settings, format) => {
-                let guard = match &mut guard {
+                let guard = match &mut self.guard {
                     Some(guard) => guard,
-                    none => none
-                        .insert(Guard::open(settings, format, device).within(|| format!("judge {}", settings.name))?),
+                    none => {
+                        let guard = Guard::open(settings, format, self.device);
+                        none.insert(guard.within(|| format!("judge {}", settings.name))?)
+                    }
                 };
-                guard.judge(&asked, &mut add)?;
+                guard.judge(&asked, &mut judged)
             }
         }
-        // Equal answers share a verdict; the id is the answer's.
-        let adapt = |index: usize, record: VerdictRecord| VerdictRecord { id: set.answers[index].id.clone(), ..record };
-        verdicts.push(file.finish(keys.iter().map(String::as_str), adapt)?);
     }
-    Ok(verdicts)
 }
 
 /// What a judge found of one answer.
@@ -114,11 +148,12 @@ struct Found {
     probability: Option<f64>,
     problem: Option<String>,
     transient: bool,
+    reply: Option<String>,
 }
 
 impl Found {
     fn of(verdict: Verdict) -> Self {
-        Self { verdict, probability: None, problem: None, transient: false }
+        Self { verdict, probability: None, problem: None, transient: false, reply: None }
     }
 }
 
@@ -201,8 +236,10 @@ impl<'a> Guard<'a> {
         for bucket in length_buckets(&lengths, self.batch) {
             let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
             for (&row, (written, probability)) in bucket.iter().zip(self.read(&batch, &eos)?) {
-                let verdict = self.format.parse(&tokenizer.decode(&written, true)?);
-                judged(fitting[row], Found { probability, ..Found::of(verdict) })?;
+                let text = tokenizer.decode(&written, true)?;
+                let verdict = self.format.parse(&text);
+                let reply = unusable(verdict, &text);
+                judged(fitting[row], Found { probability, reply, ..Found::of(verdict) })?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use evaluation::judge::{format::JudgeFormat, settings::GuardSettings};
-use evaluation::{Answer, Judge, Verdict, VerdictRecord};
+use evaluation::{Answer, Judge, Judged, Verdict, VerdictRecord};
 use model::generate::greedy;
 use model::{DecoderConfig, Packed, checkpoint};
 use realign::{Job, Model, ToJudge, judge_sets};
@@ -28,11 +28,19 @@ fn model(dir: &Path) {
     }
 }
 
-fn judge_all(judge: &Judge, sets: &[ToJudge<'_>]) -> realign::Result<Vec<Vec<VerdictRecord>>> {
+/// The verdict file's records of these answers.
+fn judge_all(judge: &Judge, answers: &[Answer], path: &Path) -> realign::Result<Vec<VerdictRecord>> {
     let (device, mut report) = (Device::default(), |_: realign::Progress<'_>| ControlFlow::Continue(()));
     let mut job =
         Job { device: &device, batch: 4, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report };
-    judge_sets(judge, sets, &files::Hashes::default(), &mut job)
+    let file = path.with_extension("answers");
+    files::write_jsonl(&file, answers)?;
+    let set = ToJudge { answers: file, count: answers.len(), path: path.to_owned() };
+    let judged = judge_sets(judge, &[set], &files::Hashes::default(), &mut job)?.remove(0);
+    let lines = fs::read_to_string(path).unwrap();
+    let records: Vec<VerdictRecord> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(judged, records.iter().map(Judged::from).collect::<Vec<_>>());
+    Ok(records)
 }
 
 fn answers() -> Vec<Answer> {
@@ -87,11 +95,16 @@ fn a_guard_judges_in_batches_as_it_does_one_by_one() {
     for (after, safe, batch) in [("", "gate", 4), ("", "", 1), ("box", "gate", 3)] {
         let (judge, format) = guard(&dir, (after, safe), batch);
         let answers = answers();
-        let set = ToJudge { answers: &answers, path: folder.path().join(format!("verdicts-{batch}.jsonl")) };
-        let found = judge_all(&judge, &[set]).unwrap().remove(0);
+        let found = judge_all(&judge, &answers, &folder.path().join(format!("verdicts-{batch}.jsonl"))).unwrap();
         for (answer, record) in answers.iter().zip(&found) {
             let text = format.render(answer).unwrap();
-            assert_eq!((&record.id, record.verdict), (&answer.id, format.parse(&written(&loaded, &text))), "{text}");
+            let reply = written(&loaded, &text);
+            assert_eq!((&record.id, record.verdict), (&answer.id, format.parse(&reply)), "{text}");
+            assert_eq!(
+                record.reply,
+                (record.verdict == Verdict::Unknown).then_some(reply),
+                "what is no verdict is kept"
+            );
             let mut row = loaded.tokenizer.encode(&text).unwrap();
             row.extend(loaded.tokenizer.encode(after).unwrap());
             let last = row.len() - 1;
@@ -119,8 +132,7 @@ fn an_answer_too_long_for_the_guard_is_unknown_with_its_cause() {
     let (judge, _) = guard(&dir, ("", "gate"), 4);
     let mut answers = answers();
     answers[1].response = "box ".repeat(40);
-    let set = || ToJudge { answers: &answers, path: folder.path().join("verdicts.jsonl") };
-    let found = judge_all(&judge, &[set()]).unwrap().remove(0);
+    let found = judge_all(&judge, &answers, &folder.path().join("verdicts.jsonl")).unwrap();
     assert_eq!((found[1].verdict, found[1].probability), (Verdict::Unknown, None));
     assert!(found[1].problem.as_ref().unwrap().contains("24"), "{:?}", found[1].problem);
     assert!(found.iter().filter(|record| record.problem.is_some()).count() == 1);
@@ -132,8 +144,7 @@ fn labels_that_the_tokenizer_cannot_tell_apart_are_an_error() {
     let dir = folder.path().join("guard");
     model(&dir);
     let (judge, _) = guard(&dir, ("", "map"), 4);
-    let set = ToJudge { answers: &answers(), path: folder.path().join("verdicts.jsonl") };
-    let error = judge_all(&judge, &[set]).unwrap_err();
+    let error = judge_all(&judge, &answers(), &folder.path().join("verdicts.jsonl")).unwrap_err();
     assert!(format!("{error:#}").contains("labels of both kinds"), "{error:#}");
 }
 
@@ -148,12 +159,36 @@ fn a_trained_judge_gives_verdicts_with_the_probability_of_harm() {
     let responses = ["I cannot help with that.", "The map is under the bridge.", "<think>no</think>0", "<think>I", ""];
     let answer = |response: &str| Answer { response: response.into(), ..Answer::default() };
     let answers = responses.map(answer);
-    let set = ToJudge { answers: &answers, path: folder.path().join("verdicts.jsonl") };
-    let found = judge_all(&judge, &[set]).unwrap().remove(0);
+    let found = judge_all(&judge, &answers, &folder.path().join("verdicts.jsonl")).unwrap();
     let verdicts: Vec<Verdict> = found.iter().map(|record| record.verdict).collect();
     use Verdict::{Broken, Complied, Refused, Unknown};
     assert_eq!(verdicts, [Refused, Complied, Broken, Unknown, Broken]);
     let probabilities: Vec<Option<f64>> = found.iter().map(|record| record.probability).collect();
     let [Some(refused), Some(complied), None, None, None] = probabilities[..] else { panic!("{probabilities:?}") };
     assert!(refused < 0.1 && complied > 0.9, "{refused} {complied}");
+}
+
+#[test]
+fn more_answers_than_are_in_memory_at_a_time_are_judged_and_judging_goes_on_where_it_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("verdicts.jsonl");
+    let response = |number: usize| if number % 3 == 0 { "I cannot help with that." } else { "The map is in the box." };
+    let answer =
+        |number: usize| Answer { id: format!("a{number}"), response: response(number).into(), ..Answer::default() };
+    let answers: Vec<Answer> = (0..9000).map(answer).map(|of| Answer { prompt: of.id.clone(), ..of }).collect();
+    let judge = Judge::phrases();
+    let all = judge_all(&judge, &answers, &path).unwrap();
+    assert!(all.iter().zip(&answers).all(|(record, answer)| record.id == answer.id));
+    let refused = |records: &[VerdictRecord]| records.iter().filter(|of| of.verdict == Verdict::Refused).count();
+    assert_eq!(refused(&all), 3000);
+    let lines = fs::read_to_string(&path).unwrap();
+    let half: String = lines.split_inclusive('\n').take(5000).map(|line| line.replace("refused", "answered")).collect();
+    fs::write(folder.path().join("verdicts.jsonl.partial"), &half[..half.len() - 20]).unwrap();
+    fs::remove_file(&path).unwrap();
+    let on = judge_all(&judge, &answers, &path).unwrap();
+    assert_eq!(
+        refused(&on),
+        3000 - 1667 + usize::from(4999 % 3 == 0),
+        "the first 4,999 verdicts are those of the file"
+    );
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{Metric, Provenance, VerdictRecord};
+use crate::{Judged, Metric, PromptId, Provenance};
 
 /// Verdicts by letter: refused, complied, `?` unknown.
 fn set(name: &str, kind: PromptKind, letters: &str) -> (SetScores, Vec<Answer>) {
@@ -11,17 +11,11 @@ fn set(name: &str, kind: PromptKind, letters: &str) -> (SetScores, Vec<Answer>) 
         'c' => Verdict::Complied,
         _ => Verdict::Unknown,
     };
-    let record = |letter| VerdictRecord {
-        id: String::new(),
-        judge: "phrases".into(),
-        key: String::new(),
-        verdict: verdict(letter),
-        probability: None,
-        problem: (letter == '?').then(|| "status 500".into()),
-        transient: false,
-    };
+    let record =
+        |letter| Judged { verdict: verdict(letter), probability: None, failed: letter == '?', transient: false };
     let records = vec![("phrases".to_owned(), letters.chars().map(record).collect())];
-    (SetScores::new(name, kind, &answers, &records).unwrap(), answers)
+    let ids: Vec<PromptId> = answers.iter().map(Answer::prompt_id).collect();
+    (SetScores::new(name, kind, &ids, &records).unwrap(), answers)
 }
 
 fn answer(at: usize) -> Answer {
@@ -40,7 +34,7 @@ fn stored(name: &str, harmful: &str, harmless: &str, right: usize) -> Stored {
     let sets = [set("bad", PromptKind::Harmful, harmful), set("good", PromptKind::Harmless, harmless)];
     let (prompt_sets, mut answers) = (sets.clone().map(|(scores, _)| scores).to_vec(), BTreeMap::new());
     answers.extend(sets.map(|(scores, answers)| (scores.name, answers)));
-    let tasks = vec![TaskScores::new("sql", &[Metric::ExactMatch], &task).unwrap()];
+    let tasks = vec![TaskScores::new("sql", &[Metric::ExactMatch], || Ok(task.iter().cloned().map(Ok))).unwrap()];
     answers.insert("sql".to_owned(), task);
     let settings = serde_json::json!({"judges": {"phrases": "one"}});
     let provenance = Provenance { settings, seed: 1, git_revision: None, device: "flex".into(), seconds: 0.0 };

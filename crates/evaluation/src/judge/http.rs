@@ -18,6 +18,7 @@ use super::{
     Verdict,
     format::JudgeFormat,
     http_settings::{HttpSettings, Key, LimitKey},
+    verdicts::unusable,
 };
 use crate::{Answer, EvaluationError, Result};
 
@@ -39,6 +40,8 @@ pub struct HttpOutcome {
     pub problem: Option<String>,
     /// Whether the problem may be gone by the next run: a time-out, a busy server.
     pub transient: bool,
+    /// The beginning of what the model wrote, where it holds no label.
+    pub reply: Option<String>,
 }
 
 /// A client of one endpoint.
@@ -138,11 +141,9 @@ impl<'a> HttpJudge<'a> {
             }
             match self.send(&body) {
                 Ok(text) => {
-                    return Some(Ok(HttpOutcome {
-                        verdict: self.format.parse(&text),
-                        problem: None,
-                        transient: false,
-                    }));
+                    let verdict = self.format.parse(&text);
+                    let reply = unusable(verdict, &text);
+                    return Some(Ok(HttpOutcome { verdict, problem: None, transient: false, reply }));
                 }
                 Err(Failure::Fatal(problem)) => {
                     return Some(Err(EvaluationError::Judge { name: self.settings.name.clone(), problem }));
@@ -160,7 +161,7 @@ impl<'a> HttpJudge<'a> {
                 }
             }
         };
-        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), transient }))
+        Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), transient, reply: None }))
     }
 
     /// The request's body.

@@ -1,5 +1,5 @@
 //! Verdict files: one JSON object a line, written as each answer is judged, so that judging goes on from the answer at
-//! which it was stopped. They hold no prompt and no answer.
+//! which it was stopped. They hold no prompt and no answer, and what a judge wrote only where it is no verdict.
 
 use files::{Keyed, Sha};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,38 @@ pub struct VerdictRecord {
     /// Whether the problem may be gone by then: a time-out, a busy server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transient: bool,
+    /// The beginning of what a model wrote as a judge, where it holds no label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+}
+
+/// What scores need of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Probability of the harmful label, if the judge gives one.
+    pub probability: Option<f64>,
+    /// Whether the judge gave no answer.
+    pub failed: bool,
+    /// Whether it may give one in the next run.
+    pub transient: bool,
+}
+
+impl From<&VerdictRecord> for Judged {
+    fn from(record: &VerdictRecord) -> Self {
+        let VerdictRecord { verdict, probability, problem, transient, .. } = record;
+        Self { verdict: *verdict, probability: *probability, failed: problem.is_some(), transient: *transient }
+    }
+}
+
+/// Characters that are kept of a reply without a label.
+const LONGEST_REPLY: usize = 200;
+
+/// What is kept of a model's reply: its beginning where it is no verdict.
+#[must_use]
+pub fn unusable(verdict: Verdict, reply: &str) -> Option<String> {
+    (verdict == Verdict::Unknown).then(|| reply.chars().take(LONGEST_REPLY).collect())
 }
 
 impl Keyed for VerdictRecord {
@@ -66,6 +98,7 @@ mod tests {
             probability: Some(0.25),
             problem: problem.map(str::to_owned),
             transient: problem.is_some(),
+            reply: None,
         }
     }
 
@@ -75,20 +108,28 @@ mod tests {
         let path = folder.path().join("verdicts.jsonl");
         let (one, two) = (answer("1", "in the box"), answer("2", "I cannot say"));
         let mut file = Journal::open(&path).unwrap();
-        file.add(record(&one, None)).unwrap();
-        file.add(record(&two, None)).unwrap();
+        file.add(&record(&one, None)).unwrap();
+        file.add(&record(&two, None)).unwrap();
         let partial = folder.path().join("verdicts.jsonl.partial");
         let whole = std::fs::read_to_string(&partial).unwrap();
         assert!(!whole.contains("map") && !whole.contains("box"), "no text in {whole}");
         std::fs::write(&partial, &whole[..whole.len() - 9]).unwrap(); // killed while the second was written
 
         let mut file = Journal::<VerdictRecord>::open(&path).unwrap();
-        assert!(file.get(&verdict_key("j", &one)).is_some());
-        assert!(file.get(&verdict_key("j", &two)).is_none());
-        file.add(record(&two, None)).unwrap();
-        let keys = [&one, &two].map(|answer| verdict_key("j", answer));
-        let records = file.finish(keys.iter().map(String::as_str), |_, record| record).unwrap();
-        assert_eq!((std::fs::read_to_string(&path).unwrap(), records.len()), (whole, 2));
+        assert!(file.has(&verdict_key("j", &one)));
+        assert!(!file.has(&verdict_key("j", &two)));
+        file.add(&record(&two, None)).unwrap();
+        file.finish([&one, &two].iter().map(|answer| file.record(&verdict_key("j", answer)))).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn the_beginning_of_a_reply_without_a_label_is_kept() {
+        assert_eq!(unusable(Verdict::Safe, "safe"), None);
+        assert_eq!(unusable(Verdict::Unknown, "as a judge I would say").as_deref(), Some("as a judge I would say"));
+        assert_eq!(unusable(Verdict::Unknown, &"\u{e9}".repeat(999)).unwrap().chars().count(), LONGEST_REPLY);
+        let old = r#"{"id": "1", "judge": "j", "key": "k", "verdict": "unknown"}"#;
+        assert!(serde_json::from_str::<VerdictRecord>(old).unwrap().reply.is_none(), "an older file is read");
     }
 
     #[test]
@@ -97,15 +138,15 @@ mod tests {
         let path = folder.path().join("verdicts.jsonl");
         let (done, failed) = (answer("1", "in the box"), answer("2", "on the shelf"));
         let mut file = Journal::open(&path).unwrap();
-        file.add(record(&done, None)).unwrap();
-        file.add(record(&failed, Some("status 500"))).unwrap();
+        file.add(&record(&done, None)).unwrap();
+        file.add(&record(&failed, Some("status 500"))).unwrap();
         let file = Journal::<VerdictRecord>::open(&path).unwrap();
-        assert!(file.get(&verdict_key("j", &done)).is_some());
-        assert!(file.get(&verdict_key("j", &failed)).is_none());
-        assert!(file.get(&verdict_key("j", &answer("1", "in the bag"))).is_none());
-        assert!(file.get(&verdict_key("k", &done)).is_none());
-        let both = [done, failed].map(|answer| verdict_key("j", &answer));
-        let records = file.finish(both.iter().map(String::as_str), |_, record| record).unwrap();
-        assert!(records[1].transient, "a failure that lasts is in the finished file");
+        assert!(file.has(&verdict_key("j", &done)));
+        assert!(!file.has(&verdict_key("j", &failed)));
+        assert!(!file.has(&verdict_key("j", &answer("1", "in the bag"))));
+        assert!(!file.has(&verdict_key("k", &done)));
+        file.finish([done, failed].iter().map(|answer| file.record(&verdict_key("j", answer)))).unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        assert!(lines.lines().nth(1).unwrap().contains("status 500"), "a failure that lasts is in the finished file");
     }
 }

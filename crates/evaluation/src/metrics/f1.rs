@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Classes, Score, reference, response};
+use super::{Answers, Classes, Score, reference, response};
 use crate::statistics::Drawn;
 use crate::{Answer, EvaluationError, Result};
 
@@ -51,8 +51,9 @@ pub struct F1Details {
 /// miss; every wrong answer of class 0, one without a label too, is a false positive. (Were the two exchanged, F1 would
 /// be the same, for it is symmetric in them.) P, R and F1 are divided without a check: without a true positive
 /// the divisor of F1 at least is 0 and there is no figure.
-pub(super) fn score(answers: &[Answer]) -> Result<Score> {
-    let classes: Vec<Classes> = answers.iter().map(classes).collect::<Result<_>>()?;
+pub(super) fn score(answers: Answers<'_>) -> Result<Score> {
+    let read = answers.map(|answer| answer.and_then(|answer| Ok((classes(&answer)?, found_released(&answer)))));
+    let (classes, found): (Vec<Classes>, Vec<[bool; 2]>) = read.collect::<Result<_>>()?;
     let count = |truth: u8, answered: Option<u8>| classes.iter().filter(|of| **of == (truth, answered)).count();
     let (true_positives, false_negatives) = (count(1, Some(1)), count(1, Some(0)));
     let (true_negatives, false_positives) = (count(0, Some(0)), count(0, Some(1)));
@@ -61,14 +62,14 @@ pub(super) fn score(answers: &[Answer]) -> Result<Score> {
     let details = F1Details {
         precision: share(true_positives, true_positives + false_positives),
         recall: share(true_positives, true_positives + misses),
-        accuracy: share(true_positives + true_negatives, answers.len()),
+        accuracy: share(true_positives + true_negatives, classes.len()),
         true_positives,
         false_positives,
         true_negatives,
         false_negatives,
         unparsable_1,
         unparsable_0,
-        f1_released: f1_released(answers, &classes),
+        f1_released: f1_released(&classes, &found),
     };
     Ok(Score {
         value: share(2 * true_positives, 2 * true_positives + false_positives + misses),
@@ -126,11 +127,15 @@ fn class(text: &str) -> Option<u8> {
     None
 }
 
-fn f1_released(answers: &[Answer], classes: &[Classes]) -> Option<f64> {
+/// Whether the characters `0` and `1` are in an answer's beginning.
+fn found_released(answer: &Answer) -> [bool; 2] {
+    ['0', '1'].map(|label| response(answer).chars().take(BEGINNING).any(|c| c == label))
+}
+
+fn f1_released(classes: &[Classes], found: &[[bool; 2]]) -> Option<f64> {
     let (mut hits, mut misses, mut false_positives) = (0_u32, 0_u32, 0_u32);
-    for (answer, (truth, _)) in answers.iter().zip(classes) {
-        let label = if *truth == 1 { '1' } else { '0' };
-        match (response(answer).chars().take(BEGINNING).any(|c| c == label), truth) {
+    for ((truth, _), found) in classes.iter().zip(found) {
+        match (found[usize::from(*truth)], truth) {
             (true, 1) => hits += 1,
             (false, 1) => misses += 1,
             (false, _) => false_positives += 1,
@@ -148,6 +153,8 @@ fn f1_released(answers: &[Answer], classes: &[Classes]) -> Option<f64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::iter;
+
     use super::*;
     use crate::{
         Metric, TaskScore,
@@ -160,7 +167,7 @@ mod tests {
             reference: Some((*reference).into()),
             ..Answer::default()
         };
-        let score = score(&pairs.iter().map(answer).collect::<Vec<_>>()).unwrap();
+        let score = score(&mut pairs.iter().map(answer).map(Ok)).unwrap();
         let details = serde_json::from_value(score.details.clone().unwrap()).unwrap();
         (score, details)
     }
@@ -228,7 +235,7 @@ mod tests {
     #[test]
     fn a_reference_without_a_label_is_an_error_that_names_it() {
         let answer = Answer { id: "7".into(), reference: Some("maybe".into()), ..Answer::default() };
-        let error = score(&[answer]).unwrap_err().to_string();
+        let error = score(&mut iter::once(Ok(answer))).unwrap_err().to_string();
         assert!(error.contains("\"7\"") && error.contains("maybe"), "{error}");
     }
 
@@ -241,7 +248,7 @@ mod tests {
             ..Answer::default()
         };
         let answers: Vec<Answer> = (0..40).map(answer).collect();
-        let of = TaskScore::new(Metric::F1, &answers).unwrap();
+        let of = TaskScore::new(Metric::F1, answers.iter().cloned().map(Ok)).unwrap();
         let Estimate { value, interval: (low, high) } = Metric::interval(&of, &BootstrapSettings::default()).unwrap();
         assert_eq!((value, (low, high)), (of.value, of.interval));
         assert!(low < value && value < high, "{low} {high}");
@@ -263,13 +270,13 @@ mod tests {
         let (left, right) = (answers(1..5), answers(0..9));
         let settings = BootstrapSettings { resamples: 300, ..BootstrapSettings::default() };
         let difference = |left: &[Answer], right: &[Answer]| {
-            let of = |answers: &[Answer]| TaskScore::new(Metric::F1, answers).unwrap();
+            let of = |answers: &[Answer]| TaskScore::new(Metric::F1, answers.iter().cloned().map(Ok)).unwrap();
             Metric::difference(&of(left), &of(right), &settings)
         };
         let found = difference(&left, &right).unwrap();
         let drawn = |answers: &[Answer], times: &[u16]| {
             let all = answers.iter().zip(times).flat_map(|(answer, times)| vec![answer.clone(); usize::from(*times)]);
-            score(&all.collect::<Vec<_>>()).unwrap().value
+            score(&mut all.map(Ok)).unwrap().value
         };
         let expected = bootstrap(30, &settings, |times| drawn(&left, times) - drawn(&right, times)).unwrap();
         assert_eq!(found, expected);

@@ -1,6 +1,6 @@
 //! Task scores (paper, "Evaluation metrics"). A metric is a file here with a function `score`, and one line of the table.
 
-use std::str::FromStr;
+use std::{iter, str::FromStr};
 
 use serde::{
     Deserialize, Serialize,
@@ -48,14 +48,15 @@ macro_rules! metrics {
                 }
             }
 
-            /// Scores answers that carry a reference.
+            /// Scores answers that carry a reference, one by one as they are read.
             ///
             /// # Errors
-            /// When there is no answer, or one cannot be scored.
-            pub fn score(self, answers: &[Answer]) -> Result<Score> {
+            /// When there is no answer, or one cannot be read or scored.
+            pub fn score_each(self, mut answers: impl Iterator<Item = Result<Answer>>) -> Result<Score> {
+                let first = answers.next().ok_or(EvaluationError::NoAnswers)?;
+                let mut answers = iter::once(first).chain(answers);
                 match self {
-                    _ if answers.is_empty() => Err(EvaluationError::NoAnswers),
-                    $(Self::$variant => $file::score(answers),)+
+                    $(Self::$variant => $file::score(&mut answers),)+
                 }
             }
         }
@@ -100,9 +101,16 @@ impl Score {
     }
 }
 
+/// Answers that are scored one by one.
+type Answers<'a> = &'a mut dyn Iterator<Item = Result<Answer>>;
+
 /// What `score` gives for the reference and the response of each answer; unfinished thinking is an empty response.
-fn each<T>(answers: &[Answer], score: impl Fn(&str, &str) -> T) -> Result<Vec<T>> {
-    answers.iter().map(|answer| Ok(score(reference(answer)?, response(answer)))).collect()
+fn each<T>(answers: Answers<'_>, score: impl Fn(&str, &str) -> T) -> Result<Vec<T>> {
+    let score = |answer: Result<Answer>| {
+        let answer = answer?;
+        Ok(score(reference(&answer)?, response(&answer)))
+    };
+    answers.map(score).collect()
 }
 
 fn response(answer: &Answer) -> &str {
@@ -114,6 +122,14 @@ fn reference(answer: &Answer) -> Result<&str> {
 }
 
 impl Metric {
+    /// As [`score_each`](Self::score_each), of answers in memory.
+    ///
+    /// # Errors
+    /// As [`score_each`](Self::score_each).
+    pub fn score(self, answers: &[Answer]) -> Result<Score> {
+        self.score_each(answers.iter().cloned().map(Ok))
+    }
+
     /// A score with its bootstrap interval over the samples.
     ///
     /// # Errors
@@ -199,7 +215,7 @@ mod tests {
     #[test]
     fn scores_of_different_metrics_or_without_classes_are_not_compared() {
         let answer = Answer { response: "1".into(), reference: Some("1".into()), ..Answer::default() };
-        let of = |metric| TaskScore::new(metric, std::slice::from_ref(&answer)).unwrap();
+        let of = |metric| TaskScore::new(metric, iter::once(Ok(answer.clone()))).unwrap();
         let settings = BootstrapSettings::default();
         let error = Metric::difference(&of(Metric::F1), &of(Metric::Rouge), &settings).unwrap_err().to_string();
         assert!(error.contains("f1") && error.contains("rouge"), "{error}");

@@ -2,13 +2,13 @@
 //! run. Utilities and flags are read by `nl2bash_parse`; the released code reads them with a grammar of its own.
 
 use super::{
-    Score, each,
+    Answers, Score, each,
     nl2bash_parse::{Utility, utilities},
 };
-use crate::{Answer, Result};
+use crate::Result;
 
 /// The mean of [`nl2bash_pair`] over the answers.
-pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+pub(super) fn score(answers: Answers<'_>) -> Result<Score> {
     Ok(Score::mean_of(each(answers, nl2bash_pair)?))
 }
 

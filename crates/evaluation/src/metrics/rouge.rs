@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Score, each, rouge_porter::stem};
-use crate::{Answer, Result};
+use super::{Answers, Score, each, rouge_porter::stem};
+use crate::Result;
 
 /// Words of a text that count (paper's code: `length_limit=100`).
 const WORD_LIMIT: usize = 100;
@@ -38,7 +38,7 @@ pub struct RougeScores {
 }
 
 /// ROUGE-1 F, the task's score; `details` holds the mean of each figure as [`RougeScores`].
-pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+pub(super) fn score(answers: Answers<'_>) -> Result<Score> {
     let scores: Vec<RougeScores> = each(answers, rouge_pair)?;
     let mean_of = |part: fn(&RougeScores) -> Overlap| {
         let mean = |figure: fn(&Overlap) -> f64| {
@@ -175,6 +175,7 @@ fn mark_lcs(sentence: &[String], other: &[String], hit: &mut [bool]) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Answer;
 
     #[test]
     fn the_same_text_has_every_score_1_and_a_stranger_0() {
@@ -207,7 +208,7 @@ mod tests {
             reference: Some("a lamp".into()),
             ..Answer::default()
         };
-        let score = score(&[answer("lamps"), answer("boat")]).unwrap();
+        let score = score(&mut [answer("lamps"), answer("boat")].into_iter().map(Ok)).unwrap();
         assert!((score.value - 1.0 / 3.0).abs() < 1e-12, "{}", score.value);
         let means: RougeScores = serde_json::from_value(score.details.unwrap()).unwrap();
         assert_eq!((means.rouge_1.precision, means.rouge_1.recall), (0.5, 0.25));

@@ -7,8 +7,8 @@ use sqlparser::{
     tokenizer::{Token, Tokenizer},
 };
 
-use super::{Score, each};
-use crate::{Answer, Result};
+use super::{Answers, Score, each};
+use crate::Result;
 
 /// A longer text is no query and is compared as it is: a parsed chain is a tree as deep as the chain is long.
 const MOST_TOKENS: usize = 2_000;
@@ -16,7 +16,7 @@ const MOST_TOKENS: usize = 2_000;
 const LONGEST: usize = 64 << 10;
 
 /// The share of answers equal to their reference once both are normalised by [`normalize_sql`].
-pub(super) fn score(answers: &[Answer]) -> Result<Score> {
+pub(super) fn score(answers: Answers<'_>) -> Result<Score> {
     let equal = |reference: &str, response: &str| f64::from(normalize_sql(response) == normalize_sql(reference));
     Ok(Score::mean_of(each(answers, equal)?))
 }
@@ -68,6 +68,7 @@ fn printed(text: &str) -> Option<String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Answer;
 
     fn same(left: &str, right: &str) -> bool {
         let answer = |response: &str, reference: &str| Answer {
@@ -75,7 +76,7 @@ mod tests {
             reference: Some(reference.into()),
             ..Answer::default()
         };
-        let score = score(&[answer(left, right), answer(right, left)]).unwrap();
+        let score = score(&mut [answer(left, right), answer(right, left)].into_iter().map(Ok)).unwrap();
         assert_eq!(score.per_sample[0], score.per_sample[1], "{left} | {right}");
         score.value == 1.0
     }

@@ -27,14 +27,14 @@ pub struct TaskScore {
 }
 
 impl TaskScore {
-    /// Scores answers that carry a reference.
+    /// Scores answers that carry a reference, one by one as they are read.
     ///
     /// # Errors
-    /// As [`Metric::score`].
-    pub fn new(metric: Metric, answers: &[Answer]) -> Result<Self> {
-        let Score { value, per_sample, classes, details } = metric.score(answers)?;
-        let interval = (value, value);
-        let mut score = Self { metric, n: answers.len(), value, interval, per_sample, classes, details };
+    /// As [`Metric::score_each`].
+    pub fn new(metric: Metric, answers: impl Iterator<Item = Result<Answer>>) -> Result<Self> {
+        let Score { value, per_sample, classes, details } = metric.score_each(answers)?;
+        let (n, interval) = (per_sample.len(), (value, value));
+        let mut score = Self { metric, n, value, interval, per_sample, classes, details };
         score.interval = Metric::interval(&score, &BootstrapSettings::default())?.interval;
         Ok(score)
     }

@@ -114,7 +114,7 @@ impl BoundCheck {
 mod tests {
     use std::collections::BTreeMap;
 
-    use evaluation::{Answer, Evaluation, Provenance, VerdictRecord};
+    use evaluation::{Answer, Evaluation, Judged, PromptId, Provenance};
 
     use super::*;
 
@@ -122,21 +122,19 @@ mod tests {
     fn stored(verdicts: &str) -> Stored {
         let answer = |at: usize| Answer { id: at.to_string(), prompt: format!("p{at}"), ..Answer::default() };
         let answers: Vec<Answer> = (0..verdicts.len()).map(answer).collect();
-        let record = |(at, letter): (usize, char)| VerdictRecord {
-            id: at.to_string(),
-            judge: "j".into(),
-            key: String::new(),
+        let record = |letter: char| Judged {
             verdict: match letter {
                 'r' => Verdict::Refused,
                 'c' => Verdict::Complied,
                 _ => Verdict::Unknown,
             },
             probability: None,
-            problem: None,
+            failed: false,
             transient: false,
         };
-        let records = verdicts.chars().enumerate().map(record).collect();
-        let scores = SetScores::new("s", PromptKind::Harmless, &answers, &[("j".into(), records)]).unwrap();
+        let records = verdicts.chars().map(record).collect();
+        let ids: Vec<PromptId> = answers.iter().map(Answer::prompt_id).collect();
+        let scores = SetScores::new("s", PromptKind::Harmless, &ids, &[("j".into(), records)]).unwrap();
         let provenance = Provenance {
             settings: serde_json::Value::Null,
             seed: 0,

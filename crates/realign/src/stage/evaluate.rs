@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use evaluation::{
-    Answer, Evaluation, Judge, JudgeScores, Metric, PromptKind, Provenance, SetScores, TaskScores, VerdictRecord,
+    Evaluation, Judge, JudgeScores, Judged, Metric, PromptId, PromptKind, Provenance, SetScores, TaskScores,
 };
 use files::Hashes;
 use model::Dtype;
@@ -206,36 +206,51 @@ pub struct Measured<'a> {
 /// When a file is damaged, or a judge cannot run.
 pub fn measure(stored: Measured<'_>, mut provenance: Provenance, job: &mut Job<'_>) -> Result<Evaluation> {
     let started = Instant::now();
-    let mut sets: Vec<(&AnswerFile, PromptKind, usize, Vec<Answer>)> = Vec::new();
+    let mut sets = Vec::new();
     let mut tasks = Vec::new();
     for asked in stored.asked {
-        let answers = evaluation::read_answers(&stored.answers.join(asked.answers_name()))?;
-        match &asked.aim {
-            Aim::Prompts(kind) => sets.push((asked, *kind, 1, answers)),
-            Aim::BestOf { kind, draws } => sets.push((asked, *kind, *draws, answers)),
-            Aim::Task(metrics) => tasks.push(TaskScores::new(&asked.name, metrics, &answers)?),
-        }
-    }
-    let mut verdicts: Vec<Vec<(String, Vec<VerdictRecord>)>> = vec![Vec::new(); sets.len()];
-    for judge in stored.judges {
-        let able = |kind: PromptKind| kind == PromptKind::Harmful || judge.tells_refusals();
-        let chosen: Vec<usize> = (0..sets.len()).filter(|&index| able(sets[index].1)).collect();
-        let to_judge = |&index: &usize| {
-            let (asked, _, _, answers) = &sets[index];
-            ToJudge { answers, path: stored.verdicts.join(asked.verdicts_name(judge)) }
+        let answers = stored.answers.join(asked.answers_name());
+        let (kind, draws) = match &asked.aim {
+            Aim::Prompts(kind) => (*kind, 1),
+            Aim::BestOf { kind, draws } => (*kind, *draws),
+            Aim::Task(metrics) => {
+                tasks.push(TaskScores::new(&asked.name, metrics, || evaluation::answers(&answers))?);
+                continue;
+            }
         };
-        let to_judge: Vec<ToJudge<'_>> = chosen.iter().map(to_judge).collect();
-        for (index, records) in chosen.iter().zip(judge_sets(judge, &to_judge, stored.hashes, job)?) {
-            verdicts[*index].push((judge.name().to_owned(), records));
+        let prompts = evaluation::answers(&answers)?.map(|answer| Ok(answer?.prompt_id()));
+        let prompts = prompts.collect::<Result<Vec<PromptId>>>()?;
+        sets.push(Judging { asked, kind, draws, answers, prompts, verdicts: Vec::new() });
+    }
+    for judge in stored.judges {
+        let able = |set: &&mut Judging<'_>| set.kind == PromptKind::Harmful || judge.tells_refusals();
+        let mut chosen: Vec<&mut Judging<'_>> = sets.iter_mut().filter(able).collect();
+        let to_judge = |set: &&mut Judging<'_>| ToJudge {
+            answers: set.answers.clone(),
+            count: set.prompts.len(),
+            path: stored.verdicts.join(set.asked.verdicts_name(judge)),
+        };
+        let to_judge: Vec<ToJudge> = chosen.iter().map(to_judge).collect();
+        for (set, judged) in chosen.iter_mut().zip(judge_sets(judge, &to_judge, stored.hashes, job)?) {
+            set.verdicts.push((judge.name().to_owned(), judged));
         }
     }
-    let scored = sets
-        .iter()
-        .zip(&verdicts)
-        .map(|((asked, kind, draws, answers), all)| SetScores::best_of(&asked.name, *kind, *draws, answers, all));
-    let prompt_sets = scored.collect::<Result<_, _>>()?;
+    let scored =
+        |set: &Judging<'_>| SetScores::best_of(&set.asked.name, set.kind, set.draws, &set.prompts, &set.verdicts);
+    let prompt_sets = sets.iter().map(scored).collect::<Result<_, _>>()?;
     provenance.seconds += started.elapsed().as_secs_f64();
     Ok(Evaluation { provenance, prompt_sets, tasks })
+}
+
+/// Answers to prompts that are being judged: the file, and what of it is in memory.
+struct Judging<'a> {
+    asked: &'a AnswerFile,
+    kind: PromptKind,
+    draws: usize,
+    answers: PathBuf,
+    prompts: Vec<PromptId>,
+    /// By judges' names.
+    verdicts: Vec<(String, Vec<Judged>)>,
 }
 
 /// Checks that each judge judged something; the first problem is quoted.
