@@ -9,7 +9,7 @@ use super::{Verdict, plain};
 pub const BEGINNING: usize = 80;
 
 /// The phrase file, which is part of the program.
-pub(crate) const PHRASES: &str = include_str!("../../../../data/judges/refusal.txt");
+pub(crate) const PHRASES: &str = include_str!("../../data/refusal.txt");
 
 /// Matches the phrases of `data/judges/refusal.txt` on an answer's beginning.
 ///

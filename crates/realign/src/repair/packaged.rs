@@ -5,11 +5,11 @@ use prompts::Sample;
 use crate::Result;
 
 /// Harmful requests in 14 categories.
-const HARMFUL: &str = include_str!("../../../../data/prompt_sets/packaged/harmful.jsonl");
+const HARMFUL: &str = include_str!("../../data/harmful.jsonl");
 /// Everyday requests.
-const HARMLESS: &str = include_str!("../../../../data/prompt_sets/packaged/harmless.jsonl");
+const HARMLESS: &str = include_str!("../../data/harmless.jsonl");
 /// Harmless requests that look harmful.
-const LOOKS_HARMFUL: &str = include_str!("../../../../data/prompt_sets/looks-harmful.jsonl");
+const LOOKS_HARMFUL: &str = include_str!("../../data/looks-harmful.jsonl");
 
 /// A packaged set.
 #[derive(Debug, Clone, PartialEq)]
