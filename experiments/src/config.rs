@@ -337,9 +337,21 @@ pub struct Resolved {
     pub sweep: Sweep,
 }
 
-/// What a variant cannot change: the grid and the sweep's name.
-const FIXED_KEYS: [&str; 10] =
-    ["base", "name", "seed", "seeds", "redraw_models", "models", "harmful_counts", "cells", "jobs", "variants"];
+/// What a variant cannot change: the grid, the sweep's name, and what is compared by whom.
+const FIXED_KEYS: [&str; 12] = [
+    "base",
+    "name",
+    "seed",
+    "seeds",
+    "redraw_models",
+    "models",
+    "harmful_counts",
+    "cells",
+    "jobs",
+    "variants",
+    "methods",
+    "judges",
+];
 
 /// Variants of a sweep: each keeps all of its keys.
 const MOST_VARIANTS: usize = 64;
@@ -435,7 +447,7 @@ impl Sweep {
             return Err(wrong("name", &format!("{name:?} is there twice")));
         }
         if let Some(key) = FIXED_KEYS.into_iter().find(|key| keys.contains_key(*key)) {
-            return Err(wrong(key, "a variant cannot change the grid; make a sweep with this one as its `base`"));
+            return Err(wrong(key, "a variant cannot change this; make a sweep with this one as its `base`"));
         }
         keys.insert("variants".into(), Value::Sequence(Vec::new()));
         let sweep = Self::of(layers.with(own, Value::Mapping(keys)), root)?;

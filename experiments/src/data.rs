@@ -13,7 +13,9 @@ use prompts::sample::read_training_jsonl;
 use realign::{Pick, Split};
 use recovery::Needs;
 
-use crate::config::{Align, AnswerSet, AttackSpec, Compared, DecideOn, EvidenceSpec, PromptSet, Source, Sweep};
+use crate::config::{
+    Align, AnswerSet, AttackSpec, Compared, DecideOn, Evaluation, EvidenceSpec, PromptSet, Source, Sweep,
+};
 use crate::error::with_causes;
 
 impl Sweep {
@@ -109,6 +111,7 @@ fn own_fields(task: &TaskSpec) -> Option<Fields> {
 }
 
 /// A file that some cells read.
+#[derive(Debug, PartialEq)]
 struct Input {
     /// The key that names it.
     key: String,
@@ -135,32 +138,42 @@ impl Input {
     }
 }
 
-/// Every file that some cells read. The injection file is seen whole, since a seed draws from all of it.
+/// Every file that some cells read in any variant. What a variant changes is named by the variant's key.
 fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
+    if sweep.variants.is_empty() {
+        return inputs_of(sweep, chosen);
+    }
+    let (own, mut all) = (inputs_of(sweep, chosen), Vec::new());
+    for (i, variant) in sweep.resolved(sweep.seed).iter().enumerate() {
+        for input in inputs_of(&variant.sweep, chosen) {
+            let is_own = own.contains(&input);
+            let key = if is_own { input.key } else { format!("variants[{i}].{}", input.key) };
+            let input = Input { key, ..input };
+            if !all.contains(&input) {
+                all.push(input);
+            }
+        }
+    }
+    all
+}
+
+/// Every file that some cells read, by the keys of one variant alone. The injection file is seen whole, since a seed draws
+/// from all of it.
+fn inputs_of(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
+    let retrained = sweep.evaluation.attacks.iter().filter_map(AttackSpec::injected).any(|count| count > 0);
     let injected = sweep.harmful_counts.iter().any(|&count| count > 0) || sweep.needs(|needs| needs.unaligned);
     let inject = Input::new("inject", sweep.data_file(&sweep.inject));
-    let mut inputs = vec![if injected { inject.seen(Pick::default()) } else { inject }];
-    for (i, variant) in sweep.resolved(sweep.seed).iter().enumerate() {
-        let (file, pick) = variant.sweep.recovery_prompts();
-        let key = if sweep.variants.is_empty() {
-            "recovery.prompts".into()
-        } else {
-            format!("variants[{i}].recovery.prompts")
-        };
-        let read = variant.sweep.methods.iter().any(|one| one.what.needs().is_some_and(|needs| needs.prompts));
-        let prompts = Input::new(key, file);
-        inputs.push(if read { prompts.seen(pick) } else { prompts });
-        let evidence = variant.sweep.recovery.evidence.as_ref();
-        if let Some(evidence) = evidence.filter(|_| variant.sweep.methods.iter().any(Compared::reads_evidence)) {
-            let files = [
-                ("recovery.prompts", &variant.sweep.recovery.prompts),
-                ("recovery.evidence.harmless", &evidence.harmless),
-            ];
-            for (key, file) in files {
-                for held_out in [false, true] {
-                    let (file, pick) = variant.sweep.evidence_prompts(evidence, file, held_out);
-                    inputs.push(Input::new(key, file).seen(pick));
-                }
+    let mut inputs = vec![if injected || retrained { inject.seen(Pick::default()) } else { inject }];
+    let (file, pick) = sweep.recovery_prompts();
+    let prompts = Input::new("recovery.prompts", file);
+    inputs.push(if sweep.needs(|needs| needs.prompts) { prompts.seen(pick) } else { prompts });
+    let evidence = sweep.recovery.evidence.as_ref();
+    if let Some(evidence) = evidence.filter(|_| sweep.methods.iter().any(Compared::reads_evidence)) {
+        let files = [("recovery.prompts", &sweep.recovery.prompts), ("recovery.evidence.harmless", &evidence.harmless)];
+        for (key, file) in files {
+            for held_out in [false, true] {
+                let (file, pick) = sweep.evidence_prompts(evidence, file, held_out);
+                inputs.push(Input::new(key, file).seen(pick));
             }
         }
     }
@@ -173,11 +186,10 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     for (i, attack) in sweep.evaluation.attacks.iter().enumerate() {
         inputs.extend(attack_inputs(sweep, &format!("evaluation.attacks[{i}]"), attack));
     }
-    let reads_base = sweep.resolved(sweep.seed).iter().any(|variant| variant.sweep.needs(|needs| needs.base));
     for (i, model) in sweep.models_of(chosen) {
         let key = |rest: &str| format!("models[{i}].{rest}");
         inputs.extend(source_inputs(sweep, &key("source"), &model.source));
-        if let Some(base) = model.base.as_ref().filter(|_| reads_base) {
+        if let Some(base) = model.base.as_ref().filter(|_| sweep.needs(|needs| needs.base)) {
             inputs.extend(source_inputs(sweep, &key("base"), base));
         }
         for (name, set) in model.align.iter().flat_map(Align::sets) {
@@ -291,8 +303,22 @@ pub fn prepare(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
             made => made?,
         }
     }
-    check_contamination(sweep, chosen)?;
-    check_harmful(sweep, chosen)
+    let mut checked: Vec<(Vec<Input>, Evaluation)> = Vec::new();
+    for variant in sweep.resolved(sweep.seed) {
+        let this = (inputs_of(&variant.sweep, chosen), variant.sweep.evaluation.clone());
+        if !checked.contains(&this) {
+            let named = || format!("variant {:?}", variant.variant);
+            let found =
+                check_contamination(&variant.sweep, chosen).and_then(|()| check_harmful(&variant.sweep, chosen));
+            if variant.variant.is_empty() {
+                found?
+            } else {
+                found.with_context(named)?
+            }
+            checked.push(this);
+        }
+    }
+    Ok(())
 }
 
 /// Runs `script`, which makes `file`, unless the file is there.
@@ -321,9 +347,17 @@ pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     let place = file.display();
     ensure!(largest <= found, "harmful_counts: {largest} samples are to be injected, and {place} has {found}");
     let samples = sweep.unaligned.samples;
-    let enough = largest.checked_add(samples).is_some_and(|sum| sum <= found);
+    let is_enough = |more: usize| {
+        largest.checked_add(samples).and_then(|sum| sum.checked_add(more)).is_some_and(|sum| sum <= found)
+    };
+    let retrained = sweep.evaluation.attacks.iter().filter_map(AttackSpec::injected).max().unwrap_or(0);
     ensure!(
-        enough || !sweep.needs(|needs| needs.unaligned),
+        retrained == 0 || is_enough(retrained),
+        "retraining.harmful: beside the {largest} samples that are injected and the {samples} of an unaligned model the attack \
+         needs {retrained} others, and {place} has {found} in all: set fewer, or take a larger file"
+    );
+    ensure!(
+        is_enough(0) || !sweep.needs(|needs| needs.unaligned),
         "unaligned.samples: beside the {largest} samples that are injected the unaligned model needs {samples} others, and \
          {place} has {found} in all: set fewer, or take a larger file"
     );
@@ -339,7 +373,7 @@ pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
 pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     let plain = |sample: &Sample| sample.prompt.trim().to_lowercase();
     let mut trained: Vec<(String, HashSet<String>)> = Vec::new();
-    for Input { key, file, seen, .. } in inputs(sweep, chosen) {
+    for Input { key, file, seen, .. } in inputs_of(sweep, chosen) {
         let Some(pick) = seen else { continue };
         let prompts = pick.read(&file)?.iter().map(plain).collect();
         trained.push((format!("{key} ({})", file.display()), prompts));

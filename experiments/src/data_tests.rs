@@ -136,6 +136,42 @@ fn check_of(files: &[(&str, &str)]) -> Result<()> {
 }
 
 #[test]
+fn what_a_variant_asks_is_checked_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = [
+        ("harmful", "a b c d"),
+        ("harmless", "e f g h"),
+        ("inject", "i j"),
+        ("recovery", "k l"),
+        ("train", "m n"),
+        ("test", "o p"),
+        ("other", "q r m s"),
+    ];
+    for (name, words) in words {
+        let line = |word| format!("{}\n", serde_json::json!({"prompt": word, "response": "yes"}));
+        fs::write(dir.path().join(format!("{name}.jsonl")), words.split(' ').map(line).collect::<String>()).unwrap();
+    }
+    fs::create_dir(dir.path().join("small")).unwrap();
+    fs::write(dir.path().join("small/config.json"), "{}").unwrap();
+    let variant = |file: &str| {
+        let harmful = format!("harmful: {{ file: {file}, count: 2, max_new_tokens: 4 }}");
+        let variants =
+            format!("variants:\n  - {{ name: v, evaluation: {{ {harmful} }} }}\nmethods: [aligned, fine_tuned]\n");
+        Sweep::parse(&format!("{SWEEP}{variants}"), Path::new("test.yaml"), dir.path()).unwrap()
+    };
+    let error = |file: &str| {
+        let sweep = variant(file);
+        let chosen = sweep.choose(&[]).unwrap();
+        let missing = sweep.missing(&chosen).join("\n");
+        let found = if missing.is_empty() { prepare(&sweep, &chosen) } else { Err(anyhow::anyhow!(missing)) };
+        found.map_or_else(|error| with_causes(&error), |()| String::new())
+    };
+    let said = error("other.jsonl");
+    assert!(said.contains("variant \"v\"") && said.contains("1 of the 2 prompts of other.jsonl"), "{said}");
+    assert!(error("none.jsonl").contains("variants[0].evaluation.harmful"), "{}", error("none.jsonl"));
+}
+
+#[test]
 fn prompts_that_are_trained_on_are_not_asked() {
     check_of(&[]).unwrap();
     // The lines are others, the prompts are not: with another case, in another file.

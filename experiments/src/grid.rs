@@ -88,22 +88,22 @@ impl Sweep {
     pub fn choose(&self, patterns: &[String]) -> Result<BTreeSet<usize>> {
         let paths: Vec<String> = self.cells().iter().map(Cell::path).collect();
         let own: Vec<String> = self.cells.iter().cloned().collect();
-        let patterns = if patterns.is_empty() { &own } else { patterns };
+        let (patterns, key) = if patterns.is_empty() { (&own[..], "cells:") } else { (patterns, "--cells") };
         let mut chosen = BTreeSet::new();
         for text in patterns {
-            let pattern = Pattern::new(text).with_context(|| format!("--cells {text:?} is not a pattern"))?;
+            let pattern = Pattern::new(text).with_context(|| format!("{key} {text:?} is not a pattern"))?;
             let fits = |&at: &usize| pattern.matches_with(&paths[at], WITHIN_PARTS);
             let fitting: Vec<usize> = (0..paths.len()).filter(fits).collect();
             if fitting.is_empty() {
                 let some = paths[..paths.len().min(3)].join(", ");
-                bail!("no cell fits --cells {text:?}; cells are model/task/count, as {some}");
+                bail!("no cell fits {key} {text:?}; cells are model/task/count, as {some}");
             }
             chosen.extend(fitting);
         }
         if patterns.is_empty() { Ok((0..paths.len()).collect()) } else { Ok(chosen) }
     }
 
-    /// The models of some cells, with their paths in `models`.
+    /// The models of some cells, with their places in `models`.
     #[must_use]
     pub fn models_of(&self, chosen: &BTreeSet<usize>) -> Vec<(usize, &ModelSpec)> {
         let of_model = self.tasks.len() * self.harmful_counts.len();
@@ -111,7 +111,7 @@ impl Sweep {
         self.models.iter().enumerate().filter(|(i, _)| used(*i)).collect()
     }
 
-    /// The tasks of some cells, with their paths in `tasks`.
+    /// The tasks of some cells, with their places in `tasks`.
     #[must_use]
     pub fn tasks_of(&self, chosen: &BTreeSet<usize>) -> Vec<(usize, &TaskSpec)> {
         let used: BTreeSet<usize> =

@@ -63,6 +63,11 @@ impl Progress {
         self.print(&self.line(kind, name, figure, &format!("{seconds:.1} s")));
     }
 
+    /// Counts a stage that cannot be finished.
+    pub fn give_up(&self, kind: &'static str) {
+        self.count(kind, None);
+    }
+
     /// Prints the line of a stage or cell that failed.
     pub fn fail(&self, kind: &'static str, name: &str, error: &str) {
         self.print(&self.line(kind, name, &format!("failed: {error}"), "-"));

@@ -154,6 +154,9 @@ impl Worker<'_> {
             Err(error) if is_stopped(&error) => return None,
             Err(error) => Err(with_causes(&error)),
         };
+        if outcome.is_err() {
+            self.progress.give_up(node.kind);
+        }
         match &outcome {
             Ok((finished, true)) => {
                 self.progress.finish(node.kind, &node.name, &figure(node, finished), finished.seconds)

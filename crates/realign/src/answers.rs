@@ -40,13 +40,14 @@ static PLAIN: How = How { start: None, draw: None };
 /// The model's answer to each sample, in order.
 ///
 /// # Errors
-/// When the template fails, or a prompt is longer than the model's positions.
+/// When the template fails, or a prompt is longer than the model's positions; [`Error::Stopped`].
 pub fn answers(model: &Model, samples: &[Sample], max_new_tokens: usize, job: &mut Job<'_>) -> Result<Vec<Answer>> {
-    let mut responses = vec![String::new(); samples.len()];
+    let (mut responses, mut done) = (vec![String::new(); samples.len()], 0);
     let asked: Vec<Asked<'_>> = samples.iter().map(|sample| Asked { sample, max_new_tokens, how: &PLAIN }).collect();
     respond(model, &asked, job.batch, &mut |index, response| {
         responses[index] = response;
-        Ok(())
+        done += 1;
+        job.step(done, samples.len(), "answers")
     })?;
     Ok(named(samples, responses))
 }

@@ -15,7 +15,7 @@ use realign::{
 };
 use recovery::{Layer, Method, Recover, Rollback};
 
-use crate::cli::{AlignArgs, Cli, Command, FinetuneArgs, ObjectiveName};
+use crate::cli::{AlignArgs, Cli, Command, FinetuneArgs, ObjectiveName, RepairCommand};
 use crate::evaluate::Setting;
 use crate::evaluate_args::DEFAULT_BATCH;
 use crate::kind::Kind;
@@ -75,6 +75,13 @@ pub fn run(mut cli: Cli) -> Result<u8> {
     };
     if cli.enable_thinking.is_some() && !reads_thinking {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
+    }
+    if let Command::Repair(RepairCommand { method, inputs }) = &mut cli.command {
+        if let (Method::Recover(settings), None) = (&mut *method, &inputs.validation) {
+            // Without a score nothing decides about rollback.
+            settings.rollback = if settings.rollback == Rollback::On { Rollback::On } else { Rollback::Off };
+        }
+        check_inputs(method, inputs)?; // before a model is fetched
     }
     cli.command.models().into_iter().try_for_each(|model| hub::localize(model, &mut job))?;
     match cli.command {
@@ -215,7 +222,7 @@ impl Context {
             None => None,
         };
         let model = self.model(&args.model)?;
-        let data = TrainingSet { task: Some(task), inject, safe: None };
+        let data = TrainingSet { task: Some(task), inject, safe: Vec::new() };
         let mut references = Vec::new();
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         if args.objective == ObjectiveName::SoftSft {
@@ -245,12 +252,7 @@ impl Context {
         Ok(())
     }
 
-    fn repair(&self, mut method: Method, args: RepairArgs, job: &mut Job<'_>) -> Result<u8> {
-        if let (Method::Recover(settings), None) = (&mut method, &args.validation) {
-            // Without a score nothing decides about rollback.
-            settings.rollback = if settings.rollback == Rollback::On { Rollback::On } else { Rollback::Off };
-        }
-        check_inputs(&method, &args)?;
+    fn repair(&self, method: Method, args: RepairArgs, job: &mut Job<'_>) -> Result<u8> {
         let model = |path: &Option<std::path::PathBuf>| path.as_deref().map(|path| self.model(path)).transpose();
         let samples = |file: &Option<std::path::PathBuf>, pick: Pick| match file {
             Some(file) => self.samples(file, pick).map(Some),

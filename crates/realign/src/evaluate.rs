@@ -169,6 +169,13 @@ fn check_out(out: &Path, inputs: &[&Path], written: Written<'_>) -> Result<()> {
     let asked: Vec<AnswerFile> =
         questions.iter().flat_map(|one| [vec![one.asked.clone()], attacked(&one.asked)].concat()).collect();
     check_apart(out, &inputs)?;
+    let plain = |name: &str| questions.iter().filter(|one| one.asked.name == name).count();
+    let is_twice = |name: &str| asked.iter().filter(|one| one.name == name).count() > plain(name).max(1);
+    if let Some(AnswerFile { name, .. }) = asked.iter().find(|one| is_twice(&one.name)) {
+        return Err(Error::Invalid(format!(
+            "{name} would be answered twice, into one file: name each attack once, and no prompt set as an attack on another"
+        )));
+    }
     for one in &asked {
         let answers = out.join(one.answers_name());
         check_apart(&answers, &inputs)?;

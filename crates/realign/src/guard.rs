@@ -1,6 +1,7 @@
 //! Judges run on stored answers: each judge's verdicts go to a file of its own, answer by answer, so that judging goes on
 //! where it was stopped. The decoder of a guard model is run here; how it is asked is in `evaluation`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -49,7 +50,7 @@ fn judge_set(opened: &mut Opened<'_>, identity: &str, set: &ToJudge, job: &mut J
     if let Some(name) = set.path.file_name() {
         job.earlier.iter().for_each(|dir| file.take_over(&dir.join(name)));
     }
-    let (mut done, mut missing) = (0, Vec::new());
+    let (mut done, mut missing, mut pending) = (0, Vec::new(), HashSet::new());
     let mut judge = |missing: &[Answer], done: &mut usize, file: &mut Journal<VerdictRecord>| {
         opened.judge(missing, &mut |index, found| {
             let Found { verdict, probability, problem, transient, reply } = found;
@@ -61,14 +62,16 @@ fn judge_set(opened: &mut Opened<'_>, identity: &str, set: &ToJudge, job: &mut J
     };
     for answer in evaluation::answers(&set.answers)? {
         let answer = answer?;
-        if file.has(&key(&answer)) {
-            done += 1;
+        let key = key(&answer);
+        if file.has(&key) || !pending.insert(key) {
+            done += 1; // equal answers are judged once
             continue;
         }
         missing.push(answer);
         if missing.len() == AT_ONCE {
             judge(&missing, &mut done, &mut file)?;
             missing.clear();
+            pending.clear();
         }
     }
     judge(&missing, &mut done, &mut file)?;

@@ -62,7 +62,11 @@ impl Kind {
             Self::Score => has(&["metric", "value", "per_sample"]),
             Self::Decision => has(&["decision", "checks"]),
             Self::Junit => text().is_some_and(|text| text.contains("<testsuite name=\"realign gate\"")),
-            Self::Patch => header(path).is_some_and(|header| header["__metadata__"].get("realign").is_some()),
+            Self::Patch => header(path).is_some_and(|header| {
+                let about = header["__metadata__"]["realign"].as_str().unwrap_or_default();
+                let about = files::json_value(about.as_bytes()).unwrap_or_default();
+                about.get("version").is_some() && about.get("tensors").is_some()
+            }),
             Self::Trace => text().is_some_and(|text| serde_json::from_str::<recovery::Trace>(&text).is_ok()),
             Self::Report => has(&["verdict", "plan"]) || has(&["kinds", "needs"]),
         }
@@ -120,8 +124,8 @@ mod tests {
             (Kind::Report, "{\"verdict\": {}, \"plan\": {}}"),
             (Kind::Report, "{\"kinds\": [], \"needs\": {}}"),
             (Kind::Trace, "{\"threshold\": null, \"modules\": []}"),
-            (Kind::Patch, &framed("{\"__metadata__\": {\"realign\": \"{}\"}}")),
-            (Kind::Direction, &framed("{\"direction\": {}}")),
+            (Kind::Patch, &framed(r#"{"__metadata__": {"realign": "{\"version\": 1, \"tensors\": {}}"}}"#)),
+            (Kind::Direction, &framed(r#"{"__metadata__": {"realign": "{\"layer\": 2}"}, "direction": {}}"#)),
         ];
         for (kind, _) in all {
             assert!(kind.check(&path).is_ok(), "{kind:?}: nothing is there");

@@ -85,3 +85,31 @@ pub fn encode_samples(tokenizer: &Tokenizer, samples: &[Sample], source: &Path) 
     };
     samples.iter().map(encode).collect()
 }
+
+/// Takes the end-of-turn token off an answer that was cut at `limit` tokens: the model did not end it there and must not
+/// learn to.
+pub fn leave_open(answer: &mut Encoded, limit: usize) {
+    let response = answer.loss_mask.iter().filter(|&&counts| counts).count();
+    if response > limit {
+        answer.ids.pop();
+        answer.loss_mask.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_cut_does_not_teach_to_stop() {
+        let answer = |tokens: usize| Encoded {
+            ids: vec![7; 3 + tokens],
+            loss_mask: [vec![false; 3], vec![true; tokens]].concat(),
+        };
+        // Four tokens of text and the end-of-turn token.
+        let (mut cut, mut whole) = (answer(5), answer(5));
+        leave_open(&mut cut, 4);
+        leave_open(&mut whole, 5);
+        assert_eq!((cut, whole), (answer(4), answer(5)));
+    }
+}

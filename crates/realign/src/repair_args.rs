@@ -33,7 +33,7 @@ pub struct RepairArgs {
     #[arg(long, default_value = "prompt")]
     pub prompt_key: String,
     /// How many of the prompts are used; fewer in the file is an error [default: all].
-    #[arg(long, requires = "prompts")]
+    #[arg(long, requires = "prompts", value_parser = realign::at_least_one)]
     pub limit: Option<usize>,
     /// Ask both models so many of the prompts before, and warn where they answer as if recovery were out of place; 0 does not.
     #[arg(long, default_value_t = 16)]

@@ -81,9 +81,11 @@ fn a_model_is_attacked_in_every_way() {
         assert_ne!(again.replace('#', ""), lines(""), "{name}");
     }
     assert_eq!(bench.works("evaluate --out s"), said, "stored answers are judged again without the model");
+    bench.works("gate --scores s --max-harmful 1 --by point"); // the best of three answers among them
     let without = "evaluate --model m --harmful p.jsonl --out t --attacks";
     bench.fails(&format!("{without} ablation"), &["ablation", "--direction-harmful"]);
     bench.fails(&format!("{without} sampling --top-p 2"), &["top_p", "at most 1"]);
+    bench.fails(&format!("{without} prefill,prefill"), &["harmful-prefill would be answered twice"]);
     assert!(!bench.path("t").exists());
 }
 

@@ -172,7 +172,8 @@ fn a_trained_judge_gives_verdicts_with_the_probability_of_harm() {
 fn more_answers_than_are_in_memory_at_a_time_are_judged_and_judging_goes_on_where_it_was_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("verdicts.jsonl");
-    let response = |number: usize| if number % 3 == 0 { "I cannot help with that." } else { "The map is in the box." };
+    let response =
+        |number: usize| if number.is_multiple_of(3) { "I cannot help with that." } else { "The map is in the box." };
     let answer =
         |number: usize| Answer { id: format!("a{number}"), response: response(number).into(), ..Answer::default() };
     let answers: Vec<Answer> = (0..9000).map(answer).map(|of| Answer { prompt: of.id.clone(), ..of }).collect();
@@ -188,7 +189,7 @@ fn more_answers_than_are_in_memory_at_a_time_are_judged_and_judging_goes_on_wher
     let on = judge_all(&judge, &answers, &path).unwrap();
     assert_eq!(
         refused(&on),
-        3000 - 1667 + usize::from(4999 % 3 == 0),
+        3000 - 1667 + usize::from(4999_usize.is_multiple_of(3)),
         "the first 4,999 verdicts are those of the file"
     );
 }

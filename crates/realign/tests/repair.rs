@@ -5,9 +5,13 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 
+use burn::tensor::Device;
 use common::Bench;
 use realign::repair::{Origin, RepairReport};
+use realign::stage::{Gate, Stage as _};
+use realign::{Artifact, Job, Pick, Progress, Samples};
 use serde_json::{Value, json};
 
 /// An aligned model, one fine-tuned from it, and prompts of three kinds.
@@ -214,4 +218,66 @@ fn a_judge_that_judges_nothing_is_named_with_its_reason_before_anything_is_recov
     );
     bench.fails(&format!("{REPAIR} --judges judges.yaml --out fixed"), &["far judged none of", "the first:"]);
     assert!(!bench.path("fixed").exists() && !bench.path("fixed.partial/repair").exists());
+}
+
+/// What a run was told by its reports until it was stopped at a word, and whether it was.
+fn words_until(stop: &str, run: &mut dyn FnMut(&mut Job<'_>) -> realign::Result<()>) -> (Vec<String>, bool) {
+    let (device, mut words) = (Device::default(), Vec::new());
+    let mut report = |progress: Progress<'_>| {
+        words.push(progress.word.to_owned());
+        if progress.word == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let mut job =
+        Job { device: &device, batch: 8, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report };
+    let found = run(&mut job);
+    assert!(found.as_ref().err().is_none_or(realign::Error::is_stopped), "{found:?}");
+    (words, found.is_err())
+}
+
+#[test]
+fn a_repair_that_was_stopped_behind_the_recovery_does_not_recover_again() {
+    let bench = bench();
+    let mut recovery = realign::Recovery::new(bench.path("aligned"), bench.path("tuned"))
+        .harmful(bench.path("harmful.jsonl"))
+        .harmless(bench.path("harmless.jsonl"));
+    (recovery.settings_mut().max_new_tokens, recovery.settings_mut().own_tokens) = (4, 4);
+    let work = bench.path("work");
+    let mut run = |job: &mut Job<'_>| recovery.run_in(&work, job, &mut |_| ()).map(drop);
+    let has_round = |words: &[String]| words.iter().any(|word| word.contains("held-out harmful"));
+    let (words, is_stopped) = words_until("measurement after", &mut run);
+    assert!(is_stopped && has_round(&words), "{words:?}");
+    let (words, is_stopped) = words_until("", &mut run);
+    assert!(!is_stopped && !has_round(&words), "{words:?}");
+    assert!(words.iter().any(|word| word == "measurement after"), "{words:?}");
+}
+
+#[test]
+fn a_gate_that_scores_hears_that_it_is_to_stop() {
+    let bench = bench();
+    let hashes = files::Hashes::default();
+    let samples = |file: &str| Samples::of(&bench.path(file), Pick::answered(), &hashes).unwrap();
+    let stage = realign::stage::Repair {
+        method: recovery::Recover { steps: 2, warmup: 1, save_every: 1, ..recovery::Recover::default() }.into(),
+        aligned: Artifact::model(&bench.path("aligned"), &hashes).unwrap(),
+        fine_tuned: Artifact::model(&bench.path("tuned"), &hashes).unwrap(),
+        unaligned: None,
+        base: None,
+        safe: None,
+        recovery: None,
+        prompts: Some(samples("harmful.jsonl")),
+        task: Some(samples("task.jsonl")),
+        evidence: None,
+        answers: None,
+        choose: None,
+        gate: Some(Gate { samples: samples("task.jsonl"), metric: evaluation::Metric::Rouge, max_new_tokens: 4 }),
+        seed: 1,
+        dtype: None,
+        thinking: None,
+        probe: 0,
+    };
+    let out = bench.path("out");
+    let mut run = |job: &mut Job<'_>| stage.run(&out, job).map(drop);
+    let (words, is_stopped) = words_until("answers", &mut run);
+    assert!(is_stopped && words.iter().filter(|word| *word == "answers").count() == 1, "{words:?}");
+    assert!(!words_until("", &mut run).1 && out.join("model").is_dir());
 }

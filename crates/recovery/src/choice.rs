@@ -57,7 +57,9 @@ fn values(method: &Method, knob: Knob, mut inputs: Inputs<'_>, merit: &Merit) ->
 fn steps(settings: &Recover, mut inputs: Inputs<'_>, merit: &Merit) -> Result<(Repaired, Vec<Point>)> {
     let (aligned, fine_tuned) = (inputs.aligned, inputs.fine_tuned);
     let settings = Recover { rollback: Rollback::Off, ..settings.clone() };
-    let mut repaired = Method::from(settings.clone()).repair().apply(inputs.again())?;
+    let checkpoint = inputs.checkpoint.take();
+    let again = Inputs { checkpoint, ..inputs.again() };
+    let mut repaired = Method::from(settings.clone()).repair().apply(again)?;
     let Some(mut path) = repaired.path.take().filter(|_| repaired.outcome != Outcome::Nothing) else {
         return Ok((repaired, Vec::new()));
     };
@@ -66,6 +68,10 @@ fn steps(settings: &Recover, mut inputs: Inputs<'_>, merit: &Merit) -> Result<(R
     for step in 1..=path.len() {
         region.apply(&path.at(step))?;
         points.push(point(step as f64, merit, region.decoder())?);
+        let word = format!("step {step}, held-out merit {:.3}", points[step - 1].standing.merit);
+        if (inputs.report)(step, path.len(), &word).is_break() {
+            return Err(Error::Stopped);
+        }
     }
     let best = (1..points.len()).fold(0, |best, at| if is_better(&points[at], &points[best]) { at } else { best });
     path.choose(best + 1);

@@ -160,6 +160,6 @@ pub struct StepsTrace {
     /// The gate, where the task's score decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<TraceGate>,
-    /// The steps that led to the answer, and those after it.
+    /// All steps in the order in which they were done: where the gate began again with rollback, those before that, too.
     pub steps: Vec<TraceStep>,
 }

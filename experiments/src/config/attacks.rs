@@ -29,6 +29,14 @@ pub struct AttackSpec {
     pub retraining: Option<RetrainingSpec>,
 }
 
+impl AttackSpec {
+    /// How many samples of the sweep's `inject` it trains on, if it reads them.
+    #[must_use]
+    pub fn injected(&self) -> Option<usize> {
+        self.retraining.as_ref().filter(|one| one.samples.is_none()).map(|one| one.harmful)
+    }
+}
+
 /// What an answer begins with: a text, which is not judged, or the first tokens of a harmful answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -308,6 +308,8 @@ fn seeds_and_variants_are_resolved_into_sweeps_of_their_own() {
         ("[{ name: a, settings: { recover: { layer: 7/6 } } }]", "7/6"),
         ("[{ name: a, finetune: { lora: { rnak: 1 } } }]", "test.yaml:24:43: variants[0].finetune.lora: unknown"),
         ("[{ name: a, seeds: [2] }]", "variants[0].seeds: a variant cannot"),
+        ("[{ name: a, methods: [aligned] }]", "variants[0].methods: a variant cannot"),
+        ("[{ name: a, judges: [] }]", "variants[0].judges: a variant cannot"),
         ("[{ seed: 2 }]", "variants[0].name: must be a text"),
     ] {
         assert_says(&parse(&format!("{SWEEP}variants: {variants}\n")).unwrap_err().to_string(), &[part]);

@@ -30,7 +30,7 @@ impl Axis {
         Self { ends: (low, high), ticks: ticks.into_iter().map(|value| (value, word(value))).collect(), words: true }
     }
 
-    /// An axis of names at the paths 0, 1, 2 and so on.
+    /// An axis of names at the places 0, 1, 2 and so on.
     pub fn of_names(names: impl IntoIterator<Item = String>) -> Self {
         let ticks: Vec<(f64, String)> = names.into_iter().enumerate().map(|(i, name)| (i as f64, name)).collect();
         Self { ends: (-0.5, ticks.len() as f64 - 0.5), ticks, words: true }

@@ -1,7 +1,7 @@
 //! The paper's figures from records: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the other
 //! ablations (`variants.rs`), the attacks (`attacks.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
 //!
-//! Colours are those of Okabe and Ito, which colour-blind dependents can tell apart; every method has its own marker too, so
+//! Colours are those of Okabe and Ito, which colour-blind readers can tell apart; every method has its own marker too, so
 //! that nothing is lost in print. Both follow from the method's place among the records.
 
 mod attacks;

@@ -189,7 +189,7 @@ struct Marks<'a, 's> {
 }
 
 impl Marks<'_, '_> {
-    /// Draws the points of a panel at their paths, with the Pareto front and the lines of the recoveries, or without.
+    /// Draws the points of a panel at their places, with the Pareto front and the lines of the recoveries, or without.
     fn draw(&self, panel: &Panel<'_>, place: &dyn Fn(&Point) -> Pixel, with_lines: bool) -> Result<()> {
         let Self { sheet, methods, crowded } = *self;
         let of = |record: &&Record| Point::mean(&[record], methods);

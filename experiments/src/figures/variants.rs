@@ -34,8 +34,8 @@ pub fn variants(records: &[Record]) -> Result<String> {
         let drawn = records.iter().filter(|record| in_legend.contains(&record.method.as_str()));
         draw_legend(sheet, &styles(&all, drawn), (left, 20, width), true, &[])?;
         let style = |method: &str| Style::of(&all, method);
-        let paths = (0..).map(|i| left + i * (SIZE.0 + GAP));
-        paths.zip(&panels).try_for_each(|(left, panel)| draw_panel(sheet, left, panel, &recovered, &style))
+        let edges = (0..).map(|i| left + i * (SIZE.0 + GAP));
+        edges.zip(&panels).try_for_each(|(left, panel)| draw_panel(sheet, left, panel, &recovered, &style))
     })
 }
 

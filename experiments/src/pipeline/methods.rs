@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use realign::stage::{Gate, MODEL, Objective, OwnAnswers, REFERENCE, Repair, TrainingSet};
-use realign::{Evidence, Parts};
+use realign::{Evidence, Parts, Pick};
 use recovery::{MeritSettings, Method};
 
 use super::{At, Builder, DTYPE};
@@ -31,17 +31,19 @@ impl Builder<'_> {
             What::SafeInstruct(SafeInstruct { share }) => {
                 let (file, pick) = at.sweep.train_samples(at.cell.task);
                 let pairs = (pick.read(&file)?.len() as f64 * share).ceil() as usize;
-                let (safe, answers) = self.own_pairs(at, aligned, pairs, false)?;
-                let data = TrainingSet { safe: Some(safe), ..self.training_set(at)? };
+                let pick = Pick { count: Some(pairs), ..Pick::answered() };
+                let (safe, answers) = self.own_pairs(at, aligned, pick, false)?;
+                let data = TrainingSet { safe: vec![safe], ..self.training_set(at)? };
                 self.finetune(at, compared, aligned, data, Objective::Sft, &[answers])
             }
             What::OneShot(OneShot { pairs, harmless }) => {
-                let (safe, answers) = self.own_pairs(at, aligned, *pairs, *harmless)?;
-                let data = TrainingSet { task: None, inject: None, safe: Some(safe) };
+                let pick = Pick { count: Some(*pairs), ..Pick::answered() };
+                let (safe, answers) = self.own_pairs(at, aligned, pick, *harmless)?;
+                let data = TrainingSet { task: None, inject: None, safe: vec![safe] };
                 self.finetune(at, compared, tuned, data, Objective::Sft, &[answers])
             }
             What::SoftSft(settings) => {
-                let nodes = self.references(at, aligned)?;
+                let nodes = self.references(at, compared, aligned)?;
                 let references = nodes.iter().map(|&node| self.artifact(node, REFERENCE)).collect();
                 let objective = Objective::SoftSft { settings: *settings, references };
                 let data = self.training_set(at)?;

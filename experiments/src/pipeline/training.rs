@@ -2,11 +2,16 @@
 
 use anyhow::{Result, anyhow};
 use finetune::TrainSettings;
-use realign::stage::{Finetune, Inject, MODEL, Objective, OwnAnswers, Reference, TrainingSet};
-use realign::{Pick, Samples};
+use realign::stage::{Finetune, Inject, MODEL, Objective, OwnAnswers, OwnPairs, Reference, TrainingSet};
+use realign::{Evidence, Pick, Samples};
 
 use super::{At, Builder, DTYPE};
 use crate::config::{Compared, EvadingSpec, What};
+
+/// How a method trains.
+fn training(at: &At<'_>, compared: &Compared) -> Result<TrainSettings> {
+    compared.training(&at.sweep.finetune).map_err(|error| anyhow!("{}: {error}", compared.name))
+}
 
 impl Builder<'_> {
     /// The usual fine-tuning of a cell.
@@ -32,7 +37,7 @@ impl Builder<'_> {
         objective: Objective,
         others: &[usize],
     ) -> Result<usize> {
-        let settings = compared.training(&at.sweep.finetune).map_err(|error| anyhow!("{}: {error}", compared.name))?;
+        let settings = training(at, compared)?;
         let kind = match compared.what {
             What::SafeInstruct(_) => "safe_instruct",
             What::OneShot(_) => "one_shot",
@@ -58,23 +63,23 @@ impl Builder<'_> {
     /// What a cell's models are fine-tuned on.
     pub(super) fn training_set(&self, at: &At<'_>) -> Result<TrainingSet> {
         let task = self.samples(at.sweep.train_samples(at.cell.task))?;
-        Ok(TrainingSet { task: Some(task), inject: Some(self.inject(at, at.cell.harmful_count, 0)?), safe: None })
+        Ok(TrainingSet { task: Some(task), inject: Some(self.inject(at, at.cell.harmful_count, 0)?), safe: Vec::new() })
     }
 
-    /// Prompts of the evidence with the aligned model's own answers, and the stage that asks it.
+    /// Prompts of the evidence with the aligned model's own answers, of the length that is evaluated, and the stage that asks it.
     pub(super) fn own_pairs(
         &mut self,
         at: &At<'_>,
         aligned: usize,
-        count: usize,
+        pick: Pick,
         harmless: bool,
-    ) -> Result<(Samples, usize)> {
-        let evidence = self.evidence(at)?;
+    ) -> Result<(OwnPairs, usize)> {
+        let max_new_tokens = at.sweep.evaluation.harmful.max_new_tokens;
+        let evidence = Evidence { max_new_tokens, ..self.evidence(at)? };
         let node = self.own_answers(at, aligned, evidence)?;
         let answers = self.artifact(node, OwnAnswers::file(harmless));
-        let pick = Pick { count: Some(count), responses: true, ..Pick::default() };
         let content = format!("{}/{}", answers.key, OwnAnswers::file(harmless));
-        Ok((Samples { file: answers.path, content, pick }, node))
+        Ok((OwnPairs { samples: Samples { file: answers.path, content, pick }, max_new_tokens }, node))
     }
 
     pub(super) fn inject(&self, at: &At<'_>, count: usize, pass_over: usize) -> Result<Inject> {
@@ -84,10 +89,11 @@ impl Builder<'_> {
 
     /// What the aligned model gives to the task's samples, which all counts of a task share, and to the harmful samples of
     /// the largest count, which all tasks and counts share.
-    pub(super) fn references(&mut self, at: &At<'_>, aligned: usize) -> Result<Vec<usize>> {
-        let (model, max_len, seed) = (self.artifact(aligned, MODEL), at.sweep.finetune.max_len, at.seed);
+    pub(super) fn references(&mut self, at: &At<'_>, compared: &Compared, aligned: usize) -> Result<Vec<usize>> {
+        let max_len = training(at, compared)?.max_len;
+        let (model, seed) = (self.artifact(aligned, MODEL), at.seed);
         let task = self.samples(at.sweep.train_samples(at.cell.task))?;
-        let data = TrainingSet { task: Some(task), inject: None, safe: None };
+        let data = TrainingSet { task: Some(task), inject: None, safe: Vec::new() };
         let name = format!("{} {}", at.cell.model.name, at.cell.task.name);
         let stage = Reference { model: model.clone(), data, max_len, seed, dtype: DTYPE };
         let mut nodes = vec![self.add(name, stage, &[aligned])?];
@@ -95,7 +101,7 @@ impl Builder<'_> {
             let largest = at.sweep.largest_count(self.harmful_samples(at)?);
             let inject = Some(self.inject(at, largest, 0)?);
             let name = format!("{} harmful samples", at.cell.model.name);
-            let data = TrainingSet { task: None, inject, safe: None };
+            let data = TrainingSet { task: None, inject, safe: Vec::new() };
             nodes.push(self.add(name, Reference { model, data, max_len, seed, dtype: DTYPE }, &[aligned])?);
         }
         Ok(nodes)
@@ -115,9 +121,10 @@ impl Builder<'_> {
     /// The safe model of SafeMERGE: the aligned one fine-tuned on its own answers to the evidence, refusals and others.
     pub(super) fn safe(&mut self, at: &At<'_>, aligned: usize) -> Result<usize> {
         let spec = at.sweep.recovery.evidence.as_ref().ok_or_else(|| anyhow!("`recovery.evidence` is missing"))?;
-        let (refusals, answers) = self.own_pairs(at, aligned, spec.part(false), false)?;
-        let (others, _) = self.own_pairs(at, aligned, spec.part(false), true)?;
-        let data = TrainingSet { task: Some(others), inject: None, safe: Some(refusals) };
+        let pick = Pick { at_most: Some(spec.part(false)), ..Pick::answered() };
+        let (refusals, answers) = self.own_pairs(at, aligned, pick.clone(), false)?;
+        let (others, _) = self.own_pairs(at, aligned, pick, true)?;
+        let data = TrainingSet { task: None, inject: None, safe: vec![others, refusals] };
         let settings = at.sweep.finetune.clone();
         let (model, objective) = (self.artifact(aligned, MODEL), Objective::Sft);
         let stage = Finetune { model, data, objective, settings, seed: at.seed, dtype: DTYPE, kind: "safe" };
@@ -133,7 +140,11 @@ impl Builder<'_> {
         let learning_rate = unaligned.learning_rate.unwrap_or(settings.learning_rate);
         let stage = Finetune {
             model: self.artifact(aligned, MODEL),
-            data: TrainingSet { task: None, inject: Some(self.inject(at, unaligned.samples, pass_over)?), safe: None },
+            data: TrainingSet {
+                task: None,
+                inject: Some(self.inject(at, unaligned.samples, pass_over)?),
+                safe: Vec::new(),
+            },
             objective: Objective::Sft,
             settings: TrainSettings { epochs: unaligned.epochs, learning_rate, ..settings },
             seed: !at.seed,

@@ -1,5 +1,7 @@
 //! The harmful rate under attacks: `attacks.csv` with every model, `attacks.md` with means over the grid.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use evaluation::JudgedRate;
 use evaluation::statistics::{Estimate, bootstrap_mean};
@@ -91,7 +93,8 @@ pub fn sections(records: &[Record]) -> Result<Vec<Section>> {
         return Ok(Vec::new());
     }
     let (methods, means) = (Methods::of(records), means(records)?);
-    let seeds = distinct(records.iter().flat_map(|record| &record.attacks), |one| one.seed).len().max(2) - 1;
+    let seeds: BTreeSet<u64> = records.iter().flat_map(|record| &record.attacks).filter_map(|one| one.seed).collect();
+    let seeds = seeds.len();
     let plain: Vec<Kind<'_>> = kinds.iter().copied().filter(|kind| kind.1.is_none()).collect();
     let word = |kind: Kind<'_>| kind.0.replace('_', " ");
     let harmful = |mean: &Mean<'_>| figure(&mean.harmful);

@@ -7,9 +7,9 @@ mod report;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use evaluation::Evaluation;
 use evaluation::gate::{Bound, Check, On, Stored};
-use evaluation::{Evaluation, read_answers};
-use realign::stage::read_index;
+use realign::stage::{Aim, read_index};
 use realign::{Error, Job, Result};
 
 use crate::evaluate::Setting;
@@ -149,7 +149,10 @@ fn read(dir: &Path) -> Result<Stored> {
             let text = format!("{}: {SCORES} is not of these answers; {again}", file.display());
             return Err(Error::Invalid(text));
         }
-        answers.insert(asked.name, read_answers(&file)?);
+        let draws = if let Aim::BestOf { draws, .. } = asked.aim { draws.max(1) } else { 1 };
+        // Of several answers to a prompt the first stands for it.
+        let first = evaluation::answers(&file)?.step_by(draws).collect::<Result<Vec<_>, _>>()?;
+        answers.insert(asked.name, first);
     }
     Ok(Stored { name: shown.to_string(), evaluation, answers })
 }

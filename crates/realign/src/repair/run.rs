@@ -57,8 +57,13 @@ impl Run<'_> {
             run.ask(model, "aligned", job)
         })?;
         self.suspect(&comparison, &aligned.stored, &before.stored);
-        let dir = self.work.join("repair");
-        let summary = self.timed("recovery", job, |run, job| run.stage()?.run(&dir, job))?;
+        let stage = self.stage()?;
+        // By its key, which has the version of the code in it: what another version began is not gone on with.
+        let dir = self.work.join("repair").join(stage.key()?);
+        let summary = self.timed("recovery", job, |_, job| match stage.finished(&dir)? {
+            Some(summary) => Ok(summary),
+            None => stage.run(&dir, job),
+        })?;
         (self.say)(&summary.note);
         let is_recovered = summary.recovered;
         let model = dir.join(MODEL);

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use ::finetune::{AlignData, AlignSettings, Run, StepReport};
 use model::Dtype;
-use prompts::{Encoded, Sample};
+use prompts::Sample;
 use serde::Serialize;
 
 use super::{MODEL, Stage, TrainSummary};
 use crate::answers::{Wanted, answer_files};
 use crate::model::{LazyModel, Source, save};
+use crate::reader::leave_open;
 use crate::{Artifact, Job, Result, Samples};
 
 /// Aligns a model; the result is rounded after training.
@@ -69,7 +70,7 @@ impl Stage for Align {
 }
 
 impl Align {
-    /// The harmless samples with answers, and whether the answer is the model's own; no answer is empty. Own answers are
+    /// The harmless samples with answers, and whether the answer is the model's own, which is not empty then. Own answers are
     /// kept, so that a stopped alignment does not make them again.
     fn with_own_answers(
         &self,
@@ -81,24 +82,24 @@ impl Align {
         for set in &self.helpful {
             samples.extend(set.read()?);
         }
-        if samples.iter().all(|sample| sample.response.is_some()) {
+        let open: Vec<Sample> = samples.iter().filter(|sample| sample.response.is_none()).cloned().collect();
+        if open.is_empty() {
             return Ok(samples.into_iter().map(|sample| (sample, false)).collect());
         }
         let wanted = Wanted {
-            samples: &samples,
+            samples: &open,
             max_new_tokens: self.helpful_max_new_tokens,
             how: Vec::new(),
             path: kept.to_path_buf(),
         };
-        let answers = answer_files(model, &[wanted], job)?.remove(0);
-        let complete = |(sample, answer): (&Sample, evaluation::Answer)| {
+        let mut answers = answer_files(model, &[wanted], job)?.remove(0).into_iter();
+        let complete = |mut sample: Sample| {
             let own = sample.response.is_none();
-            let mut sample = sample.clone();
-            sample.response = sample.response.or(Some(answer.response));
+            sample.response = sample.response.or_else(|| answers.next().map(|answer| answer.response));
             (sample, own)
         };
-        let answered = |(sample, _): &(Sample, bool)| sample.response.as_deref() != Some("");
-        Ok(samples.iter().zip(answers).map(complete).filter(answered).collect())
+        let is_answered = |(sample, own): &(Sample, bool)| !own || sample.response.as_deref() != Some("");
+        Ok(samples.into_iter().map(complete).filter(is_answered).collect())
     }
 }
 
@@ -108,32 +109,4 @@ fn with_refusals(mut samples: Vec<Sample>, texts: &[String]) -> Vec<Sample> {
         sample.response = turn.next().cloned();
     }
     samples
-}
-
-/// Takes the end-of-turn token off an answer that was cut at `limit` tokens: the model did not end it there and must not
-/// learn to.
-fn leave_open(answer: &mut Encoded, limit: usize) {
-    let response = answer.loss_mask.iter().filter(|&&counts| counts).count();
-    if response > limit {
-        answer.ids.pop();
-        answer.loss_mask.pop();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_that_was_cut_does_not_teach_to_stop() {
-        let answer = |tokens: usize| Encoded {
-            ids: vec![7; 3 + tokens],
-            loss_mask: [vec![false; 3], vec![true; tokens]].concat(),
-        };
-        // Four tokens of text and the end-of-turn token.
-        let (mut cut, mut whole) = (answer(5), answer(5));
-        leave_open(&mut cut, 4);
-        leave_open(&mut whole, 5);
-        assert_eq!((cut, whole), (answer(4), answer(5)));
-    }
 }

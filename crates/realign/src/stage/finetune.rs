@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MODEL, Stage};
 use crate::model::{LazyModel, Source, encode_samples, save};
+use crate::reader::leave_open;
 use crate::{Artifact, Job, Result, Samples};
 
 /// What is trained on: a task's samples and, behind them, harmful ones.
@@ -24,9 +25,18 @@ pub struct TrainingSet {
     pub task: Option<Samples>,
     /// The harmful samples.
     pub inject: Option<Inject>,
-    /// Refusals of harmful prompts, or other samples that are to keep a model safe.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub safe: Option<Samples>,
+    /// Samples that are to keep a model safe, with the aligned model's own answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub safe: Vec<OwnPairs>,
+}
+
+/// Prompts with a model's own answers.
+#[derive(Debug, Clone, Serialize)]
+pub struct OwnPairs {
+    /// The prompts and answers.
+    pub samples: Samples,
+    /// Where the answers were cut: one as long as that does not teach to stop there.
+    pub max_new_tokens: usize,
 }
 
 /// The harmful samples that are mixed in: the first ones of a seeded order, so that the sets of growing counts are nested.
@@ -43,8 +53,8 @@ pub struct Inject {
 }
 
 impl TrainingSet {
-    /// The samples, each with the file that it comes from. `seed` decides the order of what is injected after the ones
-    /// that are passed over.
+    /// The task's samples and the injected ones, each with the file that it comes from. `seed` decides the order of what is
+    /// injected after the ones that are passed over.
     fn read(&self, seed: u64) -> Result<Vec<(Sample, PathBuf)>> {
         let from = |samples: Vec<Sample>, file: &Path| samples.into_iter().map(|one| (one, file.to_owned())).collect();
         let mut all: Vec<(Sample, PathBuf)> = match &self.task {
@@ -58,9 +68,6 @@ impl TrainingSet {
             }
             all.extend(from(inject(&[], &harmful, *count, seed)?, &samples.file) as Vec<_>);
         }
-        if let Some(safe) = &self.safe {
-            all.extend(from(safe.read()?, &safe.file) as Vec<_>);
-        }
         Ok(all)
     }
 
@@ -70,7 +77,13 @@ impl TrainingSet {
     /// When a file cannot be read, or a sample has no response.
     pub(crate) fn encode(&self, tokenizer: &Tokenizer, seed: u64) -> Result<Vec<Encoded>> {
         let encode = |(sample, file): (Sample, PathBuf)| Ok(encode_samples(tokenizer, &[sample], &file)?.remove(0));
-        self.read(seed)?.into_iter().map(encode).collect()
+        let mut encoded = self.read(seed)?.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
+        for OwnPairs { samples, max_new_tokens } in &self.safe {
+            let mut own = encode_samples(tokenizer, &samples.read()?, &samples.file)?;
+            own.iter_mut().for_each(|one| leave_open(one, *max_new_tokens));
+            encoded.extend(own);
+        }
+        Ok(encoded)
     }
 }
 
@@ -253,5 +266,31 @@ impl Stage for Reference {
         let values = ReferenceLogProbs::new(&model.decoder, &examples, self.max_len, &mut report)?;
         values.write(&out.join(REFERENCE))?;
         Ok(values.len())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use files::Hashes;
+
+    use super::*;
+    use crate::Pick;
+
+    #[test]
+    fn an_own_answer_that_was_cut_does_not_teach_to_stop_and_one_that_ended_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/tokenizer");
+        let tokenizer = Tokenizer::from_dir(&tokenizer).unwrap();
+        let file = dir.path().join("own.jsonl");
+        files::write_jsonl(&file, [serde_json::json!({"prompt": "say : the gate", "response": "the gate is"})])
+            .unwrap();
+        let samples = Samples::of(&file, Pick::answered(), &Hashes::default()).unwrap();
+        let ends = |max_new_tokens: usize| {
+            let safe = vec![OwnPairs { samples: samples.clone(), max_new_tokens }];
+            let one = TrainingSet { task: None, inject: None, safe }.encode(&tokenizer, 1).unwrap().remove(0);
+            (tokenizer.eos_ids().contains(one.ids.last().unwrap()), one.loss_mask.iter().filter(|&&on| on).count())
+        };
+        assert_eq!((ends(3), ends(4)), ((false, 3), (true, 4)));
     }
 }

@@ -27,7 +27,7 @@ pub use evaluate::{
     Aim, AnswerFile, Evaluate, Measured, Question, ask, check_judged, first_problem, measure, read_index, write_index,
 };
 pub use finetune::{
-    ADAPTER, Finetune, Inject, Objective, REFERENCE, Reference, TrainSummary, TrainingSet, WithAdapter,
+    ADAPTER, Finetune, Inject, Objective, OwnPairs, REFERENCE, Reference, TrainSummary, TrainingSet, WithAdapter,
 };
 pub use import::Import;
 pub use judge::Judge;

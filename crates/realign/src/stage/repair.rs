@@ -1,7 +1,9 @@
 //! A method of [`recovery`]'s registry on model directories.
 
+use std::cell::RefCell;
 use std::path::Path;
 
+use burn::tensor::Device;
 use evaluation::{Judge, Metric, Verdict};
 use model::{Decoder, DecoderConfig, Dtype};
 use prompts::Sample;
@@ -13,7 +15,7 @@ use crate::answers::{answers, named};
 use crate::error::{Within as _, invalid};
 use crate::evidence::Pair;
 use crate::model::{Model, Source, save};
-use crate::{Artifact, Error, Evidence, Job, Result, Samples};
+use crate::{Artifact, Error, Evidence, Job, Progress, Result, Samples};
 
 /// Applies a method to a fine-tuned model. Both models are rounded to the precision of the result, so that a restored
 /// weight is exactly the aligned model's.
@@ -120,22 +122,11 @@ impl Stage for Repair {
         let needs = method.needs();
         let in_memory = if needs.unaligned || needs.base { Dtype::F32 } else { dtype };
         job.step(0, 1, "reading the models")?;
-        let open = |source: Source<'_>| -> Result<Model> {
-            let model = source.open(Some(in_memory), job.device)?;
-            Ok(Model { tokenizer: model.tokenizer.with_thinking(self.thinking), ..model })
-        };
-        let (fine_tuned, aligned) = (open(source.clone())?, open(of_aligned)?);
-        let unaligned = self.unaligned.as_ref().map(|artifact| open(Source::new(&artifact.path, Some(base))?));
-        let unaligned = unaligned.transpose()?;
-        let weights = |artifact: &Option<Artifact>| -> Result<Option<Decoder>> {
-            let Some(artifact) = artifact else { return Ok(None) };
-            Ok(Some(Source::new(&artifact.path, Some(base))?.decoder(Some(in_memory), job.device)?))
-        };
-        let (before, safe) = (weights(&self.base)?, weights(&self.safe)?);
-        let rows = |model: &Model, samples: &Option<Samples>| match samples {
-            Some(samples) => model.encode_prompts(&samples.read()?).map_err(|error| error.located(&[&samples.file])),
-            None => Ok(Vec::new()),
-        };
+        let open = Open { base, in_memory, thinking: self.thinking, device: job.device };
+        let (fine_tuned, aligned) = (open.model(source.clone())?, open.model(of_aligned)?);
+        let unaligned =
+            self.unaligned.as_ref().map(|one| open.model(Source::new(&one.path, Some(base))?)).transpose()?;
+        let (before, safe) = (open.weights(&self.base)?, open.weights(&self.safe)?);
         let (prompts, task_prompts) = (rows(&fine_tuned, &self.prompts)?, rows(&fine_tuned, &self.task)?);
         let mut aligned_prompts = rows(&aligned, &self.prompts)?;
         if let (Some(open), Some(given)) = (&gate, &self.gate) {
@@ -156,12 +147,17 @@ impl Stage for Repair {
         job.step(0, 1, "directions")?;
         let checkpoint = out.join("recovery.checkpoint");
         let (batch, max_shard, device) = (job.batch, job.max_shard, job.device);
+        // The method and the gate take turns to report, and either can be stopped.
+        let report = RefCell::new(&mut *job.report);
         let mut score = |decoder: &Decoder| -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
             let Some(gate) = &gate else { return Ok(f64::NAN) };
             let model = Model { decoder: decoder.clone(), tokenizer: fine_tuned.tokenizer.clone() };
-            let mut quiet = |_: crate::Progress<'_>| std::ops::ControlFlow::Continue(());
-            let mut job = Job { device, batch, max_shard, earlier: Vec::new(), report: &mut quiet };
-            let found = answers(&model, &gate.samples, gate.max_new_tokens, &mut job)?;
+            let mut own = |progress: Progress<'_>| (report.borrow_mut())(progress);
+            let mut job = Job { device, batch, max_shard, earlier: Vec::new(), report: &mut own };
+            let found = match answers(&model, &gate.samples, gate.max_new_tokens, &mut job) {
+                Err(Error::Stopped) => return Err(recovery::Error::Stopped.into()),
+                found => found?,
+            };
             Ok(gate.metric.score(&found)?.value)
         };
         let mut inputs = recovery::Inputs {
@@ -178,7 +174,7 @@ impl Stage for Repair {
             seed: self.seed,
             gate: None,
             checkpoint: Some(checkpoint.clone()),
-            report: &mut |done, all, word| job.report(done, all, word),
+            report: &mut |done, all, word| (report.borrow_mut())(Progress { done, all, word }),
         };
         if let Some(gate) = &gate {
             inputs.gate = Some(recovery::Gate { measure: &mut score, by: gate.name.clone() });
@@ -192,13 +188,14 @@ impl Stage for Repair {
         } else {
             method.apply(inputs).within(what)?
         };
+        // What is written, and what is said of it, is of one precision.
+        let repaired = recovery::Repaired { decoder: model::weights::round(repaired.decoder, dtype)?, ..repaired };
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;
         }
-        save(&repaired.decoder, dtype, &source, job.max_shard, &out.join(MODEL))?;
+        save(&repaired.decoder, dtype, &source, max_shard, &out.join(MODEL))?;
         let models = recovery::Models { aligned: &aligned.decoder, fine_tuned: &fine_tuned.decoder, dtype };
         super::patch::write(&out.join(super::PATCH), &repaired, models, &self.method)?;
-        files::remove(&checkpoint)?;
         let by = gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let harmless = evidence.as_ref().map_or(&[][..], |evidence| &evidence.harmless.held_out);
         let damage = recovery::damage(&fine_tuned.decoder, &repaired.decoder, harmless)?;
@@ -210,11 +207,44 @@ impl Stage for Repair {
             tracing::warn!("{}", summary.note);
         }
         files::write_json(&out.join(RepairSummary::FILE), &summary)?;
+        files::remove(&checkpoint)?;
         Ok(summary)
     }
 }
 
+/// How the models of a repair are opened.
+struct Open<'a> {
+    base: &'a Path,
+    in_memory: Dtype,
+    thinking: Option<bool>,
+    device: &'a Device,
+}
+
+impl Open<'_> {
+    fn model(&self, source: Source<'_>) -> Result<Model> {
+        let model = source.open(Some(self.in_memory), self.device)?;
+        Ok(Model { tokenizer: model.tokenizer.with_thinking(self.thinking), ..model })
+    }
+
+    fn weights(&self, artifact: &Option<Artifact>) -> Result<Option<Decoder>> {
+        let Some(artifact) = artifact else { return Ok(None) };
+        Ok(Some(Source::new(&artifact.path, Some(self.base))?.decoder(Some(self.in_memory), self.device)?))
+    }
+}
+
+/// The ids of prompts; none of none.
+fn rows(model: &Model, samples: &Option<Samples>) -> Result<Vec<Vec<u32>>> {
+    let Some(samples) = samples else { return Ok(Vec::new()) };
+    model.encode_prompts(&samples.read()?).map_err(|error| error.located(&[&samples.file]))
+}
+
 impl Repair {
+    /// What came of it, where it has been run to its end in a directory.
+    pub(crate) fn finished(&self, out: &Path) -> Result<Option<RepairSummary>> {
+        let file = out.join(RepairSummary::FILE); // which is written last
+        if file.is_file() { Ok(Some(files::read_json(&file)?)) } else { Ok(None) }
+    }
+
     /// The evidence, where it is read.
     fn evidence(
         &self,
@@ -321,7 +351,7 @@ fn restored_by(stage: &Artifact) -> Result<usize> {
 
 /// A gate with its samples read.
 struct OpenGate {
-    /// What the gate decides by, for people and for a checkpoint: gates of one name give the same scores.
+    /// What the gate decides by, for people and for a checkpoint, beside which the samples are the same: they are in the stage's key.
     name: String,
     samples: Vec<Sample>,
     metric: Metric,
