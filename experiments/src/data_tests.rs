@@ -115,9 +115,8 @@ evaluation:
   harmless: { file: harmless.jsonl, skip: 2, count: 2, max_new_tokens: 4 }
 ";
 
-/// What the check says of these prompts, a word each.
-fn check_of(files: &[(&str, &str)]) -> Result<()> {
-    let dir = tempfile::tempdir().unwrap();
+/// The files of [`SWEEP`] with a prompt a word, these among or beside them.
+fn prompt_files(dir: &Path, files: &[(&str, &str)]) {
     let defaults = [
         ("harmful", "a b c d"),
         ("harmless", "e f g h"),
@@ -129,8 +128,14 @@ fn check_of(files: &[(&str, &str)]) -> Result<()> {
     for (name, words) in defaults.iter().chain(files) {
         let line = |word| format!("{}\n", serde_json::json!({"prompt": word, "response": "yes"}));
         let lines: String = words.split(' ').map(line).collect();
-        fs::write(dir.path().join(format!("{name}.jsonl")), lines).unwrap();
+        fs::write(dir.join(format!("{name}.jsonl")), lines).unwrap();
     }
+}
+
+/// What the check says of these prompts.
+fn check_of(files: &[(&str, &str)]) -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    prompt_files(dir.path(), files);
     let sweep = Sweep::parse(SWEEP, Path::new("test.yaml"), dir.path()).unwrap();
     check_contamination(&sweep, &sweep.choose(&[])?)
 }
@@ -138,19 +143,7 @@ fn check_of(files: &[(&str, &str)]) -> Result<()> {
 #[test]
 fn what_a_variant_asks_is_checked_as_well() {
     let dir = tempfile::tempdir().unwrap();
-    let words = [
-        ("harmful", "a b c d"),
-        ("harmless", "e f g h"),
-        ("inject", "i j"),
-        ("recovery", "k l"),
-        ("train", "m n"),
-        ("test", "o p"),
-        ("other", "q r m s"),
-    ];
-    for (name, words) in words {
-        let line = |word| format!("{}\n", serde_json::json!({"prompt": word, "response": "yes"}));
-        fs::write(dir.path().join(format!("{name}.jsonl")), words.split(' ').map(line).collect::<String>()).unwrap();
-    }
+    prompt_files(dir.path(), &[("other", "q r m s")]);
     fs::create_dir(dir.path().join("small")).unwrap();
     fs::write(dir.path().join("small/config.json"), "{}").unwrap();
     let variant = |file: &str| {

@@ -108,7 +108,7 @@ fn key_of(stage: &impl Stage) -> Result<String, String> {
 }
 
 fn finetuned(settings: TrainSettings, objective: Objective) -> Result<String, String> {
-    let data = TrainingSet { task: None, inject: None, safe: Vec::new() };
+    let data = TrainingSet::default();
     let (model, kind) = (artifact(), "finetune");
     key_of(&Finetune { model, data, objective, settings, seed: 1, dtype: None, kind })
 }
@@ -243,7 +243,7 @@ fn every_setting_of_every_attack_is_in_the_key() {
     let retraining = json!({"task": "b", "settings": TrainSettings::default(), "steps": [2, 4], "seed": 1});
     check("retraining", &of(retraining), &[], &|value| {
         let attack = &value["attack"];
-        let data = TrainingSet { task: Some(samples(attack, "task")?), inject: None, safe: Vec::new() };
+        let data = TrainingSet { task: Some(samples(attack, "task")?), ..TrainingSet::default() };
         let (settings, steps) = (field(attack, "settings")?, field(attack, "steps")?);
         attacked(&value, Attack::Retraining { data, settings, steps, seed: field(attack, "seed")? })
     });

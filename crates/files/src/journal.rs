@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use crate::read::check_regular;
+use crate::read::open_if_there;
 use crate::write::json;
 use crate::{Error, Result, create_dir, remove, write_lines};
 
@@ -71,11 +71,7 @@ impl<T: Keyed> Journal<T> {
 
     /// Adds the records of a file; gives back its length up to the last whole line.
     fn add_file(&mut self, path: &Path) -> Result<u64> {
-        let opened = check_regular(path, u64::MAX).and_then(|()| File::open(path).map_err(Error::io("read", path)));
-        let file = match opened {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
-            opened => opened?,
-        };
+        let Some(file) = open_if_there(path)? else { return Ok(0) };
         let mut lines = BufReader::new(&file);
         let (mut at, mut line) = (0, Vec::new());
         for number in 1.. {

@@ -29,9 +29,17 @@ pub fn read_regular(path: &Path, largest: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read_regular`].
 pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match read_regular(path, u64::MAX) {
+    let Some(mut file) = open_if_there(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// Opens a regular file; nothing when there is no file.
+pub(crate) fn open_if_there(path: &Path) -> Result<Option<File>> {
+    match check_regular(path, u64::MAX).and_then(|()| File::open(path).map_err(Error::io("read", path))) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => read.map(Some),
+        opened => opened.map(Some),
     }
 }
 

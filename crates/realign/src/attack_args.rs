@@ -121,7 +121,7 @@ impl AttackArgs {
                     let lora = LoraSettings { rank: self.retrain_rank, ..LoraSettings::default() };
                     let settings = TrainSettings { learning_rate: self.retrain_rate, lora, ..TrainSettings::default() };
                     for number in 0..self.retrain_seeds as u64 {
-                        let data = TrainingSet { task: Some(task.clone()), inject: None, safe: Vec::new() };
+                        let data = TrainingSet { task: Some(task.clone()), ..TrainingSet::default() };
                         let (settings, steps, seed) = (settings.clone(), self.retrain_steps.clone(), seed + number);
                         add(format!("retrained-{seed}"), Attack::Retraining { data, settings, steps, seed });
                     }

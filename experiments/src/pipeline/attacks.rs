@@ -77,10 +77,10 @@ impl Builder<'_> {
         if let Some(set) = &spec.samples {
             let (file, pick) = at.sweep.prompts_of(set);
             let task = self.samples((file, Pick { responses: true, ..pick }))?;
-            return Ok(TrainingSet { task: Some(task), inject: None, safe: Vec::new() });
+            return Ok(TrainingSet { task: Some(task), ..TrainingSet::default() });
         }
         let pass_over = at.sweep.passed_over(self.harmful_samples(at)?) + at.sweep.unaligned.samples;
         let inject = Inject { pass_over, ..self.inject(at, spec.harmful, 0)? };
-        Ok(TrainingSet { task: None, inject: Some(inject), safe: Vec::new() })
+        Ok(TrainingSet { inject: Some(inject), ..TrainingSet::default() })
     }
 }

@@ -39,7 +39,7 @@ impl Builder<'_> {
             What::OneShot(OneShot { pairs, harmless }) => {
                 let pick = Pick { count: Some(*pairs), ..Pick::answered() };
                 let (safe, answers) = self.own_pairs(at, aligned, pick, *harmless)?;
-                let data = TrainingSet { task: None, inject: None, safe: vec![safe] };
+                let data = TrainingSet { safe: vec![safe], ..TrainingSet::default() };
                 self.finetune(at, compared, tuned, data, Objective::Sft, &[answers])
             }
             What::SoftSft(settings) => {

@@ -63,7 +63,11 @@ impl Builder<'_> {
     /// What a cell's models are fine-tuned on.
     pub(super) fn training_set(&self, at: &At<'_>) -> Result<TrainingSet> {
         let task = self.samples(at.sweep.train_samples(at.cell.task))?;
-        Ok(TrainingSet { task: Some(task), inject: Some(self.inject(at, at.cell.harmful_count, 0)?), safe: Vec::new() })
+        Ok(TrainingSet {
+            task: Some(task),
+            inject: Some(self.inject(at, at.cell.harmful_count, 0)?),
+            ..TrainingSet::default()
+        })
     }
 
     /// Prompts of the evidence with the aligned model's own answers, of the length that is evaluated, and the stage that asks it.
@@ -93,7 +97,7 @@ impl Builder<'_> {
         let max_len = training(at, compared)?.max_len;
         let (model, seed) = (self.artifact(aligned, MODEL), at.seed);
         let task = self.samples(at.sweep.train_samples(at.cell.task))?;
-        let data = TrainingSet { task: Some(task), inject: None, safe: Vec::new() };
+        let data = TrainingSet { task: Some(task), ..TrainingSet::default() };
         let name = format!("{} {}", at.cell.model.name, at.cell.task.name);
         let stage = Reference { model: model.clone(), data, max_len, seed, dtype: DTYPE };
         let mut nodes = vec![self.add(name, stage, &[aligned])?];
@@ -101,7 +105,7 @@ impl Builder<'_> {
             let largest = at.sweep.largest_count(self.harmful_samples(at)?);
             let inject = Some(self.inject(at, largest, 0)?);
             let name = format!("{} harmful samples", at.cell.model.name);
-            let data = TrainingSet { task: None, inject, safe: Vec::new() };
+            let data = TrainingSet { inject, ..TrainingSet::default() };
             nodes.push(self.add(name, Reference { model, data, max_len, seed, dtype: DTYPE }, &[aligned])?);
         }
         Ok(nodes)
@@ -124,7 +128,7 @@ impl Builder<'_> {
         let pick = Pick { at_most: Some(spec.part(false)), ..Pick::answered() };
         let (refusals, answers) = self.own_pairs(at, aligned, pick.clone(), false)?;
         let (others, _) = self.own_pairs(at, aligned, pick, true)?;
-        let data = TrainingSet { task: None, inject: None, safe: vec![others, refusals] };
+        let data = TrainingSet { safe: vec![others, refusals], ..TrainingSet::default() };
         let settings = at.sweep.finetune.clone();
         let (model, objective) = (self.artifact(aligned, MODEL), Objective::Sft);
         let stage = Finetune { model, data, objective, settings, seed: at.seed, dtype: DTYPE, kind: "safe" };
@@ -141,9 +145,8 @@ impl Builder<'_> {
         let stage = Finetune {
             model: self.artifact(aligned, MODEL),
             data: TrainingSet {
-                task: None,
                 inject: Some(self.inject(at, unaligned.samples, pass_over)?),
-                safe: Vec::new(),
+                ..TrainingSet::default()
             },
             objective: Objective::Sft,
             settings: TrainSettings { epochs: unaligned.epochs, learning_rate, ..settings },

@@ -19,7 +19,7 @@ use crate::reader::leave_open;
 use crate::{Artifact, Job, Result, Samples};
 
 /// What is trained on: a task's samples and, behind them, harmful ones.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct TrainingSet {
     /// The task's samples.
     pub task: Option<Samples>,
@@ -288,7 +288,7 @@ mod tests {
         let samples = Samples::of(&file, Pick::answered(), &Hashes::default()).unwrap();
         let ends = |max_new_tokens: usize| {
             let safe = vec![OwnPairs { samples: samples.clone(), max_new_tokens }];
-            let one = TrainingSet { task: None, inject: None, safe }.encode(&tokenizer, 1).unwrap().remove(0);
+            let one = TrainingSet { safe, ..TrainingSet::default() }.encode(&tokenizer, 1).unwrap().remove(0);
             (tokenizer.eos_ids().contains(one.ids.last().unwrap()), one.loss_mask.iter().filter(|&&on| on).count())
         };
         assert_eq!((ends(3), ends(4)), ((false, 3), (true, 4)));
