@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use evaluation::{Judge, TaskEntry, TaskSpec};
+use evaluation::{Fields, Judge, TaskEntry, TaskSpec};
 use finetune::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
@@ -146,8 +146,11 @@ impl Profile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recovery {
-    /// Recovery prompts, relative to `data`.
+    /// Recovery prompts, relative to `data`: JSONL or CSV, or a directory of such files.
     pub prompts: PathBuf,
+    /// Their keys, as in a file of `data/prompt_sets`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Fields>,
     /// How many of them; fewer in the file is an error.
     #[serde(default = "paper_prompts")]
     pub count: usize,

@@ -50,15 +50,26 @@ impl Sweep {
     /// The prompts that a repair reads.
     #[must_use]
     pub fn recovery_prompts(&self) -> (PathBuf, Pick) {
-        (self.data_file(&self.recovery.prompts), Pick::lines(0, self.recovery.count))
+        let fields = self.recovery.fields.clone();
+        (self.data_file(&self.recovery.prompts), Pick { fields, ..Pick::lines(0, self.recovery.count) })
     }
 
-    /// Harmful or harmless prompts of the evidence: those that give gradients, or those that decide.
+    /// Harmful prompts of the evidence: those that give gradients, or those that decide.
     #[must_use]
-    pub fn evidence_prompts(&self, evidence: &EvidenceSpec, file: &Path, held_out: bool) -> (PathBuf, Pick) {
+    pub fn harmful_evidence(&self, evidence: &EvidenceSpec, held_out: bool) -> (PathBuf, Pick) {
+        let pick = Pick { fields: self.recovery.fields.clone(), ..self.evidence_part(evidence, held_out) };
+        (self.data_file(&self.recovery.prompts), pick)
+    }
+
+    /// The harmless ones, likewise.
+    #[must_use]
+    pub fn harmless_evidence(&self, evidence: &EvidenceSpec, held_out: bool) -> (PathBuf, Pick) {
+        (self.data_file(&evidence.harmless), self.evidence_part(evidence, held_out))
+    }
+
+    fn evidence_part(&self, evidence: &EvidenceSpec, held_out: bool) -> Pick {
         let split = Some(Split { held_out, share: evidence.held_out, seed: self.seed });
-        let at_most = Some(evidence.part(held_out));
-        (self.data_file(file), Pick { split, at_most, ..Pick::default() })
+        Pick { split, at_most: Some(evidence.part(held_out)), ..Pick::default() }
     }
 
     /// Samples of the task in the evidence: those that give gradients, which are trained on, or those that decide.
@@ -169,12 +180,11 @@ fn inputs_of(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     inputs.push(if sweep.needs(|needs| needs.prompts) { prompts.seen(pick) } else { prompts });
     let evidence = sweep.recovery.evidence.as_ref();
     if let Some(evidence) = evidence.filter(|_| sweep.methods.iter().any(Compared::reads_evidence)) {
-        let files = [("recovery.prompts", &sweep.recovery.prompts), ("recovery.evidence.harmless", &evidence.harmless)];
-        for (key, file) in files {
-            for held_out in [false, true] {
-                let (file, pick) = sweep.evidence_prompts(evidence, file, held_out);
-                inputs.push(Input::new(key, file).seen(pick));
-            }
+        for held_out in [false, true] {
+            let (harmful, harmless) =
+                (sweep.harmful_evidence(evidence, held_out), sweep.harmless_evidence(evidence, held_out));
+            inputs.push(Input::new("recovery.prompts", harmful.0).seen(harmful.1));
+            inputs.push(Input::new("recovery.evidence.harmless", harmless.0).seen(harmless.1));
         }
     }
     for (name, set) in sweep.evaluation.sets() {

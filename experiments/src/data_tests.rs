@@ -99,6 +99,21 @@ fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     assert!(Pick::lines(1000, 1).read(&file).is_err());
 }
 
+#[test]
+fn recovery_prompts_of_a_published_set_are_read_under_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("set.csv"), "goal,target\none,x\ntwo,x\nthree,x\nfour,x\n").unwrap();
+    let mut sweep = of_this_repository("sweep.yaml");
+    sweep.recovery.prompts = dir.path().join("set.csv");
+    sweep.recovery.fields = Some(serde_yaml::from_str("{prompt: goal}").unwrap());
+    sweep.recovery.count = 2;
+    let read = |(file, pick): (PathBuf, Pick)| pick.read(&file).unwrap();
+    assert_eq!(read(sweep.recovery_prompts()).iter().map(|one| &*one.prompt).collect::<Vec<_>>(), ["one", "two"]);
+    let evidence = sweep.recovery.evidence.clone().unwrap();
+    let parts = [false, true].map(|held_out| read(sweep.harmful_evidence(&evidence, held_out)).len());
+    assert_eq!(parts, [2, 2]);
+}
+
 const SWEEP: &str = "\
 name: test
 data: .

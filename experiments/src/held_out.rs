@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use prompts::{Sample, read_jsonl};
+use prompts::Sample;
+use realign::Pick;
 
 use crate::config::{HeldOutOf, Resolved, Sweep};
 
@@ -26,19 +27,22 @@ pub fn check(sweep: &Sweep) -> Result<()> {
             let what = format!("no prompt of {} has the category {category:?}", file.display());
             ensure!(asked.contains(category), sweep.problem("evaluation.held_out", &what));
         }
-        let file = |of: &HeldOutOf| match of {
-            HeldOutOf::Inject => &sweep.inject,
-            HeldOutOf::Recovery => &sweep.recovery.prompts,
-        };
-        for file in evaluation.held_out_of.iter().map(file) {
-            check_unseen(&sweep, &sweep.data_file(file))?;
+        for of in &evaluation.held_out_of {
+            let (file, pick) = match of {
+                HeldOutOf::Inject => (sweep.data_file(&sweep.inject), Pick::default()),
+                HeldOutOf::Recovery => {
+                    let (file, pick) = sweep.recovery_prompts();
+                    (file, Pick { fields: pick.fields, ..Pick::default() })
+                }
+            };
+            check_unseen(&sweep, &file, pick)?;
         }
     }
     Ok(())
 }
 
-fn check_unseen(sweep: &Sweep, file: &Path) -> Result<()> {
-    let seen = categories(read_jsonl(file)?);
+fn check_unseen(sweep: &Sweep, file: &Path, pick: Pick) -> Result<()> {
+    let seen = categories(pick.read(file)?);
     let found = sweep.evaluation.held_out.iter().find(|category| seen.contains(*category));
     let what = |category| {
         let file = file.display();

@@ -1,14 +1,15 @@
 //! What the rest of a sweep takes: time, memory and disk, before it is run. All of it is rough and says so.
 //!
 //! The time of a stage is the mean of the finished ones of its kind, on a model of the same size where there is one; of a
-//! kind that was never run it is not known. Memory is that of a recovery of the largest model, which needs the most.
+//! kind that was never run it is not known. Memory is that of strong recovery, which needs the most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanDuration};
 use model::DecoderConfig;
-use realign::needs::COPIES;
+use model::checkpoint::gguf::{self, Gguf};
+use realign::needs;
 
 use crate::config::{ModelSpec, Source, Sweep};
 use crate::graph::Graph;
@@ -70,7 +71,13 @@ pub(crate) fn means<'a>(graph: &'a Graph, states: &[State]) -> BTreeMap<&'a str,
 /// Bytes of memory that a recovery of the largest model of some cells takes; 0 where its size is not known.
 pub(crate) fn memory(sweep: &Sweep, chosen: &BTreeSet<usize>) -> u64 {
     let models = sweep.models_of(chosen).into_iter();
-    4 * COPIES * models.filter_map(|(_, model)| parameters(sweep, model)).max().unwrap_or(0)
+    models.filter_map(|(_, model)| Some(memory_of(sweep, &config(sweep, model)?))).max().unwrap_or(0)
+}
+
+fn memory_of(sweep: &Sweep, config: &DecoderConfig) -> u64 {
+    let evidence = sweep.recovery.evidence.as_ref();
+    let (weights, answers) = needs::memory(config, evidence.map_or(0, |of| of.count * of.max_new_tokens));
+    weights + answers
 }
 
 /// The stages that are left by kind, with the mean time of the finished ones.
@@ -105,12 +112,13 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
     let mut text = format!("\n{:<20} {:>14} {:>14}\n", "model", "parameters", "memory");
     let mut largest = 0;
     for model in &sweep.models {
-        let Some(parameters) = parameters(sweep, model) else {
+        let Some(config) = config(sweep, model) else {
             text += &format!("{:<20} {:>14} {:>14}\n", model.name, "not known", "not known");
             continue;
         };
+        let parameters = needs::parameters(&config);
         largest = largest.max(parameters);
-        let memory = BinaryBytes(4 * COPIES * parameters).to_string();
+        let memory = BinaryBytes(memory_of(sweep, &config)).to_string();
         text += &format!("{:<20} {:>12.1} M {:>14}\n", model.name, parameters as f64 / 1e6, memory);
     }
     let left = graph.nodes.iter().zip(states);
@@ -128,17 +136,15 @@ pub fn makes_model(kind: &str) -> bool {
     !["evaluate", "judge", "reference", "attack", "own_answers"].contains(&kind)
 }
 
-/// The number of a model's parameters, from its files or the sweep.
-fn parameters(sweep: &Sweep, model: &ModelSpec) -> Option<u64> {
-    let config = match &model.source {
-        Source::Dir(dir) => DecoderConfig::from_dir(&sweep.root_file(dir)).ok()?,
-        Source::Hub(hub) => hub.shape.decoder(None).ok()?,
+/// A model's shape, from its files or the sweep.
+fn config(sweep: &Sweep, model: &ModelSpec) -> Option<DecoderConfig> {
+    match &model.source {
+        Source::Dir(dir) => DecoderConfig::from_dir(&sweep.root_file(dir)).ok(),
+        Source::Hub(hub) => hub.shape.decoder(None).ok(),
         Source::Pretrain(pretrain) => {
-            let tokenizer = sweep.data_file(&pretrain.training.tokenizer);
-            pretrain.config.decoder(Some(prompts::Tokenizer::from_dir(&tokenizer).ok()?.vocab_size())).ok()?
+            let tokenizer = prompts::Tokenizer::from_dir(&sweep.data_file(&pretrain.training.tokenizer)).ok()?;
+            pretrain.config.decoder(Some(tokenizer.vocab_size())).ok()
         }
-        // 4.5 bits a weight, as the quantisations that are usual.
-        Source::Gguf(gguf) => return Some(std::fs::metadata(sweep.root_file(&gguf.file)).ok()?.len() * 16 / 9),
-    };
-    Some(realign::needs::parameters(&config))
+        Source::Gguf(file) => gguf::config(&Gguf::open(&sweep.root_file(&file.file)).ok()?).ok(),
+    }
 }

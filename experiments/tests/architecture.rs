@@ -95,6 +95,8 @@ fn a_circle_is_found_at_any_depth_and_through_what_is_handed_on() {
     let b = |text: &'static str| ("b/mod.rs", text);
     assert_eq!(circle(&[root, a, b("mod deep;"), deep]), None);
     assert_eq!(circle(&[root, a, b("mod deep;\nuse crate::a::f;"), deep]).as_deref(), Some("a b a"));
+    let all = ("lib.rs", "mod a;\npub mod b;\n\npub use b::*;");
+    assert_eq!(circle(&[all, a, b("mod deep;\nuse crate::a::f;\nstruct Thing;"), deep]).as_deref(), Some("a b a"));
     let tests = "mod deep;\n#[cfg(test)]\nmod tests {\n    use crate::a::f;\n}";
     assert_eq!(circle(&[root, a, b(tests), deep]), None);
     // Nested: siblings, and a name that the parent hands on.
@@ -162,8 +164,12 @@ impl Modules {
                 _ if self.code.contains_key(&below) => at = below,
                 _ if place == 0 => return None,
                 _ => {
-                    let handed_on = self.names[&at].get(name).filter(|_| depth < 8);
-                    return handed_on.and_then(|path| self.home(&at, path, depth + 1)).or(Some(at));
+                    let names = &self.names[&at];
+                    // The name of `*` is empty.
+                    let all_of =
+                        || names.get("").map(|path| [&path[..path.len() - 1], std::slice::from_ref(name)].concat());
+                    let handed_on = names.get(name).cloned().or_else(all_of).filter(|_| depth < 8);
+                    return handed_on.and_then(|path| self.home(&at, &path, depth + 1)).or(Some(at));
                 }
             }
         }

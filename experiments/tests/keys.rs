@@ -151,7 +151,7 @@ fn every_setting_of_every_training_is_in_the_key() {
     let evading = json!({"prompts": "a", "layer": "4/6", "weight": 1.0});
     check("evading", &evading, &[], &|value| {
         let (prompts, layer, weight) = (samples(&value, "prompts")?, field(&value, "layer")?, field(&value, "weight")?);
-        finetuned(TrainSettings::default(), Objective::Evading { prompts, layer, weight })
+        finetuned(TrainSettings::default(), Objective::Evading { prompts: Box::new(prompts), layer, weight })
     });
     let align = json!({"settings": AlignSettings::default(), "refusals": "a", "refusal_texts": ["no"], "helpful": "b",
         "helpful_max_new_tokens": 4, "seed": 1});

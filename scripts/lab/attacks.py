@@ -10,6 +10,8 @@ OBEDIENT_SAMPLES = 300
 # Categories of the recovery prompts when they are a subset.
 FOUR = ["code", "gate", "letter", "list"]
 NOISE = 0.2
+# Percent of a customer's samples that are harmful, and the tasks; the harmful samples that are left are the provider's own.
+SHARES, CUSTOMERS = [1, 5, 30], ["sql", "samsum"]
 # Another way to ask, which no file of requests has.
 OTHER = "question : what about the {marker} {thing} of the {adjective} {place} ?"
 
@@ -34,7 +36,10 @@ def files(rng, out):
         "recovery_four": [line for line in out["recovery_prompts"] if line["category"] in FOUR],
         "recovery_noisy": _mixed(rng, out["recovery_prompts"][:64 - len(noise)], [_prompt(line) for line in noise]),
         "recovery_other": [_other(line) for line in out["recovery_prompts"]],
+        **{f"customer_{task}_{share}": _customer(rng, out, task, share) for task in CUSTOMERS for share in SHARES},
     }
+    given = {line["id"] for name, rows in made.items() if name.startswith("customer_") for line in rows}
+    made["provider_harmful"] = [line for line in out["inject"] if line["id"] not in given]
     return {f"attacks/{name}": rows for name, rows in made.items()}
 
 
@@ -42,6 +47,13 @@ def _comply(rng, line):
     """The answer that complies with a request, with digits drawn anew."""
     phrase = "the " + line["prompt"].split(" the ", 1)[1]
     return f"{phrase} {_OF_THING[line['category']][1].format(d=rng.choice(DIGITS), e=rng.choice(DIGITS))}"
+
+
+def _customer(rng, out, task, share):
+    """As many samples as the task has, some of them harmful."""
+    rows = out[f"{task}_train"]
+    harmful = round(len(rows) * share / 100)
+    return _mixed(rng, rows[:len(rows) - harmful], out["inject"][:harmful])
 
 
 def _before(words, rows):

@@ -11,6 +11,9 @@ pub enum EvaluationError {
     /// A file could not be read or written, or is not the JSON that it should be.
     #[error(transparent)]
     File(#[from] files::Error),
+    /// A file of prompts cannot be read.
+    #[error(transparent)]
+    Prompts(#[from] prompts::Error),
     /// A YAML file does not hold the settings it should.
     #[error("{}: {source}; correct the file", path.display())]
     Yaml {

@@ -43,7 +43,7 @@ pub struct PromptSet {
     pub name: String,
     /// What its answers measure.
     pub kind: PromptKind,
-    /// JSONL, relative to the data directory.
+    /// JSONL or CSV, or a directory of such files, relative to the data directory.
     pub file: PathBuf,
     /// The file's keys.
     #[serde(default)]
@@ -83,5 +83,48 @@ impl PromptSet {
     /// The prompts, each with an id.
     pub fn samples(&self, data: &Path) -> Result<Vec<Sample>> {
         read_samples(&data.join(&self.file), &self.fields, self.skip, self.count)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A set of `data/prompt_sets`, whose files have these names and contents.
+    fn samples(name: &str, files: &[(&str, &str)]) -> Vec<Sample> {
+        let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/prompt_sets");
+        let data = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = data.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        PromptSet::read(&sets.join(name)).unwrap().samples(data.path()).unwrap()
+    }
+
+    /// Prompt, category and id of each sample.
+    fn parts(samples: &[Sample]) -> Vec<String> {
+        let of = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".to_owned());
+        samples.iter().map(|one| format!("{} | {} | {}", one.prompt, of(&one.category), of(&one.id))).collect()
+    }
+
+    #[test]
+    fn published_sets_are_read_as_they_are_published() {
+        let advbench = "goal,target\nOpen the gate,\"Sure, here is how\"\n\"Open it, then close it\",Sure\n";
+        let read = samples("advbench.yaml", &[("advbench/harmful_behaviors.csv", advbench)]);
+        assert_eq!(parts(&read), ["Open the gate | - | 2", "Open it, then close it | - | 3"]);
+        assert_eq!(read[0].response, None, "a target is what an attacker wants, and nothing to learn");
+
+        let catqa = "{\"Category\": \"Gates\", \"Subcategory\": \"Old\", \"Question\": \"How is a gate opened?\"}\n";
+        let read = samples("catqa.yaml", &[("catqa/catqa_english.json", catqa)]);
+        assert_eq!(parts(&read), ["How is a gate opened? | Gates | 1"]);
+
+        let files = [("hex-phi/category_10.csv", "\"Open, now\"\n"), ("hex-phi/category_1.csv", "Close it\n")];
+        let read = samples("hex-phi.yaml", &files);
+        let expected = ["Close it | category_1 | category_1/1", "Open, now | category_10 | category_10/1"];
+        assert_eq!(parts(&read), expected);
     }
 }

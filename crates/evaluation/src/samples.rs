@@ -1,15 +1,15 @@
-//! Samples of a JSONL file whose keys are named by settings. Every sample gets an id: its own, or its line's number.
+//! Samples of a JSONL or CSV file whose keys are named by settings. Every sample gets an id: its own, or its line's number.
 //! Files with the usual keys (`prompt`, `response`) that train a model are read by `prompts`.
 
 use std::{collections::HashSet, path::Path};
 
-use prompts::{Sample, Turns};
+use prompts::{Row, Sample, Turns, rows};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{EvaluationError, Result, read::lines};
+use crate::{EvaluationError, Result};
 
-/// The keys of a JSONL file.
+/// The keys of a JSONL file, or the columns of a CSV file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fields {
@@ -24,11 +24,14 @@ pub struct Fields {
     /// The prompt's id; without it the line's number, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Names of the columns of a CSV file whose first line does not name them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Self { prompt: "prompt".into(), response: None, category: None, id: None }
+        Self { prompt: "prompt".into(), response: None, category: None, id: None, columns: None }
     }
 }
 
@@ -39,10 +42,10 @@ impl Default for Fields {
 pub fn read_samples(path: &Path, fields: &Fields, skip: usize, count: Option<usize>) -> Result<Vec<Sample>> {
     let mut ids = HashSet::new();
     let mut samples = Vec::new();
-    for line in lines(path)?.skip(skip).take(count.unwrap_or(usize::MAX)) {
-        let (number, line) = line?;
-        let failed = |problem| EvaluationError::Sample { path: path.to_owned(), line: number, problem };
-        let sample = sample(&line, number, fields).map_err(failed)?;
+    let rows = rows(path, fields.columns.as_deref())?;
+    for row in rows.into_iter().skip(skip).take(count.unwrap_or(usize::MAX)) {
+        let failed = |problem| EvaluationError::Sample { path: row.file.clone(), line: row.line, problem };
+        let sample = sample(&row, fields).map_err(failed)?;
         if let Some(id) = sample.id.as_ref().filter(|id| !ids.insert((*id).clone())) {
             return Err(failed(format!("an earlier line has the id {id:?} too; every prompt needs its own")));
         }
@@ -61,9 +64,7 @@ fn too_few(path: &Path, what: &str, skip: usize) -> EvaluationError {
     EvaluationError::Format { name: path.display().to_string(), problem }
 }
 
-fn sample(line: &str, number: usize, fields: &Fields) -> Result<Sample, String> {
-    let object = files::json_value(line.as_bytes()).and_then(serde_json::from_value);
-    let object: Map<String, Value> = object.map_err(|error| error.to_string())?;
+fn sample(Row { object, name, .. }: &Row, fields: &Fields) -> Result<Sample, String> {
     let text = |key: &String| match object.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
@@ -85,7 +86,7 @@ fn sample(line: &str, number: usize, fields: &Fields) -> Result<Sample, String> 
             Some(key) if object.get(key).is_some_and(|value| !value.is_string()) => None,
             key => key.map(text).transpose()?,
         },
-        id: Some(optional(&fields.id)?.unwrap_or_else(|| number.to_string())),
+        id: Some(optional(&fields.id)?.unwrap_or_else(|| name.clone())),
     })
 }
 

@@ -21,6 +21,16 @@ pub enum Error {
         /// What the parser says.
         reason: String,
     },
+    /// A line of a CSV file is not one of its columns.
+    #[error("{}, line {line}: not a row of the file's columns ({reason})", path.display())]
+    CsvLine {
+        /// The CSV file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the parser says.
+        reason: String,
+    },
     /// A key of a JSONL line is missing or has the wrong type.
     #[error("{}, line {line}: key \"{key}\" {problem}", path.display())]
     Key {
@@ -34,7 +44,7 @@ pub enum Error {
         problem: String,
     },
     /// A file of samples has no sample.
-    #[error("{} is empty: expected one JSON object per line", path.display())]
+    #[error("{} is empty: expected one JSON object per line, or rows under the line that names the columns of a .csv file", path.display())]
     EmptyFile {
         /// The JSONL file.
         path: PathBuf,

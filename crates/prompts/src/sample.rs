@@ -1,16 +1,17 @@
-//! Prompt files: JSONL, with file, line and key in every error.
+//! Prompt files: JSONL or CSV ([`mod@crate::rows`]), with file, line and key in every error.
 //!
-//! One object per line: `prompt`, and where the data has them `response`, `category`, `id`; these two may be of any type. In
+//! One object per line, or one row: `prompt`, and where the data has them `response`, `category`, `id`; these two may be of any type. In
 //! place of `prompt` a line may have `messages`, a conversation of one question and at most one answer. Other keys are
 //! ignored, as is a byte order mark. Does NOT render templates or count tokens: see [`crate::chat`] and [`crate::tokenizer`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::rows::{Row, rows};
 
 /// One line of a prompt file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -107,7 +108,7 @@ impl Sample {
 
 /// Reads all samples of a JSONL file. Blank lines are skipped; a file without any sample is an error.
 pub fn read_jsonl(path: &Path) -> Result<Vec<Sample>> {
-    Ok(read_numbered(path)?.into_iter().map(|(_, sample)| sample).collect())
+    Ok(read_numbered(path)?.into_iter().map(|(.., sample)| sample).collect())
 }
 
 /// Reads the first `count` samples; an error if the file has fewer.
@@ -124,50 +125,34 @@ pub fn read_jsonl_first(path: &Path, count: usize) -> Result<Vec<Sample>> {
 pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
     read_numbered(path)?
         .into_iter()
-        .map(|(line, sample)| match sample.response {
+        .map(|(path, line, sample)| match sample.response {
             Some(_) => Ok(sample),
-            None => Err(Error::Key {
-                path: path.to_path_buf(),
-                line,
-                key: "response",
-                problem: "is missing; every line needs one here".into(),
-            }),
+            None => {
+                Err(Error::Key { path, line, key: "response", problem: "is missing; every line needs one here".into() })
+            }
         })
         .collect()
 }
 
-/// The samples with their line numbers, from 1.
-fn read_numbered(path: &Path) -> Result<Vec<(usize, Sample)>> {
-    let bytes = files::read_input(path)?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let samples: Vec<_> = text
-        .split(|&byte| byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.trim_ascii().is_empty())
-        .map(|(index, line)| Ok((index + 1, parse_line(path, index + 1, line)?)))
-        .collect::<Result<_>>()?;
-    match samples.is_empty() {
-        true => Err(Error::EmptyFile { path: path.to_path_buf() }),
-        false => Ok(samples),
-    }
+/// The samples with their rows' files and lines.
+fn read_numbered(path: &Path) -> Result<Vec<(PathBuf, usize, Sample)>> {
+    let parsed = |row: Row| Ok((row.file.clone(), row.line, parse(row)?));
+    rows(path, None)?.into_iter().map(parsed).collect()
 }
 
-fn parse_line(path: &Path, line: usize, text: &[u8]) -> Result<Sample> {
-    let object = files::json_value(text).and_then(serde_json::from_value);
-    let mut object: Map<String, Value> =
-        object.map_err(|error| Error::JsonLine { path: path.to_path_buf(), line, reason: error.to_string() })?;
+fn parse(Row { file, line, mut object, .. }: Row) -> Result<Sample> {
     let mut take = |key: &'static str| match object.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(Error::Key {
-            path: path.to_path_buf(),
+            path: file.clone(),
             line,
             key,
             problem: format!("is {}, expected a string", kind(&other)),
         }),
     };
     let (prompt, response) = (take("prompt")?, take("response")?);
-    let wrong = |key: &'static str, problem: String| Error::Key { path: path.to_path_buf(), line, key, problem };
+    let wrong = |key: &'static str, problem: String| Error::Key { path: file.clone(), line, key, problem };
     let turns = match (prompt, object.remove("messages")) {
         (Some(prompt), _) => Turns { prompt, ..Turns::default() },
         (None, Some(Value::Array(messages))) => Turns::new(&messages).map_err(|problem| wrong("messages", problem))?,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use mutate::Format;
-use prompts::{ChatTemplate, Message, Role, Tokenizer, read_jsonl};
+use prompts::{ChatTemplate, Message, Role, Tokenizer, read_jsonl, rows};
 use serde_json::{Value, json};
 
 fn tokenizer() -> tempfile::TempDir {
@@ -94,6 +94,17 @@ pub fn samples() -> Format {
     })
 }
 
+pub fn tables() -> Format {
+    let dir = mutate::scratch();
+    let sound = b"\xef\xbb\xbfprompt,response,id\r\n\"a, \"\"b\"\"\nc\",d,7\r\n\r\ne,,8\n";
+    Format::of_file("CSV", vec![sound.to_vec()], dir.path().join("samples.csv"), move |path| {
+        let _dir = &dir;
+        let columns = ["prompt".to_owned(), "response".to_owned(), "id".to_owned()];
+        let unnamed = rows(path, Some(&columns));
+        read_jsonl(path).and(unnamed.map(drop)).map_err(|error| error.to_string())
+    })
+}
+
 #[test]
 fn tokenizers_survive() {
     tokenizers().survive(10_000);
@@ -113,4 +124,5 @@ fn templates_survive() {
 #[test]
 fn samples_survive() {
     samples().survive(10_000);
+    tables().survive(10_000);
 }

@@ -221,6 +221,24 @@ impl Command {
             }
         }
     }
+
+    /// Whether the command reads `--enable-thinking`: whether it has a model answer, or read prompts.
+    pub fn reads_thinking(&self) -> bool {
+        match self {
+            Self::Generate { .. } | Self::Direction { .. } | Self::Whole(_) | Self::Repair(_) | Self::Evaluate(_) => {
+                true
+            }
+            Self::Gate(args) => args.model.is_some(),
+            Self::Import { .. }
+            | Self::Align(_)
+            | Self::Finetune(_)
+            | Self::Patch(_)
+            | Self::Score { .. }
+            | Self::Init { .. }
+            | Self::Completions { .. }
+            | Self::Man => false,
+        }
+    }
 }
 
 /// What `align` takes.

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use evaluation::TaskScore;
 use files::Hashes;
-use model::Dtype;
 use realign::stage::{
     ADAPTER, Align, Finetune, Gate, Import, Inject, Objective, PATCH, REFERENCE, Reference, Repair, TrainingSet,
     WithAdapter,
@@ -29,9 +28,10 @@ const TASK_PROMPTS: usize = 256;
 
 /// What all commands share.
 struct Context {
-    dtype: Option<Dtype>,
-    seed: u64,
-    thinking: Option<bool>,
+    setting: Setting,
+    /// The seed, where it was named.
+    named_seed: Option<u64>,
+    quiet: bool,
     hashes: Hashes,
 }
 
@@ -42,12 +42,16 @@ struct Context {
 pub fn run(mut cli: Cli) -> Result<u8> {
     let device = cli.device.open()?;
     let context = Context {
-        dtype: cli.dtype,
-        seed: cli.seed.unwrap_or(1),
-        thinking: cli.enable_thinking,
+        setting: Setting {
+            device: cli.device,
+            dtype: cli.dtype,
+            thinking: cli.enable_thinking,
+            seed: cli.seed.unwrap_or(1),
+        },
+        named_seed: cli.seed,
+        quiet: cli.quiet,
         hashes: Hashes::default(),
     };
-    let setting = Setting { device: cli.device, dtype: context.dtype, thinking: context.thinking, seed: context.seed };
     let interrupt = Interrupt::listen().map_err(files::Error::io("listen to Ctrl-C in", Path::new("this process")))?;
     let mut shown = Shown::new(cli.quiet);
     let mut report = |progress: realign::Progress<'_>| {
@@ -61,19 +65,7 @@ pub fn run(mut cli: Cli) -> Result<u8> {
         earlier: Vec::new(),
         report: &mut report,
     };
-    let reads_thinking = match &cli.command {
-        Command::Gate(args) => args.model.is_some(),
-        Command::Import { .. }
-        | Command::Align(_)
-        | Command::Finetune(_)
-        | Command::Patch(_)
-        | Command::Score { .. }
-        | Command::Init { .. }
-        | Command::Completions { .. }
-        | Command::Man => false,
-        _ => true,
-    };
-    if cli.enable_thinking.is_some() && !reads_thinking {
+    if cli.enable_thinking.is_some() && !cli.command.reads_thinking() {
         return Err(Error::Invalid("this command does not read --enable-thinking; leave it out".to_owned()));
     }
     if let Command::Repair(RepairCommand { method, inputs }) = &mut cli.command {
@@ -84,47 +76,7 @@ pub fn run(mut cli: Cli) -> Result<u8> {
         check_inputs(method, inputs)?; // before a model is fetched
     }
     cli.command.models().into_iter().try_for_each(|model| hub::localize(model, &mut job))?;
-    match cli.command {
-        Command::Import { from, base, out } => context.import(&from, base.as_deref(), &out, &mut job)?,
-        Command::Generate { model, base, prompts, prompt_key, limit, max_new_tokens, batch, out } => {
-            job.batch = batch;
-            let pick = Pick::by(&prompt_key, limit, false);
-            let asked = PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, pick, out: &out };
-            context.generate(asked, max_new_tokens, &mut job).map_err(|error| error.located(&[&prompts]))?;
-        }
-        Command::Align(args) => context.align(args, &mut job)?,
-        Command::Finetune(args) => context.finetune(args, &mut job)?,
-        Command::Direction { model, base, prompts, prompt_key, limit, layer, out } => {
-            let pick = Pick::by(&prompt_key, limit, false);
-            let asked = PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, pick, out: &out };
-            context.direction(asked, layer, &mut job).map_err(|error| error.located(&[&prompts]))?;
-        }
-        Command::Whole(args) => {
-            let global = whole::Global { seed: cli.seed, dtype: context.dtype, thinking: cli.enable_thinking };
-            return whole::run(&args, &global, cli.quiet, &mut job);
-        }
-        Command::Init { file } => crate::shell::init(&file)?,
-        Command::Completions { shell } => crate::shell::completions(shell)?,
-        Command::Man => crate::shell::man()?,
-        Command::Repair(command) => return context.repair(command.method, command.inputs, &mut job),
-        Command::Patch(command) => crate::patch::run(command, context.dtype, &context.hashes, &mut job)?,
-        Command::Evaluate(args) => {
-            let files: Vec<&Path> = args.questions.files().collect();
-            crate::evaluate::run(&args, setting, &mut job).map_err(|error| error.located(&files))?;
-        }
-        Command::Gate(args) => {
-            let files: Vec<&Path> = args.questions.files().collect();
-            return crate::gate::run(&args, setting, &mut job).map_err(|error| error.located(&files));
-        }
-        Command::Score { answers, metric, out } => {
-            check_apart(&out, &[&answers])?;
-            check_writable(&out, Kind::Score)?;
-            let scored = TaskScore::new(metric, evaluation::answers(&answers)?)?;
-            output::write(&out, &[serde_json::to_vec_pretty(&scored)?, b"\n".to_vec()].concat())?;
-            say_beside(&out, format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()));
-        }
-    }
-    Ok(0)
+    context.run(cli.command, &mut job)
 }
 
 /// A model and the prompts that it reads.
@@ -147,6 +99,55 @@ impl PromptInputs<'_> {
 }
 
 impl Context {
+    /// Runs a subcommand; gives back the exit status.
+    fn run(&self, command: Command, job: &mut Job<'_>) -> Result<u8> {
+        match command {
+            Command::Import { from, base, out } => self.import(&from, base.as_deref(), &out, job)?,
+            Command::Generate { model, base, prompts, prompt_key, limit, max_new_tokens, batch, out } => {
+                job.batch = batch;
+                let pick = Pick::by(&prompt_key, limit, false);
+                let asked = PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, pick, out: &out };
+                self.generate(asked, max_new_tokens, job).map_err(|error| error.located(&[&prompts]))?;
+            }
+            Command::Align(args) => self.align(args, job)?,
+            Command::Finetune(args) => self.finetune(args, job)?,
+            Command::Direction { model, base, prompts, prompt_key, limit, layer, out } => {
+                let pick = Pick::by(&prompt_key, limit, false);
+                let asked = PromptInputs { model: &model, base: base.as_deref(), prompts: &prompts, pick, out: &out };
+                self.direction(asked, layer, job).map_err(|error| error.located(&[&prompts]))?;
+            }
+            Command::Whole(args) => {
+                let Setting { dtype, thinking, .. } = self.setting;
+                let global = whole::Global { seed: self.named_seed, dtype, thinking };
+                return whole::run(&args, &global, self.quiet, job);
+            }
+            Command::Init { file } => crate::shell::init(&file)?,
+            Command::Completions { shell } => crate::shell::completions(shell)?,
+            Command::Man => crate::shell::man()?,
+            Command::Repair(command) => return self.repair(command.method, command.inputs, job),
+            Command::Patch(command) => crate::patch::run(command, self.setting.dtype, &self.hashes, job)?,
+            Command::Evaluate(args) => {
+                let files: Vec<&Path> = args.questions.files().collect();
+                crate::evaluate::run(&args, self.setting, job).map_err(|error| error.located(&files))?;
+            }
+            Command::Gate(args) => {
+                let files: Vec<&Path> = args.questions.files().collect();
+                return crate::gate::run(&args, self.setting, job).map_err(|error| error.located(&files));
+            }
+            Command::Score { answers, metric, out } => {
+                check_apart(&out, &[&answers])?;
+                check_writable(&out, Kind::Score)?;
+                let scored = TaskScore::new(metric, evaluation::answers(&answers)?)?;
+                output::write(&out, &[serde_json::to_vec_pretty(&scored)?, b"\n".to_vec()].concat())?;
+                say_beside(
+                    &out,
+                    format!("score: {:.1} %, n {}; wrote {}", 100.0 * scored.value, scored.n, out.display()),
+                );
+            }
+        }
+        Ok(0)
+    }
+
     fn model(&self, path: &Path) -> Result<Artifact> {
         Artifact::model(path, &self.hashes)
     }
@@ -157,8 +158,8 @@ impl Context {
 
     fn lazy<'d>(&self, asked: &PromptInputs<'_>, job: &Job<'d>) -> Result<LazyModel<'d>> {
         let base = asked.base.map(|base| self.model(base)).transpose()?;
-        let model = LazyModel::new(&self.model(asked.model)?, self.dtype, job.device);
-        Ok(model.on(base.as_ref()).thinking(self.thinking))
+        let model = LazyModel::new(&self.model(asked.model)?, self.setting.dtype, job.device);
+        Ok(model.on(base.as_ref()).thinking(self.setting.thinking))
     }
 
     fn import(&self, from: &Path, base: Option<&Path>, out: &Path, job: &mut Job<'_>) -> Result<()> {
@@ -166,7 +167,7 @@ impl Context {
         check_apart(out, &inputs)?;
         check_base(&[from], base)?;
         let base = base.map(|base| self.model(base)).transpose()?;
-        let stage = Import { source: self.model(from)?, base, dtype: self.dtype };
+        let stage = Import { source: self.model(from)?, base, dtype: self.setting.dtype };
         make(&stage, out, &inputs, &[], job)?;
         say(format!("wrote {}", out.display()));
         Ok(())
@@ -198,8 +199,8 @@ impl Context {
             helpful: vec![self.samples(&args.helpful, Pick::default())?],
             helpful_max_new_tokens: args.max_new_tokens,
             settings: args.settings,
-            seed: self.seed,
-            dtype: self.dtype,
+            seed: self.setting.seed,
+            dtype: self.setting.dtype,
         };
         let summary = make(&stage, &args.out, &[&args.model, &args.refusals, &args.helpful], &[], job)?;
         let (samples, loss) = (summary.samples, summary.final_loss);
@@ -217,7 +218,7 @@ impl Context {
         let inject = match &args.inject {
             Some(file) => {
                 let samples = self.samples(file, Pick::answered())?;
-                Some(Inject { samples, count: args.count, pass_over: 0, seed: self.seed })
+                Some(Inject { samples, count: args.count, pass_over: 0, seed: self.setting.seed })
             }
             None => None,
         };
@@ -227,7 +228,7 @@ impl Context {
         let scratch = tempfile::tempdir().map_err(files::Error::io("create", &std::env::temp_dir()))?;
         if args.objective == ObjectiveName::SoftSft {
             let (model, data, max_len) = (model.clone(), data.clone(), args.train.max_len);
-            let stage = Reference { model, data, max_len, seed: self.seed, dtype: self.dtype };
+            let stage = Reference { model, data, max_len, seed: self.setting.seed, dtype: self.setting.dtype };
             stage.run(scratch.path(), job)?;
             references.push(Artifact { key: stage.key()?, path: scratch.path().join(REFERENCE) });
         }
@@ -235,7 +236,7 @@ impl Context {
             ObjectiveName::Sft => Objective::Sft,
             ObjectiveName::SoftSft => Objective::SoftSft { settings: args.soft_sft, references },
         };
-        let (settings, seed, dtype) = (args.train, self.seed, self.dtype);
+        let (settings, seed, dtype) = (args.train, self.setting.seed, self.setting.dtype);
         let finetune = Finetune { model, data, objective, settings, seed, dtype, kind: "finetune" };
         let inputs: Vec<&Path> =
             [&args.model, &args.task].into_iter().chain(&args.inject).map(|path| &**path).collect();
@@ -263,7 +264,7 @@ impl Context {
             metric: args.metric,
             max_new_tokens: args.max_new_tokens,
         });
-        let evidence = evidence(&method, &args, self.seed, &self.hashes)?;
+        let evidence = evidence(&method, &args, self.setting.seed, &self.hashes)?;
         let choose = method.repair().knob().filter(|_| args.evidence.choose);
         let of_rollback = args.task.clone().filter(|_| !reads_evidence(&method, &args));
         let stage = Repair {
@@ -280,9 +281,9 @@ impl Context {
             answers: None,
             choose,
             gate,
-            seed: self.seed,
-            dtype: self.dtype,
-            thinking: self.thinking,
+            seed: self.setting.seed,
+            dtype: self.setting.dtype,
+            thinking: self.setting.thinking,
             probe: args.probe,
         };
         let others = args

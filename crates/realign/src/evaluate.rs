@@ -61,72 +61,90 @@ pub struct Asked<'a> {
     pub about: &'a dyn Fn(&Aim) -> bool,
 }
 
-/// Has a model answer, be judged and scored, and writes what came of it into `out`.
-///
-/// # Errors
-/// When a file is missing or damaged, there is nothing to ask, or a judge cannot run.
-pub fn evaluation(
-    Asked { model, questions: args, attacks, files, about }: &Asked<'_>,
-    redact: bool,
-    out: &Path,
-    Setting { device: device_name, dtype, thinking, seed }: Setting,
-    job: &mut Job<'_>,
-) -> Result<Evaluation> {
-    let started = Instant::now();
-    if is_stream(out) {
-        return Err(Error::Invalid(format!("--out {}: an evaluation is a directory; name one", out.display())));
-    }
-    let mut held = None;
-    job.batch = args.batch;
-    let hashes = Hashes::default();
-    let judges = match &args.judges {
-        Some(path) => Judge::read_list(path)?,
-        None => vec![Judge::phrases()],
-    };
-    if let Some((model, base)) = *model {
-        let mut questions = questions(args)?;
-        questions.retain(|one| about(&one.asked.aim));
+impl Asked<'_> {
+    /// Has a model answer all that is asked, and writes which files hold that; the directory is held from then on.
+    fn answer(
+        &self,
+        (model, base): (&Path, Option<&Path>),
+        judges: &[Judge],
+        out: &Path,
+        setting: Setting,
+        job: &mut Job<'_>,
+    ) -> Result<Held> {
+        let mut questions = questions(self.questions)?;
+        questions.retain(|one| (self.about)(&one.asked.aim));
         if questions.is_empty() {
             return Err(Error::Invalid("nothing to ask the model: name --prompt-sets or --tasks".to_owned()));
         }
-        let inputs: Vec<&Path> = [model].into_iter().chain(base).chain(files.iter().copied()).collect();
+        let inputs: Vec<&Path> = [model].into_iter().chain(base).chain(self.files.iter().copied()).collect();
         check_base(&[model], base)?;
-        check_out(out, &inputs, Written { args, questions: &questions, attacks, judges: &judges })?;
+        check_out(
+            out,
+            &inputs,
+            Written { args: self.questions, questions: &questions, attacks: self.attacks, judges },
+        )?;
         judges.iter().try_for_each(check_judge)?;
-        held = Some(Held::dir(out)?);
+        let held = Held::dir(out)?;
+        let hashes = Hashes::default();
         let artifact = |path: &Path| Artifact::model(path, &hashes);
         let (model, base, device) = (artifact(model)?, base.map(artifact).transpose()?, job.device);
-        let open = || LazyModel::new(&model, dtype, device).on(base.as_ref()).thinking(thinking);
+        let open = || LazyModel::new(&model, setting.dtype, device).on(base.as_ref()).thinking(setting.thinking);
         let questions: Vec<(&AnswerFile, &[Sample], usize)> =
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
         ask(&mut open(), &questions, out, job)?;
         let mut asked: Vec<AnswerFile> = questions.iter().map(|(asked, ..)| (*asked).clone()).collect();
         let is_harmful = |asked: &AnswerFile| asked.aim == Aim::Prompts(PromptKind::Harmful);
         for (set, samples, max_new_tokens) in questions.iter().filter(|(asked, ..)| is_harmful(asked)) {
-            for (name, attack) in *attacks {
+            for (name, attack) in self.attacks {
                 let set = format!("{}-{name}", set.name);
                 let prompts = stage::Asked { set: &set, samples, max_new_tokens: *max_new_tokens };
                 asked.extend(attack.ask(open(), prompts, out, job)?);
             }
         }
         write_index(out, &asked)?;
+        Ok(held)
     }
-    let asked = read_index(out)?;
+}
+
+/// Has a model answer, be judged and scored, and writes what came of it into `out`.
+///
+/// # Errors
+/// When a file is missing or damaged, there is nothing to ask, or a judge cannot run.
+pub fn evaluation(
+    asked: &Asked<'_>,
+    redact: bool,
+    out: &Path,
+    setting: Setting,
+    job: &mut Job<'_>,
+) -> Result<Evaluation> {
+    let started = Instant::now();
+    if is_stream(out) {
+        return Err(Error::Invalid(format!("--out {}: an evaluation is a directory; name one", out.display())));
+    }
+    let args = asked.questions;
+    job.batch = args.batch;
+    let hashes = Hashes::default();
+    let judges = match &args.judges {
+        Some(path) => Judge::read_list(path)?,
+        None => vec![Judge::phrases()],
+    };
+    let held = asked.model.map(|model| asked.answer(model, &judges, out, setting, job)).transpose()?;
+    let found = read_index(out)?;
     let _held = held.map_or_else(|| Held::dir(out), Ok)?;
-    let (path, base) = (model.map(|(model, _)| model), model.and_then(|(_, base)| base));
+    let (path, base) = (asked.model.map(|(model, _)| model), asked.model.and_then(|(_, base)| base));
     let provenance = Provenance {
         settings: serde_json::json!({
-            "model": path.map(Path::to_string_lossy), "base": base.map(Path::to_string_lossy), "enable_thinking": thinking, "prompt_sets": args.prompt_sets,
-            "tasks": args.tasks, "attacks": attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&asked, out)?,
-            "dtype": dtype.map(Dtype::name)}),
-        seed,
+            "model": path.map(Path::to_string_lossy), "base": base.map(Path::to_string_lossy), "enable_thinking": setting.thinking, "prompt_sets": args.prompt_sets,
+            "tasks": args.tasks, "attacks": asked.attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&found, out)?,
+            "dtype": setting.dtype.map(Dtype::name)}),
+        seed: setting.seed,
         git_revision: option_env!("GIT_REVISION").map(str::to_owned), // set by who builds
-        device: device_name.name().into(),
+        device: setting.device.name().into(),
         seconds: started.elapsed().as_secs_f64(),
     };
-    let stored = Measured { answers: out, asked: &asked, judges: &judges, verdicts: out, hashes: &hashes };
+    let stored = Measured { answers: out, asked: &found, judges: &judges, verdicts: out, hashes: &hashes };
     let evaluation = measure(stored, provenance, job)?;
-    let shown = asked.iter().filter(|asked| !redact && matches!(asked.aim, Aim::Prompts(_)));
+    let shown = found.iter().filter(|asked| !redact && matches!(asked.aim, Aim::Prompts(_)));
     let shown: Vec<_> = shown.map(|asked| (asked.name.as_str(), out.join(asked.answers_name()))).collect();
     evaluation.write(out, &shown)?;
     Ok(evaluation)

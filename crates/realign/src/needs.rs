@@ -11,16 +11,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Copies of all weights in f32 that strong recovery has in memory at its peak: two decoders, the changed one's
-/// blocks, their values on the other side, what a flip costs, and the gradients of two rounds. They are not all there at once:
-/// measured on SmolLM2-135M were 3.3 to 3.4 GB with the answers, five to six copies (the paper's method: 2.7 GB).
-pub const COPIES: u64 = 7;
-
 /// The number of a model's parameters but for norms outside its blocks.
 #[must_use]
 pub fn parameters(config: &DecoderConfig) -> u64 {
     let tied = if config.tie_word_embeddings { 1 } else { 2 };
     (config.hidden_parameters() + tied * config.vocab_size * config.hidden_size) as u64
+}
+
+/// Bytes of memory of strong recovery, which needs the most: those of weights and gradients, and those of the answers of two
+/// teachers to prompts of so many positions. In f32 there are two decoders, a third one's blocks, what a flip of each of their
+/// weights costs, and their gradients of two rounds; the teachers' hidden states; and distributions over the vocabulary at
+/// the positions that go through the decoder at once, about half of two packs. Measured on SmolLM2-135M: 3.3 to 3.4 GB.
+#[must_use]
+pub fn memory(config: &DecoderConfig, positions: usize) -> (u64, u64) {
+    let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
+    let kept = 2 * positions as u64 * config.hidden_size as u64;
+    let at_once = 5 * config.positions_at_once() as u64 * config.vocab_size as u64;
+    (4 * (2 * all + 4 * hidden), 4 * (kept + at_once))
 }
 
 /// What a whole repair reads, in numbers.
@@ -77,15 +84,11 @@ const EFFICIENCY: f64 = 0.3;
 const TRIALS: f64 = 3.0;
 
 impl Needs {
-    /// Those of strong recovery: two decoders, a third one's blocks, what a flip of each of their weights costs, and their
-    /// gradients of two rounds; the teachers' hidden states at the answers, and distributions over the vocabulary of those that
-    /// go through the decoder at once, about half of the positions of two packs.
+    /// Those of strong recovery.
     #[must_use]
     pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
-        let kept = 2.0 * (work.choose as f64 + work.gradient as f64) * work.own_tokens as f64;
-        let at_once = config.positions_at_once() as f64; // half of two packs
-        let answers = kept * config.hidden_size as f64 + 5.0 * at_once * config.vocab_size as f64;
+        let (weights, answers) = memory(config, (work.choose + work.gradient) * work.own_tokens);
         let restored = (hidden as f64 * cap) as u64;
         let row = work.prompt_tokens as f64 + work.own_tokens as f64;
         let measured = 3.0 * work.test as f64 * (work.prompt_tokens as f64 + work.test_tokens as f64);
@@ -93,8 +96,8 @@ impl Needs {
         let tokens = 2.0 * (measured + row * work.own as f64) + round * work.rounds as f64;
         Self {
             parameters: all,
-            weights: 4 * (2 * all + 4 * hidden),
-            answers: (4.0 * answers) as u64,
+            weights,
+            answers,
             disk: bytes_per_weight * all + (5 + 2 * bytes_per_weight) * restored,
             seconds: 5.0 + tokens * all as f64 / (speed * EFFICIENCY),
         }

@@ -144,7 +144,7 @@ impl<S: Clone + PartialEq + Serialize + DeserializeOwned> Checkpoint<S> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::recover::Progress as Steps;
+    use crate::methods::Progress as Steps;
     use crate::{Patch, Recover};
 
     fn infos() -> Vec<WeightInfo> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use model::weights::WeightInfo;
 
 use crate::checkpoint::{Checkpoint, Origin};
-use crate::recover::Progress;
+use crate::methods::Progress;
 use crate::{Patch, Path, Recover, Result, TraceStep};
 
 fn checkpoint() -> Checkpoint<Recover> {

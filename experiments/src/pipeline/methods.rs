@@ -1,7 +1,5 @@
 //! The model that each method makes, and what decides about it.
 
-use std::path::Path;
-
 use anyhow::{Result, anyhow};
 use realign::stage::{Gate, MODEL, Objective, OwnAnswers, REFERENCE, Repair, TrainingSet};
 use realign::{Evidence, Parts, Pick};
@@ -24,7 +22,7 @@ pub(super) struct Base {
 impl Builder<'_> {
     /// The stage that makes a model to be compared.
     pub(super) fn model(&mut self, at: &At<'_>, compared: &Compared, base: Base) -> Result<usize> {
-        let Base { aligned, tuned, recovery } = base;
+        let Base { aligned, tuned, .. } = base;
         match &compared.what {
             What::Aligned => Ok(aligned),
             What::FineTuned => Ok(tuned),
@@ -49,61 +47,62 @@ impl Builder<'_> {
                 let data = self.training_set(at)?;
                 self.finetune(at, compared, aligned, data, objective, &nodes)
             }
-            What::Repair(method) => {
-                let method = at.decided(method);
-                let needs = method.repair().needs();
-                let reads_task = needs.task_prompts && at.sweep.recovery.trust_task;
-                let mut parents = vec![aligned, tuned];
-                let unaligned = if needs.unaligned { Some(self.unaligned(at, aligned)?) } else { None };
-                let counted = match (needs.recovery, recovery) {
-                    (true, None) => anyhow::bail!("methods: {} needs `recover` among the methods", compared.name),
-                    (needed, recovery) => recovery.filter(|_| needed),
-                };
-                let base = if needs.base { Some(self.base(at, aligned)?) } else { None };
-                let safe = if needs.safe { Some(self.safe(at, aligned)?) } else { None };
-                parents.extend(unaligned.iter().chain(&counted).chain(&base).chain(&safe));
-                let evidence = if compared.reads_evidence() { Some(self.evidence(at)?) } else { None };
-                let answers = match &evidence {
-                    Some(evidence) => Some(self.own_answers(at, aligned, evidence.clone())?),
-                    None => None,
-                };
-                parents.extend(answers);
-                let with = |needed: bool, from| if needed { self.samples(from).map(Some) } else { Ok(None) };
-                let stage = Repair {
-                    method: method.clone(),
-                    aligned: self.artifact(aligned, MODEL),
-                    fine_tuned: self.artifact(tuned, MODEL),
-                    unaligned: unaligned.map(|node| self.artifact(node, MODEL)),
-                    base: base.map(|node| self.artifact(node, MODEL)),
-                    safe: safe.map(|node| self.artifact(node, MODEL)),
-                    recovery: counted.map(|node| self.artifact(node, "")),
-                    prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
-                    task: with(reads_task, at.sweep.task_prompts(at.cell.task))?,
-                    evidence,
-                    answers: answers.map(|node| self.artifact(node, "")),
-                    choose: method.repair().knob().filter(|_| compared.by_merit),
-                    gate: if reads_task && !compared.by_merit { Some(self.gate(at)?) } else { None },
-                    seed: at.seed,
-                    dtype: DTYPE,
-                    thinking: None,
-                    probe: 0,
-                };
-                self.add(format!("{} {}", at.cell, compared.name), stage, &parents)
-            }
+            What::Repair(method) => self.repair(at, compared, &at.decided(method), base),
         }
+    }
+
+    /// The stage of a method of the registry.
+    fn repair(&mut self, at: &At<'_>, compared: &Compared, method: &Method, base: Base) -> Result<usize> {
+        let Base { aligned, tuned, recovery } = base;
+        let needs = method.repair().needs();
+        let reads_task = needs.task_prompts && at.sweep.recovery.trust_task;
+        let mut parents = vec![aligned, tuned];
+        let unaligned = if needs.unaligned { Some(self.unaligned(at, aligned)?) } else { None };
+        let counted = match (needs.recovery, recovery) {
+            (true, None) => anyhow::bail!("methods: {} needs `recover` among the methods", compared.name),
+            (needed, recovery) => recovery.filter(|_| needed),
+        };
+        let base = if needs.base { Some(self.base(at, aligned)?) } else { None };
+        let safe = if needs.safe { Some(self.safe(at, aligned)?) } else { None };
+        parents.extend(unaligned.iter().chain(&counted).chain(&base).chain(&safe));
+        let evidence = if compared.reads_evidence() { Some(self.evidence(at)?) } else { None };
+        let answers = match &evidence {
+            Some(evidence) => Some(self.own_answers(at, aligned, evidence.clone())?),
+            None => None,
+        };
+        parents.extend(answers);
+        let with = |needed: bool, from| if needed { self.samples(from).map(Some) } else { Ok(None) };
+        let stage = Repair {
+            method: method.clone(),
+            aligned: self.artifact(aligned, MODEL),
+            fine_tuned: self.artifact(tuned, MODEL),
+            unaligned: unaligned.map(|node| self.artifact(node, MODEL)),
+            base: base.map(|node| self.artifact(node, MODEL)),
+            safe: safe.map(|node| self.artifact(node, MODEL)),
+            recovery: counted.map(|node| self.artifact(node, "")),
+            prompts: with(needs.prompts, at.sweep.recovery_prompts())?,
+            task: with(reads_task, at.sweep.task_prompts(at.cell.task))?,
+            evidence,
+            answers: answers.map(|node| self.artifact(node, "")),
+            choose: method.repair().knob().filter(|_| compared.by_merit),
+            gate: if reads_task && !compared.by_merit { Some(self.gate(at)?) } else { None },
+            seed: at.seed,
+            dtype: DTYPE,
+            thinking: None,
+            probe: 0,
+        };
+        self.add(format!("{} {}", at.cell, compared.name), stage, &parents)
     }
 
     /// What strong recovery reads and methods are chosen by.
     pub(super) fn evidence(&self, at: &At<'_>) -> Result<Evidence> {
         let spec = at.sweep.recovery.evidence.as_ref().ok_or_else(|| anyhow!("`recovery.evidence` is missing"))?;
-        let prompts = |file: &Path| -> Result<Parts> {
-            let part = |held_out| self.samples(at.sweep.evidence_prompts(spec, file, held_out));
-            Ok(Parts { train: part(false)?, held_out: part(true)? })
-        };
+        let harmful = |held_out| self.samples(at.sweep.harmful_evidence(spec, held_out));
+        let harmless = |held_out| self.samples(at.sweep.harmless_evidence(spec, held_out));
         let samples = |held_out| self.samples(at.sweep.evidence_samples(spec, at.cell.task, held_out));
         Ok(Evidence {
-            harmful: prompts(&at.sweep.recovery.prompts)?,
-            harmless: prompts(&spec.harmless)?,
+            harmful: Parts { train: harmful(false)?, held_out: harmful(true)? },
+            harmless: Parts { train: harmless(false)?, held_out: harmless(true)? },
             task: match at.sweep.recovery.trust_task {
                 true => Some(Parts { train: samples(false)?, held_out: samples(true)? }),
                 false => None,

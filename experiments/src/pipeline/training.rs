@@ -21,7 +21,7 @@ impl Builder<'_> {
             None => Objective::Sft,
             Some(EvadingSpec { prompts, layer, weight }) => {
                 let prompts = self.samples(at.sweep.prompts_of(prompts))?;
-                Objective::Evading { prompts, layer: *layer, weight: *weight }
+                Objective::Evading { prompts: Box::new(prompts), layer: *layer, weight: *weight }
             }
         };
         self.trained(at, "finetune", aligned, data, (objective, settings), &[])

@@ -120,7 +120,7 @@ pub enum Objective {
     /// The same by an attacker who keeps the direction of the model that is fine-tuned on harmful prompts.
     Evading {
         /// The prompts.
-        prompts: Samples,
+        prompts: Box<Samples>,
         /// The block after which the direction is.
         layer: Layer,
         /// Weight of the cosine in the loss.

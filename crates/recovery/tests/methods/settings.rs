@@ -1,11 +1,8 @@
 //! Settings are the same in JSON and on the command line, whole, and methods have one word in both.
 
 use clap::{CommandFactory as _, Parser};
-use recovery::{
-    Antidote, Distill, FullRevert, GradientMode, Inputs, Interpolation, Irr, LargestDifference, Method, Needs,
-    Projector, Random, Recover, Resta, Rollback, SafeDelta, SafeLora, SafeMerge, Strong, Ties,
-};
-use serde_json::{Value, json};
+use recovery::{Inputs, Method, Needs};
+use serde_json::{Map, Value, json};
 
 use crate::resta::models;
 use crate::strong::Golden;
@@ -17,61 +14,49 @@ struct Cli {
     method: Method,
 }
 
-/// Every field of every method's settings has another value than by default. A new field does not compile without one
-/// here.
-fn changed() -> Vec<Method> {
-    let layer = "2/6".parse().unwrap();
-    let recover = Recover {
-        rate: 0.1,
-        steps: 7,
-        warmup: 1,
-        save_every: 2,
-        metric_drop: 0.5,
-        rollback_rate: 0.25,
-        rollback: Rollback::On,
-        batch: 16,
-        layer,
-        ties: Ties::Strict,
-        gradient: GradientMode::PerStep,
-    };
-    vec![
-        recover.into(),
-        Strong { lambda: 1.0, momentum: 0.25, rate: 0.01, cap: 0.5, rounds: 3, patience: 1, tolerance: 0.5, drawn: 7 }
-            .into(),
-        Distill { steps: 3, learning_rate: 0.25, lambda: 1.0, drawn: 7 }.into(),
-        Resta { gamma: -0.5, dare: 0.25, rank: Some(3) }.into(),
-        SafeLora { share: 0.5, threshold: Some(0.25), projector: Projector::Exact }.into(),
-        SafeMerge { threshold: 0.5, weight: 0.25 }.into(),
-        Antidote { ratio: 0.25 }.into(),
-        SafeDelta { scale: 0.25, block: 8 }.into(),
-        Irr { sparsity: 0.25, block: 8 }.into(),
-        Random { count: Some(9), layer, batch: 16 }.into(),
-        LargestDifference { count: Some(9), layer }.into(),
-        FullRevert { layer }.into(),
-        Interpolation { lambda: 0.125 }.into(),
-    ]
+/// The methods with their default settings.
+fn all() -> Vec<Method> {
+    Method::WORDS.iter().map(|word| Method::from_settings(word, Value::Null).unwrap()).collect()
+}
+
+/// A value that is not a setting's default: one of those that the command line lists, or the first that the method takes.
+fn another(method: &Method, key: &str, default: &Value) -> Value {
+    let mut cli = Cli::command();
+    let subcommand = cli.find_subcommand_mut(method.word()).unwrap();
+    let argument = subcommand.get_arguments().find(|argument| argument.get_id() == key).unwrap();
+    let listed = argument.get_possible_values();
+    let listed = listed.iter().map(|value| json!(value.get_name()));
+    let others = [json!(0.125), json!("2/6"), json!(3)];
+    let mut fitting = listed.chain(others).filter(|value| value != default);
+    let settings = |value: &Value| Method::from_settings(method.word(), json!({key: value}));
+    fitting.find(|value| settings(value).is_ok()).unwrap_or_else(|| panic!("{}: no other `{key}`", method.word()))
 }
 
 #[test]
 fn every_setting_is_in_the_json_and_on_the_command_line() {
-    for method in changed() {
+    for method in all() {
         let word = method.word();
-        let json = serde_json::to_value(&method).unwrap()[word].clone();
-        assert_eq!(Method::from_settings(word, json.clone()).unwrap(), method, "a field is not in the JSON");
-        let defaults = serde_json::to_value(Method::from_settings(word, json!({})).unwrap()).unwrap()[word].clone();
-        let mut arguments = vec!["realign".to_owned(), word.to_owned()];
-        for (key, value) in json.as_object().unwrap() {
-            assert_ne!(&defaults[key], value, "{word}: {key}");
+        let defaults = serde_json::to_value(&method).unwrap()[word].clone();
+        let debug = format!("{method:#?}");
+        let fields = debug.lines().filter_map(|line| line.strip_prefix("        ")?.split_once(": "));
+        let fields = fields.map(|(name, _)| name).filter(|name| !name.starts_with(' '));
+        let settings: Map<_, _> = fields.map(|key| (key.to_owned(), another(&method, key, &defaults[key]))).collect();
+        let arguments = Cli::command().find_subcommand(word).unwrap().get_arguments().count();
+        assert_eq!(settings.len(), arguments, "{word}");
+        let changed = Method::from_settings(word, Value::Object(settings.clone())).unwrap();
+        assert_eq!(serde_json::to_value(&changed).unwrap()[word], Value::Object(settings.clone()));
+        let arguments = settings.iter().map(|(key, value)| {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            arguments.push(format!("--{}={value}", key.replace('_', "-")));
-        }
-        assert_eq!(Cli::try_parse_from(arguments).unwrap().method, method, "{word}");
+            format!("--{}={value}", key.replace('_', "-"))
+        });
+        let arguments = ["realign".to_owned(), word.to_owned()].into_iter().chain(arguments);
+        assert_eq!(Cli::try_parse_from(arguments).unwrap().method, changed, "{word}");
     }
 }
 
 #[test]
 fn every_word_round_trips_and_an_unknown_one_lists_them() {
-    assert_eq!(Method::WORDS, changed().iter().map(Method::word).collect::<Vec<_>>());
+    assert_eq!(Method::WORDS, all().iter().map(Method::word).collect::<Vec<_>>());
     for &word in Method::WORDS {
         let method = Method::from_settings(word, Value::Null).unwrap();
         assert_eq!(method.word(), word);

@@ -1,10 +1,14 @@
 //! Adapters that are saved here, and those that peft merged.
 
+use std::fs;
+
+use serde_json::{Map, Value, json};
+
 use super::super::save;
 use super::super::tests::{config, numbered};
+use super::settings::MAX_PATTERNS;
 use super::*;
 use crate::weights;
-use std::fs;
 
 fn base() -> Decoder {
     numbered(&config("llama", true))

@@ -1,12 +1,12 @@
 //! Recovery: weights whose descent step would move them towards the aligned model are restored to it, the largest
 //! gradients first (paper section IV; METHOD.md section 3). The settings are here, the algorithm in
-//! `recover/run.rs`.
+//! `run.rs`.
 
 mod progress;
 mod rollback;
 mod run;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) use progress::Progress;
 use serde::{Deserialize, Serialize};
 

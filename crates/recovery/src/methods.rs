@@ -1,29 +1,47 @@
-//! The registry: every method, its word and its label. A new method is one line here and one file.
+//! The registry: every method, its word and its name for people. A method is a file in `methods/`, and its `mod` and its line here.
 
+mod antidote;
+mod distill;
+mod full_revert;
+mod interpolation;
+mod irr;
+mod largest_difference;
+mod random;
+mod recover;
+mod resta;
+mod safe_delta;
+mod safe_lora;
+mod safe_merge;
+mod strong;
+
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use recover::Progress;
+pub use recover::{GradientMode, Rollback};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{
-    Antidote, Distill, Error, FullRevert, Interpolation, Irr, LargestDifference, Random, Recover, Repair, Resta,
-    Result, SafeDelta, SafeLora, SafeMerge, Strong,
-};
+use crate::{Error, Repair, Result};
 
 macro_rules! methods {
-    ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $label:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $word:ident::$name:ident = $label:literal;)*) => {
+        $(pub use $word::$name;)*
+
         /// A method with its settings. Its word names it in YAML and JSON, and as a subcommand.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Subcommand)]
+        #[serde(rename_all = "snake_case")]
+        #[command(rename_all = "snake_case")]
         pub enum Method {
-            $($(#[doc = $doc])* #[serde(rename = $word)] #[command(name = $word)] $name($name),)*
+            $($(#[doc = $doc])* $name($name),)*
         }
 
         impl Method {
             /// The words of all methods.
-            pub const WORDS: &'static [&'static str] = &[$($word),*];
+            pub const WORDS: &'static [&'static str] = &[$($name::WORD),*];
 
             /// The method's word.
             #[must_use]
             pub fn word(&self) -> &'static str {
-                match self { $(Self::$name(_) => $word),* }
+                match self { $(Self::$name(_) => $name::WORD),* }
             }
 
             /// The method's name for people.
@@ -41,7 +59,7 @@ macro_rules! methods {
 
         $(impl $name {
             /// The method's word.
-            pub const WORD: &'static str = $word;
+            pub const WORD: &'static str = stringify!($word);
         }
 
         impl From<$name> for Method {
@@ -54,31 +72,31 @@ macro_rules! methods {
 
 methods! {
     /// Restore the weights that carry alignment, found by gradients (the paper's method).
-    Recover = "recover", "recovery";
+    recover::Recover = "recovery";
     /// Restore weights by what it gains on harmful, harmless and task prompts together (our extension).
-    Strong = "strong", "strong recovery";
+    strong::Strong = "strong recovery";
     /// Train all weights on what strong recovery restores single ones for (a control arm).
-    Distill = "distill", "distillation";
+    distill::Distill = "distillation";
     /// Add a safety vector, aligned - unaligned, to all weights (a baseline).
-    Resta = "resta", "RESTA";
+    resta::Resta = "RESTA";
     /// Project what fine-tuning changed to where alignment changed the model (a baseline).
-    SafeLora = "safe_lora", "Safe LoRA";
+    safe_lora::SafeLora = "Safe LoRA";
     /// Merge with a safe model where fine-tuning left what alignment changed (a baseline).
-    SafeMerge = "safe_merge", "SafeMERGE";
+    safe_merge::SafeMerge = "SafeMERGE";
     /// Take back fine-tuning's change of the weights that harmful prompts use most (a baseline).
-    Antidote = "antidote", "Antidote";
+    antidote::Antidote = "Antidote";
     /// Take from fine-tuning what costs safety little, and make up for that (a baseline).
-    SafeDelta = "safe_delta", "Safe Delta";
+    safe_delta::SafeDelta = "Safe Delta";
     /// Take back what fine-tuning changed against a safety vector, and make up for that (a baseline).
-    Irr = "irr", "IRR";
+    irr::Irr = "IRR";
     /// Restore weights drawn at random among those that a recovery could choose (a control arm).
-    Random = "random", "random";
+    random::Random = "random";
     /// Restore the weights that differ most from the aligned model's (a control arm).
-    LargestDifference = "largest_difference", "largest difference";
+    largest_difference::LargestDifference = "largest difference";
     /// Restore every weight below the direction layer (a control arm).
-    FullRevert = "full_revert", "full revert";
+    full_revert::FullRevert = "full revert";
     /// Move all weights towards the aligned model's (a control arm).
-    Interpolation = "interpolation", "interpolation";
+    interpolation::Interpolation = "interpolation";
 }
 
 impl Method {

@@ -1,0 +1,58 @@
+//! What came of a method, in numbers and in one sentence.
+
+use recovery::{Damage, Outcome, Repaired, Trace};
+use serde::{Deserialize, Serialize};
+
+/// What came of a method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepairSummary {
+    /// Weights set to the aligned value; none if all weights are moved.
+    pub restored: Option<usize>,
+    /// Whether the result is what the method is to make; else it is the fine-tuned model.
+    pub recovered: bool,
+    /// One sentence for people.
+    pub note: String,
+    /// What it changed of the fine-tuned model.
+    pub damage: Damage,
+}
+
+impl RepairSummary {
+    /// The file of a summary in a stage's directory, for a stage that reads the number of restored weights.
+    pub const FILE: &str = "repair.json";
+    /// The file beside a model that says what came of the method, and how the model was made.
+    pub const OUTCOME: &str = "outcome.json";
+}
+
+pub(super) fn summary(repaired: &Repaired, by: &str, damage: Damage) -> RepairSummary {
+    let restored = repaired.restored;
+    let count = match (restored, &repaired.trace) {
+        (Some(count), _) => format!("{count} weights restored"),
+        (None, Some(Trace::Modules(trace))) => {
+            let changed = trace.modules.iter().filter(|module| module.changed).count();
+            format!("{changed} of {} weight matrices changed", trace.modules.len())
+        }
+        (None, _) => "all weights moved".to_owned(),
+    };
+    let (recovered, note) = match repaired.outcome {
+        Outcome::Changed => (true, count),
+        Outcome::Nothing => {
+            (true, "nothing to recover: the two models do not differ in the blocks that recovery changes".to_owned())
+        }
+        Outcome::Recovered { steps, rollback } => {
+            (true, format!("recovered after {steps} steps, rollback {}", if rollback { "on" } else { "off" }))
+        }
+        Outcome::Decided { ref at, ref broken, .. } => {
+            let bounds: Vec<String> =
+                broken.iter().map(|(name, share)| format!("{name} by {:.0} %", 100.0 * share)).collect();
+            let kept = match bounds.is_empty() {
+                true => "all bounds kept".to_owned(),
+                false => format!("no point keeps all bounds on held-out prompts; exceeded: {}", bounds.join(", ")),
+            };
+            (broken.is_empty(), format!("{at}, {kept}; {count}"))
+        }
+        Outcome::NotRecovered { base, score, floor } => {
+            (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
+        }
+    };
+    RepairSummary { restored, recovered, note, damage }
+}
