@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use evaluation::Fields;
 use prompts::Sample;
 use realign::Pick;
 
@@ -31,8 +32,10 @@ pub fn check(sweep: &Sweep) -> Result<()> {
             let (file, pick) = match of {
                 HeldOutOf::Inject => (sweep.data_file(&sweep.inject), Pick::default()),
                 HeldOutOf::Recovery => {
-                    let (file, pick) = sweep.recovery_prompts();
-                    (file, Pick { fields: pick.fields, ..Pick::default() })
+                    let (file, Pick { fields, .. }) = sweep.recovery_prompts();
+                    let category = |fields: Fields| fields.category.or_else(|| Some("category".to_owned()));
+                    let fields = fields.map(|fields| Fields { category: category(fields.clone()), ..fields });
+                    (file, Pick { fields, ..Pick::default() })
                 }
             };
             check_unseen(&sweep, &file, pick)?;

@@ -75,9 +75,13 @@ pub(crate) fn memory(sweep: &Sweep, chosen: &BTreeSet<usize>) -> u64 {
 }
 
 fn memory_of(sweep: &Sweep, config: &DecoderConfig) -> u64 {
-    let evidence = sweep.recovery.evidence.as_ref();
-    let (weights, answers) = needs::memory(config, evidence.map_or(0, |of| of.count * of.max_new_tokens));
-    weights + answers
+    let positions = sweep.recovery.evidence.as_ref().map_or(0, |evidence| {
+        let parts = [false, true].map(|held_out| sweep.harmful_evidence(evidence, held_out));
+        let prompts = parts.iter().map(|(file, pick)| pick.read(file).map_or(0, |found| found.len()));
+        prompts.sum::<usize>().saturating_mul(evidence.max_new_tokens)
+    });
+    let (weights, answers) = needs::memory(config, positions);
+    weights.saturating_add(answers)
 }
 
 /// The stages that are left by kind, with the mean time of the finished ones.

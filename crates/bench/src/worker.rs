@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use finetune::{LoraSettings, Objective, TrainBatch, TrainSettings, Trainer, lora};
-use model::weights::WeightInfo;
+use model::weights::{self, WeightInfo};
 use model::{Decoder, checkpoint, generate};
 use prompts::Encoded;
 use rand::{Rng as _, SeedableRng as _};
@@ -88,8 +88,14 @@ fn serve(mut work: impl FnMut() -> Result<String>) -> Result<()> {
     }
 }
 
+/// The aligned and the fine-tuned model, as a repair opens them.
+fn open_both(plan: &Plan) -> Result<(Decoder, Decoder)> {
+    let tuned = open(&plan.tuned)?;
+    Ok((weights::share(open(&plan.aligned)?, &tuned)?, tuned))
+}
+
 fn recovery(plan: &Plan) -> Result<()> {
-    let (aligned, tuned) = (open(&plan.aligned)?, open(&plan.tuned)?);
+    let (aligned, tuned) = open_both(plan)?;
     let mut turns = Turns::begin()?;
     let mut report = |_: usize, _: usize, word: &str| {
         let _ = turns.done(word);
@@ -111,7 +117,7 @@ fn recovery(plan: &Plan) -> Result<()> {
 
 /// Gradients that are drawn, for the weights of all blocks.
 fn selection(plan: &Plan) -> Result<()> {
-    let (aligned, tuned) = (open(&plan.aligned)?, open(&plan.tuned)?);
+    let (aligned, tuned) = open_both(plan)?;
     let mut region = Region::new(&aligned, &tuned, plan.blocks.to_string().parse()?)?;
     let mut random = ChaCha8Rng::seed_from_u64(19);
     let draw = |info: &WeightInfo| (0..info.len()).map(|_| random.random_range(-1.0f32..1.0)).collect();

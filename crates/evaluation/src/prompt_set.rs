@@ -124,7 +124,7 @@ mod tests {
 
         let files = [("hex-phi/category_10.csv", "\"Open, now\"\n"), ("hex-phi/category_1.csv", "Close it\n")];
         let read = samples("hex-phi.yaml", &files);
-        let expected = ["Close it | category_1 | category_1/1", "Open, now | category_10 | category_10/1"];
+        let expected = ["Close it | category_1 | category_1.csv/1", "Open, now | category_10 | category_10.csv/1"];
         assert_eq!(parts(&read), expected);
     }
 }

@@ -42,8 +42,8 @@ impl Default for Fields {
 pub fn read_samples(path: &Path, fields: &Fields, skip: usize, count: Option<usize>) -> Result<Vec<Sample>> {
     let mut ids = HashSet::new();
     let mut samples = Vec::new();
-    let rows = rows(path, fields.columns.as_deref())?;
-    for row in rows.into_iter().skip(skip).take(count.unwrap_or(usize::MAX)) {
+    for row in rows(path, fields.columns.as_deref())?.skip(skip).take(count.unwrap_or(usize::MAX)) {
+        let row = row?;
         let failed = |problem| EvaluationError::Sample { path: row.file.clone(), line: row.line, problem };
         let sample = sample(&row, fields).map_err(failed)?;
         if let Some(id) = sample.id.as_ref().filter(|id| !ids.insert((*id).clone())) {

@@ -24,10 +24,12 @@ macro_rules! keeps_path {
 }
 
 mod round;
+mod share;
 mod sums;
 mod values;
 
 pub use round::{check, round};
+pub use share::share;
 pub use sums::Sums;
 pub use values::{Change, Values, set, views};
 

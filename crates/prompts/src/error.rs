@@ -31,10 +31,10 @@ pub enum Error {
         /// What the parser says.
         reason: String,
     },
-    /// A key of a JSONL line is missing or has the wrong type.
+    /// A key of a line is missing or has the wrong type.
     #[error("{}, line {line}: key \"{key}\" {problem}", path.display())]
     Key {
-        /// The JSONL file.
+        /// The file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
@@ -46,8 +46,14 @@ pub enum Error {
     /// A file of samples has no sample.
     #[error("{} is empty: expected one JSON object per line, or rows under the line that names the columns of a .csv file", path.display())]
     EmptyFile {
-        /// The JSONL file.
+        /// The file.
         path: PathBuf,
+    },
+    /// A directory of samples has none.
+    #[error("{} has no file that ends in .csv, .jsonl or .json: name the directory of the samples", dir.display())]
+    NoFiles {
+        /// The directory.
+        dir: PathBuf,
     },
     /// Fewer samples than asked for.
     #[error("asked for {asked} prompts, file {} has {found}; ask for fewer or give a longer file", path.display())]
@@ -56,7 +62,7 @@ pub enum Error {
         asked: usize,
         /// The number in the file.
         found: usize,
-        /// The JSONL file.
+        /// The file.
         path: PathBuf,
     },
     /// A sample that is used for training has no response.

@@ -106,7 +106,7 @@ impl Sample {
     }
 }
 
-/// Reads all samples of a JSONL file. Blank lines are skipped; a file without any sample is an error.
+/// Reads all samples of a file or directory ([`mod@crate::rows`]). Blank lines are skipped; a file without any sample is an error.
 pub fn read_jsonl(path: &Path) -> Result<Vec<Sample>> {
     Ok(read_numbered(path)?.into_iter().map(|(.., sample)| sample).collect())
 }
@@ -121,7 +121,7 @@ pub fn read_jsonl_first(path: &Path, count: usize) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// Reads all samples of a JSONL file and checks that each has a response.
+/// As [`read_jsonl`], and checks that each has a response.
 pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
     read_numbered(path)?
         .into_iter()
@@ -136,8 +136,11 @@ pub fn read_training_jsonl(path: &Path) -> Result<Vec<Sample>> {
 
 /// The samples with their rows' files and lines.
 fn read_numbered(path: &Path) -> Result<Vec<(PathBuf, usize, Sample)>> {
-    let parsed = |row: Row| Ok((row.file.clone(), row.line, parse(row)?));
-    rows(path, None)?.into_iter().map(parsed).collect()
+    let parsed = |row: Result<Row>| {
+        let row = row?;
+        Ok((row.file.clone(), row.line, parse(row)?))
+    };
+    rows(path, None)?.map(parsed).collect()
 }
 
 fn parse(Row { file, line, mut object, .. }: Row) -> Result<Sample> {

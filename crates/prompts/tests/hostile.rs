@@ -101,7 +101,9 @@ pub fn tables() -> Format {
         let _dir = &dir;
         let columns = ["prompt".to_owned(), "response".to_owned(), "id".to_owned()];
         let unnamed = rows(path, Some(&columns));
-        read_jsonl(path).and(unnamed.map(drop)).map_err(|error| error.to_string())
+        read_jsonl(path)
+            .and(unnamed.and_then(|mut rows| rows.try_for_each(|row| row.map(drop))))
+            .map_err(|error| error.to_string())
     })
 }
 

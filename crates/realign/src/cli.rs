@@ -23,6 +23,7 @@ const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face
     recovered (the model in --out is the fine-tuned one, see its outcome.json; of `repair`: a bound does not hold), 130 \
     stopped; the same command goes on. Of \
     `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
+    Samples are JSONL, an object a line, or CSV (in a file that ends in .csv), whose columns are the keys, or a directory of such files.\n\
     `-` as a file to write is standard output.";
 
 /// Recovers the safety alignment that a language model lost in fine-tuning.

@@ -92,11 +92,10 @@ impl Error {
             Self::TooLong { ref prompt, .. } => prompt,
             other => return other,
         };
-        let has = |line: &str| files::json_value(line.as_bytes()).is_ok_and(|json| holds(&json, prompt));
         let place = files.iter().find_map(|file| {
-            let text = String::from_utf8(files::read_regular(file, u64::MAX).ok()?).ok()?;
-            let line = text.trim_start_matches('\u{feff}').lines().position(has)?;
-            Some(format!("{}, line {}", file.display(), line + 1))
+            let mut rows = prompts::rows(file, None).ok()?.map_while(prompts::Result::ok);
+            let row = rows.find(|row| row.object.values().any(|value| holds(value, prompt)))?;
+            Some(format!("{}, line {}", row.file.display(), row.line))
         });
         match place {
             Some(what) => Self::In { what, source: Box::new(self) },

@@ -70,7 +70,7 @@ impl Serialize for Artifact {
     }
 }
 
-/// Samples of a JSONL file. They serialise as the file's content and which of its lines are picked.
+/// Samples of a file, or of a directory of files. They serialise as the file's content and which of its lines are picked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Samples {
     /// The file.
@@ -169,7 +169,16 @@ impl Samples {
     /// # Errors
     /// When the file cannot be read.
     pub fn of(file: &Path, pick: Pick, hashes: &Hashes) -> Result<Self> {
-        Ok(Self { file: file.to_owned(), content: hashes.of(file)?, pick })
+        let content = match prompts::rows::files_of(file)?.as_slice() {
+            [one] if one == file => hashes.of(file)?,
+            all => {
+                let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_owned();
+                let hashed = |file: &PathBuf| Ok(format!("{}  {}\n", hashes.of(file)?, name(file).display()));
+                let list: String = all.iter().map(hashed).collect::<Result<_>>()?;
+                files::hash_bytes(list.as_bytes())
+            }
+        };
+        Ok(Self { file: file.to_owned(), content, pick })
     }
 
     /// Reads them.
@@ -233,5 +242,11 @@ mod tests {
         };
         assert_eq!(json(&first, 0), json(&second, 0), "the place does not count");
         assert_ne!(json(&first, 0), json(&first, 1));
+        let dir = first.parent().unwrap();
+        let before = json(dir, 0);
+        files::write_whole(&dir.join("notes.md"), b"nothing that is read").unwrap();
+        assert_eq!(json(dir, 0), before);
+        files::write_whole(&dir.join("more.jsonl"), b"{\"prompt\": \"a\"}\n").unwrap();
+        assert_ne!(json(dir, 0), before);
     }
 }

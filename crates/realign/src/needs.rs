@@ -25,9 +25,9 @@ pub fn parameters(config: &DecoderConfig) -> u64 {
 #[must_use]
 pub fn memory(config: &DecoderConfig, positions: usize) -> (u64, u64) {
     let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
-    let kept = 2 * positions as u64 * config.hidden_size as u64;
-    let at_once = 5 * config.positions_at_once() as u64 * config.vocab_size as u64;
-    (4 * (2 * all + 4 * hidden), 4 * (kept + at_once))
+    let kept = 2.0 * positions as f64 * config.hidden_size as f64;
+    let at_once = 5.0 * config.positions_at_once() as f64 * config.vocab_size as f64;
+    (4 * (2 * all + 4 * hidden), (4.0 * (kept + at_once)) as u64)
 }
 
 /// What a whole repair reads, in numbers.
@@ -88,7 +88,8 @@ impl Needs {
     #[must_use]
     pub fn strong(config: &DecoderConfig, work: Work, bytes_per_weight: u64, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
-        let (weights, answers) = memory(config, (work.choose + work.gradient) * work.own_tokens);
+        let (weights, answers) =
+            memory(config, work.choose.saturating_add(work.gradient).saturating_mul(work.own_tokens));
         let restored = (hidden as f64 * cap) as u64;
         let row = work.prompt_tokens as f64 + work.own_tokens as f64;
         let measured = 3.0 * work.test as f64 * (work.prompt_tokens as f64 + work.test_tokens as f64);

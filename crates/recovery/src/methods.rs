@@ -58,7 +58,7 @@ macro_rules! methods {
         }
 
         $(impl $name {
-            /// The method's word.
+            /// The method's word, which sweeps and keys of kept results have: its file cannot be renamed.
             pub const WORD: &'static str = stringify!($word);
         }
 

@@ -23,6 +23,7 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// What older versions of peft wrote in its place.
 const PICKLED: &str = "adapter_model.bin";
+
 /// Whether `dir` holds an adapter; the configuration alone, left beside a whole model, is none.
 pub fn is_adapter(dir: &Path) -> bool {
     let has_weights = || [WEIGHTS, PICKLED].iter().any(|name| dir.join(name).is_file());

@@ -92,6 +92,7 @@ impl Stage for Repair {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<RepairSummary> {
         self.method.repair().check()?;
         let read = Read::of(self, out, job)?;
+        let _named = tracing::warn_span!("recover", fine_tuned = %self.fine_tuned.path.display()).entered();
         let checkpoint = out.join("recovery.checkpoint");
         let repaired = self.apply(&read, &checkpoint, out, job)?;
         let summary = self.write(&read, &repaired, out, job.max_shard)?;
@@ -143,9 +144,7 @@ impl Repair {
         if let Some(gate) = &read.gate {
             inputs.gate = Some(recovery::Gate { measure: &mut score, by: gate.name.clone() });
         }
-        let tuned = self.fine_tuned.path.display();
-        let _named = tracing::warn_span!("recover", fine_tuned = %tuned).entered();
-        let what = || format!("{} of {tuned}", self.method.label());
+        let what = || format!("{} of {}", self.method.label(), self.fine_tuned.path.display());
         let repaired = if self.choose.is_some() {
             let (repaired, points) = recovery::choose(&self.method, inputs).within(what)?;
             files::write_json(&out.join("points.json"), &points)?;

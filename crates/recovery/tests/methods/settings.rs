@@ -56,7 +56,6 @@ fn every_setting_is_in_the_json_and_on_the_command_line() {
 
 #[test]
 fn every_word_round_trips_and_an_unknown_one_lists_them() {
-    assert_eq!(Method::WORDS, all().iter().map(Method::word).collect::<Vec<_>>());
     for &word in Method::WORDS {
         let method = Method::from_settings(word, Value::Null).unwrap();
         assert_eq!(method.word(), word);

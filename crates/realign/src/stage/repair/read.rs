@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use evaluation::Metric;
-use model::{Decoder, DecoderConfig, Dtype};
+use model::{Decoder, DecoderConfig, Dtype, weights};
 use prompts::Sample;
 
 use super::{Gate, Repair, RepairSummary, check};
@@ -37,8 +37,8 @@ pub(super) struct Read<'a> {
 impl<'a> Read<'a> {
     pub fn of(repair: &'a Repair, out: &Path, job: &mut Job<'_>) -> Result<Self> {
         let gate = repair.gate.as_ref().map(Gate::open).transpose()?;
-        let (base, tuned) = (repair.aligned.path.as_path(), repair.fine_tuned.path.as_path());
-        let (source, of_aligned) = (Source::new(tuned, Some(base))?, Source::new(base, None)?);
+        let (aligned_dir, tuned) = (repair.aligned.path.as_path(), repair.fine_tuned.path.as_path());
+        let (source, of_aligned) = (Source::new(tuned, Some(aligned_dir))?, Source::new(aligned_dir, None)?);
         let config = |source: &Source<'_>| DecoderConfig::from_dir(source.home());
         if let Some(warning) = check::compare(&config(&of_aligned)?, &config(&source)?)? {
             tracing::warn!("{warning}");
@@ -49,8 +49,11 @@ impl<'a> Read<'a> {
         let needs = repair.method.repair().needs();
         let in_memory = if needs.unaligned || needs.base { Dtype::F32 } else { dtype };
         job.step(0, 1, "reading the models")?;
-        let open = Open { base, in_memory, thinking: repair.thinking, device: job.device };
+        let open = Open { aligned_dir, in_memory, thinking: repair.thinking, device: job.device };
         let (fine_tuned, aligned) = (open.model(source.clone())?, open.model(of_aligned)?);
+        let aligned = Model { decoder: weights::share(aligned.decoder, &fine_tuned.decoder)?, ..aligned };
+        let (unaligned, base) = (open.weights(&repair.unaligned)?, open.weights(&repair.base)?);
+        let safe = open.weights(&repair.safe)?;
         let (prompts, task_prompts) = (rows(&fine_tuned, &repair.prompts)?, rows(&fine_tuned, &repair.task)?);
         let mut aligned_prompts = rows(&aligned, &repair.prompts)?;
         if let (Some(open), Some(given)) = (&gate, &repair.gate) {
@@ -62,7 +65,7 @@ impl<'a> Read<'a> {
         } else {
             tracing::warn!(
                 "{} and {} have different chat templates or tokenizers: each model reads the prompts in its own",
-                base.display(),
+                aligned_dir.display(),
                 tuned.display()
             );
         }
@@ -70,9 +73,9 @@ impl<'a> Read<'a> {
             check::probe([&aligned, &fine_tuned], samples, repair.probe, job)?;
         }
         Ok(Self {
-            unaligned: open.weights(&repair.unaligned)?,
-            base: open.weights(&repair.base)?,
-            safe: open.weights(&repair.safe)?,
+            unaligned,
+            base,
+            safe,
             recovered: repair.recovery.as_ref().map(restored_by).transpose()?,
             evidence: evidence(repair, [&aligned, &fine_tuned], out, job)?,
             source,
@@ -89,7 +92,7 @@ impl<'a> Read<'a> {
 
 /// How the models of a repair are opened.
 struct Open<'a> {
-    base: &'a Path,
+    aligned_dir: &'a Path,
     in_memory: Dtype,
     thinking: Option<bool>,
     device: &'a Device,
@@ -103,7 +106,7 @@ impl Open<'_> {
 
     fn weights(&self, artifact: &Option<Artifact>) -> Result<Option<Decoder>> {
         let Some(artifact) = artifact else { return Ok(None) };
-        Source::new(&artifact.path, Some(self.base))?.decoder(Some(self.in_memory), self.device).map(Some)
+        Source::new(&artifact.path, Some(self.aligned_dir))?.decoder(Some(self.in_memory), self.device).map(Some)
     }
 }
 
