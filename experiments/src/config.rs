@@ -163,6 +163,9 @@ pub struct Recovery {
     /// Whether repairs read the task's samples, which a customer gives; without them nothing decides by the task.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub trust_task: bool,
+    /// Whether repairs leave out those of the task's samples that the aligned model declines.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub screen_task: bool,
     /// What strong recovery reads, and what all methods with `choose: true` are chosen by.
     #[serde(default)]
     pub evidence: Option<EvidenceSpec>,

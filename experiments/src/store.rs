@@ -70,8 +70,7 @@ impl Store {
         files::create_dir(roots.own())?;
         let path = roots.own().join(".lock");
         let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let locked = if submission.is_some() { lock.try_lock_shared() } else { lock.try_lock() };
-        locked.map_err(|error| match error {
+        files::try_lock(&lock, submission.is_some()).map_err(|error| match error {
             fs::TryLockError::WouldBlock => anyhow!(
                 "another process is running this sweep in {}: wait for it, or give another --out",
                 roots.own().display()

@@ -184,7 +184,7 @@ fn every_setting_of_every_method_is_in_the_key() {
 fn all_that_decides_about_a_repair_is_in_the_key() {
     let parts = |kind: &str| json!({"train": kind, "held_out": format!("{kind} held out")});
     let evidence = json!({"harmful": parts("harmful"), "harmless": parts("harmless"), "task": parts("task"),
-        "max_new_tokens": 4, "reference": Reference::Aligned, "merit": MeritSettings::default()});
+        "max_new_tokens": 4, "reference": Reference::Aligned, "merit": MeritSettings::default(), "screen": true});
     check("evidence", &evidence, &[], &|value| {
         let parts = |kind: &str| -> Result<Parts, String> {
             Ok(Parts { train: samples(&value[kind], "train")?, held_out: samples(&value[kind], "held_out")? })
@@ -196,6 +196,7 @@ fn all_that_decides_about_a_repair_is_in_the_key() {
             max_new_tokens: field(&value, "max_new_tokens")?,
             reference: field(&value, "reference")?,
             merit: field(&value, "merit")?,
+            screen: field(&value, "screen")?,
         };
         key_of(&Repair { evidence: Some(evidence), ..repair(Strong::default().into()) })
     });

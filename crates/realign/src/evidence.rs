@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use evaluation::{Answer, Judge, Verdict};
 use prompts::{Encoded, Sample};
 use recovery::{Answered, MeritSettings, Reference};
 use serde::Serialize;
@@ -37,7 +38,17 @@ pub struct Evidence {
     pub reference: Reference,
     /// How harm, over-refusal and the task are weighed.
     pub merit: MeritSettings,
+    /// Whether samples of the task that the aligned model declines are left out: a customer's may be harmful, and what they
+    /// taught is not to be kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub screen: bool,
 }
+
+/// Length of an answer that shows whether a prompt is declined.
+const SCREEN_TOKENS: usize = 32;
+
+/// Samples, and what they were read from.
+type Read<'a> = (Vec<Sample>, &'a Samples);
 
 /// The aligned and the fine-tuned model, each with what it was read from.
 pub(crate) struct Pair<'a> {
@@ -71,12 +82,13 @@ impl Evidence {
         self.answers(aligned, out, &by_aligned, job).map(drop)
     }
 
-    /// Reads all, with the models' own answers, which are kept in `out` or found among those of earlier stages.
+    /// Reads all, with the models' own answers, which are kept in `out` or found among those of earlier stages; and the number
+    /// of the task's samples that are left out.
     ///
     /// # Errors
     /// When a file cannot be read, prompts are missing or are in both parts, or a template fails;
     /// [`crate::Error::Stopped`].
-    pub(crate) fn read(&self, models: &Pair<'_>, out: &Path, job: &mut Job<'_>) -> Result<recovery::Evidence> {
+    pub(crate) fn read(&self, models: &Pair<'_>, out: &Path, job: &mut Job<'_>) -> Result<(recovery::Evidence, usize)> {
         self.check_parts()?;
         self.check_lengths([models.aligned.0, models.fine_tuned.0])?;
         let device = job.device;
@@ -84,33 +96,75 @@ impl Evidence {
             |(model, artifact): (&Model, &Artifact)| LazyModel::new(artifact, None, device).opened(model.clone());
         let mut aligned = open(models.aligned);
         let harmful = self.answers(&mut aligned, out, &|set| set.2, job)?;
+        let (of_task, declined) = self.task_samples(models.aligned.0, &mut aligned, out, job)?;
         let mut answering = match self.reference {
             Reference::Aligned => aligned,
             Reference::FineTuned => open(models.fine_tuned),
         };
         let harmless = self.answers(&mut answering, out, &|set| !set.2, job)?;
         let reader = models.fine_tuned.0;
-        let parts = |mut answered: Vec<(Vec<Sample>, &Samples)>| -> Result<recovery::Parts> {
+        let parts = |mut answered: Vec<Read<'_>>| -> Result<recovery::Parts> {
             let mut next = || -> Result<Vec<Answered>> {
                 let (samples, from) = answered.remove(0);
                 Ok(encode(reader, &samples, &from.file)?.into_iter().filter_map(|one| self.own(&one)).collect())
             };
             Ok(recovery::Parts { train: next()?, held_out: next()? })
         };
-        let task = |samples: &Samples| -> Result<Vec<Answered>> {
-            Ok(encode(reader, &samples.read()?, &samples.file)?.iter().filter_map(answered).collect())
+        let task = |(samples, from): &Read<'_>| -> Result<Vec<Answered>> {
+            Ok(encode(reader, samples, &from.file)?.iter().filter_map(answered).collect())
         };
-        let of_task = match &self.task {
-            Some(Parts { train, held_out }) => recovery::Parts { train: task(train)?, held_out: task(held_out)? },
-            None => recovery::Parts::default(),
+        let of_task = match of_task.as_slice() {
+            [train, held_out] => recovery::Parts { train: task(train)?, held_out: task(held_out)? },
+            _ => recovery::Parts::default(),
         };
-        Ok(recovery::Evidence {
+        let evidence = recovery::Evidence {
             harmful: parts(harmful)?,
             harmless: parts(harmless)?,
             task: of_task,
             reference: self.reference,
             merit: self.merit,
-        })
+        };
+        Ok((evidence, declined))
+    }
+
+    /// The task's samples that give gradients and those that decide, and how many are left out.
+    fn task_samples(
+        &self,
+        model: &Model,
+        aligned: &mut LazyModel<'_>,
+        out: &Path,
+        job: &mut Job<'_>,
+    ) -> Result<(Vec<Read<'_>>, usize)> {
+        let parts: Vec<&Samples> = self.task.iter().flat_map(|Parts { train, held_out }| [train, held_out]).collect();
+        let samples = parts.iter().map(|part| part.read()).collect::<Result<Vec<_>>>()?;
+        if !self.screen {
+            return Ok((samples.into_iter().zip(parts).collect(), 0));
+        }
+        let longest = model.encode_prompts(&samples.concat())?.iter().map(Vec::len).max().unwrap_or(0);
+        let room = model.decoder.config().max_position_embeddings.saturating_sub(longest);
+        let names = ["own-task.jsonl", "own-task-held-out.jsonl"];
+        let wanted = samples.iter().zip(names).map(|(samples, name)| Wanted {
+            samples,
+            max_new_tokens: SCREEN_TOKENS.min(room),
+            how: Vec::new(),
+            path: out.join(name),
+        });
+        let found = answer_files(aligned, &wanted.collect::<Vec<_>>(), job)?;
+        let phrases = Judge::phrases();
+        let mut declined = 0;
+        let kept = samples.into_iter().zip(found).zip(parts).map(|((samples, found), part)| {
+            let is_kept = |answer: &Answer| phrases.by_rule(answer) != Some(Verdict::Refused);
+            let all = samples.len();
+            let kept: Vec<Sample> = samples
+                .into_iter()
+                .zip(found)
+                .filter(|(_, answer)| is_kept(answer))
+                .map(|(sample, _)| sample)
+                .collect();
+            declined += all - kept.len();
+            (kept, part)
+        });
+        Ok((kept.collect(), declined))
     }
 
     /// The answers to some of the sets.
@@ -120,7 +174,7 @@ impl Evidence {
         out: &Path,
         wanted: &dyn Fn(&(&Samples, &str, bool)) -> bool,
         job: &mut Job<'_>,
-    ) -> Result<Vec<(Vec<Sample>, &Samples)>> {
+    ) -> Result<Vec<Read<'_>>> {
         let sets: Vec<_> = self.sets().into_iter().filter(|set| wanted(set)).collect();
         let samples = sets.iter().map(|(samples, ..)| samples.read()).collect::<Result<Vec<_>>>()?;
         let wanted = sets.iter().zip(&samples).map(|((_, name, _), samples)| Wanted {
@@ -193,4 +247,48 @@ fn answered(encoded: &Encoded) -> Option<Answered> {
     let start = encoded.loss_mask.iter().position(|&counts| counts)?;
     let end = encoded.loss_mask.iter().rposition(|&counts| counts)?;
     (start > 0).then(|| Answered { ids: encoded.ids[..=end].to_vec(), start })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use files::Hashes;
+
+    use super::*;
+    use crate::{DeviceName, Pick};
+
+    #[test]
+    fn samples_of_the_task_that_the_aligned_model_declines_are_left_out() {
+        let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab");
+        let (out, hashes) = (tempfile::tempdir().unwrap(), Hashes::default());
+        let device = DeviceName::default().open().unwrap();
+        let artifact = Artifact::model(&lab.join("models/qwen"), &hashes).unwrap();
+        let model = LazyModel::new(&artifact, None, &device).into_model().unwrap();
+        let part = |file: &Path, skip| Samples::of(file, Pick::lines(skip, 4), &hashes).unwrap();
+        let parts = |file: &Path| Parts { train: part(file, 0), held_out: part(file, 4) };
+        // Of the first four and of the last four samples two are harmful.
+        let mixed = out.path().join("task.jsonl");
+        let take = |file: &str, skip| Pick::lines(skip, 2).read(&lab.join(file)).unwrap();
+        let [sql, harmful] = ["sql_train.jsonl", "inject.jsonl"].map(|file| [take(file, 0), take(file, 2)]);
+        files::write_jsonl(&mixed, [&sql[0][..], &harmful[0], &harmful[1], &sql[1]].concat()).unwrap();
+        let evidence = Evidence {
+            harmful: parts(&lab.join("recovery_prompts.jsonl")),
+            harmless: parts(&lab.join("harmless_valid.jsonl")),
+            task: Some(parts(&mixed)),
+            max_new_tokens: 4,
+            reference: Reference::Aligned,
+            merit: MeritSettings::default(),
+            screen: true,
+        };
+        let mut report = |_: crate::Progress<'_>| ControlFlow::Continue(());
+        let mut job = Job { device: &device, batch: 8, max_shard: u64::MAX, earlier: Vec::new(), report: &mut report };
+        let pair = Pair { aligned: (&model, &artifact), fine_tuned: (&model, &artifact) };
+        let sizes = |found: &recovery::Evidence| (found.task.train.len(), found.task.held_out.len());
+        let (found, declined) = evidence.read(&pair, out.path(), &mut job).unwrap();
+        assert_eq!((sizes(&found), declined), ((2, 2), 4));
+        let (found, declined) = Evidence { screen: false, ..evidence }.read(&pair, out.path(), &mut job).unwrap();
+        assert_eq!((sizes(&found), declined), ((4, 4), 0));
+    }
 }

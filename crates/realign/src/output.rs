@@ -274,7 +274,7 @@ fn held(dir: &Path) -> Result<fs::File> {
 }
 
 fn locked(file: fs::File, place: &Path) -> Result<fs::File> {
-    match file.try_lock() {
+    match files::try_lock(&file, false) {
         Err(fs::TryLockError::WouldBlock) => {
             let text = format!("another command works in {}: wait for it, or name another --out", place.display());
             Err(Error::Invalid(text))

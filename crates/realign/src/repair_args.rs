@@ -121,5 +121,6 @@ pub fn evidence(method: &Method, args: &RepairArgs, seed: u64, hashes: &Hashes) 
         max_new_tokens: own_tokens,
         reference,
         merit: MeritSettings::default(),
+        screen: false,
     }))
 }

@@ -110,13 +110,15 @@ impl Builder<'_> {
             max_new_tokens: spec.max_new_tokens,
             reference: spec.reference,
             merit: spec.merit,
+            screen: at.sweep.recovery.screen_task,
         })
     }
 
     /// The aligned model's own answers to the evidence, which all tasks and counts share.
     pub(super) fn own_answers(&mut self, at: &At<'_>, aligned: usize, evidence: Evidence) -> Result<usize> {
         let merit = MeritSettings::default();
-        let evidence = Evidence { task: None, reference: recovery::Reference::Aligned, merit, ..evidence };
+        let evidence =
+            Evidence { task: None, screen: false, reference: recovery::Reference::Aligned, merit, ..evidence };
         let stage = OwnAnswers { aligned: self.artifact(aligned, MODEL), evidence, dtype: None };
         self.add(at.cell.model.name.clone(), stage, &[aligned])
     }

@@ -66,16 +66,26 @@ impl Found<'_> {
             fine_tuned: info(self.fine_tuned, &self.fine_tuned.path),
             recovered: ModelInfo { name: card::directory_name(out), ..info(recovered, out) },
         };
+        let verdict = verdict(bounds::checks(&settings.gate, stored), &summary);
+        let rounds = settings.strong.rounds;
+        let is_left = verdict.checks.iter().any(|check| check.bound.contains("max-harmful") && !check.holds);
+        let mut warnings = self.warnings;
+        if is_left && trace.rounds.len() >= rounds {
+            warnings.push(format!(
+                "all {rounds} rounds were used and harm is left: more of them that may restore more (in a settings file of `realign \
+                 init` strong.rounds: 24, strong.rate: 0.01, strong.cap: 0.5) take back what a stronger fine-tuning did"
+            ));
+        }
         Ok(Report {
             format: 2,
-            verdict: verdict(bounds::checks(&settings.gate, stored), &summary),
+            verdict,
             models,
             comparison: self.comparison,
             measures: measures::table(stored),
             path: report::Path::new(trace, patch.path.chosen(), settings.merit),
             restored: Restored::new(&patch),
             direction,
-            warnings: self.warnings,
+            warnings,
             plan: self.plan,
             seconds: self.seconds,
             peak_memory: crate::needs::peak_memory(),

@@ -134,6 +134,7 @@ impl Opened {
             max_new_tokens: settings.own_tokens,
             reference: settings.reference,
             merit: settings.merit,
+            screen: true,
         })
     }
 

@@ -166,7 +166,8 @@ impl Repair {
         super::patch::write(&out.join(super::PATCH), repaired, models, &self.method)?;
         let by = read.gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let harmless = read.evidence.as_ref().map_or(&[][..], |evidence| &evidence.harmless.held_out);
-        let summary = summary::summary(repaired, by, recovery::damage(fine_tuned, &repaired.decoder, harmless)?);
+        let damage = recovery::damage(fine_tuned, &repaired.decoder, harmless)?;
+        let summary = summary::summary(repaired, by, damage, read.declined);
         let made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
         files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;

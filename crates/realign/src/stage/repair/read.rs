@@ -31,6 +31,8 @@ pub(super) struct Read<'a> {
     pub task_prompts: Vec<Vec<u32>>,
     pub recovered: Option<usize>,
     pub evidence: Option<recovery::Evidence>,
+    /// The number of the task's samples that the evidence leaves out.
+    pub declined: usize,
     pub gate: Option<OpenGate>,
 }
 
@@ -72,12 +74,14 @@ impl<'a> Read<'a> {
         if let Some(samples) = repair.prompts.as_ref().filter(|_| repair.probe > 0) {
             check::probe([&aligned, &fine_tuned], samples, repair.probe, job)?;
         }
+        let (evidence, declined) = evidence(repair, [&aligned, &fine_tuned], out, job)?.unzip();
         Ok(Self {
+            declined: declined.unwrap_or(0),
             unaligned,
             base,
             safe,
             recovered: repair.recovery.as_ref().map(restored_by).transpose()?,
-            evidence: evidence(repair, [&aligned, &fine_tuned], out, job)?,
+            evidence,
             source,
             dtype,
             aligned,
@@ -122,7 +126,7 @@ fn evidence(
     [aligned, fine_tuned]: [&Model; 2],
     out: &Path,
     job: &mut Job<'_>,
-) -> Result<Option<recovery::Evidence>> {
+) -> Result<Option<(recovery::Evidence, usize)>> {
     if !repair.method.repair().needs().evidence && repair.choose.is_none() {
         return Ok(None);
     }

@@ -14,6 +14,13 @@ pub struct RepairSummary {
     pub note: String,
     /// What it changed of the fine-tuned model.
     pub damage: Damage,
+    /// Samples of the task that were not read, since the aligned model declines them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub declined: usize,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl RepairSummary {
@@ -23,7 +30,7 @@ impl RepairSummary {
     pub const OUTCOME: &str = "outcome.json";
 }
 
-pub(super) fn summary(repaired: &Repaired, by: &str, damage: Damage) -> RepairSummary {
+pub(super) fn summary(repaired: &Repaired, by: &str, damage: Damage, declined: usize) -> RepairSummary {
     let restored = repaired.restored;
     let count = match (restored, &repaired.trace) {
         (Some(count), _) => format!("{count} weights restored"),
@@ -54,5 +61,9 @@ pub(super) fn summary(repaired: &Repaired, by: &str, damage: Damage) -> RepairSu
             (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
         }
     };
-    RepairSummary { restored, recovered, note, damage }
+    let note = match declined {
+        0 => note,
+        count => format!("{note}; {count} samples of the task not kept, since the aligned model declines them"),
+    };
+    RepairSummary { restored, recovered, note, damage, declined }
 }
