@@ -99,6 +99,11 @@ fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
         fs::read(bench.path("fixed/model.safetensors")).unwrap(),
         fs::read(bench.path("fixed2/model.safetensors")).unwrap()
     );
+    // Of one round not all that there was to do can be known.
+    bench.file("one.yaml", "strong: { rounds: 1 }\n");
+    bench.says(&command.replace("--out fixed", "--settings one.yaml --out fixed3"), 3, &[]);
+    let warnings = report(&bench, "fixed3.report/report.json").warnings;
+    assert!(warnings.iter().any(|one| one.contains("all 1 rounds were used and harm is left")), "{warnings:?}");
 }
 
 #[test]

@@ -71,10 +71,12 @@ impl Found<'_> {
         let is_left = verdict.checks.iter().any(|check| check.bound.contains("max-harmful") && !check.holds);
         let mut warnings = self.warnings;
         if is_left && trace.rounds.len() >= rounds {
-            warnings.push(format!(
+            let warning = format!(
                 "all {rounds} rounds were used and harm is left: more of them that may restore more (in a settings file of `realign \
                  init` strong.rounds: 24, strong.rate: 0.01, strong.cap: 0.5) take back what a stronger fine-tuning did"
-            ));
+            );
+            tracing::warn!("{warning}");
+            warnings.push(warning);
         }
         Ok(Report {
             format: 2,
