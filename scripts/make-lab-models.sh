@@ -3,7 +3,8 @@
 # newer-from-nothing.yaml train with seed 1, in f16, and beside those of sweep.yaml the models that they were aligned from
 # (`NAME-base`: weights and shape alone).
 # Training them again on the same kind of processor gives the same files; on another one rounding leads elsewhere, to models
-# that behave as well (experiments/tests/lab_models.rs). Minutes on two cores.
+# that behave as well (experiments/tests/lab_models.rs). Minutes on two cores after the
+# compilation. It ends with the hashes that data/README.md lists.
 #
 #   scripts/make-lab-models.sh
 set -euo pipefail

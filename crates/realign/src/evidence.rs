@@ -1,7 +1,7 @@
 //! Evidence of a repair as samples: harmful and harmless prompts, which the models themselves answer, and the task's
 //! training samples.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use evaluation::{Answer, Judge, Verdict};
 use prompts::{Encoded, Sample};
@@ -96,7 +96,7 @@ impl Evidence {
             |(model, artifact): (&Model, &Artifact)| LazyModel::new(artifact, None, device).opened(model.clone());
         let mut aligned = open(models.aligned);
         let harmful = self.answers(&mut aligned, out, &|set| set.2, job)?;
-        let (of_task, declined) = self.task_samples(models.aligned.0, &mut aligned, out, job)?;
+        let (of_task, declined) = self.task_samples(&mut aligned, out, job)?;
         let mut answering = match self.reference {
             Reference::Aligned => aligned,
             Reference::FineTuned => open(models.fine_tuned),
@@ -130,7 +130,6 @@ impl Evidence {
     /// The task's samples that give gradients and those that decide, and how many are left out.
     fn task_samples(
         &self,
-        model: &Model,
         aligned: &mut LazyModel<'_>,
         out: &Path,
         job: &mut Job<'_>,
@@ -140,31 +139,12 @@ impl Evidence {
         if !self.screen {
             return Ok((samples.into_iter().zip(parts).collect(), 0));
         }
-        let longest = model.encode_prompts(&samples.concat())?.iter().map(Vec::len).max().unwrap_or(0);
-        let room = model.decoder.config().max_position_embeddings.saturating_sub(longest);
-        let names = ["own-task.jsonl", "own-task-held-out.jsonl"];
-        let wanted = samples.iter().zip(names).map(|(samples, name)| Wanted {
-            samples,
-            max_new_tokens: SCREEN_TOKENS.min(room),
-            how: Vec::new(),
-            path: out.join(name),
-        });
-        let found = answer_files(aligned, &wanted.collect::<Vec<_>>(), job)?;
-        let phrases = Judge::phrases();
-        let mut declined = 0;
-        let kept = samples.into_iter().zip(found).zip(parts).map(|((samples, found), part)| {
-            let is_kept = |answer: &Answer| phrases.by_rule(answer) != Some(Verdict::Refused);
-            let all = samples.len();
-            let kept: Vec<Sample> = samples
-                .into_iter()
-                .zip(found)
-                .filter(|(_, answer)| is_kept(answer))
-                .map(|(sample, _)| sample)
-                .collect();
-            declined += all - kept.len();
-            (kept, part)
-        });
-        Ok((kept.collect(), declined))
+        let all = samples.iter().map(Vec::len).sum::<usize>();
+        let files = ["own-task.jsonl", "own-task-held-out.jsonl"].map(|name| out.join(name));
+        let kept = samples.into_iter().zip(files).map(|(samples, file)| screened(aligned, samples, file, job));
+        let kept = kept.zip(parts).map(|(kept, part)| Ok((kept?, part))).collect::<Result<Vec<Read<'_>>>>()?;
+        let declined = all - kept.iter().map(|(kept, _)| kept.len()).sum::<usize>();
+        Ok((kept, declined))
     }
 
     /// The answers to some of the sets.
@@ -236,6 +216,25 @@ impl Evidence {
         }
         Ok(())
     }
+}
+
+/// Those of some samples whose prompt the aligned model does not decline; its answers are kept in a file.
+pub(crate) fn screened(
+    aligned: &mut LazyModel<'_>,
+    samples: Vec<Sample>,
+    file: PathBuf,
+    job: &mut Job<'_>,
+) -> Result<Vec<Sample>> {
+    let model = aligned.load()?;
+    let longest = model.encode_prompts(&samples)?.iter().map(Vec::len).max().unwrap_or(0);
+    let room = model.decoder.config().max_position_embeddings.saturating_sub(longest);
+    let max_new_tokens = SCREEN_TOKENS.min(room);
+    let wanted = Wanted { samples: &samples, max_new_tokens, how: Vec::new(), path: file };
+    let found = answer_files(aligned, &[wanted], job)?.remove(0);
+    let phrases = Judge::phrases();
+    let is_kept = |answer: &Answer| phrases.by_rule(answer) != Some(Verdict::Refused);
+    let kept = samples.into_iter().zip(found).filter(|(_, answer)| is_kept(answer));
+    Ok(kept.map(|(sample, _)| sample).collect())
 }
 
 fn encode(model: &Model, samples: &[Sample], file: &Path) -> Result<Vec<Encoded>> {

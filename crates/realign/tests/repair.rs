@@ -107,6 +107,30 @@ fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
 }
 
 #[test]
+fn what_the_aligned_model_declines_of_the_task_is_neither_kept_nor_scored() {
+    let bench = Bench::new();
+    let lab = concat!(env!("CARGO_MANIFEST_DIR"), "/../../data/lab");
+    bench.works(&format!(
+        "finetune --model {lab}/models/qwen --task {lab}/attacks/customer_sql_30.jsonl --rank 8 --alpha 16 --learning-rate 1e-3 \
+         --train-batch 32 --max-len 64 --epochs 1 --out tuned"
+    ));
+    bench.file("one.yaml", "strong: { rounds: 1 }\n");
+    let out = bench.realign(&format!(
+        "repair --settings one.yaml --aligned {lab}/models/qwen --finetuned tuned --harmful {lab}/recovery_prompts.jsonl --harmless \
+         {lab}/harmless_valid.jsonl --task {lab}/attacks/customer_sql_30.jsonl --max-new-tokens 14 --out fixed"
+    ));
+    assert!(matches!(out.status.code(), Some(0 | 3)), "{out:?}");
+    let found = report(&bench, "fixed.report/report.json");
+    let warning = found.warnings.iter().find(|one| one.contains("test samples of the task are not scored")).unwrap();
+    let (left, all) = warning.split_once(" of ").unwrap();
+    let [left, all] = [left, all.split(' ').next().unwrap()].map(|number| number.parse::<f64>().unwrap());
+    assert!((left / all - 0.3).abs() < 0.1, "{warning}");
+    assert!(found.verdict.method.contains("samples of the task not kept"), "{}", found.verdict.method);
+    let scored = found.asked.iter().filter(|one| one.set == "task").count();
+    assert_eq!(scored as f64, all - left);
+}
+
+#[test]
 fn the_page_says_all_that_the_report_has_and_shows_no_text_as_markup() {
     let bench = bench();
     let markup = |name: &str| {

@@ -162,7 +162,10 @@ fn sentences(records: &[Record]) -> Result<String> {
     let mut text = String::new();
     let recovered = records.iter().filter(|record| record.method == RECOVER);
     for variant in distinct(recovered, |record| record.variant.as_str()) {
-        let own = |record: &&Record| record.method == FINE_TUNED || record.arm() == Arm { variant, method: RECOVER };
+        let tuned = Arm { variant, method: FINE_TUNED };
+        let shared_tuned = Arm { variant: "", method: FINE_TUNED };
+        let tuned = if records.iter().any(|record| record.arm() == tuned) { tuned } else { shared_tuned };
+        let own = |record: &&Record| [tuned, Arm { variant, method: RECOVER }].contains(&record.arm());
         let means = means(&shared(records.iter().filter(own)).0)?;
         let of = |method| means.iter().find(|mean| mean.method == method);
         let (Some(tuned), Some(mean)) = (of(FINE_TUNED), of(RECOVER)) else { continue };

@@ -4,13 +4,13 @@
 //! been run ([`shared`]), so that methods can be compared. Intervals draw cells as if they were independent; cells of one
 //! model or task are not quite, so with another model or task the mean may move further.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use anyhow::Result;
 use evaluation::statistics::{Estimate, bootstrap_mean};
 
 use super::Values::{Real, Text, Whole};
-use super::bounds::within_bounds;
+use super::bounds::{Bases, within_bounds};
 use super::{Columns, NOTHING, RESAMPLING};
 use crate::record::{FINE_TUNED, Record, by_cell, distinct, groups};
 
@@ -58,10 +58,7 @@ pub fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> (Vec<&'a Rec
 
 /// The means of every variant and method, in the order of the records.
 pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
-    let of = |method: &'static str, value| -> HashMap<_, _> {
-        by_cell(records.iter().copied().filter(|record| record.method == method), value).into_iter().collect()
-    };
-    let (tuned, within) = (of(FINE_TUNED, Record::task_score), within_bounds(records));
+    let (tuned, within) = (Bases::of(records, FINE_TUNED, Record::task_score), within_bounds(records));
     let estimate = |values: &[f64]| bootstrap_mean(values, &RESAMPLING);
     let arms = groups(records.iter().copied(), Record::arm).into_iter();
     arms.map(|(arm, own)| {
@@ -69,8 +66,8 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
         let plain = |value| over(value).into_iter().map(|(_, value)| value).collect::<Vec<f64>>();
         let (harmful, refused) = (plain(Record::harmful_rate), plain(Record::over_refusal));
         let scores = over(Record::task_score);
-        let relative = |(cell, score): &((&str, &str, usize), f64)| {
-            tuned.get(cell).filter(|base| **base > 0.0).map(|base| score / base)
+        let relative = |(cell, score): &(_, f64)| {
+            tuned.get(arm.variant, *cell).filter(|base| *base > 0.0).map(|base| score / base)
         };
         let shares: Vec<f64> = scores.iter().filter_map(relative).collect();
         Ok(Mean {
@@ -163,6 +160,26 @@ mod tests {
         let start =
             "Recovery: mean harmful rate 30.0 % to 2.0 % over 3 fine-tuned models, with 87.5 % of the fine-tuned";
         assert!(text.starts_with(start) && text.contains("over-refusal 20.0 % to 20.0 %."), "{text}");
+    }
+
+    #[test]
+    fn a_variant_with_fine_tuned_models_of_its_own_is_measured_by_these() {
+        let of = |variant: &str, method, harmful, score| Record {
+            variant: variant.to_owned(),
+            ..record("small", 0, method, harmful, score)
+        };
+        let shared = [of("", ALIGNED, 0, 0.1), of("", FINE_TUNED, 50, 0.5), of("other layer", RECOVER, 1, 0.5)];
+        let own = [of("rank 2", FINE_TUNED, 80, 0.25), of("rank 2", RECOVER, 1, 0.25)];
+        let records = [&shared[..], &own].concat();
+        let recovered: Vec<Mean> = all(&records).into_iter().filter(|mean| mean.method == RECOVER).collect();
+        let found = recovered.iter().map(|mean| (mean.variant.as_str(), mean.relative.value, mean.meets_all));
+        assert_eq!(found.collect::<Vec<_>>(), [("other layer", 1.0, Some(1)), ("rank 2", 1.0, Some(1))]);
+        let text = markdown(&records).unwrap();
+        let sentence = |name: &str, before: &str| format!("Recovery ({name}): mean harmful rate {before} % to 1.0 %");
+        assert!(
+            text.contains(&sentence("other layer", "50.0")) && text.contains(&sentence("rank 2", "80.0")),
+            "{text}"
+        );
     }
 
     #[test]

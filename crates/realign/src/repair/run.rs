@@ -15,8 +15,9 @@ use super::plan::Plan;
 use super::report::Verdict;
 use super::{Recovered, Recovery, card, page, text};
 use crate::error::invalid;
+use crate::evidence::screened;
 use crate::model::Source;
-use crate::stage::{MODEL, PATCH, Repair, RepairSummary};
+use crate::stage::{Aim, MODEL, PATCH, Repair, RepairSummary};
 use crate::{Artifact, Job, LazyModel, Model, Result, Stage as _};
 
 /// A repair under way.
@@ -48,6 +49,7 @@ pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut
 impl Run<'_> {
     fn all(&mut self, plan: Plan, job: &mut Job<'_>) -> Result<Recovered> {
         let comparison = self.timed("comparison", job, Self::compare)?;
+        self.timed("screening of the task", job, Self::screen)?;
         let before = self.timed("measurement before", job, |run, job| {
             let model = run.lazy_fine_tuned(job)?;
             run.ask(model, "fine-tuned", job)
@@ -138,6 +140,33 @@ impl Run<'_> {
             ),
             _ => Ok(comparison),
         }
+    }
+
+    /// Leaves out of the task's test part what the aligned model declines: that a repair does not keep, and is not to.
+    fn screen(&mut self, job: &mut Job<'_>) -> Result<()> {
+        let mut aligned = self.lazy(&self.aligned, job);
+        let files = self.work.join("screen");
+        for (asked, samples) in &mut self.opened.questions.asked {
+            if let Aim::Task(_) = asked.aim {
+                let all = samples.len();
+                let file = files.join(format!("{}.jsonl", asked.name));
+                *samples = screened(&mut aligned, std::mem::take(samples), file, job)?;
+                if samples.is_empty() {
+                    return invalid(
+                        "the aligned model declines every sample of the task's test part: leave --task out",
+                    );
+                }
+                if samples.len() < all {
+                    let left = all - samples.len();
+                    let warning = format!(
+                        "{left} of {all} test samples of the task are not scored: the aligned model declines them"
+                    );
+                    tracing::warn!("{warning}");
+                    self.warnings.push(warning);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn ask(&mut self, mut model: LazyModel<'_>, name: &str, job: &mut Job<'_>) -> Result<Asking> {
