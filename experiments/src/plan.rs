@@ -70,16 +70,20 @@ pub(crate) fn means<'a>(graph: &'a Graph, states: &[State]) -> BTreeMap<&'a str,
 
 /// Bytes of memory that a recovery of the largest model of some cells takes; 0 where its size is not known.
 pub(crate) fn memory(sweep: &Sweep, chosen: &BTreeSet<usize>) -> u64 {
-    let models = sweep.models_of(chosen).into_iter();
-    models.filter_map(|(_, model)| Some(memory_of(sweep, &config(sweep, model)?))).max().unwrap_or(0)
+    let (models, positions) = (sweep.models_of(chosen).into_iter(), positions(sweep));
+    models.filter_map(|(_, model)| Some(memory_of(&config(sweep, model)?, positions))).max().unwrap_or(0)
 }
 
-fn memory_of(sweep: &Sweep, config: &DecoderConfig) -> u64 {
-    let positions = sweep.recovery.evidence.as_ref().map_or(0, |evidence| {
+/// Answer tokens of the harmful prompts that strong recovery reads.
+fn positions(sweep: &Sweep) -> usize {
+    sweep.recovery.evidence.as_ref().map_or(0, |evidence| {
         let parts = [false, true].map(|held_out| sweep.harmful_evidence(evidence, held_out));
         let prompts = parts.iter().map(|(file, pick)| pick.read(file).map_or(0, |found| found.len()));
         prompts.sum::<usize>().saturating_mul(evidence.max_new_tokens)
-    });
+    })
+}
+
+fn memory_of(config: &DecoderConfig, positions: usize) -> u64 {
     let (weights, answers) = needs::memory(config, positions);
     weights.saturating_add(answers)
 }
@@ -114,7 +118,7 @@ fn stages(graph: &Graph, states: &[State]) -> String {
 /// Parameters and memory by model, and the disk that the models of the stages that are left take.
 fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
     let mut text = format!("\n{:<20} {:>14} {:>14}\n", "model", "parameters", "memory");
-    let mut largest = 0;
+    let (mut largest, positions) = (0, positions(sweep));
     for model in &sweep.models {
         let Some(config) = config(sweep, model) else {
             text += &format!("{:<20} {:>14} {:>14}\n", model.name, "not known", "not known");
@@ -122,7 +126,7 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
         };
         let parameters = needs::parameters(&config);
         largest = largest.max(parameters);
-        let memory = BinaryBytes(memory_of(sweep, &config)).to_string();
+        let memory = BinaryBytes(memory_of(&config, positions)).to_string();
         text += &format!("{:<20} {:>12.1} M {:>14}\n", model.name, parameters as f64 / 1e6, memory);
     }
     let left = graph.nodes.iter().zip(states);

@@ -69,6 +69,7 @@ impl Asked<'_> {
         judges: &[Judge],
         out: &Path,
         setting: Setting,
+        hashes: &Hashes,
         job: &mut Job<'_>,
     ) -> Result<Held> {
         let mut questions = questions(self.questions)?;
@@ -85,8 +86,7 @@ impl Asked<'_> {
         )?;
         judges.iter().try_for_each(check_judge)?;
         let held = Held::dir(out)?;
-        let hashes = Hashes::default();
-        let artifact = |path: &Path| Artifact::model(path, &hashes);
+        let artifact = |path: &Path| Artifact::model(path, hashes);
         let (model, base, device) = (artifact(model)?, base.map(artifact).transpose()?, job.device);
         let open = || LazyModel::new(&model, setting.dtype, device).on(base.as_ref()).thinking(setting.thinking);
         let questions: Vec<(&AnswerFile, &[Sample], usize)> =
@@ -128,7 +128,7 @@ pub fn evaluation(
         Some(path) => Judge::read_list(path)?,
         None => vec![Judge::phrases()],
     };
-    let held = asked.model.map(|model| asked.answer(model, &judges, out, setting, job)).transpose()?;
+    let held = asked.model.map(|model| asked.answer(model, &judges, out, setting, &hashes, job)).transpose()?;
     let found = read_index(out)?;
     let _held = held.map_or_else(|| Held::dir(out), Ok)?;
     let (path, base) = (asked.model.map(|(model, _)| model), asked.model.and_then(|(_, base)| base));

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use evaluation::{Answer, Judge, Verdict};
 use prompts::{Encoded, Sample};
 use recovery::{Answered, MeritSettings, Reference};
 use serde::Serialize;
@@ -12,6 +11,7 @@ use crate::answers::{Wanted, answer_files};
 use crate::error::invalid;
 use crate::model::{LazyModel, Model};
 use crate::reader::Reader;
+use crate::refusal::Refusals;
 use crate::{Artifact, Job, Result, Samples};
 
 /// Samples that give gradients, and samples that decide.
@@ -43,9 +43,6 @@ pub struct Evidence {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub screen: bool,
 }
-
-/// Length of an answer that shows whether a prompt is declined.
-const SCREEN_TOKENS: usize = 32;
 
 /// Samples, and what they were read from.
 type Read<'a> = (Vec<Sample>, &'a Samples);
@@ -226,14 +223,11 @@ pub(crate) fn screened(
     job: &mut Job<'_>,
 ) -> Result<Vec<Sample>> {
     let model = aligned.load()?;
-    let longest = model.encode_prompts(&samples)?.iter().map(Vec::len).max().unwrap_or(0);
-    let room = model.decoder.config().max_position_embeddings.saturating_sub(longest);
-    let max_new_tokens = SCREEN_TOKENS.min(room);
+    let max_new_tokens = Refusals::tokens(model, &samples, model.decoder.config().max_position_embeddings)?;
     let wanted = Wanted { samples: &samples, max_new_tokens, how: Vec::new(), path: file };
     let found = answer_files(aligned, &[wanted], job)?.remove(0);
-    let phrases = Judge::phrases();
-    let is_kept = |answer: &Answer| phrases.by_rule(answer) != Some(Verdict::Refused);
-    let kept = samples.into_iter().zip(found).filter(|(_, answer)| is_kept(answer));
+    let refusals = Refusals::new();
+    let kept = samples.into_iter().zip(found).filter(|(_, answer)| !refusals.has(answer));
     Ok(kept.map(|(sample, _)| sample).collect())
 }
 

@@ -169,14 +169,13 @@ impl Samples {
     /// # Errors
     /// When the file cannot be read.
     pub fn of(file: &Path, pick: Pick, hashes: &Hashes) -> Result<Self> {
-        let content = match prompts::rows::files_of(file)?.as_slice() {
-            [one] if one == file => hashes.of(file)?,
-            all => {
-                let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_owned();
-                let hashed = |file: &PathBuf| Ok(format!("{}  {}\n", hashes.of(file)?, name(file).display()));
-                let list: String = all.iter().map(hashed).collect::<Result<_>>()?;
-                files::hash_bytes(list.as_bytes())
-            }
+        let content = if file.is_dir() {
+            let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_owned();
+            let hashed = |file: &PathBuf| Ok(format!("{}  {}\n", hashes.of(file)?, name(file).display()));
+            let list: String = prompts::rows::files_of(file)?.iter().map(hashed).collect::<Result<_>>()?;
+            files::hash_bytes(list.as_bytes())
+        } else {
+            hashes.of(file)?
         };
         Ok(Self { file: file.to_owned(), content, pick })
     }

@@ -60,6 +60,7 @@ pub mod needs;
 mod notes;
 mod place;
 mod reader;
+mod refusal;
 pub mod repair;
 pub mod stage;
 

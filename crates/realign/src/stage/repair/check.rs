@@ -1,15 +1,12 @@
 //! Whether two models are those before and after fine-tuning, and whether recovery is in place.
 
-use evaluation::{Judge, Verdict};
 use model::DecoderConfig;
 
 use crate::answers::answers;
 use crate::error::invalid;
 use crate::model::Model;
+use crate::refusal::Refusals;
 use crate::{Job, Result, Samples};
-
-/// Length of an answer that shows whether a prompt is refused.
-const PROBE_TOKENS: usize = 32;
 
 /// Asks the aligned and the fine-tuned model some recovery prompts, and warns where the first does not refuse or the
 /// second does.
@@ -17,13 +14,12 @@ pub(super) fn probe(models: [&Model; 2], samples: &Samples, count: usize, job: &
     let mut asked = samples.read()?;
     asked.truncate(count);
     job.step(0, 1, "asking both models")?;
-    let phrases = Judge::phrases();
+    let refusals = Refusals::new();
     let limit = models.map(|model| model.decoder.config().max_position_embeddings).into_iter().min().unwrap_or(0);
     let mut refused = [0; 2];
     for (model, refused) in models.into_iter().zip(&mut refused) {
-        let longest = model.encode_prompts(&asked)?.iter().map(Vec::len).max().unwrap_or(0);
-        let found = answers(model, &asked, PROBE_TOKENS.min(limit.saturating_sub(longest)), job)?;
-        *refused = found.iter().filter(|answer| phrases.by_rule(answer) == Some(Verdict::Refused)).count();
+        let found = answers(model, &asked, Refusals::tokens(model, &asked, limit)?, job)?;
+        *refused = found.iter().filter(|answer| refusals.has(answer)).count();
     }
     let ([by_aligned, by_tuned], all, file) = (refused, asked.len(), samples.file.display());
     if by_tuned > by_aligned {
