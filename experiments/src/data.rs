@@ -277,15 +277,19 @@ impl Sweep {
     /// script must be.
     #[must_use]
     pub fn missing(&self, chosen: &BTreeSet<usize>) -> Vec<String> {
-        let missing = |input: Input| {
+        let inputs = inputs(self, chosen);
+        let made: BTreeSet<&Path> =
+            inputs.iter().filter(|input| input.fetch.is_some()).map(|input| input.file.as_path()).collect();
+        let missing = |input: &Input| {
             let (key, file) = match &input.fetch {
                 Some(script) => (format!("{}.fetch", input.key), self.root_file(script)),
-                None => (input.key, input.file),
+                None if made.contains(input.file.as_path()) => return None,
+                None => (input.key.clone(), input.file.clone()),
             };
-            let what = input.how.unwrap_or_else(|| format!("{} is missing", file.display()));
+            let what = input.how.clone().unwrap_or_else(|| format!("{} is missing", file.display()));
             (!file.exists()).then(|| self.problem(&key, &what))
         };
-        inputs(self, chosen).into_iter().filter_map(missing).collect()
+        inputs.iter().filter_map(missing).collect()
     }
 
     /// Checks that every file is there that some cells need before they start.

@@ -48,6 +48,20 @@ fn a_missing_file_is_named_with_its_key_and_only_when_the_cells_need_it() {
 }
 
 #[test]
+fn what_another_keys_script_makes_is_not_missing() {
+    let variant = |evaluation: &str| {
+        let variant = format!("variants: [{{ name: o, recovery: {{ prompts: o.jsonl }}{evaluation} }}]\n");
+        let sweep = config::parse(&format!("{}{variant}", config::SWEEP)).unwrap();
+        sweep.missing(&BTreeSet::from([0])).join("\n")
+    };
+    let prompts = "recovery.prompts: /nowhere/data/lab/o.jsonl is missing";
+    assert_says(&variant(""), &[prompts]);
+    let made = variant(", evaluation: { harmless: { fetch: scripts/o.sh, file: o.jsonl } }");
+    assert_says(&made, &["evaluation.harmless.fetch: /nowhere/scripts/o.sh is missing"]);
+    assert!(!made.contains(prompts), "{made}");
+}
+
+#[test]
 fn the_model_before_alignment_is_asked_for_and_looked_for_when_a_method_reads_it() {
     let small = "source: { dir: models/small }";
     let text = config::SWEEP.to_owned() + "methods: [safe_lora]\n";
