@@ -49,7 +49,9 @@ pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut
 impl Run<'_> {
     fn all(&mut self, plan: Plan, job: &mut Job<'_>) -> Result<Recovered> {
         let comparison = self.timed("comparison", job, Self::compare)?;
-        self.timed("screening of the task", job, Self::screen)?;
+        if self.recovery.settings().task.is_some() {
+            self.timed("screening of the task", job, Self::screen)?;
+        }
         let before = self.timed("measurement before", job, |run, job| {
             let model = run.lazy_fine_tuned(job)?;
             run.ask(model, "fine-tuned", job)
@@ -103,6 +105,12 @@ impl Run<'_> {
         Ok(Recovered { report, model, files, scratch: None })
     }
 
+    /// Says a warning, which the report says, too.
+    fn warn(&mut self, warning: String) {
+        tracing::warn!("{warning}");
+        self.warnings.push(warning);
+    }
+
     /// Does a step and notes how long it took.
     fn timed<T>(
         &mut self,
@@ -146,6 +154,7 @@ impl Run<'_> {
     fn screen(&mut self, job: &mut Job<'_>) -> Result<()> {
         let mut aligned = self.lazy(&self.aligned, job);
         let files = self.work.join("screen");
+        let mut warnings = Vec::new();
         for (asked, samples) in &mut self.opened.questions.asked {
             if let Aim::Task(_) = asked.aim {
                 let all = samples.len();
@@ -158,14 +167,13 @@ impl Run<'_> {
                 }
                 if samples.len() < all {
                     let left = all - samples.len();
-                    let warning = format!(
+                    warnings.push(format!(
                         "{left} of {all} test samples of the task are not scored: the aligned model declines them"
-                    );
-                    tracing::warn!("{warning}");
-                    self.warnings.push(warning);
+                    ));
                 }
             }
         }
+        warnings.into_iter().for_each(|warning| self.warn(warning));
         Ok(())
     }
 
@@ -213,8 +221,7 @@ impl Run<'_> {
             let share = percent(refused);
             warnings.push(format!("the aligned model refuses {share} of the harmless prompts; --reference finetuned keeps the fine-tuned model's answers to them"));
         }
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        self.warnings.extend(warnings);
+        warnings.into_iter().for_each(|warning| self.warn(warning));
     }
 
     fn stage(&self) -> Result<Repair> {
