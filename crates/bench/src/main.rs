@@ -25,7 +25,7 @@ use stage::Stage;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Measures the stages on SmolLM2-135M beside PyTorch.
+/// Measures the stages on SmolLM2-135M, or a model of another shape, beside PyTorch.
 #[derive(Debug, Parser)]
 struct Args {
     /// The stages; all of them where none is named.
@@ -36,6 +36,10 @@ struct Args {
     /// SmolLM2 as `scripts/fetch-smollm2.sh` leaves it.
     #[arg(long, default_value_os_t = default_gguf())]
     gguf: PathBuf,
+    /// Models of another shape with random weights in bf16 instead of SmolLM2, whose tokenizer is used: a `config.json`, such as
+    /// those of `scripts/bench/shapes`.
+    #[arg(long)]
+    shape: Option<PathBuf>,
     /// JSONL with `prompt`; 64 are taken.
     #[arg(long, default_value = "data/prompt_sets/packaged/harmful.jsonl")]
     prompts: PathBuf,
@@ -45,7 +49,7 @@ struct Args {
     /// Turns of each side that are counted.
     #[arg(long, default_value_t = 5)]
     turns: usize,
-    /// Where the two models are made and kept, about 1.1 GB.
+    /// Where the models are made and kept, about 1.1 GB; with `--shape` its two models besides.
     #[arg(long, default_value = "target/bench")]
     work: PathBuf,
     /// Be one side: run the stage by this plan, a turn for each line of standard input.
@@ -65,7 +69,7 @@ fn main() -> Result<()> {
         // On a thread of the pool, as in `realign`.
         return rayon::scope(|_| worker::run(stages[0], &files::read_json(path)?));
     }
-    let path = Plan::make(&args.gguf, &args.prompts, &args.samples, &args.work, args.turns)?;
+    let path = Plan::make(&args)?;
     let plan: Plan = files::read_json(&path)?;
     println!("{}", report::head(&plan));
     for stage in stages {

@@ -1,16 +1,20 @@
 //! What both sides read: models, token ids, settings.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use burn::tensor::{Device, TensorData};
 use model::weights::{self, WeightInfo};
-use model::{Decoder, checkpoint};
+use model::{Decoder, DecoderConfig, Dtype, checkpoint};
 use prompts::{Encoded, Sample, Tokenizer, read_jsonl_first};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use realign::stage::Import;
+use realign::{Artifact, Job, MAX_SHARD, Progress, Stage as _};
 use serde::{Deserialize, Serialize};
+
+use crate::Args;
 
 /// Prompts of a recovery step, a direction and a batch of answers.
 const PROMPTS: usize = 64;
@@ -50,20 +54,28 @@ pub struct Plan {
 
 impl Plan {
     /// Makes the models where they are missing, and writes the plan; returns its path.
-    pub fn make(gguf: &Path, prompts: &Path, samples: &Path, work: &Path, turns: usize) -> Result<PathBuf> {
-        let (aligned, tuned) = (work.join("aligned"), work.join("tuned"));
+    pub fn make(args: &Args) -> Result<PathBuf> {
+        let Args { gguf, prompts, samples, work, .. } = args;
+        let (mut aligned, mut tuned) = (work.join("aligned"), work.join("tuned"));
         if !aligned.join("config.json").exists() {
             ensure!(gguf.exists(), "{} is missing: run scripts/fetch-smollm2.sh", gguf.display());
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut import = Command::new(cargo);
-            import.args(["run", "--package", "realign", "--", "import", "--from"]).arg(gguf).arg("--out").arg(&aligned);
-            ensure!(import.status()?.success(), "{} could not be imported", gguf.display());
+            import(gguf, &aligned).with_context(|| format!("{} could not be imported", gguf.display()))?;
+        }
+        let tokenizer = Tokenizer::from_dirs(&[&aligned])?;
+        let mut dtype = Dtype::F32;
+        if let Some(shape) = &args.shape {
+            let name = shape.file_stem().context("--shape names no file")?;
+            (aligned, tuned, dtype) = (work.join(name).join("aligned"), work.join(name).join("tuned"), Dtype::Bf16);
+            if !aligned.join("config.json").exists() {
+                let json = files::json_value(&std::fs::read(shape).with_context(|| shape.display().to_string())?)?;
+                let decoder = drawn(&DecoderConfig::from_json(&json, shape)?);
+                checkpoint::save_as(&decoder, dtype, MAX_SHARD, &aligned)?;
+            }
         }
         let decoder = checkpoint::load(&aligned, &Device::flex())?;
         if !tuned.join("config.json").exists() {
-            checkpoint::save(&fine_tuned(&decoder)?, &tuned)?;
+            checkpoint::save_as(&fine_tuned(&decoder)?, dtype, MAX_SHARD, &tuned)?;
         }
-        let tokenizer = Tokenizer::from_dirs(&[&aligned])?;
         let read = |path: &Path, count| -> Result<Vec<Sample>> {
             let found = read_jsonl_first(path, count)?;
             ensure!(found.len() == count, "{}: {count} lines are needed", path.display());
@@ -92,7 +104,7 @@ impl Plan {
             rate: settings.rate,
             new_tokens: 32,
             threads: std::thread::available_parallelism()?.get(),
-            turns,
+            turns: args.turns,
             aligned,
             tuned,
         };
@@ -100,6 +112,25 @@ impl Plan {
         files::write_json(&path, &plan)?;
         Ok(path)
     }
+}
+
+/// As `realign import`.
+fn import(gguf: &Path, out: &Path) -> Result<()> {
+    let source = Artifact::model(gguf, &files::Hashes::default())?;
+    let device = Device::flex();
+    let mut report = |_: Progress<'_>| ControlFlow::Continue(());
+    let mut job = Job { device: &device, batch: 1, max_shard: MAX_SHARD, earlier: Vec::new(), report: &mut report };
+    Import { source, base: None, dtype: None }.run(out, &mut job)?;
+    Ok(())
+}
+
+/// Random weights, as a model has them before training.
+fn drawn(config: &DecoderConfig) -> Decoder {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    weights::replace(Decoder::zeros(config, &Device::flex()), |info| {
+        let draw = |_| 0.035 * random.random_range(-1.0f32..1.0); // a standard deviation of 0.02
+        (!info.is_norm).then(|| TensorData::new((0..info.len()).map(draw).collect::<Vec<_>>(), info.shape.clone()))
+    })
 }
 
 /// Every projection moved by up to a hundredth of its typical weight, as a fine-tuning would.
