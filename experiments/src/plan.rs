@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanDuration};
-use model::DecoderConfig;
 use model::checkpoint::gguf::{self, Gguf};
+use model::{DecoderConfig, Dtype};
 use realign::needs;
 
 use crate::config::{ModelSpec, Source, Sweep};
@@ -84,7 +84,7 @@ fn positions(sweep: &Sweep) -> usize {
 }
 
 fn memory_of(config: &DecoderConfig, positions: usize) -> u64 {
-    let (weights, answers) = needs::memory(config, positions);
+    let (weights, answers) = needs::memory(config, positions, Dtype::F32);
     weights.saturating_add(answers)
 }
 

@@ -172,7 +172,9 @@ impl<'a> Trainer<'a> {
             .collect();
         require(!slots.is_empty(), "only", format!("{:?}", settings.only), "fits no weight that is trained")?;
         let decoder = weights::track(decoder, trained);
-        Ok(Self { decoder, optimizer: AdamW { slots, updates: 0 }, settings, seed })
+        let mut trainer = Self { decoder, optimizer: AdamW { slots, updates: 0 }, settings, seed };
+        trainer.put_back(); // in f32, as they are trained
+        Ok(trainer)
     }
 
     /// The decoder as it is now, adapters attached.

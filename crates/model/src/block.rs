@@ -61,8 +61,8 @@ impl Input {
     }
 }
 
-/// Is shown the inputs of a block's projections, each of shape `[rows, in]`.
-pub type Watch<'a> = dyn FnMut(Input, &Tensor<2>) + 'a;
+/// Is shown the inputs of a block's projections, each of shape `[rows, in]`, made when they are asked for.
+pub type Watch<'a> = dyn FnMut(Input, &dyn Fn() -> Tensor<2>) + 'a;
 
 impl Block {
     /// Weights of zero and neutral norms, to be filled from a checkpoint.
@@ -98,9 +98,9 @@ impl Block {
     ) -> Tensor<2> {
         let x = self.ablated(x);
         let normed = self.input_layernorm.forward(x.clone());
-        watch(Input::Attention, &normed);
+        watch(Input::Attention, &|| normed.clone());
         let heads = self.self_attn.attend(normed, queries, cache);
-        watch(Input::Heads, &heads);
+        watch(Input::Heads, &|| heads.clone());
         self.feed_forward(queries.of(x), self.self_attn.o_proj.forward(heads), watch)
     }
 
@@ -140,9 +140,9 @@ impl Block {
     }
 
     fn mlp(&self, x: Tensor<2>, watch: &mut Watch<'_>) -> Tensor<2> {
-        watch(Input::Mlp, &x);
+        watch(Input::Mlp, &|| x.clone());
         let gated = self.mlp.gated(x);
-        watch(Input::Gated, &gated);
-        self.mlp.down_proj.forward(gated)
+        watch(Input::Gated, &|| gated.values());
+        self.mlp.down_proj.forward_gated(gated)
     }
 }

@@ -232,6 +232,7 @@ impl Decoder {
     pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let table = self.model.embed_tokens.weight.val();
         let x = table.clone().select(0, id_tensor(ids, &table.device()));
+        let x = ops::wide(x);
         if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) }
     }
 

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::ops::{self, Sum};
+use crate::ops::{self, Gated, Sum};
 
 /// `y = x W^T + b`, plus `scale * dropout(x) A^T B^T` when an adapter is attached.
 #[derive(Module, Debug)]
@@ -59,9 +59,17 @@ impl Linear {
         ops::adapted_linear(x, weight, bias, ops::LowRank { a, b, scale: lora.scale, mask })
     }
 
+    /// As [`forward`](Self::forward), of gated activations, which are not kept for the backward but made again there.
+    pub fn forward_gated(&self, x: Gated) -> Tensor<2> {
+        if self.lora.is_some() {
+            return self.forward(x.values());
+        }
+        ops::gated_linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.sum.as_ref())
+    }
+
     /// `W + scale B A`, shape `[out, in]`: the dense weight with the adapter folded in.
     pub fn merged_weight(&self) -> Tensor<2> {
-        let weight = self.weight.val();
+        let weight = ops::wide(self.weight.val());
         match &self.lora {
             None => weight,
             Some(lora) => weight + lora.b.val().matmul(lora.a.val()).mul_scalar(lora.scale),

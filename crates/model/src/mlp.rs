@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+use crate::Linear;
 use crate::config::{Activation, DecoderConfig};
-use crate::{Linear, ops};
+use crate::ops::Gated;
 
 /// `down(act(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
@@ -36,9 +37,8 @@ impl Mlp {
     /// # Shapes
     /// - input: `[rows, hidden]`
     /// - output: `[rows, intermediate]`
-    pub fn gated(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn gated(&self, x: Tensor<2>) -> Gated {
         let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
-        ops::gated(gate, up, self.activation)
+        Gated { gate, up: self.up_proj.forward(x), activation: self.activation }
     }
 }

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 
+pub use crate::ops::Part;
+use crate::ops::serves;
 use crate::{Decoder, Error, Result};
 
 /// What a visitor or mapper with a [`Path`] named `path` does when it enters and leaves a module.
@@ -101,7 +103,7 @@ impl Weight {
         Ok(self.view()?.into_vec())
     }
 
-    /// As [`values`](Self::values), without a copy on the CPU.
+    /// The values as they are kept, without a copy on the CPU.
     ///
     /// # Errors
     /// When the device fails.
@@ -158,13 +160,20 @@ impl ModuleMapper for Replace<'_> {
             None => param,
             Some(data) => param.map(|old| {
                 let tracked = old.is_require_grad();
-                Tensor::from_data(data, &old.device()).set_require_grad(tracked)
+                let dtype = if data.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 };
+                Tensor::from_data(data, (&old.device(), dtype)).set_require_grad(tracked)
             }),
         }
     }
 }
 
-/// Gives each parameter the values that `values` returns for it (row-major, of its shape).
+/// Whether a parameter that was saved in bf16 is kept so in memory: matrices on the CPU, which linear layers widen as they read
+/// them. It changes no result.
+pub(crate) fn keeps_halves(info: &WeightInfo, device: &Device) -> bool {
+    info.shape.len() == 2 && serves(device, DType::F32)
+}
+
+/// Gives each parameter the values that `values` returns for it (row-major, of its shape), kept in f32 or bf16 as they come.
 ///
 /// # Panics
 /// When values of another shape are returned: an error of the caller.

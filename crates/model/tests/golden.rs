@@ -463,7 +463,7 @@ fn a_walk_shows_what_each_projection_reads() {
         let mut walk = Walk::new(&decoder, &packed).unwrap();
         for (index, block) in decoder.model.layers.iter().enumerate() {
             let mut seen = Vec::new();
-            walk.pass(&decoder, &mut |input, x| seen.push((input, x.clone())));
+            walk.pass(&decoder, &mut |input, x| seen.push((input, x())));
             assert_eq!(seen.iter().map(|(input, _)| *input).collect::<Vec<_>>(), Input::ALL, "{name}");
             for (input, x) in &seen {
                 for projection in input.projections() {

@@ -48,8 +48,12 @@ impl Calibration {
         at_once(decoder.config(), &rows).into_iter().map(walk).collect::<Result<_>>().map(Self)
     }
 
-    /// Passes the next block of a decoder; `add` gets the inputs of its projections, `[tokens, in]`, pack by pack.
-    pub fn pass(&mut self, decoder: &Decoder, mut add: impl FnMut(Input, &Tensor<2>) -> Result<()>) -> Result<()> {
+    /// Passes the next block of a decoder; `add` gets the inputs of its projections, `[tokens, in]`, pack by pack, made when it asks for them.
+    pub fn pass(
+        &mut self,
+        decoder: &Decoder,
+        mut add: impl FnMut(Input, &dyn Fn() -> Tensor<2>) -> Result<()>,
+    ) -> Result<()> {
         for walk in &mut self.0 {
             let mut added = Ok(());
             walk.pass(decoder, &mut |input, x| {
@@ -66,12 +70,13 @@ impl Calibration {
     pub fn grams(&mut self, decoder: &Decoder) -> Result<Vec<(Input, Gram)>> {
         let mut grams: Vec<(Input, Gram)> = Vec::new();
         self.pass(decoder, |input, x| {
+            let x = x();
             let found = grams.iter().position(|(own, _)| *own == input);
             let at = found.unwrap_or_else(|| {
                 grams.push((input, Gram::new(x.dims()[1])));
                 grams.len() - 1
             });
-            grams[at].1.add(&host(x.clone().transpose().matmul(x.clone()))?);
+            grams[at].1.add(&host(x.clone().transpose().matmul(x))?);
             Ok(())
         })?;
         Ok(grams)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use direction::{Layer, check_layer};
 use model::Decoder;
-use model::weights::{self, Change, Values, WeightInfo};
+use model::weights::{self, Change, Part, Values, WeightInfo};
 use rayon::prelude::*;
 
 use crate::selection::{Candidates, Selected, Ties, select};
@@ -159,7 +159,8 @@ impl Region {
     /// difference.
     pub(crate) fn differences(&self) -> HashMap<String, Vec<f32>> {
         let tensors = self.infos.iter().zip(self.fine_tuned.iter().zip(&self.aligned));
-        let difference = |(a, b): (&Values, &Values)| a.iter().zip(b.iter()).map(|(a, b)| a - b).collect();
+        let difference =
+            |(a, b): (&Values, &Values)| a.part().wide().iter().zip(&*b.part().wide()).map(|(a, b)| a - b).collect();
         tensors.map(|(info, pair)| (info.name.clone(), difference(pair))).collect()
     }
 
@@ -183,8 +184,9 @@ impl Region {
 /// Number of weights that are equal.
 fn same(one: &[Values], other: &[Values]) -> usize {
     let same = |(a, b): (&Values, &Values)| {
-        let chunks = a.par_chunks(1 << 14).zip(b.par_chunks(1 << 14));
-        chunks.map(|(a, b)| a.iter().zip(b).filter(|(a, b)| a == b).count()).sum::<usize>()
+        let chunks: Vec<_> = a.part().chunks(1 << 16).zip(b.part().chunks(1 << 16)).collect();
+        let same = |(a, b): (Part<'_>, Part<'_>)| a.wide().iter().zip(&*b.wide()).filter(|(a, b)| a == b).count();
+        chunks.into_par_iter().map(same).sum::<usize>()
     };
     one.iter().zip(other).map(same).sum()
 }
@@ -201,11 +203,11 @@ pub(crate) fn candidates<'a>(
     target: &'a [Values],
     gradients: &'a HashMap<String, Vec<f32>>,
 ) -> Vec<Candidates<'a>> {
-    let candidates = |info: &WeightInfo, values: &'a [f32], target: &'a [f32]| {
+    let candidates = |info: &WeightInfo, values: Part<'a>, target: Part<'a>| {
         gradients.get(&info.name).map_or_else(Candidates::default, |gradient| Candidates { values, target, gradient })
     };
     let tensors = infos.iter().zip(values.iter().zip(target));
-    tensors.map(|(info, (values, target))| candidates(info, values, target)).collect()
+    tensors.map(|(info, (values, target))| candidates(info, values.part(), target.part())).collect()
 }
 
 /// Sets the weights at `indices` to the values in `source`, both by tensor in the order of `infos`.
@@ -213,7 +215,7 @@ fn set(decoder: &mut Decoder, infos: &[WeightInfo], source: &[Values], indices: 
     let mut next = infos.iter().zip(source.iter().zip(indices)).peekable();
     Ok(weights::set(decoder, |info| {
         let (_, (source, indices)) = next.next_if(|(own, _)| own.name == info.name)?;
-        Some(Change { indices: indices.as_ref(), source })
+        Some(Change { indices: indices.as_ref(), source: source.part() })
     })?)
 }
 

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 
+use model::weights::Part;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -39,9 +40,9 @@ pub(crate) enum Rank {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Candidates<'a> {
     /// Current values.
-    pub values: &'a [f32],
+    pub values: Part<'a>,
     /// The values they may be set to.
-    pub target: &'a [f32],
+    pub target: Part<'a>,
     /// Gradient of the loss.
     pub gradient: &'a [f32],
 }
@@ -118,7 +119,7 @@ impl Piece<'_> {
     /// What one of its candidates is ranked by: the bits of an absolute value, which order as the values do.
     fn rank_of(&self, at: u32, rank: Rank) -> u32 {
         let (Candidates { values, target, gradient }, at) = (self.candidates, at as usize);
-        ranked(rank, values[at], target[at], gradient[at]).to_bits()
+        ranked(rank, values.at(at), target.at(at), gradient[at]).to_bits()
     }
 }
 
@@ -157,7 +158,9 @@ fn guess(pieces: &[Piece<'_>], k: usize, rank: Rank) -> u32 {
     }
     let sample = |piece: &Piece<'_>| {
         let Candidates { values, target, gradient } = piece.candidates;
-        let sampled = values.iter().zip(target).zip(gradient).take(values.len().div_ceil(SAMPLED));
+        let count = values.len().div_ceil(SAMPLED);
+        let (values, target) = (values.first(count).wide(), target.first(count).wide());
+        let sampled = values.iter().zip(&*target).zip(gradient);
         let candidates = sampled.filter(|&((&value, &target), &gradient)| counts(rank, 0.0, value, target, gradient));
         candidates.map(|((&value, &target), &gradient)| ranked(rank, value, target, gradient).to_bits()).collect()
     };
@@ -185,6 +188,7 @@ fn at_or_above(pieces: &[Piece<'_>], floor: u32, rank: Rank) -> Vec<Vec<u32>> {
 fn indices(candidates: &Candidates<'_>, counts: impl Fn(f32, f32, f32) -> bool) -> Vec<u32> {
     const ROW: usize = 32;
     let Candidates { values, target, gradient } = *candidates;
+    let (values, target) = (values.wide(), target.wide());
     let is_one = |at: usize| counts(values[at], target[at], gradient[at]);
     let (whole, rest) = (values.as_chunks::<ROW>().0, values.len() / ROW * ROW..values.len());
     let rows = whole.iter().zip(target.as_chunks::<ROW>().0).zip(gradient.as_chunks::<ROW>().0);
@@ -220,7 +224,7 @@ mod tests {
     use rand::{Rng as _, SeedableRng as _};
 
     fn all<'a>(values: &'a [f32], target: &'a [f32], gradient: &'a [f32]) -> [Candidates<'a>; 1] {
-        [Candidates { values, target, gradient }]
+        [Candidates { values: values.into(), target: target.into(), gradient }]
     }
 
     #[test]
@@ -258,8 +262,8 @@ mod tests {
                     .for_each(|value| *value *= times);
             }
             let tensors: Vec<_> =
-                data.iter().map(|(values, target, gradient)| Candidates { values, target, gradient }).collect();
-            let is_candidate = |t: &Candidates<'_>, i: usize| (t.values[i] - t.target[i]) * t.gradient[i] > 0.0;
+                data.iter().flat_map(|(values, target, gradient)| all(values, target, gradient)).collect();
+            let is_candidate = |t: &Candidates<'_>, i: usize| (t.values.at(i) - t.target.at(i)) * t.gradient[i] > 0.0;
             let of = |t: &Candidates<'_>| -> Vec<f32> {
                 (0..t.values.len()).filter(|&i| is_candidate(t, i)).map(|i| t.gradient[i].abs()).collect()
             };

@@ -3,14 +3,15 @@
 //!
 //! Files come from anywhere, so every length, offset and shape is checked before memory is taken
 //! for it, and a configuration that the tensors do not bear out is refused before a decoder of
-//! that size is made. Weights are f32 in memory whatever the file holds: what is 16 bits wide is widened exactly, and
-//! [`weights::round`] takes it back. Nothing here downloads.
+//! that size is made. On the CPU matrices in bf16 are kept so; all else is f32 in memory, what is 16 bits wide being widened
+//! exactly. Nothing here downloads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, Element, TensorData};
 
+use crate::weights::WeightInfo;
 use crate::{Decoder, DecoderConfig, Dtype, Error, Result, weights};
 
 pub mod gguf;
@@ -34,7 +35,10 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 pub fn load(dir: &Path, device: &Device) -> Result<Decoder> {
     let Opened { config, files, notes } = open(dir)?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
-    build(&config, files.path(), &files.shapes(), device, |name| files.read(name))
+    build(&config, files.path(), &files.shapes(), device, |info| match files.dtype(&info.name)? {
+        Dtype::Bf16 if weights::keeps_halves(info, device) => data(files.path(), info, files.read_halves(&info.name)?),
+        _ => data(files.path(), info, files.read(&info.name)?),
+    })
 }
 
 /// What looks wrong in a directory that [`load`] reads all the same: tensors that are not used, or not as its files say.
@@ -149,7 +153,7 @@ fn build(
     path: &Path,
     shapes: &BTreeMap<String, Vec<usize>>,
     device: &Device,
-    mut read: impl FnMut(&str) -> Result<Vec<f32>>,
+    mut read: impl FnMut(&WeightInfo) -> Result<TensorData>,
 ) -> Result<Decoder> {
     let mut used = 0;
     for (name, expected) in expected(config) {
@@ -177,8 +181,7 @@ fn build(
         if failed.is_some() {
             return None;
         }
-        let values = read(&info.name).and_then(|values| check_finite(path, &info.name, values));
-        values.map_err(|error| failed = Some(error)).ok().map(|values| TensorData::new(values, info.shape.clone()))
+        read(info).map_err(|error| failed = Some(error)).ok()
     });
     match failed {
         Some(error) => Err(error),
@@ -190,11 +193,17 @@ fn missing(path: &Path, name: &str) -> Error {
     Error::MissingTensor { path: path.to_path_buf(), name: name.to_owned() }
 }
 
-fn check_finite(path: &Path, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
-    match values.iter().position(|value| !value.is_finite()) {
+/// The values, which must be finite, as data of the parameter `info`.
+fn data<T: Element + Into<f32>>(path: &Path, info: &WeightInfo, values: Vec<T>) -> Result<TensorData> {
+    Ok(TensorData::new(check_finite(path, &info.name, values)?, info.shape.clone()))
+}
+
+fn check_finite<T: Copy + Into<f32>>(path: &Path, name: &str, values: Vec<T>) -> Result<Vec<T>> {
+    match values.iter().position(|&value| !value.into().is_finite()) {
         None => Ok(values),
         Some(index) => {
-            let reason = format!("tensor `{name}` holds {} at element {index}; weights must be finite", values[index]);
+            let value: f32 = values[index].into();
+            let reason = format!("tensor `{name}` holds {value} at element {index}; weights must be finite");
             Err(Error::checkpoint(path, reason))
         }
     }
@@ -362,7 +371,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shapes: BTreeMap<_, _> =
             expected(&config("llama", true)).map(|(name, shape)| (format!("language_model.{name}"), shape)).collect();
-        let read = |_: &str| -> Result<Vec<f32>> { unreachable!("nothing is read") };
+        let read = |_: &WeightInfo| -> Result<TensorData> { unreachable!("nothing is read") };
         let error = build(&config("llama", true), Path::new("m"), &shapes, &Device::default(), read).unwrap_err();
         assert!(error.to_string().contains("take `language_model.` off all names"), "{error}");
         save(&numbered(&config("llama", true)), dir.path()).unwrap();

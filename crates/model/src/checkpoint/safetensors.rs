@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
+use half::bf16;
 use safetensors::tensor::Dtype as Stored;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -149,7 +150,15 @@ impl Files {
 
     /// The values of a tensor, row-major.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let dtype = self.dtype(name)?;
+        Ok(self.dtype(name)?.decode(&self.bytes(name)?))
+    }
+
+    /// The values of a tensor in bf16, row-major.
+    pub(super) fn read_halves(&self, name: &str) -> Result<Vec<bf16>> {
+        Ok(self.bytes(name)?.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes)).collect())
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let stored = self.stored(name)?;
         let mut bytes = Vec::new();
         let read = File::open(&stored.file).and_then(|mut file| {
@@ -162,7 +171,7 @@ impl Files {
             let reason = format!("tensor `{name}` has lost its end: has the file been changed since it was opened?");
             return Err(Error::checkpoint(&stored.file, reason));
         }
-        Ok(dtype.decode(&bytes))
+        Ok(bytes)
     }
 }
 

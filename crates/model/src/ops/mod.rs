@@ -4,6 +4,7 @@
 //! with. On the CPU the same functions take a fused forward and backward from `flex`.
 
 mod flex;
+mod part;
 mod plain;
 mod plan;
 mod sum;
@@ -12,14 +13,20 @@ mod tests;
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use flex::{Input, run};
 pub use flex::{RowCache, serves};
-pub(crate) use flex::{Shared, change};
+pub(crate) use flex::{Shared, Writable, change};
+pub use part::Part;
 pub use plan::{Activation, AttentionPlan, Rope, Scores, Span};
 pub(crate) use sum::Sum;
 
-/// `y = x W^T + b`.
+/// The tensor in f32, as which every other operation takes what is no weight of a linear layer.
+pub fn wide<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() == DType::BF16 { x.cast(DType::F32) } else { x }
+}
+
+/// `y = x W^T + b`; the weight may be in bf16.
 ///
 /// # Shapes
 /// - x: `[rows, in]`, weight: `[out, in]`, bias: `[out]`, output: `[rows, out]`
@@ -91,16 +98,42 @@ pub fn rotate(x: Tensor<3>, rope: &Rope) -> Tensor<3> {
     run(flex::Rotate { cos, sin }, [Input::new(x, autodiff)])
 }
 
-/// `activation(gate) * up`.
-///
-/// # Shapes
-/// - all: `[rows, width]`
-pub fn gated(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
-    if !serves(&gate.device(), gate.dtype()) {
-        return plain::gated(gate, up, activation);
+/// `activation(gate) * up`, not computed yet.
+#[derive(Debug, Clone)]
+pub struct Gated {
+    /// `[rows, width]`.
+    pub gate: Tensor<2>,
+    /// `[rows, width]`.
+    pub up: Tensor<2>,
+    /// Of the gate.
+    pub activation: Activation,
+}
+
+impl Gated {
+    /// The values, `[rows, width]`.
+    #[must_use]
+    pub fn values(&self) -> Tensor<2> {
+        let Self { gate, up, activation } = self.clone();
+        if !serves(&gate.device(), gate.dtype()) {
+            return plain::gated(gate, up, activation);
+        }
+        let autodiff = gate.device().is_autodiff();
+        run(flex::Gated { activation }, [gate, up].map(|tensor| Input::new(tensor, autodiff)))
     }
-    let autodiff = gate.device().is_autodiff();
-    run(flex::Gated { activation }, [Input::new(gate, autodiff), Input::new(up, autodiff)])
+}
+
+/// As [`linear`] of gated activations, which are made once more in the backward instead of kept for it. With a sum, the weight's
+/// gradient is added to it and to no other.
+pub(crate) fn gated_linear(x: Gated, weight: Tensor<2>, bias: Option<Tensor<1>>, sum: Option<&Sum>) -> Tensor<2> {
+    let device = x.gate.device();
+    if !device.is_autodiff() || !serves(&device, x.gate.dtype()) {
+        return summed_linear(x.values(), weight, bias, sum);
+    }
+    let op = flex::GatedLinear {
+        gated: flex::Gated { activation: x.activation },
+        linear: flex::Linear { sum: sum.cloned() },
+    };
+    plain::biased(run(op, [x.gate, x.up, weight].map(|tensor| Input::new(tensor, true))), bias)
 }
 
 /// Keeps values within a bound, smoothly.

@@ -97,7 +97,13 @@ fn rms_norm_agrees_with_its_composition() {
 fn gated_agrees_with_its_composition() {
     for act in [Activation::Silu, Activation::GeluTanh] {
         let wide = || random([5, 33]).mul_scalar(3.0).detach().require_grad();
-        compare([wide(), wide()], |[g, u]| gated(g, u, act), |[g, u]| plain::gated(g, u, act));
+        let gated = |gate, up| Gated { gate, up, activation: act };
+        compare([wide(), wide()], |[g, u]| gated(g, u).values(), |[g, u]| plain::gated(g, u, act));
+        compare(
+            [wide(), wide(), random([5, 33])],
+            |[g, u, w]| gated_linear(gated(g, u), w, None, None),
+            |[g, u, w]| plain::linear(plain::gated(g, u, act), w, None),
+        );
     }
 }
 

@@ -1,15 +1,14 @@
 //! Values of parameters on the host: on the CPU the tensors' own memory, read without a copy and written in place.
 
-use std::ops::Deref;
-
 use burn::module::{Module as _, ModuleMapper, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
+use half::bf16;
 
-use super::{Path, WeightInfo, visit};
-use crate::ops::{Shared, change, serves};
+use super::{Part, Path, WeightInfo, visit};
+use crate::ops::{Shared, Writable, change, serves};
 use crate::{Decoder, Error, Result};
 
-/// The values of a parameter, row-major, as f32.
+/// The values of a parameter, row-major.
 #[derive(Debug, Clone)]
 pub struct Values(Held);
 
@@ -23,7 +22,7 @@ enum Held {
 
 impl Values {
     pub(super) fn of<const D: usize>(tensor: &Tensor<D>) -> Result<Self> {
-        if serves(&tensor.device(), tensor.dtype()) {
+        if is_held(tensor) {
             return Ok(Self(Held::Shared(Shared::new(tensor))));
         }
         let device = |error: &dyn std::fmt::Display| Error::Device(error.to_string());
@@ -31,25 +30,28 @@ impl Values {
         Ok(Self(Held::Own(data.try_into_vec().map_err(|error| device(&error))?)))
     }
 
-    /// The values by themselves.
+    /// The values as they are kept.
+    #[must_use]
+    pub fn part(&self) -> Part<'_> {
+        match &self.0 {
+            Held::Shared(shared) => shared.part(),
+            Held::Own(values) => Part::F32(values),
+        }
+    }
+
+    /// The values by themselves, in f32.
     #[must_use]
     pub fn into_vec(self) -> Vec<f32> {
         match self.0 {
-            Held::Shared(shared) => shared.values().to_vec(),
+            Held::Shared(shared) => shared.part().wide().into_owned(),
             Held::Own(values) => values,
         }
     }
 }
 
-impl Deref for Values {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        match &self.0 {
-            Held::Shared(shared) => shared.values(),
-            Held::Own(values) => values,
-        }
-    }
+/// Whether a tensor's memory can be read and written where it is.
+fn is_held<const D: usize>(tensor: &Tensor<D>) -> bool {
+    serves(&tensor.device(), DType::F32) && matches!(tensor.dtype(), DType::F32 | DType::BF16)
 }
 
 /// The values of the parameters that `wanted` accepts, in order. While they are held, a change of the decoder copies them.
@@ -72,7 +74,7 @@ pub struct Change<'a> {
     /// Flat indices.
     pub indices: &'a [u32],
     /// A tensor of the parameter's length, of which the values at the indices are taken.
-    pub source: &'a [f32],
+    pub source: Part<'a>,
 }
 
 /// Changes some values of the blocks' parameters, in place where nobody else holds them.
@@ -115,13 +117,14 @@ impl ModuleMapper for Set<'_, '_> {
     }
 }
 
-/// A new tensor where the old one cannot be written in place.
+/// A new tensor where the old one cannot be written in place, or cannot hold the values.
 fn changed<const D: usize>(old: &Tensor<D>, change: Change<'_>) -> Result<Option<Tensor<D>>> {
-    if serves(&old.device(), old.dtype()) {
+    let is_narrower = old.dtype() == DType::BF16 && matches!(change.source, Part::F32(_));
+    if is_held(old) && !is_narrower {
         return Ok(None);
     }
     let mut values = Values::of(old)?.into_vec();
-    write(&mut values, change);
+    write(Writable::F32(&mut values), change);
     let new = Tensor::from_data(TensorData::new(values, old.dims()), &old.device());
     Ok(Some(new.set_require_grad(old.is_require_grad())))
 }
@@ -130,9 +133,11 @@ fn in_place<const D: usize>(old: Tensor<D>, with: Change<'_>) -> Tensor<D> {
     change(old, |values| write(values, with))
 }
 
-fn write(values: &mut [f32], Change { indices, source }: Change<'_>) {
-    for &index in indices {
-        values[index as usize] = source[index as usize];
+fn write(values: Writable<'_>, Change { indices, source }: Change<'_>) {
+    let indices = indices.iter().map(|&index| index as usize);
+    match values {
+        Writable::F32(values) => indices.for_each(|index| values[index] = source.at(index)),
+        Writable::Bf16(values) => indices.for_each(|index| values[index] = bf16::from_f32(source.at(index))),
     }
 }
 
@@ -152,15 +157,16 @@ mod tests {
     fn a_change_leaves_other_holders_alone_and_copies_nothing_without_them() {
         let original = tiny();
         let mut decoder = super::super::track(original.clone(), |info| info.name == NAME);
-        let source = vec![7.0; of(&original).len()];
+        let source = vec![7.0; of(&original).part().len()];
         let change = |decoder: &mut Decoder, indices: &[u32]| {
-            set(decoder, |info| (info.name == NAME).then_some(Change { indices, source: &source })).unwrap();
+            set(decoder, |info| (info.name == NAME).then_some(Change { indices, source: source.as_slice().into() }))
+                .unwrap();
         };
         change(&mut decoder, &[3]);
-        let place = of(&decoder).as_ptr();
+        let place = of(&decoder).part().wide().as_ptr();
         change(&mut decoder, &[0, 5]);
-        assert_eq!(of(&decoder).as_ptr(), place, "written in place");
-        let (before, after) = (of(&original), of(&decoder));
+        assert_eq!(of(&decoder).part().wide().as_ptr(), place, "written in place");
+        let (before, after) = (of(&original).into_vec(), of(&decoder).into_vec());
         let changed: Vec<usize> = (0..before.len()).filter(|&at| before[at] != after[at]).collect();
         assert_eq!(changed, [0, 3, 5]);
         assert!(changed.iter().all(|&at| after[at] == 7.0));

@@ -145,7 +145,6 @@ impl Opened {
 
     /// What will be done, for a result at `place`.
     pub fn plan(&self, settings: &Settings, device: &Device, place: &Path) -> Plan {
-        let bytes = if self.dtype == Dtype::F32 { 4 } else { 2 };
         let strong = &settings.strong;
         Plan {
             kinds: self.kinds.clone(),
@@ -154,7 +153,7 @@ impl Opened {
             cap: strong.cap,
             reference: settings.reference,
             dtype: self.dtype.name().to_owned(),
-            needs: Needs::strong(self.pair.config(), self.work(settings), bytes, strong.cap, speed(device)),
+            needs: Needs::strong(self.pair.config(), self.work(settings), self.dtype, strong.cap, speed(device)),
             machine: Machine::here(place),
         }
     }

@@ -63,9 +63,10 @@ impl Repair for Antidote {
         for block in 0..blocks {
             let mut squares: HashMap<Input, Vec<f64>> = HashMap::new();
             calibration.pass(fine_tuned, |input, x| {
+                let x = x();
                 let width = x.dims()[1];
                 let sums = squares.entry(input).or_insert_with(|| vec![0.0; width]);
-                for row in host(x.clone())?.chunks(width) {
+                for row in host(x)?.chunks(width) {
                     sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
                 }
                 Ok(())

@@ -7,6 +7,7 @@ mod checkpoint;
 mod choice;
 mod distill;
 mod golden;
+mod halves;
 mod hostile;
 mod irr;
 mod patch_file;

@@ -88,9 +88,10 @@ pub fn load(path: &Path, device: &Device) -> Result<Decoder> {
         stored.map(|name| (hugging_face_name(name, &config).unwrap_or_else(|| name.clone()), name.as_str())).collect();
     let shapes = names.iter().map(|(name, stored)| (name.clone(), gguf.tensors()[*stored].shape.clone())).collect();
     let rotary_pairs = matches!(config.model_type, ModelType::Llama);
-    super::build(&config, path, &shapes, device, |name| {
+    super::build(&config, path, &shapes, device, |info| {
+        let name = info.name.as_str();
         let values = gguf.tensor(names.get(name).copied().unwrap_or(name))?;
-        Ok(if name.ends_with("norm.weight") && config.norm_offset != 0.0 {
+        let values: Vec<f32> = if name.ends_with("norm.weight") && config.norm_offset != 0.0 {
             values.into_iter().map(|value| value - config.norm_offset as f32).collect() // llama.cpp stores the sum
         } else if rotary_pairs && name.ends_with("self_attn.q_proj.weight") {
             split_rotary_pairs(&values, config.num_attention_heads, config.head_dim)
@@ -98,7 +99,8 @@ pub fn load(path: &Path, device: &Device) -> Result<Decoder> {
             split_rotary_pairs(&values, config.num_key_value_heads, config.head_dim)
         } else {
             values
-        })
+        };
+        super::data(path, info, values)
     })
 }
 

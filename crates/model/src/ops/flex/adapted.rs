@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Fused, matmul};
+use super::{Fused, matmul, wide};
 
 /// See [`super::super::adapted_linear`]; inputs: x, weight, A, B.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Fused<4> for Adapted {
     fn forward(&self, [x, weight, a, b]: [FlexTensor; 4]) -> (FlexTensor, Self::Saved) {
         let masked = self.masked(x.clone());
         let low = Flex::float_mul_scalar(matmul(masked.clone(), a.transpose(0, 1)), self.scale.into());
-        let dense = matmul(x.clone(), weight.transpose(0, 1));
+        let dense = matmul(x.clone(), wide(weight.clone()).transpose(0, 1));
         let y = Flex::float_add(dense, matmul(low.clone(), b.transpose(0, 1)));
         (y, Saved { inputs: [x, weight, a, b], masked, low })
     }
@@ -53,7 +53,7 @@ impl Fused<4> for Adapted {
         let for_weight = for_weight.then(|| matmul(transposed, x));
         let for_low = Flex::float_mul_scalar(matmul(grad.clone(), b), self.scale.into());
         let for_a = for_a.then(|| matmul(for_low.transpose(0, 1), masked));
-        let for_x = for_x.then(|| Flex::float_add(matmul(grad, weight), self.masked(matmul(for_low, a))));
+        let for_x = for_x.then(|| Flex::float_add(matmul(grad, wide(weight)), self.masked(matmul(for_low, a))));
         [for_x, for_weight, for_a, for_b]
     }
 }

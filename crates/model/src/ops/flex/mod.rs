@@ -2,11 +2,13 @@
 //!
 //! A plain composition spends most of its time in passes over memory (masks, copies of heads,
 //! intermediate results kept for the backward). Each operation here reads its inputs once, keeps
-//! only what its backward needs, and computes the gradients of tracked inputs alone.
+//! only what its backward needs, and computes the gradients of tracked inputs alone. The weights of linear layers may be in
+//! bf16; all arithmetic is in f32.
 
 mod adapted;
 mod attention;
 mod elementwise;
+mod halves;
 mod linear;
 mod nll;
 mod product;
@@ -16,11 +18,12 @@ mod shared;
 pub use adapted::Adapted;
 pub use attention::Attention;
 pub use elementwise::{Gated, RmsNorm, Rotate};
-pub use linear::Linear;
+use halves::wide;
+pub use linear::{GatedLinear, Linear};
 pub use nll::NegativeLogLikelihood;
 pub use product::product;
 pub use rows::{RowCache, attend_pack};
-pub use shared::{Shared, change};
+pub use shared::{Shared, Writable, change};
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

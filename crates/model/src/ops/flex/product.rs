@@ -11,7 +11,8 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{constant, tensor, values, vectorized, zeros};
+use super::super::Part;
+use super::{Shared, constant, tensor, values, vectorized, zeros};
 
 /// Input rows of one tile of sums that stays in registers.
 const ROWS: usize = 4;
@@ -28,15 +29,18 @@ const DEPTH: usize = 640;
 /// - x: `[rows, depth]`, weight: `[outs, depth]`, output: `[rows, outs]`
 pub fn product(x: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     let ([rows, depth], [outs, _]) = (x.dims(), weight.dims());
-    let (x, weight) = (constant(x), constant(weight));
-    let (x, weight) = (values(&x), values(&weight));
+    let (x, weight) = (constant(x), Shared::new(weight));
+    let x = values(&x);
     let mut y = zeros(rows * outs);
     let mut panels: Vec<Vec<&mut [f32]>> = (0..outs.div_ceil(PANEL)).map(|_| Vec::with_capacity(rows)).collect();
     for row in y.chunks_mut(outs) {
         panels.iter_mut().zip(row.chunks_mut(PANEL)).for_each(|(panel, part)| panel.push(part));
     }
-    let pieces = panels.into_par_iter().zip(weight.par_chunks(PANEL * depth));
-    pieces.for_each(|(mut y, weight)| vectorized(Panel { x, weight, depth, y: &mut y }));
+    let pieces: Vec<(Vec<&mut [f32]>, Part<'_>)> =
+        panels.into_iter().zip(weight.part().chunks(PANEL * depth)).collect();
+    pieces.into_par_iter().for_each(|(mut y, weight)| {
+        vectorized(Panel { x, weight: &weight.wide(), depth, y: &mut y });
+    });
     Tensor::from_primitive::<Flex>(tensor(y, [rows, outs]))
 }
 

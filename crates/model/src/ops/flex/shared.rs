@@ -2,11 +2,13 @@
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
+use half::bf16;
 
-use super::{Input, constant, contiguous, values};
+use super::super::Part;
+use super::{Input, constant};
 
-/// The values of a tensor that this crate [serves](super::serves); the memory is the tensor's.
+/// The values of a tensor in f32 or bf16 on a device that this crate [serves](super::serves); the memory is the tensor's.
 #[derive(Debug, Clone)]
 pub struct Shared(FlexTensor);
 
@@ -15,24 +17,46 @@ impl Shared {
         Self(constant(tensor))
     }
 
-    pub fn values(&self) -> &[f32] {
-        values(&self.0)
+    pub fn part(&self) -> Part<'_> {
+        match (self.0.as_slice(), self.0.as_slice()) {
+            (Some(values), _) => Part::F32(values),
+            (None, Some(values)) => Part::Bf16(values),
+            (None, None) => unreachable!("made contiguous, and f32 or bf16"),
+        }
     }
 }
 
-/// Changes the values of a tensor that this crate [serves](super::serves), in place where nobody else holds it; with
-/// gradients, the result is a leaf that is tracked as the tensor was.
-pub fn change<const D: usize>(tensor: Tensor<D>, change: impl FnOnce(&mut [f32])) -> Tensor<D> {
+/// The values of a tensor that can be written.
+pub enum Writable<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+/// Changes the values of a tensor, as [`Shared`] has them, in place where nobody else holds them; with gradients, the result is
+/// a leaf that is tracked as the tensor was.
+pub fn change<const D: usize>(tensor: Tensor<D>, change: impl FnOnce(Writable<'_>)) -> Tensor<D> {
     let (autodiff, tracked) = (tensor.device().is_autodiff(), tensor.is_require_grad());
     let Input::Plain(plain) = Input::new(tensor.without_autodiff(), false) else {
         unreachable!("asked for without gradients")
     };
-    let mut plain = contiguous(plain);
-    if plain.storage::<f32>().len() != values(&plain).len() {
-        // A part of a larger tensor.
-        plain = FlexTensor::from_data(TensorData::new(values(&plain).to_vec(), plain.layout().shape().clone()));
+    let mut plain = if plain.is_contiguous() { plain } else { plain.to_contiguous() };
+    if plain.bytes().len() != plain.layout().shape().num_elements() * plain.dtype().size() {
+        plain = alone(plain); // a part of a larger tensor
     }
-    change(plain.storage_mut());
+    match plain.dtype() {
+        DType::BF16 => change(Writable::Bf16(plain.storage_mut())),
+        _ => change(Writable::F32(plain.storage_mut())),
+    }
     let changed = Tensor::from_primitive::<Flex>(plain);
     if autodiff { Tensor::from_inner(changed).set_require_grad(tracked) } else { changed }
+}
+
+/// A contiguous tensor's values in memory of their own.
+fn alone(tensor: FlexTensor) -> FlexTensor {
+    let shape = tensor.layout().shape().clone();
+    let data = match Shared(tensor).part() {
+        Part::F32(values) => TensorData::new(values.to_vec(), shape),
+        Part::Bf16(values) => TensorData::new(values.to_vec(), shape),
+    };
+    FlexTensor::from_data(data)
 }

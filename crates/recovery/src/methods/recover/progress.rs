@@ -1,5 +1,7 @@
 //! How far a recovery is, and what it is of.
 
+use std::borrow::Cow;
+
 use direction::Objective;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +35,7 @@ pub(super) fn fingerprint(region: &Region, objectives: &[&Objective]) -> String 
     let mut hash = files::Sha::default();
     let values = region.aligned.iter().chain(&region.fine_tuned);
     let directions = objectives.iter().map(|objective| objective.direction.as_slice());
-    for values in values.map(|values| &**values).chain(directions) {
+    for values in values.map(|values| values.part().wide()).chain(directions.map(Cow::Borrowed)) {
         hash.numbers(values.iter().map(|value| value.to_le_bytes()));
     }
     for row in objectives.iter().flat_map(|objective| &objective.rows) {

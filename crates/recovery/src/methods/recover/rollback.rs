@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use model::weights::Part;
+
 use crate::{Candidates, Region, Result, Selected, Ties, select};
 
 /// Selects, among the weights `restored` in this step, those that a descent step on the task's
@@ -17,18 +19,23 @@ pub(crate) fn select_rollback(
 ) -> Result<Selected> {
     let values = region.values()?;
     // The few restored weights, gathered; positions in them are mapped back below.
-    let gather = |all: &[f32], indices: &[u32]| -> Vec<f32> { indices.iter().map(|&i| all[i as usize]).collect() };
+    let gather = |all: Part<'_>, indices: &[u32]| -> Vec<f32> { indices.iter().map(|&i| all.at(i as usize)).collect() };
     let gathered: Vec<[Vec<f32>; 3]> = restored
         .iter()
         .enumerate()
         .map(|(tensor, indices)| {
             let gradient = gradients.get(&region.infos[tensor].name).map_or(&[][..], Vec::as_slice);
             let indices = if gradient.is_empty() { &[][..] } else { indices };
-            [gather(&values[tensor], indices), gather(&region.fine_tuned[tensor], indices), gather(gradient, indices)]
+            let (values, fine_tuned) = (values[tensor].part(), region.fine_tuned[tensor].part());
+            [gather(values, indices), gather(fine_tuned, indices), gather(gradient.into(), indices)]
         })
         .collect();
-    let tensors: Vec<Candidates<'_>> =
-        gathered.iter().map(|[values, target, gradient]| Candidates { values, target, gradient }).collect();
+    let tensors = gathered.iter().map(|[values, target, gradient]| Candidates {
+        values: values.as_slice().into(),
+        target: target.as_slice().into(),
+        gradient,
+    });
+    let tensors: Vec<Candidates<'_>> = tensors.collect();
     let number = select(&tensors, usize::MAX, Ties::Exact).len();
     let mut selected = select(&tensors, (number as f64 * rate).ceil() as usize, ties);
     for (positions, indices) in selected.indices.iter_mut().zip(restored) {

@@ -40,7 +40,7 @@ impl Sides {
     /// Adds the values of both sides to a hash.
     pub fn hash(&self, hash: &mut files::Sha) {
         for values in self.region.fine_tuned.iter().chain(&self.region.aligned) {
-            hash.numbers(values.iter().map(|value| value.to_le_bytes()));
+            hash.numbers(values.part().wide().iter().map(|value| value.to_le_bytes()));
         }
     }
 
@@ -51,7 +51,8 @@ impl Sides {
         let mut sum = 0.0;
         for (info, (aligned, fine_tuned)) in infos.iter().zip(aligned.iter().zip(fine_tuned)) {
             let Some(fisher) = fisher.get_mut(&info.name) else { continue };
-            let places = fisher.par_iter_mut().zip(aligned.par_iter().zip(&**fine_tuned)).with_min_len(1 << 14);
+            let (aligned, fine_tuned) = (aligned.part().wide(), fine_tuned.part().wide());
+            let places = fisher.par_iter_mut().zip(aligned.par_iter().zip(&*fine_tuned)).with_min_len(1 << 14);
             places.for_each(|(cost, (aligned, fine_tuned))| *cost *= (aligned - fine_tuned).powi(2) / 2.0);
             // In pieces of one size, so that the sum does not depend on the number of threads.
             let pieces = fisher.par_chunks(1 << 16).map(|piece| piece.iter().map(|&cost| f64::from(cost)).sum());
@@ -117,7 +118,7 @@ impl Sides {
 fn ranked(tensors: &[Candidates<'_>], flips: &Flips) -> Vec<(f32, usize, u32)> {
     let gain = |tensor: usize, index: u32| {
         let (Candidates { values, target, gradient }, at) = (tensors[tensor], index as usize);
-        gradient[at] * (values[at] - target[at])
+        gradient[at] * (values.at(at) - target.at(at))
     };
     let of_tensor =
         |(tensor, indices): (usize, &Vec<u32>)| indices.iter().map(move |&index| (tensor, index)).collect::<Vec<_>>();
