@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use model::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::stage::Stage;
@@ -28,6 +29,9 @@ pub struct Child {
     turns: Vec<Turn>,
 }
 
+/// The name of our sides, before their precision.
+const OURS: &str = "realign";
+
 /// A side that has ended.
 #[derive(Debug)]
 pub struct Side {
@@ -39,29 +43,38 @@ pub struct Side {
     pub memory: u64,
 }
 
+impl Side {
+    /// Whether it was this program.
+    pub fn is_ours(&self) -> bool {
+        self.name.starts_with(OURS)
+    }
+}
+
 impl Child {
     /// This program.
-    pub fn ours(stage: Stage, plan: &Path) -> Result<Self> {
+    pub fn ours(stage: Stage, dtype: Dtype, plan: &Path) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        Self::start("realign", command.args([stage.word(), "--plan"]).arg(plan))
+        command.args([stage.word(), "--dtype", dtype.name(), "--plan"]).arg(plan);
+        Self::start(format!("{OURS} {}", dtype.torch_name()), &mut command)
     }
 
     /// The script in `scripts/bench`.
-    pub fn peer(python: &Path, stage: Stage, dtype: &str, plan: &Path) -> Result<Self> {
+    pub fn peer(python: &Path, stage: Stage, dtype: Dtype, plan: &Path) -> Result<Self> {
+        let dtype = dtype.torch_name();
         let script = format!("scripts/bench/{}.py", stage.word().trim_end_matches(char::is_numeric));
         ensure!(Path::new(&script).exists(), "{script} is missing: run this in the repository's root");
         let mut command = Command::new(python);
         command.arg(script).arg(plan).args([stage.word(), dtype]).env("TOKENIZERS_PARALLELISM", "false");
-        Self::start(&format!("PyTorch {dtype}"), &mut command)
+        Self::start(format!("PyTorch {dtype}"), &mut command)
     }
 
-    fn start(name: &str, command: &mut Command) -> Result<Self> {
+    fn start(name: String, command: &mut Command) -> Result<Self> {
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = started.with_context(|| format!("{:?} cannot be started", command.get_program()))?;
         let input = process.stdin.take().context("no input")?;
         let output = BufReader::new(process.stdout.take().context("no output")?);
-        let mut child = Self { name: name.to_owned(), process, input, output, turns: Vec::new() };
-        ensure!(child.line()?.trim() == "ready", "{name} is not ready");
+        let mut child = Self { name, process, input, output, turns: Vec::new() };
+        ensure!(child.line()?.trim() == "ready", "{} is not ready", child.name);
         Ok(child)
     }
 

@@ -8,7 +8,7 @@ use model::{DecoderConfig, Packed};
 use crate::plan::Plan;
 use crate::stage::Stage;
 
-/// Work that no implementation in f32 can leave out.
+/// Work that no implementation with arithmetic in f32 can leave out.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor {
     /// Multiplications and additions.
@@ -40,16 +40,19 @@ pub fn of(stage: Stage, plan: &Plan) -> Result<Floor> {
     };
     let layers = plan.layer as f64;
     let region = layers * weights.block;
+    let of_weight = plan.weight_bytes as f64;
     Ok(match stage {
         Stage::Recovery => Floor {
             // Forward, and in the backward by input and by weight.
             operations: 6.0 * upto(layers, &weights, positions(&plan.rows)?, rows),
-            // Weights twice, sums read and written, and the selection's three arrays.
-            bytes: 4.0 * region * 7.0,
+            // Weights twice, sums read and written, and the selection's three arrays, two of weights.
+            bytes: region * (4.0 * of_weight + 4.0 * 3.0),
         },
-        Stage::Selection => Floor { operations: 0.0, bytes: 12.0 * plan.sizes.iter().sum::<usize>() as f64 },
+        Stage::Selection => {
+            Floor { operations: 0.0, bytes: (2.0 * of_weight + 4.0) * plan.sizes.iter().sum::<usize>() as f64 }
+        }
         Stage::Direction => {
-            Floor { operations: 2.0 * upto(layers, &weights, positions(&plan.rows)?, rows), bytes: 4.0 * region }
+            Floor { operations: 2.0 * upto(layers, &weights, positions(&plan.rows)?, rows), bytes: of_weight * region }
         }
         Stage::Answer1 | Stage::Answer64 => {
             let batch = if stage == Stage::Answer1 { 1 } else { plan.rows.len() };
@@ -62,7 +65,7 @@ pub fn of(stage: Stage, plan: &Plan) -> Result<Floor> {
                     * (upto(weights.blocks, &weights, prefill, asked.len() as f64)
                         + weights.blocks * weights.block * new
                         + weights.head * (new + asked.len() as f64)),
-                bytes: 4.0 * passes * (weights.blocks * weights.block + weights.head),
+                bytes: of_weight * passes * (weights.blocks * weights.block + weights.head),
             }
         }
         Stage::Lora => {
@@ -71,7 +74,7 @@ pub fn of(stage: Stage, plan: &Plan) -> Result<Floor> {
             Floor {
                 // Forward and by input; the adapters are small.
                 operations: 4.0 * (upto(weights.blocks, &weights, all, answers) + weights.head * answers),
-                bytes: 8.0 * (weights.blocks * weights.block + weights.head),
+                bytes: 2.0 * of_weight * (weights.blocks * weights.block + weights.head),
             }
         }
     })

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum as _};
+use model::Dtype;
 
 use child::Child;
 use machine::Peak;
@@ -55,6 +56,9 @@ struct Args {
     /// Be one side: run the stage by this plan, a turn for each line of standard input.
     #[arg(long, hide = true)]
     plan: Option<PathBuf>,
+    /// Of that side: the precision of weights.
+    #[arg(long, hide = true)]
+    dtype: Option<Dtype>,
 }
 
 fn default_gguf() -> PathBuf {
@@ -67,18 +71,18 @@ fn main() -> Result<()> {
     let stages = if args.stages.is_empty() { Stage::value_variants().to_vec() } else { args.stages.clone() };
     if let Some(path) = &args.plan {
         // On a thread of the pool, as in `realign`.
-        return rayon::scope(|_| worker::run(stages[0], &files::read_json(path)?));
+        return rayon::scope(|_| worker::run(stages[0], args.dtype, &files::read_json(path)?));
     }
     let path = Plan::make(&args)?;
     let plan: Plan = files::read_json(&path)?;
     println!("{}", report::head(&plan));
     for stage in stages {
         let peak = Peak::measure();
-        let mut sides = vec![Child::ours(stage, &path)?];
-        for &dtype in stage.dtypes().iter().filter(|_| args.python.is_some()) {
-            let Some(python) = &args.python else { continue };
-            sides.push(Child::peer(python, stage, dtype, &path)?);
-        }
+        let ours = stage.dtypes().iter().map(|&dtype| Child::ours(stage, dtype, &path));
+        let python = args.python.iter();
+        let peers =
+            python.flat_map(|python| stage.dtypes().iter().map(|&dtype| Child::peer(python, stage, dtype, &path)));
+        let mut sides = ours.chain(peers).collect::<Result<Vec<_>>>()?;
         for turn in 0..=plan.turns {
             for side in &mut sides {
                 side.turn(turn > 0)?;

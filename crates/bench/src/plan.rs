@@ -36,6 +36,8 @@ pub struct Plan {
     pub starts: Vec<usize>,
     /// Lengths of the tensors that are selected from: the projections of all blocks.
     pub sizes: Vec<usize>,
+    /// Bytes of a weight.
+    pub weight_bytes: usize,
     /// Blocks of the model.
     pub blocks: usize,
     /// Direction layer, from 1.
@@ -66,11 +68,13 @@ impl Plan {
         if let Some(shape) = &args.shape {
             let name = shape.file_stem().context("--shape names no file")?;
             (aligned, tuned, dtype) = (work.join(name).join("aligned"), work.join(name).join("tuned"), Dtype::Bf16);
+            let json = files::json_value(&std::fs::read(shape).with_context(|| shape.display().to_string())?)?;
+            let config = DecoderConfig::from_json(&json, shape)?;
             if !aligned.join("config.json").exists() {
-                let json = files::json_value(&std::fs::read(shape).with_context(|| shape.display().to_string())?)?;
-                let decoder = drawn(&DecoderConfig::from_json(&json, shape)?);
-                checkpoint::save_as(&decoder, dtype, MAX_SHARD, &aligned)?;
+                checkpoint::save_as(&drawn(&config), dtype, MAX_SHARD, &aligned)?;
             }
+            let place = aligned.display();
+            ensure!(DecoderConfig::from_dir(&aligned)? == config, "{place} is of another shape: remove it");
         }
         let decoder = checkpoint::load(&aligned, &Device::flex())?;
         if !tuned.join("config.json").exists() {
@@ -98,6 +102,7 @@ impl Plan {
                 .filter(|info| info.layer.is_some() && !info.is_norm)
                 .map(|info| info.len())
                 .collect(),
+            weight_bytes: if dtype == Dtype::Bf16 { 2 } else { 4 },
             blocks: config.num_hidden_layers,
             layer: settings.layer.of_blocks(config.num_hidden_layers),
             batch: settings.batch,

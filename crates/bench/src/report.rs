@@ -27,7 +27,7 @@ pub fn head(plan: &Plan) -> String {
     )
 }
 
-/// One stage; the first side is ours.
+/// One stage.
 pub fn stage(stage: Stage, floor: &Floor, peak: &Peak, sides: &[Side]) -> String {
     let mut text = format!("\n## {}\n", stage.word());
     let least = (floor.operations / peak.operations).max(floor.bytes / peak.bytes);
@@ -46,7 +46,7 @@ pub fn stage(stage: Stage, floor: &Floor, peak: &Peak, sides: &[Side]) -> String
         let word = side.turns.last().map_or("", |turn| turn.word.as_str());
         let _ = writeln!(
             text,
-            "{:16} {middle:8.3} s ({:.3} to {:.3}), {:6.1} GFLOP/s, {:5.1} GB/s, {:3.0} % of the floor's speed, {:.2} GB; {word}",
+            "{:17} {middle:8.3} s ({:.3} to {:.3}), {:6.1} GFLOP/s, {:5.1} GB/s, {:3.0} % of the floor's speed, {:.2} GB; {word}",
             side.name,
             seconds.iter().copied().fold(f64::INFINITY, f64::min),
             seconds.iter().copied().fold(0.0, f64::max),
@@ -56,8 +56,11 @@ pub fn stage(stage: Stage, floor: &Floor, peak: &Peak, sides: &[Side]) -> String
             side.memory as f64 / 1e9
         );
     }
-    let [ours, peers @ ..] = sides else { return text };
-    let Some(best) = peers.iter().min_by(|a, b| median(&seconds(a)).total_cmp(&median(&seconds(b)))) else {
+    let best = |is_ours: bool| {
+        let sides = sides.iter().filter(|side| side.is_ours() == is_ours);
+        sides.min_by(|a, b| median(&seconds(a)).total_cmp(&median(&seconds(b))))
+    };
+    let (Some(ours), Some(best)) = (best(true), best(false)) else {
         let _ = writeln!(text, "no peer: no ratio");
         return text;
     };
@@ -65,7 +68,8 @@ pub fn stage(stage: Stage, floor: &Floor, peak: &Peak, sides: &[Side]) -> String
     let ratios: Vec<f64> = seconds(ours).iter().zip(seconds(best)).map(|(ours, theirs)| theirs / ours).collect();
     let _ = writeln!(
         text,
-        "{:.2} times {} ({:.2} to {:.2}), in {:.2} of its memory",
+        "{}: {:.2} times {} ({:.2} to {:.2}), in {:.2} of its memory",
+        ours.name,
         median(&ratios),
         best.name,
         ratios.iter().copied().fold(f64::INFINITY, f64::min),

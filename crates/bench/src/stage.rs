@@ -1,5 +1,7 @@
 //! What is measured.
 
+use model::Dtype;
+
 /// A stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Stage {
@@ -30,11 +32,11 @@ impl Stage {
         }
     }
 
-    /// The precisions that the peer computes in; the faster one counts.
-    pub fn dtypes(self) -> &'static [&'static str] {
+    /// The precisions of weights, in which the peer computes, too; the faster one of either side counts.
+    pub fn dtypes(self) -> &'static [Dtype] {
         match self {
-            Self::Answer1 | Self::Answer64 => &["float32", "bfloat16"],
-            _ => &["float32"],
+            Self::Answer1 | Self::Answer64 => &[Dtype::F32, Dtype::Bf16],
+            _ => &[Dtype::F32],
         }
     }
 }

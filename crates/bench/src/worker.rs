@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use finetune::{LoraSettings, Objective, TrainBatch, TrainSettings, Trainer, lora};
 use model::weights::{self, WeightInfo};
-use model::{Decoder, checkpoint, generate};
+use model::{Decoder, Dtype, checkpoint, generate};
 use prompts::Encoded;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::stage::Stage;
 
 /// Does a turn of the stage for each line of standard input.
-pub fn run(stage: Stage, plan: &Plan) -> Result<()> {
+pub fn run(stage: Stage, dtype: Option<Dtype>, plan: &Plan) -> Result<()> {
     match stage {
         Stage::Recovery => recovery(plan),
         Stage::Selection => selection(plan),
@@ -34,8 +34,8 @@ pub fn run(stage: Stage, plan: &Plan) -> Result<()> {
                 Ok(format!("norm {norm:.4}"))
             })
         }
-        Stage::Answer1 => answer(plan, 1, ONE_BY_ONE),
-        Stage::Answer64 => answer(plan, plan.rows.len(), plan.rows.len()),
+        Stage::Answer1 => answer(plan, dtype, 1, ONE_BY_ONE),
+        Stage::Answer64 => answer(plan, dtype, plan.rows.len(), plan.rows.len()),
         Stage::Lora => lora_step(plan),
     }
 }
@@ -131,8 +131,8 @@ fn selection(plan: &Plan) -> Result<()> {
     })
 }
 
-fn answer(plan: &Plan, batch: usize, count: usize) -> Result<()> {
-    let decoder = open(&plan.aligned)?;
+fn answer(plan: &Plan, dtype: Option<Dtype>, batch: usize, count: usize) -> Result<()> {
+    let decoder = weights::round(open(&plan.aligned)?, dtype.unwrap_or(Dtype::F32))?;
     serve(|| {
         let answers =
             plan.rows[..count].chunks(batch).map(|rows| generate::greedy(&decoder, rows, plan.new_tokens, &[]));
