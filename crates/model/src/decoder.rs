@@ -47,7 +47,7 @@ impl Decoder {
         let (vocab, d) = (config.vocab_size, config.hidden_size);
         Self {
             model: Trunk {
-                embed_tokens: Embedding { weight: Param::from_tensor(Tensor::zeros([vocab, d], device)) },
+                embed_tokens: Embedding { weight: Param::from_tensor(ops::zero_matrix([vocab, d], device)) },
                 layers: (0..config.num_hidden_layers).map(|_| Block::zeros(config, device)).collect(),
                 norm: RmsNorm::new(d, config.rms_norm_eps, config.norm_offset, device),
             },

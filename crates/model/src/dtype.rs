@@ -1,7 +1,7 @@
 //! The precisions in which weights are kept, on disk and, rounded, in memory.
 //!
 //! Recovery copies values of one model into another (METHOD.md section 3), so that with two bf16 models a bf16 file
-//! loses nothing. Arithmetic is f32 whatever the weights are kept in; nothing here computes with halves.
+//! loses nothing. Arithmetic is f32 whatever the weights are kept in: those in bf16 are widened, exactly, where they are read.
 
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};

@@ -44,7 +44,7 @@ impl Linear {
     /// A layer of zeros, to be filled from a checkpoint.
     pub fn zeros(out_features: usize, in_features: usize, bias: bool, device: &Device) -> Self {
         let bias = bias.then(|| Tensor::zeros([out_features], device));
-        Self::new(Tensor::zeros([out_features, in_features], device), bias)
+        Self::new(ops::zero_matrix([out_features, in_features], device), bias)
     }
 
     /// Applies the layer.

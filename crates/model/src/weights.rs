@@ -167,10 +167,10 @@ impl ModuleMapper for Replace<'_> {
     }
 }
 
-/// Whether a parameter that was saved in bf16 is kept so in memory: matrices on the CPU, which linear layers widen as they read
-/// them. It changes no result.
+/// Whether a parameter that was saved in bf16 is kept so in memory: the model's own matrices on the CPU, which linear layers widen
+/// as they read them. It changes no result.
 pub(crate) fn keeps_halves(info: &WeightInfo, device: &Device) -> bool {
-    info.shape.len() == 2 && serves(device, DType::F32)
+    info.shape.len() == 2 && !info.name.contains(".lora.") && serves(device, DType::F32)
 }
 
 /// Gives each parameter the values that `values` returns for it (row-major, of its shape), kept in f32 or bf16 as they come.

@@ -3,7 +3,7 @@
 //!
 //! Files come from anywhere, so every length, offset and shape is checked before memory is taken
 //! for it, and a configuration that the tensors do not bear out is refused before a decoder of
-//! that size is made. On the CPU matrices in bf16 are kept so; all else is f32 in memory, what is 16 bits wide being widened
+//! that size is made. On the CPU matrices of safetensors in bf16 are kept so; all else is f32 in memory, what is 16 bits wide being widened
 //! exactly. Nothing here downloads.
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use flex::{Input, run};
 pub use flex::{RowCache, serves};
 pub(crate) use flex::{Shared, Writable, change};
@@ -24,6 +24,11 @@ pub(crate) use sum::Sum;
 /// The tensor in f32, as which every other operation takes what is no weight of a linear layer.
 pub fn wide<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if x.dtype() == DType::BF16 { x.cast(DType::F32) } else { x }
+}
+
+/// A matrix of zeros that takes no memory, to be replaced by one that does.
+pub(crate) fn zero_matrix(shape: [usize; 2], device: &Device) -> Tensor<2> {
+    Tensor::<2>::zeros([1, 1], device).expand(shape)
 }
 
 /// `y = x W^T + b`; the weight may be in bf16.

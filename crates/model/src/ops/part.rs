@@ -50,7 +50,7 @@ impl<'a> Part<'a> {
     pub fn at(self, index: usize) -> f32 {
         match self {
             Self::F32(values) => values[index],
-            Self::Bf16(values) => values[index].to_f32(),
+            Self::Bf16(values) => wide(values[index]),
         }
     }
 
@@ -59,11 +59,7 @@ impl<'a> Part<'a> {
     pub fn wide(self) -> Cow<'a, [f32]> {
         match self {
             Self::F32(values) => Cow::Borrowed(values),
-            Self::Bf16(halves) => {
-                let mut values = vec![0.0; halves.len()];
-                widen(halves, &mut values);
-                Cow::Owned(values)
-            }
+            Self::Bf16(halves) => Cow::Owned(halves.iter().map(|&half| wide(half)).collect()),
         }
     }
 
@@ -90,23 +86,18 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// Whether the other part is of the same precision and has the same bits.
+    /// Whether the other part has the same values, to the bit, in whatever precision.
     #[must_use]
     pub fn is_same(self, other: Part<'_>) -> bool {
-        match (self, other) {
-            (Self::F32(one), Part::F32(other)) => one.iter().map(|x| x.to_bits()).eq(other.iter().map(|x| x.to_bits())),
-            (Self::Bf16(one), Part::Bf16(other)) => {
-                one.iter().map(|x| x.to_bits()).eq(other.iter().map(|x| x.to_bits()))
-            }
-            _ => false,
-        }
+        let same = |(one, other): (Part<'_>, Part<'_>)| {
+            one.wide().iter().map(|x| x.to_bits()).eq(other.wide().iter().map(|x| x.to_bits()))
+        };
+        self.len() == other.len() && self.chunks(1 << 16).zip(other.chunks(1 << 16)).all(same)
     }
 }
 
-/// Writes values in f32.
+/// The same value in f32.
 #[inline]
-pub(super) fn widen(halves: &[bf16], values: &mut [f32]) {
-    for (value, half) in values.iter_mut().zip(halves) {
-        *value = f32::from_bits(u32::from(half.to_bits()) << 16);
-    }
+pub(super) fn wide(half: bf16) -> f32 {
+    f32::from_bits(u32::from(half.to_bits()) << 16)
 }

@@ -6,7 +6,7 @@ use half::bf16;
 use super::{Part, keeps_halves, replace, views, visit};
 use crate::{Decoder, Dtype, Result};
 
-/// The decoder with every parameter rounded to a precision. Matrices in bf16 are kept so, all others in f32.
+/// The decoder with every parameter rounded to a precision. On the CPU matrices in bf16 are kept so, all else in f32.
 ///
 /// # Errors
 /// When a value is not finite or too large for the precision, or the device fails.

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use super::{Path, Values};
 use crate::{Decoder, Result};
 
-/// The decoder, with its parameters in the memory of those of `other` that have the same name, shape and bits; a change of
+/// The decoder, with its parameters in the memory of those of `other` that have the same name, shape and values; a change of
 /// either decoder copies them first. Fine-tuning by adapters leaves embeddings and norms as they were, and often the head.
 ///
 /// # Errors

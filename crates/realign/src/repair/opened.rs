@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use evaluation::{Answer, Judge, PromptKind};
 use files::Hashes;
 use model::Dtype;
@@ -146,6 +146,7 @@ impl Opened {
     /// What will be done, for a result at `place`.
     pub fn plan(&self, settings: &Settings, device: &Device, place: &Path) -> Plan {
         let strong = &settings.strong;
+        let kept = if model::ops::serves(device, DType::F32) { self.dtype } else { Dtype::F32 };
         Plan {
             kinds: self.kinds.clone(),
             judges: self.questions.judges.iter().map(|judge| judge.name().to_owned()).collect(),
@@ -153,7 +154,13 @@ impl Opened {
             cap: strong.cap,
             reference: settings.reference,
             dtype: self.dtype.name().to_owned(),
-            needs: Needs::strong(self.pair.config(), self.work(settings), self.dtype, strong.cap, speed(device)),
+            needs: Needs::strong(
+                self.pair.config(),
+                self.work(settings),
+                [self.dtype, kept],
+                strong.cap,
+                speed(device),
+            ),
             machine: Machine::here(place),
         }
     }

@@ -5,7 +5,7 @@ use burn::tensor::TensorData;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::part::widen;
+use super::super::part;
 use super::zeros;
 
 /// The tensor in f32; of one in bf16 a copy.
@@ -14,6 +14,8 @@ pub fn wide(tensor: FlexTensor) -> FlexTensor {
     let Some(halves) = tensor.as_slice::<bf16>() else { return tensor };
     const PIECE: usize = 1 << 16;
     let mut values = zeros(halves.len());
-    values.par_chunks_mut(PIECE).zip(halves.par_chunks(PIECE)).for_each(|(values, halves)| widen(halves, values));
+    values.par_chunks_mut(PIECE).zip(halves.par_chunks(PIECE)).for_each(|(values, halves)| {
+        values.iter_mut().zip(halves).for_each(|(value, &half)| *value = part::wide(half));
+    });
     FlexTensor::from_data(TensorData::new(values, tensor.layout().shape().clone()))
 }

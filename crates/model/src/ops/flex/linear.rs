@@ -20,13 +20,22 @@ impl Fused<2> for Linear {
     }
 
     fn backward(&self, [x, weight]: Self::Saved, grad: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let mut for_weight = wanted[1].then(|| matmul(grad.transpose(0, 1), x));
-        if let Some((sum, gradient)) = self.sum.as_ref().zip(for_weight.as_ref()) {
-            sum.add(values(gradient));
-            for_weight = None;
+        let for_weight = wanted[1].then(|| self.for_weight(x, &grad)).flatten();
+        [wanted[0].then(|| matmul(grad, wide(weight))), for_weight]
+    }
+}
+
+impl Linear {
+    /// The weight's gradient, unless it is added to a sum.
+    fn for_weight(&self, x: FlexTensor, grad: &FlexTensor) -> Option<FlexTensor> {
+        let gradient = matmul(grad.transpose(0, 1), x);
+        match &self.sum {
+            None => Some(gradient),
+            Some(sum) => {
+                sum.add(values(&gradient));
+                None
+            }
         }
-        let for_x = wanted[0].then(|| matmul(grad, wide(weight)));
-        [for_x, for_weight]
     }
 }
 
@@ -55,10 +64,12 @@ impl Fused<3> for GatedLinear {
         grad: FlexTensor,
         [gate, up, of_weight]: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
-        let (x, gate_and_up) = self.gated.forward(gate_and_up);
-        let [for_x, for_weight] = self.linear.backward([x, weight], grad, [gate || up, of_weight]);
-        let for_x = for_x.map(|grad| self.gated.backward(gate_and_up, grad, [gate, up]));
-        let [for_gate, for_up] = for_x.unwrap_or_default();
+        let again = || self.gated.forward(gate_and_up.clone()).0;
+        let for_weight = of_weight.then(|| self.linear.for_weight(again(), &grad)).flatten();
+        let [for_gate, for_up] = match gate || up {
+            true => self.gated.backward(gate_and_up, matmul(grad, wide(weight)), [gate, up]),
+            false => [None, None],
+        };
         [for_gate, for_up, for_weight]
     }
 }
