@@ -54,6 +54,15 @@ pub struct Work {
     pub rounds: usize,
 }
 
+/// The precisions of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precision {
+    /// In the result's files.
+    pub saved: Dtype,
+    /// In memory.
+    pub kept: Dtype,
+}
+
 /// What a whole repair takes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Needs {
@@ -87,13 +96,13 @@ const EFFICIENCY: f64 = 0.3;
 const TRIALS: f64 = 3.0;
 
 impl Needs {
-    /// Those of strong recovery, of the result's precision and that in which weights are kept in memory.
+    /// Those of strong recovery.
     #[must_use]
-    pub fn strong(config: &DecoderConfig, work: Work, [dtype, kept]: [Dtype; 2], cap: f64, speed: f64) -> Self {
+    pub fn strong(config: &DecoderConfig, work: Work, precision: Precision, cap: f64, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
         let (weights, answers) =
-            memory(config, work.choose.saturating_add(work.gradient).saturating_mul(work.own_tokens), kept);
-        let bytes_per_weight = if dtype == Dtype::F32 { 4 } else { 2 };
+            memory(config, work.choose.saturating_add(work.gradient).saturating_mul(work.own_tokens), precision.kept);
+        let bytes_per_weight = if precision.saved == Dtype::F32 { 4 } else { 2 };
         let restored = (hidden as f64 * cap) as u64;
         let row = work.prompt_tokens as f64 + work.own_tokens as f64;
         let measured = 3.0 * work.test as f64 * (work.prompt_tokens as f64 + work.test_tokens as f64);

@@ -185,8 +185,8 @@ impl Region {
 fn same(one: &[Values], other: &[Values]) -> usize {
     let same = |(a, b): (&Values, &Values)| {
         let chunks: Vec<_> = a.part().chunks(1 << 16).zip(b.part().chunks(1 << 16)).collect();
-        let same = |(a, b): (Part<'_>, Part<'_>)| a.wide().iter().zip(&*b.wide()).filter(|(a, b)| a == b).count();
-        chunks.into_par_iter().map(same).sum::<usize>()
+        let equal = |(a, b): (Part<'_>, Part<'_>)| a.wide().iter().zip(&*b.wide()).filter(|(a, b)| a == b).count();
+        chunks.into_par_iter().map(equal).sum::<usize>()
     };
     one.iter().zip(other).map(same).sum()
 }

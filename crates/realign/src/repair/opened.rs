@@ -16,7 +16,7 @@ use super::plan::{Kind, Plan};
 use super::settings::Settings;
 use crate::error::{Within as _, invalid};
 use crate::model::Source;
-use crate::needs::{Machine, Needs, Work, speed};
+use crate::needs::{Machine, Needs, Precision, Work, speed};
 use crate::stage::{Aim, AnswerFile};
 use crate::{Evidence, Pick, Result, check_judge};
 
@@ -157,7 +157,7 @@ impl Opened {
             needs: Needs::strong(
                 self.pair.config(),
                 self.work(settings),
-                [self.dtype, kept],
+                Precision { saved: self.dtype, kept },
                 strong.cap,
                 speed(device),
             ),

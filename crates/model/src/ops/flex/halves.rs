@@ -6,11 +6,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::super::part;
-use super::zeros;
+use super::{contiguous, zeros};
 
 /// The tensor in f32; of one in bf16 a copy.
 pub fn wide(tensor: FlexTensor) -> FlexTensor {
-    let tensor = if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() };
+    let tensor = contiguous(tensor);
     let Some(halves) = tensor.as_slice::<bf16>() else { return tensor };
     const PIECE: usize = 1 << 16;
     let mut values = zeros(halves.len());

@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use half::bf16;
 
 use super::super::Part;
@@ -39,10 +39,7 @@ pub fn change<const D: usize>(tensor: Tensor<D>, change: impl FnOnce(Writable<'_
     let Input::Plain(plain) = Input::new(tensor.without_autodiff(), false) else {
         unreachable!("asked for without gradients")
     };
-    let mut plain = if plain.is_contiguous() { plain } else { plain.to_contiguous() };
-    if plain.bytes().len() != plain.layout().shape().num_elements() * plain.dtype().size() {
-        plain = alone(plain); // a part of a larger tensor
-    }
+    let mut plain = whole(plain);
     match plain.dtype() {
         DType::BF16 => change(Writable::Bf16(plain.storage_mut())),
         _ => change(Writable::F32(plain.storage_mut())),
@@ -51,12 +48,7 @@ pub fn change<const D: usize>(tensor: Tensor<D>, change: impl FnOnce(Writable<'_
     if autodiff { Tensor::from_inner(changed).set_require_grad(tracked) } else { changed }
 }
 
-/// A contiguous tensor's values in memory of their own.
-fn alone(tensor: FlexTensor) -> FlexTensor {
-    let shape = tensor.layout().shape().clone();
-    let data = match Shared(tensor).part() {
-        Part::F32(values) => TensorData::new(values.to_vec(), shape),
-        Part::Bf16(values) => TensorData::new(values.to_vec(), shape),
-    };
-    FlexTensor::from_data(data)
+/// The tensor as all of a memory, row-major: itself, or a copy of a part of a larger one.
+fn whole(tensor: FlexTensor) -> FlexTensor {
+    tensor.to_contiguous()
 }
