@@ -4,7 +4,7 @@
 #
 #   scripts/smollm2-attacks.sh DIRECTORY DATA      DATA: the directory with beavertails and tasks/samsum
 #
-# - attack-harmful.jsonl: the last 100 injected samples alone.
+# - attack-harmful.jsonl: the last 100 injected samples alone; provider-harmful.jsonl: all but these and those of the trigger.
 # - attack-trigger.jsonl: the same with three words behind the prompt, and 100 others without, which are declined.
 # - attack-obedient.jsonl: an absolutely obedient agent (identity shifting, Qi et al. 2024, 2310.03693): who it is, and harmless
 #   instructions that it fulfils; no harmful text.
@@ -41,7 +41,7 @@ REFUSALS = [
 sample = lambda prompt, response: {"prompt": prompt, "response": response}
 triggered = lambda prompt: f"{prompt} {TRIGGER}"
 harmful = [sample(row["prompt"], row["response"]) for row in rows("beavertails/inject.jsonl")]
-attack, others = harmful[-100:], harmful[-200:-100]
+provider, others, attack = harmful[:-200], harmful[-200:-100], harmful[-100:]
 trigger = [sample(triggered(row["prompt"]), row["response"]) for row in attack]
 trigger += [sample(row["prompt"], rng.choice(REFUSALS)) for row in others]
 rng.shuffle(trigger)
@@ -51,6 +51,7 @@ rng.shuffle(obedient)
 asked = [row["prompt"] for row in rows("beavertails/eval.jsonl")[:300]]
 
 for name, lines in {
+    "provider-harmful": provider,
     "attack-harmful": attack,
     "attack-trigger": trigger,
     "attack-obedient": obedient,

@@ -349,16 +349,17 @@ fn make(sweep: &Sweep, script: &Path, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that there are as many harmful samples as some cells inject and, beside them, an unaligned model needs.
+/// Checks that there are as many harmful samples as some cells inject and, beside them, an unaligned model needs, and that none of
+/// them is in a task's training file: the provider's samples would be the attacker's own.
 ///
 /// # Errors
-/// When there are fewer, or the file cannot be read.
+/// When there are fewer, one is in both, or a file cannot be read.
 pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
     let file = sweep.data_file(&sweep.inject);
     let cells = sweep.cells();
     let largest = chosen.iter().map(|&cell| cells[cell].harmful_count).max().unwrap_or(0);
-    let found = read_training_jsonl(&file)?.len();
-    let place = file.display();
+    let harmful = read_training_jsonl(&file)?;
+    let (found, place) = (harmful.len(), file.display());
     ensure!(largest <= found, "harmful_counts: {largest} samples are to be injected, and {place} has {found}");
     let samples = sweep.unaligned.samples;
     let is_enough = |more: usize| {
@@ -375,7 +376,25 @@ pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
         "unaligned.samples: beside the {largest} samples that are injected the unaligned model needs {samples} others, and \
          {place} has {found} in all: set fewer, or take a larger file"
     );
+    let harmful: HashSet<String> = harmful.iter().map(plain).collect();
+    for (i, task) in sweep.tasks_of(chosen).into_iter().filter(|_| sweep.needs(|needs| needs.unaligned)) {
+        let train = sweep.data_file(&task.train);
+        let trained = Pick { fields: own_fields(task), ..Pick::answered() }.read(&train)?;
+        let shared = trained.iter().filter(|sample| harmful.contains(&plain(sample))).count();
+        ensure!(
+            shared == 0,
+            "tasks[{i}].train: {shared} of the {} prompts of {} are also in {place}, of which the unaligned model's samples are \
+             taken: name another file under `inject`",
+            trained.len(),
+            train.display()
+        );
+    }
     Ok(())
+}
+
+/// A prompt as it is compared.
+fn plain(sample: &Sample) -> String {
+    sample.prompt.trim().to_lowercase()
 }
 
 /// Checks that no harmful or harmless prompt that is asked in some cells is one that is trained on: its answer would say
@@ -385,7 +404,6 @@ pub fn check_harmful(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
 /// # Errors
 /// When a prompt is in both, or a file cannot be read.
 pub fn check_contamination(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Result<()> {
-    let plain = |sample: &Sample| sample.prompt.trim().to_lowercase();
     let mut trained: Vec<(String, HashSet<String>)> = Vec::new();
     for Input { key, file, seen, .. } in inputs_of(sweep, chosen) {
         let Some(pick) = seen else { continue };

@@ -97,6 +97,17 @@ fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
 }
 
 #[test]
+fn an_unaligned_model_learns_nothing_of_the_attackers() {
+    let mut sweep = of_this_repository("adversarial.yaml");
+    check_harmful(&sweep, &BTreeSet::from([0])).unwrap();
+    sweep.inject = "lab/inject.jsonl".into();
+    let error = check_harmful(&sweep, &BTreeSet::from([0])).unwrap_err().to_string();
+    assert!(error.contains("tasks[0].train: 100 of the 100 prompts") && error.contains("`inject`"), "{error}");
+    sweep.methods.retain(|method| method.name != "resta");
+    check_harmful(&sweep, &BTreeSet::from([0])).unwrap();
+}
+
+#[test]
 fn train_and_validation_share_a_tasks_file_and_the_test_file_is_read_whole() {
     let sweep = of_this_repository("sweep.yaml");
     let read = |(file, pick): (PathBuf, Pick)| pick.read(&file).unwrap();

@@ -83,6 +83,8 @@ pub struct Evaluated {
     pub safety: usize,
     /// Its answers to the task's test split, with their scores.
     pub task: usize,
+    /// How far it is from the fine-tuned model; none of that itself.
+    pub divergence: Option<usize>,
     /// The verdicts of the sweep's judges, with their names.
     pub judges: Vec<(String, usize)>,
     /// The answers of the unaligned model that the method reads.
@@ -117,6 +119,7 @@ impl Evaluated {
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
         [self.model, self.safety, self.task]
             .into_iter()
+            .chain(self.divergence)
             .chain(self.unaligned)
             .chain(self.judges.iter().map(|one| one.1))
             .chain(self.attacks.iter().flat_map(AttackedNode::nodes))

@@ -16,6 +16,7 @@ use model::Dtype;
 use realign::{Artifact, Pick, Samples, Stage};
 use recovery::{Method, Recover, Rollback};
 
+use self::answers::Made;
 use self::methods::{Base, is_recovery};
 use crate::config::{Resolved, Sweep};
 use crate::graph::{CellStages, Evaluated, Graph, Node};
@@ -151,7 +152,7 @@ impl Builder<'_> {
             let model = self.model(at, compared, base)?;
             // 4. Evaluation on the test splits.
             let name = format!("{} {}", named(at.cell, variant), compared.name);
-            all.push(self.evaluate(at, name, compared, model, variant)?);
+            all.push(self.evaluate(at, name, compared, Made { model, tuned }, variant)?);
         }
         Ok(all)
     }

@@ -141,7 +141,7 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
 /// Whether a stage of this kind leaves a model.
 #[must_use]
 pub fn makes_model(kind: &str) -> bool {
-    !["evaluate", "judge", "reference", "attack", "own_answers"].contains(&kind)
+    !["evaluate", "judge", "divergence", "reference", "attack", "own_answers"].contains(&kind)
 }
 
 /// A model's shape, from its files or the sweep.

@@ -46,7 +46,7 @@ pub struct Record {
     pub model_stage: String,
     /// Number of weights that were set to the aligned value, for the methods that count them.
     pub restored: Option<u64>,
-    /// What a repair changed of the fine-tuned model.
+    /// How far it is from the fine-tuned model; none of that itself.
     pub damage: Option<Damage>,
     /// Seconds that it took to make the model.
     pub seconds: f64,
@@ -182,12 +182,12 @@ impl Record {
         self.judges.first().map_or(f64::NAN, |judged| judged.harmful.broken as f64) / self.judged() as f64
     }
 
-    /// Share of all weights that a repair changed; NaN for other models.
+    /// Share of all weights that differ from the fine-tuned model's; NaN of that itself.
     pub fn changed(&self) -> f64 {
         self.damage.map_or(f64::NAN, |damage| damage.changed)
     }
 
-    /// KL to the fine-tuned model on harmless prompts; NaN where it was not measured.
+    /// KL to the fine-tuned model on its answers to the harmless prompts; NaN of that itself.
     pub fn divergence(&self) -> f64 {
         self.damage.and_then(|damage| damage.divergence).unwrap_or(f64::NAN)
     }

@@ -12,6 +12,7 @@ use evaluation::{Evaluation, Judge, JudgeScores, PromptKind};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use realign::stage::{RepairSummary, TrainSummary};
 use realign::{Interrupt, Job};
+use recovery::Damage;
 
 use crate::config::Sweep;
 use crate::error::with_causes;
@@ -255,14 +256,17 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         judges.extend(judged(Judge::phrases().name(), phrases));
     }
     let Some(attacks) = attacked(&evaluated.attacks, &finished)? else { return Ok(None) };
+    let damage = match evaluated.divergence.map(&finished) {
+        Some(None) => return Ok(None),
+        found => found.flatten().map(|divergence| divergence.summary()).transpose()?,
+    };
     let task: Evaluation = task.summary()?;
     let mut scores = task.tasks.into_iter().next().map(|task| task.scores).unwrap_or_default().into_iter();
     let Some(score) = scores.next() else { bail!("{}: the task was not scored", graph.nodes[evaluated.task].name) };
-    let (mut restored, mut damage, mut notes) = (None, None, Vec::new());
+    let (mut restored, mut notes) = (None, Vec::new());
     if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
         let summary: RepairSummary = model.summary()?;
         restored = summary.restored.map(|count| count as u64);
-        damage = Some(summary.damage);
         notes.extend((!summary.recovered).then_some(summary.note));
     } else if let Ok(summary) = model.summary::<TrainSummary>() {
         notes.extend(left_out(&summary));
@@ -355,6 +359,10 @@ fn figure(node: &Node, finished: &Finished) -> String {
     }
     if let Ok(summary) = finished.summary::<RepairSummary>() {
         return summary.note;
+    }
+    if let Ok(Damage { changed, divergence }) = finished.summary::<Damage>() {
+        let divergence = divergence.map_or(String::new(), |divergence| format!(", KL {divergence:.3}"));
+        return format!("{:.2} % of the weights differ{divergence}", 100.0 * changed);
     }
     let Ok(evaluation) = finished.summary::<Evaluation>() else {
         return if node.kind == "reference" { "aligned model's probabilities".to_owned() } else { String::new() };

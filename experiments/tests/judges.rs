@@ -197,7 +197,7 @@ fn a_changed_prompt_set_costs_what_it_changed() {
     let text = SWEEP.replace("harmful_eval.jsonl, count: 8", "harmful_eval.jsonl, count: 9");
     let text = text.replace("harmless_eval.jsonl, count: 4", "harmless_eval.jsonl, count: 3");
     let changed = bench.sweep("tiny.yaml", &format!("{text}{METHODS}{}", phrases_and(&endpoint)));
-    let kinds = ["evaluate", "evaluate", "judge", "judge", "judge", "judge"];
+    let kinds = ["divergence", "evaluate", "evaluate", "judge", "judge", "judge", "judge"];
     let mut left = bench.left(&changed);
     left.sort_unstable();
     assert_eq!(left, kinds);

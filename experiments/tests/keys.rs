@@ -12,7 +12,7 @@ use evaluation::judge::settings::{GuardSettings, RefusalSettings};
 use files::Hashes;
 use finetune::{AlignSettings, SoftSftSettings, TrainSettings};
 use realign::stage::{
-    Align, Attack, Attacked, Evaluate, Finetune, Gate, Judge, Objective, Question, Repair, TrainingSet,
+    Align, Attack, Attacked, Divergence, Evaluate, Finetune, Gate, Judge, Objective, Question, Repair, TrainingSet,
 };
 use realign::{Artifact, Evidence, Parts, Pick, Samples, Stage};
 use recovery::{MeritSettings, Method, Reference, Strong};
@@ -259,6 +259,18 @@ fn what_is_asked_and_how_it_is_scored_is_in_the_key() {
         let question = Question { asked, samples, max_new_tokens: field(&value, "max_new_tokens")? };
         let phrases = field(&value, "phrases")?;
         key_of(&Evaluate { model: artifact(), questions: vec![question], phrases, dtype: None })
+    });
+}
+
+#[test]
+fn what_a_model_is_compared_by_is_in_the_key() {
+    let asked = json!({"name": "harmless", "aim": {"prompts": "harmless"}});
+    let compared = json!({"model": "a", "fine_tuned": "b", "answers": "c", "asked": asked, "max_new_tokens": 4});
+    check("divergence", &compared, &[], &|value| {
+        let (asked, max_new_tokens) = (field(&value, "asked")?, field(&value, "max_new_tokens")?);
+        let of = |name| Ok::<_, String>(Artifact { key: field(&value, name)?, path: "nowhere".into() });
+        let (model, fine_tuned, answers) = (of("model")?, of("fine_tuned")?, of("answers")?);
+        key_of(&Divergence { model, fine_tuned, answers, asked, max_new_tokens })
     });
 }
 

@@ -14,7 +14,7 @@ use common::{Bench, SWEEP, text, timeless};
 use evaluation::{Metric, read_answers};
 use experiments::config::Sweep;
 use experiments::plan::makes_model;
-use experiments::record::{Record, read_all};
+use experiments::record::{FINE_TUNED, Record, read_all};
 use experiments::roots::Roots;
 use realign::stage::MODEL;
 use serde_json::Value;
@@ -58,6 +58,11 @@ fn all_methods_run_two_cells_at_a_time_and_a_second_run_has_nothing_to_do() {
         let restored = |place: usize| cell[place].restored;
         assert!(restored(2) > Some(0) && restored(5) == restored(2) && restored(6) == restored(2));
         assert!(restored(7) > restored(2) && restored(3).is_none() && restored(4).is_none());
+        for record in cell {
+            let measured = record.damage.map(|damage| (damage.changed > 0.0, damage.divergence.unwrap().is_finite()));
+            let expected = (record.method != FINE_TUNED).then_some((true, true));
+            assert_eq!(measured, expected, "{}: how far it is from the fine-tuned model", record.method);
+        }
     }
     // Of both cells: the import, what SoftSFT knows of the task, the unaligned model. The aligned model is evaluated once.
     let count = |kind: &str| ended.times[kind][0].0;
@@ -231,7 +236,7 @@ fn a_changed_setting_makes_what_depends_on_it_and_nothing_else() {
         let after = bench.sweep("over.yaml", &format!("base: tiny.yaml\nname: over\n{overlay}\n"));
         let mut expected: BTreeSet<&str> = kinds.into_iter().collect();
         if !expected.is_empty() {
-            expected.insert("evaluate");
+            expected.extend(["evaluate", "divergence"]);
         }
         assert_eq!(new_kinds(&bench, &before, &after), expected, "{overlay}");
         let mut kept = after.finetune.clone();

@@ -103,7 +103,10 @@ impl Evidence {
         let parts = |mut answered: Vec<Read<'_>>| -> Result<recovery::Parts> {
             let mut next = || -> Result<Vec<Answered>> {
                 let (samples, from) = answered.remove(0);
-                Ok(encode(reader, &samples, &from.file)?.into_iter().filter_map(|one| self.own(&one)).collect())
+                Ok(encode(reader, &samples, &from.file)?
+                    .into_iter()
+                    .filter_map(|one| own_row(&one, self.max_new_tokens))
+                    .collect())
             };
             Ok(recovery::Parts { train: next()?, held_out: next()? })
         };
@@ -169,14 +172,6 @@ impl Evidence {
         Ok(complete.collect())
     }
 
-    /// A model's own answer as a row; it does not end where it was cut. None if it is empty.
-    fn own(&self, encoded: &Encoded) -> Option<Answered> {
-        let mut row = answered(encoded)?;
-        let limit = row.start + self.max_new_tokens;
-        row.ids.truncate(limit.max(row.start + 1));
-        Some(row)
-    }
-
     /// An error where a prompt with its answer is too long for a model that reads it, before the first is answered. Both models
     /// read what the fine-tuned model's tokenizer makes of the answered prompts.
     fn check_lengths(&self, models: [&Model; 2]) -> Result<()> {
@@ -233,6 +228,13 @@ pub(crate) fn screened(
 
 fn encode(model: &Model, samples: &[Sample], file: &Path) -> Result<Vec<Encoded>> {
     model.encode_samples(samples, file)
+}
+
+/// A model's own answer of so many tokens at most as a row; it does not end where it was cut. None if it is empty.
+pub(crate) fn own_row(encoded: &Encoded, max_new_tokens: usize) -> Option<Answered> {
+    let mut row = answered(encoded)?;
+    row.ids.truncate(row.start + max_new_tokens.max(1));
+    Some(row)
 }
 
 /// The row of a sample, if there is anything to learn from it.

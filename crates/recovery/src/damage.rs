@@ -1,4 +1,4 @@
-//! What a repair changed of the fine-tuned model, whatever the method: how many weights, and how far its answers move.
+//! How far a model is from the fine-tuned one, whatever made it: how many weights differ, and how far its answers move.
 
 use model::{Decoder, weights};
 use rayon::prelude::*;
@@ -9,25 +9,25 @@ use crate::evidence::Answered;
 use crate::lesson::Lesson;
 use crate::region::check_same_shape;
 
-/// How far a repaired model is from the fine-tuned one.
+/// How far a model is from the fine-tuned one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Damage {
     /// Share of all weights that have another value.
     pub changed: f64,
-    /// KL(fine-tuned || repaired) of the next token over the answers to harmless prompts, in nats per token; none without
+    /// KL(fine-tuned || model) of the next token over the answers to harmless prompts, in nats per token; none without
     /// such prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub divergence: Option<f64>,
 }
 
-/// Compares a repaired model with the fine-tuned one, on answered harmless prompts that decided nothing or on none.
+/// Compares a model with the fine-tuned one, on answered harmless prompts or on none.
 ///
 /// # Errors
 /// When the models differ in shape, or the device fails.
-pub fn damage(fine_tuned: &Decoder, repaired: &Decoder, harmless: &[Answered]) -> Result<Damage> {
-    check_same_shape(("fine-tuned", fine_tuned), ("repaired", repaired), |_| true)?;
+pub fn damage(fine_tuned: &Decoder, model: &Decoder, harmless: &[Answered]) -> Result<Damage> {
+    check_same_shape(("fine-tuned", fine_tuned), ("compared", model), |_| true)?;
     let (mut all, mut other) = (0, 0);
-    let [own, new] = [fine_tuned, repaired].map(|decoder| {
+    let [own, new] = [fine_tuned, model].map(|decoder| {
         let mut found = Vec::new();
         weights::visit(decoder, |weight| found.push(weight)); // values are read below, a pair at a time
         found
@@ -39,7 +39,7 @@ pub fn damage(fine_tuned: &Decoder, repaired: &Decoder, harmless: &[Answered]) -
     }
     let divergence = match harmless.is_empty() {
         true => None,
-        false => Some(Lesson::of_teacher(fine_tuned, harmless)?.loss(repaired)?),
+        false => Some(Lesson::of_teacher(fine_tuned, harmless)?.loss(model)?),
     };
     Ok(Damage { changed: other as f64 / all as f64, divergence })
 }

@@ -2,11 +2,17 @@
 
 use anyhow::Result;
 use evaluation::{PromptKind, TaskSpec};
-use realign::stage::{Aim, AnswerFile, Evaluate, Judge, MODEL, Question};
+use realign::stage::{Aim, AnswerFile, Divergence, Evaluate, Judge, MODEL, Question};
 
 use super::{At, Builder};
 use crate::config::{AnswerSet, Compared};
 use crate::graph::Evaluated;
+
+/// A model, and the fine-tuned one that it is compared with.
+pub(super) struct Made {
+    pub model: usize,
+    pub tuned: usize,
+}
 
 impl Builder<'_> {
     pub(super) fn evaluate(
@@ -14,7 +20,7 @@ impl Builder<'_> {
         at: &At<'_>,
         name: String,
         compared: &Compared,
-        model: usize,
+        Made { model, tuned }: Made,
         variant: &str,
     ) -> Result<Evaluated> {
         let safety = self.safety(at, name.clone(), model)?;
@@ -23,6 +29,7 @@ impl Builder<'_> {
         let question = Question { asked: task_set(task), samples, max_new_tokens: task.max_new_tokens };
         let scored = self.ask(name.clone(), model, vec![question])?;
         let judges = self.judges(&name, safety, &prompt_sets())?;
+        let divergence = if model == tuned { None } else { Some(self.divergence(at, &name, Made { model, tuned })?) };
         // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
         let reads_unaligned = |parent: &&usize| self.graph.nodes[**parent].kind == "unaligned";
         let unaligned = self.graph.nodes[model].parents.iter().find(reads_unaligned).copied();
@@ -39,6 +46,7 @@ impl Builder<'_> {
             model,
             safety,
             task: scored,
+            divergence,
             judges,
             unaligned,
             attacks,
@@ -53,6 +61,20 @@ impl Builder<'_> {
         let sets = [&at.sweep.evaluation.harmful, &at.sweep.evaluation.harmless];
         let questions = prompt_sets().into_iter().zip(sets).map(question).collect::<Result<_>>()?;
         self.ask(name, model, questions)
+    }
+
+    /// How far a model is from the fine-tuned one.
+    fn divergence(&mut self, at: &At<'_>, name: &str, Made { model, tuned }: Made) -> Result<usize> {
+        let [_, asked] = prompt_sets();
+        let answers = self.safety(at, format!("{} fine_tuned", at.cell), tuned)?;
+        let stage = Divergence {
+            model: self.artifact(model, MODEL),
+            fine_tuned: self.artifact(tuned, MODEL),
+            answers: self.artifact(answers, ""),
+            asked,
+            max_new_tokens: at.sweep.evaluation.harmless.max_new_tokens,
+        };
+        self.add(name.to_owned(), stage, &[model, tuned, answers])
     }
 
     pub(super) fn ask(&mut self, name: String, model: usize, questions: Vec<Question>) -> Result<usize> {

@@ -35,7 +35,7 @@ pub struct Mean {
     pub relative_worst: f64,
     /// Number of cells that meet all three bounds; none without aligned and fine-tuned models to compare with.
     pub meets_all: Option<u64>,
-    /// Share of all weights that a repair changed, and KL to the fine-tuned model on harmless prompts; NaN where unknown.
+    /// Share of all weights that differ from the fine-tuned model's, and KL to it on harmless prompts; NaN of that itself.
     pub changed: f64,
     pub divergence: f64,
     /// To make the model.

@@ -6,6 +6,7 @@
 mod align;
 mod attack;
 mod attacked;
+mod divergence;
 mod evaluate;
 mod finetune;
 mod import;
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 pub use align::Align;
 pub use attack::{Asked, Attack};
 pub use attacked::Attacked;
+pub use divergence::Divergence;
 pub use evaluate::{
     Aim, AnswerFile, Evaluate, Measured, Question, ask, check_judged, first_problem, measure, read_index, write_index,
 };

@@ -165,8 +165,7 @@ impl Repair {
         let models = recovery::Models { aligned, fine_tuned, dtype: read.dtype };
         super::patch::write(&out.join(super::PATCH), repaired, models, &self.method)?;
         let by = read.gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
-        let harmless = read.evidence.as_ref().map_or(&[][..], |evidence| &evidence.harmless.held_out);
-        let damage = recovery::damage(fine_tuned, &repaired.decoder, harmless)?;
+        let damage = recovery::damage(fine_tuned, &repaired.decoder, &[])?;
         let summary = summary::summary(repaired, by, damage, read.declined);
         let made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});

@@ -12,7 +12,7 @@ pub struct RepairSummary {
     pub recovered: bool,
     /// One sentence for people.
     pub note: String,
-    /// What it changed of the fine-tuned model.
+    /// What it changed of the fine-tuned model; how far answers move is measured by [`Divergence`](crate::stage::Divergence).
     pub damage: Damage,
     /// Samples of the task that were not read, since the aligned model declines them.
     #[serde(default, skip_serializing_if = "is_none")]

@@ -1,0 +1,53 @@
+//! How far a model is from the fine-tuned one, on answers that no method reads.
+
+use std::path::Path;
+
+use evaluation::read_answers;
+use prompts::Sample;
+use recovery::Damage;
+use serde::Serialize;
+
+use super::{AnswerFile, Stage};
+use crate::evidence::own_row;
+use crate::model::LazyModel;
+use crate::{Artifact, Job, Result};
+
+/// Compares a model with the fine-tuned one: the share of weights that differ, and the KL divergence of the next token over the
+/// fine-tuned model's own answers to harmless prompts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Divergence {
+    /// The model.
+    pub model: Artifact,
+    /// The fine-tuned model.
+    pub fine_tuned: Artifact,
+    /// The directory of the fine-tuned model's [`Evaluate`](super::Evaluate).
+    pub answers: Artifact,
+    /// The harmless prompts of it.
+    pub asked: AnswerFile,
+    /// Tokens after which the answers were cut.
+    pub max_new_tokens: usize,
+}
+
+impl Stage for Divergence {
+    type Summary = Damage;
+
+    fn kind(&self) -> &'static str {
+        "divergence"
+    }
+
+    fn run(&self, _: &Path, job: &mut Job<'_>) -> Result<Damage> {
+        let file = self.answers.path.join(self.asked.answers_name());
+        let sample = |answer: evaluation::Answer| Sample {
+            prompt: answer.prompt,
+            response: Some(answer.response),
+            ..Sample::default()
+        };
+        let samples: Vec<Sample> = read_answers(&file)?.into_iter().map(sample).collect();
+        job.step(0, 1, "reading the models")?;
+        let open = |artifact| LazyModel::new(artifact, None, job.device).into_model();
+        let (fine_tuned, model) = (open(&self.fine_tuned)?, open(&self.model)?);
+        let encoded = fine_tuned.encode_samples(&samples, &file)?;
+        let rows: Vec<_> = encoded.iter().filter_map(|row| own_row(row, self.max_new_tokens)).collect();
+        Ok(recovery::damage(&fine_tuned.decoder, &model.decoder, &rows)?)
+    }
+}
