@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use evaluation::statistics::spread;
 use evaluation::{JudgeScores, JudgedRate, Metric, TaskScore};
-use recovery::Damage;
+use recovery::{Damage, Standing};
 use serde::{Deserialize, Serialize};
 
 /// Name of the method that is the original chat model.
@@ -48,6 +48,9 @@ pub struct Record {
     pub restored: Option<u64>,
     /// How far it is from the fine-tuned model; none of that itself.
     pub damage: Option<Damage>,
+    /// The model on held-out prompts at each point where the method could stop ([`RepairSummary`](realign::stage::RepairSummary)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<(f64, Standing)>,
     /// Seconds that it took to make the model.
     pub seconds: f64,
     /// Seconds that it took to evaluate the model.
@@ -379,6 +382,7 @@ pub(crate) mod tests {
             model_stage: format!("{model}-{count}-{method}"),
             restored: None,
             damage: None,
+            curve: Vec::new(),
             seconds: 1.0,
             evaluation_seconds: 2.0,
             judges: vec![judged],

@@ -8,7 +8,7 @@ use crate::figures::{self, Figure};
 use crate::html;
 use crate::record::Record;
 use crate::tables::mean_tables::Summary;
-use crate::tables::{self, attacks, cells, differences, judged, mean_tables, means};
+use crate::tables::{self, attacks, cells, differences, judged, knobs, mean_tables, means};
 
 /// With more lines than this the table of all cells is not printed.
 const PRINTED: usize = 40;
@@ -30,7 +30,7 @@ pub fn write_figures(records: &[Record], dir: &Path) -> Result<()> {
 }
 
 /// Writes `results.{csv,parquet,md}`, `means.{md,csv}`, `differences.{md,csv}`, `report.html`, if there are attacks
-/// `attacks.{md,csv}`, and, if there are several judges, `judges.{md,csv}` and `agreement.csv`.
+/// `attacks.{md,csv}`, if methods were chosen by a knob `knobs.csv`, and, if there are several judges, `judges.{md,csv}` and `agreement.csv`.
 ///
 /// # Errors
 /// As [`write()`].
@@ -56,6 +56,10 @@ fn write_all(records: &[Record], results: &Path) -> Result<Vec<Figure>> {
     if !under_attack.is_empty() {
         text("attacks.md", attacks::markdown(&under_attack))?;
         tables::write_csv(&attacks::lines(records), &attacks::columns(), &results.join("attacks.csv"))?;
+    }
+    let points = knobs::points(records);
+    if !points.is_empty() {
+        tables::write_csv(&points, &knobs::columns(), &results.join("knobs.csv"))?;
     }
     let name = results.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let figures = figures::figures(records)?;

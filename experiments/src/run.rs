@@ -263,10 +263,11 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     let task: Evaluation = task.summary()?;
     let mut scores = task.tasks.into_iter().next().map(|task| task.scores).unwrap_or_default().into_iter();
     let Some(score) = scores.next() else { bail!("{}: the task was not scored", graph.nodes[evaluated.task].name) };
-    let (mut restored, mut notes) = (None, Vec::new());
+    let (mut restored, mut curve, mut notes) = (None, Vec::new(), Vec::new());
     if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
         let summary: RepairSummary = model.summary()?;
         restored = summary.restored.map(|count| count as u64);
+        curve = summary.curve;
         notes.extend((!summary.recovered).then_some(summary.note));
     } else if let Ok(summary) = model.summary::<TrainSummary>() {
         notes.extend(left_out(&summary));
@@ -286,6 +287,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         model_stage: graph.nodes[evaluated.model].key.clone(),
         restored,
         damage,
+        curve,
         seconds: model.seconds,
         evaluation_seconds,
         judges,

@@ -30,6 +30,16 @@ impl Axis {
         Self { ends: (low, high), ticks: ticks.into_iter().map(|value| (value, word(value))).collect(), words: true }
     }
 
+    /// An axis of square roots from 0 to beyond a value: a value lies at its root, and ticks are named by values.
+    pub fn of_roots(highest: f64) -> Self {
+        let high = highest.max(1e-4) * 1.1;
+        let steps = (-4..4).flat_map(|power| [1.0, 3.0].map(|digit| digit * 10f64.powi(power)));
+        let ticks = steps.filter(|value| *value <= high && *value >= high / 400.0);
+        let tick = |value: f64| (value.sqrt(), ((value * 1e6).round() / 1e6).to_string());
+        let ticks = std::iter::once(0.0).chain(ticks).map(tick).collect();
+        Self { ends: (-0.03 * high.sqrt(), high.sqrt()), ticks, words: true }
+    }
+
     /// An axis of names at the places 0, 1, 2 and so on.
     pub fn of_names(names: impl IntoIterator<Item = String>) -> Self {
         let ticks: Vec<(f64, String)> = names.into_iter().enumerate().map(|(i, name)| (i as f64, name)).collect();

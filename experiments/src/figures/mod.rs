@@ -1,5 +1,6 @@
 //! The paper's figures from records: figure 3 (`harmful_rate.rs`), figure 4 (`tradeoff.rs`), figure 5 and the other
-//! ablations (`variants.rs`), the attacks (`attacks.rs`), and the time per stage (`time.rs`), as SVG and, drawn from the same SVG, as PNG.
+//! ablations (`variants.rs`), the attacks (`attacks.rs`), methods over their knobs (`knobs.rs`), and the time per stage (`time.rs`),
+//! as SVG and, drawn from the same SVG, as PNG.
 //!
 //! Colours are those of Okabe and Ito, which colour-blind readers can tell apart; every method has its own marker too, so
 //! that nothing is lost in print. Both follow from the method's place among the records.
@@ -7,6 +8,7 @@
 mod attacks;
 mod frame;
 mod harmful_rate;
+mod knobs;
 mod marks;
 mod time;
 mod tradeoff;
@@ -26,6 +28,7 @@ use marks::{Sheet, draw};
 
 pub use attacks::attacks;
 pub use harmful_rate::harmful_rate;
+pub use knobs::knobs;
 pub use time::time;
 pub use tradeoff::tradeoff;
 pub use variants::variants;
@@ -45,7 +48,7 @@ pub struct Figure {
 }
 
 /// Draws `tradeoff` and `time`, and `variants` of a sweep that has some, else `harmful_rate` if it has something to draw;
-/// `attacks` where there were some.
+/// `attacks` where there were some, and `knobs` where a method was chosen by one.
 pub fn figures(records: &[Record]) -> Result<Vec<Figure>> {
     ensure!(!records.is_empty(), "there are no results to draw; run the sweep");
     let mut figures = vec![
@@ -78,6 +81,13 @@ pub fn figures(records: &[Record]) -> Result<Vec<Figure>> {
             name: "attacks",
             words: "Harmful rate by method under attacks, and by the steps of further trainings",
             svg: attacks(records)?,
+        });
+    }
+    if records.iter().any(|record| !record.curve.is_empty()) {
+        figures.push(Figure {
+            name: "knobs",
+            words: "Each method over its knob, its steps or its rounds: what is left on held-out harmful prompts, against what it costs",
+            svg: knobs(records)?,
         });
     }
     Ok(figures)

@@ -48,6 +48,18 @@ fn every_series_and_panel_is_named_and_every_record_has_its_marker() {
 }
 
 #[test]
+fn a_method_with_a_knob_is_a_curve_in_both_panels() {
+    let mut records = records(&["small"], &[0]);
+    assert!(figures(&records).unwrap().iter().all(|figure| figure.name != "knobs"));
+    let stop = |harmful, cost| recovery::Standing { harmful, harmless: cost, task: cost / 10.0, merit: harmful };
+    records[2].curve = vec![(0.5, stop(4.0, 0.0)), (1.0, stop(0.1, 0.5))];
+    let svg = &figures(&records).unwrap().into_iter().find(|figure| figure.name == "knobs").unwrap().svg;
+    assert_names(svg, &["recovery", "KL on harmless prompts", "on the task", "KL to the aligned model"]);
+    assert_eq!(discs(svg).len(), 2 * 2 + 1, "two points in each panel, and the legend");
+    assert!(!svg.contains("fine-tuned<"), "it has no knob");
+}
+
+#[test]
 fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff_and_equal_marks_beside_each_other() {
     let at = |method, harmful| record("m", 0, method, harmful, 0.2);
     let [low, high, near, equal] =

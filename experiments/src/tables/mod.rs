@@ -2,8 +2,8 @@
 //!
 //! Here are the records as they are, `results.csv` and `results.parquet`, for programs. A line per cell and method is in
 //! `cells.rs`, means over the grid in `means.rs` and, for people, `mean_tables.rs` and `held_out.rs`, differences between
-//! methods in `differences.rs`, what each of several judges says in `judged.rs`, and
-//! attacks in `attacks.rs`.
+//! methods in `differences.rs`, what each of several judges says in `judged.rs`, attacks in
+//! `attacks.rs`, and each method over its knob in `knobs.rs`.
 
 pub mod attacks;
 mod bounds;
@@ -11,6 +11,7 @@ pub mod cells;
 pub mod differences;
 mod held_out;
 pub mod judged;
+pub mod knobs;
 pub mod mean_tables;
 pub mod means;
 

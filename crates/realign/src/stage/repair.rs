@@ -9,7 +9,7 @@ use std::path::Path;
 
 use evaluation::Metric;
 use model::{Decoder, Dtype};
-use recovery::{Knob, Method, Outcome, Repaired};
+use recovery::{Knob, Method, Outcome, Point, Repaired};
 use serde::Serialize;
 
 pub(crate) use self::check::compare;
@@ -94,8 +94,8 @@ impl Stage for Repair {
         let read = Read::of(self, out, job)?;
         let _named = tracing::warn_span!("recover", fine_tuned = %self.fine_tuned.path.display()).entered();
         let checkpoint = out.join("recovery.checkpoint");
-        let repaired = self.apply(&read, &checkpoint, out, job)?;
-        let summary = self.write(&read, &repaired, out, job.max_shard)?;
+        let (repaired, points) = self.apply(&read, &checkpoint, out, job)?;
+        let summary = self.write(&read, (&repaired, &points), out, job.max_shard)?;
         files::remove(&checkpoint)?; // after the last work that can fail
         Ok(summary)
     }
@@ -108,8 +108,15 @@ impl Repair {
         if file.is_file() { Ok(Some(files::read_json(&file)?)) } else { Ok(None) }
     }
 
-    /// Applies the method to what was read; the result has the precision that it is written in.
-    fn apply(&self, read: &Read<'_>, checkpoint: &Path, out: &Path, job: &mut Job<'_>) -> Result<Repaired> {
+    /// Applies the method to what was read, at each of its points where one is chosen; the result has the precision that it is
+    /// written in.
+    fn apply(
+        &self,
+        read: &Read<'_>,
+        checkpoint: &Path,
+        out: &Path,
+        job: &mut Job<'_>,
+    ) -> Result<(Repaired, Vec<Point>)> {
         job.step(0, 1, "directions")?;
         let (batch, max_shard, device) = (job.batch, job.max_shard, job.device);
         // The method and the gate take turns to report, and either can be stopped.
@@ -145,18 +152,24 @@ impl Repair {
             inputs.gate = Some(recovery::Gate { measure: &mut score, by: gate.name.clone() });
         }
         let what = || format!("{} of {}", self.method.label(), self.fine_tuned.path.display());
-        let repaired = if self.choose.is_some() {
+        let (repaired, points) = if self.choose.is_some() {
             let (repaired, points) = recovery::choose(&self.method, inputs).within(what)?;
             files::write_json(&out.join("points.json"), &points)?;
-            repaired
+            (repaired, points)
         } else {
-            self.method.repair().apply(inputs).within(what)?
+            (self.method.repair().apply(inputs).within(what)?, Vec::new())
         };
-        Ok(Repaired { decoder: model::weights::round(repaired.decoder, read.dtype)?, ..repaired })
+        Ok((Repaired { decoder: model::weights::round(repaired.decoder, read.dtype)?, ..repaired }, points))
     }
 
     /// Writes the model, its patch, its trace and what came of the method.
-    fn write(&self, read: &Read<'_>, repaired: &Repaired, out: &Path, max_shard: u64) -> Result<RepairSummary> {
+    fn write(
+        &self,
+        read: &Read<'_>,
+        (repaired, points): (&Repaired, &[Point]),
+        out: &Path,
+        max_shard: u64,
+    ) -> Result<RepairSummary> {
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;
         }
@@ -166,7 +179,7 @@ impl Repair {
         super::patch::write(&out.join(super::PATCH), repaired, models, &self.method)?;
         let by = read.gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let damage = recovery::damage(fine_tuned, &repaired.decoder, &[])?;
-        let summary = summary::summary(repaired, by, damage, read.declined);
+        let summary = summary::summary(repaired, points, by, damage, read.declined);
         let made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
         files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;

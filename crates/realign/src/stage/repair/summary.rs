@@ -1,6 +1,6 @@
 //! What came of a method, in numbers and in one sentence.
 
-use recovery::{Damage, Outcome, Repaired, Trace};
+use recovery::{Damage, Outcome, Point, Repaired, Standing, Trace};
 use serde::{Deserialize, Serialize};
 
 /// What came of a method.
@@ -14,6 +14,10 @@ pub struct RepairSummary {
     pub note: String,
     /// What it changed of the fine-tuned model; how far answers move is measured by [`Divergence`](crate::stage::Divergence).
     pub damage: Damage,
+    /// The model on held-out prompts at each value of the knob or step that was tried, or, of strong recovery, after each round by
+    /// its number of restored weights; none of other methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<(f64, Standing)>,
     /// Samples of the task that were not read, since the aligned model declines them.
     #[serde(default, skip_serializing_if = "is_none")]
     pub declined: usize,
@@ -30,7 +34,13 @@ impl RepairSummary {
     pub const OUTCOME: &str = "outcome.json";
 }
 
-pub(super) fn summary(repaired: &Repaired, by: &str, damage: Damage, declined: usize) -> RepairSummary {
+pub(super) fn summary(
+    repaired: &Repaired,
+    points: &[Point],
+    by: &str,
+    damage: Damage,
+    declined: usize,
+) -> RepairSummary {
     let restored = repaired.restored;
     let count = match (restored, &repaired.trace) {
         (Some(count), _) => format!("{count} weights restored"),
@@ -65,5 +75,12 @@ pub(super) fn summary(repaired: &Repaired, by: &str, damage: Damage, declined: u
         0 => note,
         count => format!("{note}; {count} samples of the task not kept, since the aligned model declines them"),
     };
-    RepairSummary { restored, recovered, note, damage, declined }
+    let curve = match &repaired.trace {
+        Some(Trace::Strong(trace)) => {
+            let rounds = trace.rounds.iter().map(|round| (round.restored as f64, round.standing));
+            std::iter::once((0.0, trace.base)).chain(rounds).collect()
+        }
+        _ => points.iter().map(|point| (point.at, point.standing)).collect(),
+    };
+    RepairSummary { restored, recovered, note, damage, curve, declined }
 }
