@@ -79,6 +79,20 @@ fn all_methods_run_two_cells_at_a_time_and_a_second_run_has_nothing_to_do() {
 }
 
 #[test]
+fn a_cell_that_cannot_gate_keeps_the_fine_tuned_model_and_says_so() {
+    let bench = Bench::new();
+    let text = SWEEP.replace("metric: rouge", "metric: exact_match");
+    let sweep = bench.sweep("tiny.yaml", &format!("{text}methods: [fine_tuned, recover, random, full_revert]\n"));
+    let ended = bench.run(&sweep, 1).unwrap();
+    assert!(ended.failed.is_empty(), "{:?}", ended.failed);
+    let records = bench.records();
+    let restored: Vec<Option<u64>> = records.iter().map(|record| record.restored).collect();
+    assert_eq!(restored[..3], [None, Some(0), Some(0)]);
+    let why = "not recovered: the fine-tuned model scores 0 by exact_match on 3 samples, ";
+    assert!(records[1].notes.iter().any(|note| note.starts_with(why)), "{:?}", records[1].notes);
+}
+
+#[test]
 fn a_run_that_was_stopped_goes_on_to_the_same_records() {
     let bench = Bench::new();
     sweep(&bench);
@@ -257,25 +271,25 @@ fn further_metrics_score_the_answers_that_are_there() {
         (node.value().unwrap(), bench.results().join("evaluate").join(&node.key).join("answers-task.jsonl"))
     };
     let (value, answers) = task(&before);
-    let only = serde_json::json!({"name": "task", "aim": {"task": ["exact_match"]}});
+    let only = serde_json::json!({"name": "task", "aim": {"task": ["rouge"]}});
     assert_eq!(value["questions"][0]["asked"], only, "as it was before there were further metrics");
     // A mark in the answers that are kept: what is made again has none.
     common::mark_answers(answers.parent().unwrap(), "answers-task.jsonl");
 
-    let also = SWEEP.replace("exact_match,", "exact_match, also: [rouge, sql_normalized],");
+    let also = SWEEP.replace("rouge,", "rouge, also: [exact_match, sql_normalized],");
     let sweep = bench.sweep("tiny.yaml", &(also + methods));
     assert_eq!(bench.left(&sweep), ["evaluate"]);
     bench.run(&sweep, 1).unwrap();
     assert!(read_answers(&task(&sweep).1).unwrap().iter().all(|answer| answer.response.starts_with("kept ")));
     let record = &bench.records()[0];
     let further: Vec<Metric> = record.also.iter().map(|score| score.metric).collect();
-    assert_eq!((record.score.metric, &*further), (Metric::ExactMatch, &[Metric::Rouge, Metric::SqlNormalized][..]));
+    assert_eq!((record.score.metric, &*further), (Metric::Rouge, &[Metric::ExactMatch, Metric::SqlNormalized][..]));
     let line = &bench.csv("results.csv")[0];
     for score in &record.also {
         assert_eq!(line[score.metric.name()].parse::<f64>().unwrap(), score.value);
     }
     let report = fs::read_to_string(bench.results().join("results.md")).unwrap();
-    assert!(report.contains("| rouge % | sql_normalized % |"), "{report}");
+    assert!(report.contains("| exact_match % | sql_normalized % |"), "{report}");
 }
 
 #[test]

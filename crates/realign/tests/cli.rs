@@ -428,11 +428,15 @@ fn the_gate_of_a_recovery_takes_the_metric_and_the_drop_that_are_asked_for() {
         assert!(0.5 < base && base < 1.0, "{gate}");
         assert_eq!(floor, base * (1.0 - drop.parse::<f64>().unwrap()));
     }
-    // Exact match is the default, and a score of 0 cannot fall: the user is told.
-    let output = bench.realign(&recover("--validation v.jsonl --out o"));
-    assert!(output.status.success());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("tuned") && errors.contains("scores 0 by exact_match on 8 samples"), "{errors}");
+    // Exact match is the default. A score of 0 cannot fall, so it decides nothing.
+    let said = bench.says(&recover("--validation v.jsonl --out o"), 3, &[]);
+    assert!(said.contains("not recovered: the fine-tuned model scores 0 by exact_match on 8 samples"), "{said}");
+    let outcome = json_of(&bench.path("o/outcome.json"));
+    assert_eq!((&outcome["outcome"], &outcome["summary"]["restored"]), (&json!("cannot_gate"), &json!(0)));
+    assert_eq!(
+        fs::read(bench.path("o/model.safetensors")).unwrap(),
+        fs::read(bench.path("tuned/model.safetensors")).unwrap()
+    );
     bench.fails(&recover("--validation v.jsonl --metric-drop 2 --out x"), &["metric_drop", "2"]);
     bench.fails(&recover("--validation v.jsonl --metric f1 --out x"), &["f1 on 8 samples"]);
     bench.file("bare.jsonl", "{\"prompt\": \"where is the map\"}\n");

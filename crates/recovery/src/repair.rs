@@ -275,4 +275,7 @@ pub enum Outcome {
         /// The lowest score allowed.
         floor: f64,
     },
+    /// The fine-tuned model scores 0, so no loss of the task can be seen and the gate cannot decide; the answer is the
+    /// fine-tuned model.
+    CannotGate,
 }

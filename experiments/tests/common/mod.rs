@@ -17,12 +17,12 @@ use experiments::status;
 use experiments::store::Store;
 use realign::Interrupt;
 
-/// The sweep without its methods.
+/// The sweep without its methods. Its model scores 0 by exact match, which could not gate.
 pub const SWEEP: &str = "\
 name: tiny
 data: data
 models: [{ name: small, source: { dir: LAB/models/llama-small } }]
-tasks: [{ name: sql, train: sql_train.jsonl, test: sql_test.jsonl, metric: exact_match, max_new_tokens: 4, validation: 0.25 }]
+tasks: [{ name: sql, train: sql_train.jsonl, test: sql_test.jsonl, metric: rouge, max_new_tokens: 4, validation: 0.25 }]
 harmful_counts: [2]
 inject: inject.jsonl
 finetune: { lora: { rank: 2, alpha: 4, dropout: 0.0 }, learning_rate: 1.0e-3, batch: 4, max_len: 64 }

@@ -128,6 +128,19 @@ fn the_gate_starts_again_with_rollback_and_falls_back_to_the_fine_tuned_model() 
 }
 
 #[test]
+fn a_score_of_0_cannot_gate_and_the_answer_is_the_fine_tuned_model() {
+    let fixture = Fixture::read();
+    let mut scores = [0.0].into_iter();
+    let mut measure = |_: &Decoder| scores.next().ok_or_else(|| "measured too often".into());
+    let inputs = Inputs { gate: gate(&mut measure), ..fixture.inputs(go_on()) };
+    let given_back = fixture.settings("exact", 6).apply(inputs).unwrap();
+    assert_eq!((&given_back.outcome, given_back.restored), (&Outcome::CannotGate, Some(0)));
+    assert!(given_back.patch().unwrap().is_empty());
+    let trace = crate::steps_of(given_back);
+    assert_eq!((trace.steps.len(), trace.gate), (0, Some(TraceGate { base_score: 0.0, floor: 0.0 })));
+}
+
+#[test]
 fn a_score_on_the_floor_is_kept_and_one_that_is_no_number_is_an_error() {
     let fixture = Fixture::read();
     let settings = Recover { warmup: 2, metric_drop: 0.1, ..fixture.settings("exact", 6) };

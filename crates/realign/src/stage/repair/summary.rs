@@ -70,6 +70,10 @@ pub(super) fn summary(
         Outcome::NotRecovered { base, score, floor } => {
             (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
         }
+        Outcome::CannotGate => {
+            let why = "no loss of the task can be seen; take another metric, other samples or no gate";
+            (false, format!("not recovered: the fine-tuned model scores 0 by {by}, and {why}"))
+        }
     };
     let note = match declined {
         0 => note,

@@ -12,8 +12,8 @@ use super::rollback::select_rollback;
 use super::{GradientMode, Recover, Rollback};
 use crate::checkpoint::{Checkpoint, Origin};
 use crate::{
-    Error, Gate, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace,
-    Trace, TraceGate, TraceStep,
+    Error, Inputs, Measure, Needs, Outcome, Path, Region, Repair as _, Repaired, Report, Result, StepsTrace, Trace,
+    TraceGate, TraceStep,
 };
 
 /// Recovers the fine-tuned model.
@@ -34,7 +34,7 @@ pub(super) fn recover(settings: &Recover, mut inputs: Inputs<'_>) -> Result<Repa
     }
     let direction_s = start.elapsed().as_secs_f64();
     let outcome = match gate {
-        Some(Gate { measure, by }) => recovery.run_gated(measure, &by)?,
+        Some(gate) => recovery.run_gated(gate.measure)?,
         None => recovery.run_all(always)?,
     };
     Ok(recovery.finish(outcome, direction_s, start))
@@ -103,17 +103,15 @@ impl<'a> Recovery<'a> {
     }
 
     /// The task's score decides (METHOD.md section 3, Flow).
-    fn run_gated(&mut self, measure: &mut Measure<'_>, by: &str) -> Result<Outcome> {
+    fn run_gated(&mut self, measure: &mut Measure<'_>) -> Result<Outcome> {
         let base = match self.progress.base_score {
             Some(score) => score,
             None => score_of(measure, self.fine_tuned)?,
         };
         self.progress.base_score = Some(base);
         if base <= 0.0 {
-            tracing::warn!(
-                "the fine-tuned model scores 0 by {by}: no loss of the task can be seen, and all steps will be done; \
-                 another metric or other samples may tell more"
-            );
+            self.give_back();
+            return Ok(Outcome::CannotGate);
         }
         let floor = self.floor(base);
         if self.progress.warmup_score.is_none() {
@@ -137,8 +135,7 @@ impl<'a> Recovery<'a> {
                 } else if self.progress.kept_step.is_some() {
                     break;
                 } else {
-                    self.region.reset();
-                    self.path.choose(0);
+                    self.give_back();
                     return Ok(Outcome::NotRecovered { base, score, floor });
                 }
             }
@@ -239,6 +236,12 @@ impl<'a> Recovery<'a> {
             row.score = Some(score);
         }
         Ok(score)
+    }
+
+    /// Makes the fine-tuned model the answer.
+    fn give_back(&mut self) {
+        self.region.reset();
+        self.path.choose(0);
     }
 
     fn start_again_with_rollback(&mut self) -> Result<()> {
