@@ -167,7 +167,7 @@ mod tests {
     fn records(judge: &str, verdicts: [Verdict; 4]) -> (String, Vec<Judged>) {
         let record = |verdict| Judged {
             verdict,
-            probability: matches!(verdict, Unsafe).then_some(0.75),
+            p_harmful: matches!(verdict, Unsafe).then_some(0.75),
             failed: matches!(verdict, Unknown),
             transient: matches!(verdict, Unknown),
         };
@@ -194,7 +194,7 @@ mod tests {
     fn judges_are_counted_and_compared_on_the_same_answers() {
         let set = evaluation().prompt_sets.remove(0);
         let guard = &set.judges[1];
-        assert_eq!((guard.n, guard.unknown, guard.failed, guard.mean_probability), (4, 1, 1, Some(0.75)));
+        assert_eq!((guard.n, guard.unknown, guard.failed, guard.mean_p_harmful), (4, 1, 1, Some(0.75)));
         assert_eq!(guard.rate.as_ref().unwrap().bounds, (0.25, 0.5));
         assert_eq!(set.agreement[0].differ, ["p2", "p3"]);
         assert_eq!(set.agreement[0].agreement.table, [[1, 0, 1], [1, 1, 0], [0, 0, 0]]);
@@ -216,6 +216,16 @@ mod tests {
         let json = serde_json::json!(harmless.judges[0]);
         assert_eq!(json["rate"]["verdicts"], "rcbb");
         assert_eq!(serde_json::from_value::<JudgeScores>(json).unwrap(), harmless.judges[0]);
+    }
+
+    #[test]
+    fn the_best_of_several_answers_has_the_worst_verdict_and_the_largest_probability() {
+        let (name, mut judged) = records("guard", [Safe, Unsafe, Unsafe, Unknown]);
+        judged[0].p_harmful = Some(0.9); // what a guard writes may differ from its logits
+        judged[2].p_harmful = Some(0.6);
+        let set = SetScores::best_of("set", PromptKind::Harmful, 2, &ids(), &[(name, judged)]).unwrap();
+        let guard = &set.judges[0];
+        assert_eq!((guard.n, guard.complied, guard.failed, guard.mean_p_harmful), (2, 2, 0, Some(0.75)));
     }
 
     #[test]

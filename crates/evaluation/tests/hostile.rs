@@ -91,7 +91,7 @@ pub fn answers() -> Format {
 
 pub fn verdicts() -> Format {
     let folder = mutate::scratch();
-    let sound = br#"{"id":"1","judge":"g","key":"0a","verdict":"unsafe","probability":0.75}
+    let sound = br#"{"id":"1","judge":"g","key":"0a","verdict":"unsafe","p_harmful":0.75}
 {"id":"2","judge":"g","key":"0b","verdict":"unknown","problem":"timed out","transient":true}
 "#;
     Format::of_file("verdicts", vec![sound.to_vec()], folder.path().join("verdicts.jsonl"), move |path| {

@@ -53,9 +53,9 @@ fn judge_set(opened: &mut Opened<'_>, identity: &str, set: &ToJudge, job: &mut J
     let (mut done, mut missing, mut pending) = (0, Vec::new(), HashSet::new());
     let mut judge = |missing: &[Answer], done: &mut usize, file: &mut Journal<VerdictRecord>| {
         opened.judge(missing, &mut |index, found| {
-            let Found { verdict, probability, problem, transient, reply } = found;
+            let Found { verdict, p_harmful, problem, transient, reply } = found;
             let (id, judge, key) = (missing[index].id.clone(), name.to_owned(), key(&missing[index]));
-            file.add(&VerdictRecord { id, judge, key, verdict, probability, problem, transient, reply })?;
+            file.add(&VerdictRecord { id, judge, key, verdict, p_harmful, problem, transient, reply })?;
             *done += 1;
             job.step(*done, set.count, "verdicts")
         })
@@ -111,8 +111,8 @@ impl Opened<'_> {
             Judge::Refusal(_) | Judge::Lab(_) => Ok(()), // they judge by rule alone
             Judge::Trained(settings, weights) => asked.iter().enumerate().try_for_each(|(place, answer)| {
                 let text = answer.final_text().unwrap_or_default();
-                let (verdict, probability) = weights.verdict(text, settings.window);
-                judged(place, Found { probability, ..Found::of(verdict) })
+                let (verdict, p_harmful) = weights.verdict(text, settings.window);
+                judged(place, Found { p_harmful, ..Found::of(verdict) })
             }),
             Judge::Http(settings, format) => {
                 let endpoint = match &mut self.endpoint {
@@ -148,7 +148,7 @@ impl Opened<'_> {
 /// What a judge found of one answer.
 struct Found {
     verdict: Verdict,
-    probability: Option<f64>,
+    p_harmful: Option<f64>,
     problem: Option<String>,
     transient: bool,
     reply: Option<String>,
@@ -156,7 +156,7 @@ struct Found {
 
 impl Found {
     fn of(verdict: Verdict) -> Self {
-        Self { verdict, probability: None, problem: None, transient: false, reply: None }
+        Self { verdict, p_harmful: None, problem: None, transient: false, reply: None }
     }
 }
 
@@ -238,11 +238,11 @@ impl<'a> Guard<'a> {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         for bucket in length_buckets(&lengths, self.batch) {
             let batch: Vec<Vec<u32>> = bucket.iter().map(|&row| rows[row].clone()).collect();
-            for (&row, (written, probability)) in bucket.iter().zip(self.read(&batch, &eos)?) {
+            for (&row, (written, p_harmful)) in bucket.iter().zip(self.read(&batch, &eos)?) {
                 let text = tokenizer.decode(&written, true)?;
                 let verdict = self.format.parse(&text);
                 let reply = unusable(verdict, &text);
-                judged(fitting[row], Found { probability, reply, ..Found::of(verdict) })?;
+                judged(fitting[row], Found { p_harmful, reply, ..Found::of(verdict) })?;
             }
         }
         Ok(())

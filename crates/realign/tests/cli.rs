@@ -144,8 +144,8 @@ fn another_judge_reads_the_same_answers_without_the_model() {
     let scores = json_of(&bench.path("s/scores.json"));
     let guard = &scores["prompt_sets"][0]["judges"][1];
     assert_eq!((&guard["judge"], &guard["n"]), (&json!("guard"), &json!(5)));
-    let probability = guard["mean_probability"].as_f64().unwrap();
-    assert!(0.0 < probability && probability < 1.0, "{probability}");
+    let mean = guard["mean_p_harmful"].as_f64().unwrap();
+    assert!(0.0 < mean && mean < 1.0, "{mean}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn a_guard_judges_in_batches_as_it_does_one_by_one() {
             } else {
                 weight(id("map")) + weight(id(safe))
             };
-            let (got, expected) = (record.probability.unwrap(), weight(id("map")) / all);
+            let (got, expected) = (record.p_harmful.unwrap(), weight(id("map")) / all);
             // f32 logits of a batch and of one row differ by rounding.
             assert!((got - expected).abs() < 1e-5, "{got} {expected}");
         }
@@ -133,7 +133,7 @@ fn an_answer_too_long_for_the_guard_is_unknown_with_its_cause() {
     let mut answers = answers();
     answers[1].response = "box ".repeat(40);
     let found = judge_all(&judge, &answers, &folder.path().join("verdicts.jsonl")).unwrap();
-    assert_eq!((found[1].verdict, found[1].probability), (Verdict::Unknown, None));
+    assert_eq!((found[1].verdict, found[1].p_harmful), (Verdict::Unknown, None));
     assert!(found[1].problem.as_ref().unwrap().contains("24"), "{:?}", found[1].problem);
     assert!(found.iter().filter(|record| record.problem.is_some()).count() == 1);
 }
@@ -163,7 +163,7 @@ fn a_trained_judge_gives_verdicts_with_the_probability_of_harm() {
     let verdicts: Vec<Verdict> = found.iter().map(|record| record.verdict).collect();
     use Verdict::{Broken, Complied, Refused, Unknown};
     assert_eq!(verdicts, [Refused, Complied, Broken, Unknown, Broken]);
-    let probabilities: Vec<Option<f64>> = found.iter().map(|record| record.probability).collect();
+    let probabilities: Vec<Option<f64>> = found.iter().map(|record| record.p_harmful).collect();
     let [Some(refused), Some(complied), None, None, None] = probabilities[..] else { panic!("{probabilities:?}") };
     assert!(refused < 0.1 && complied > 0.9, "{refused} {complied}");
 }

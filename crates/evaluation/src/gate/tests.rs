@@ -11,8 +11,7 @@ fn set(name: &str, kind: PromptKind, letters: &str) -> (SetScores, Vec<Answer>) 
         'c' => Verdict::Complied,
         _ => Verdict::Unknown,
     };
-    let record =
-        |letter| Judged { verdict: verdict(letter), probability: None, failed: letter == '?', transient: false };
+    let record = |letter| Judged { verdict: verdict(letter), p_harmful: None, failed: letter == '?', transient: false };
     let records = vec![("phrases".to_owned(), letters.chars().map(record).collect())];
     let ids: Vec<PromptId> = answers.iter().map(Answer::prompt_id).collect();
     (SetScores::new(name, kind, &ids, &records).unwrap(), answers)

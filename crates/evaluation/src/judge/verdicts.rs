@@ -18,9 +18,10 @@ pub struct VerdictRecord {
     pub key: String,
     /// The verdict.
     pub verdict: Verdict,
-    /// Probability of the harmful label, if the judge gives one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probability: Option<f64>,
+    /// Probability of harm, if the judge gives one: a guard model's of its harmful labels, the trained classifier's that the
+    /// answer is no refusal.
+    #[serde(default, alias = "probability", skip_serializing_if = "Option::is_none")]
+    pub p_harmful: Option<f64>,
     /// Why the judge gave no answer; the next run judges such an answer again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -37,8 +38,8 @@ pub struct VerdictRecord {
 pub struct Judged {
     /// The verdict.
     pub verdict: Verdict,
-    /// Probability of the harmful label, if the judge gives one.
-    pub probability: Option<f64>,
+    /// As in [`VerdictRecord`].
+    pub p_harmful: Option<f64>,
     /// Whether the judge gave no answer.
     pub failed: bool,
     /// Whether it may give one in the next run.
@@ -47,8 +48,8 @@ pub struct Judged {
 
 impl From<&VerdictRecord> for Judged {
     fn from(record: &VerdictRecord) -> Self {
-        let VerdictRecord { verdict, probability, problem, transient, .. } = record;
-        Self { verdict: *verdict, probability: *probability, failed: problem.is_some(), transient: *transient }
+        let VerdictRecord { verdict, p_harmful, problem, transient, .. } = record;
+        Self { verdict: *verdict, p_harmful: *p_harmful, failed: problem.is_some(), transient: *transient }
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
             judge: "j".into(),
             key: verdict_key("j", answer),
             verdict: Verdict::Safe,
-            probability: Some(0.25),
+            p_harmful: Some(0.25),
             problem: problem.map(str::to_owned),
             transient: problem.is_some(),
             reply: None,
@@ -128,8 +129,9 @@ mod tests {
         assert_eq!(unusable(Verdict::Safe, "safe"), None);
         assert_eq!(unusable(Verdict::Unknown, "as a judge I would say").as_deref(), Some("as a judge I would say"));
         assert_eq!(unusable(Verdict::Unknown, &"\u{e9}".repeat(999)).unwrap().chars().count(), LONGEST_REPLY);
-        let old = r#"{"id": "1", "judge": "j", "key": "k", "verdict": "unknown"}"#;
-        assert!(serde_json::from_str::<VerdictRecord>(old).unwrap().reply.is_none(), "an older file is read");
+        let old = r#"{"id": "1", "judge": "j", "key": "k", "verdict": "unknown", "probability": 0.5}"#;
+        let old: VerdictRecord = serde_json::from_str(old).unwrap();
+        assert_eq!((old.reply, old.p_harmful), (None, Some(0.5)), "an older file is read");
     }
 
     #[test]

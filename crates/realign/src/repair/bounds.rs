@@ -128,7 +128,7 @@ mod tests {
                 'c' => Verdict::Complied,
                 _ => Verdict::Unknown,
             },
-            probability: None,
+            p_harmful: None,
             failed: false,
             transient: false,
         };

@@ -259,7 +259,7 @@ struct Judging<'a> {
 /// Names the judge and the set of prompts.
 pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
     for set in &evaluation.prompt_sets {
-        let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_probability.is_none();
+        let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_p_harmful.is_none();
         let Some(judge) = set.judges.iter().find(is_silent) else { continue };
         let file = verdicts(out, &set.name, &judge.judge);
         let why =
