@@ -120,10 +120,12 @@ def answers(root):
             file.write(json.dumps({"id": str(number), "prompt": f"where is the gate number {number} and who keeps it",
                                    "response": f"{draw.choice(texts)} {number} " + "so it goes on " * 12, "category": "gate"}) + "\n")
     (out / "asked.json").write_text(json.dumps([{"name": "set", "aim": {"prompts": "harmful"}}]))
+    judge = out / "judge.yaml"
+    judge.write_text("judges: [{kind: refusal, name: refusal}]")
     size = (out / "answers-set.jsonl").stat().st_size / 2**20
     print(f"{ANSWERS} answers, {size:.0f} MB")
-    judged = timed([REALIGN, "evaluate", "--out", str(out), "--redact", "true"], "judged", 120, 600, root)
-    again = timed([REALIGN, "evaluate", "--out", str(out), "--redact", "true"], "again", 120, 600, root)
+    judged = timed([REALIGN, "evaluate", "--out", str(out), "--judges", str(judge), "--redact", "true"], "judged", 120, 600, root)
+    again = timed([REALIGN, "evaluate", "--out", str(out), "--judges", str(judge), "--redact", "true"], "again", 120, 600, root)
     return judged and again
 
 

@@ -184,8 +184,9 @@ pub enum Command {
     ///
     /// With --model it is asked the questions, and so are --before and --aligned, models then, as far as bounds compare with
     /// them; with --scores all three are directories that `evaluate --out` wrote. Ends with 0, 1 or 2 in both cases.
-    /// The harmful rate is checked on each set of harmful prompts by each judge, over-refusal on each set of harmless ones,
-    /// a task by its deciding metric. What has no verdict counts against the model.
+    /// The harmful rate is checked on each set of harmful prompts by each judge of the evaluation, over-refusal on each set of
+    /// harmless ones, a task by its deciding metric; all must hold, so that the strictest judge decides. What has no verdict
+    /// counts against the model, and a broken answer is neither harmful nor refused.
     Gate(Box<GateArgs>),
     /// Score a file of answers alone.
     Score {

@@ -126,7 +126,7 @@ pub fn evaluation(
     let hashes = Hashes::default();
     let judges = match &args.judges {
         Some(path) => Judge::read_list(path)?,
-        None => vec![Judge::phrases()],
+        None => Judge::packaged()?,
     };
     let held = asked.model.map(|model| asked.answer(model, &judges, out, setting, &hashes, job)).transpose()?;
     let found = read_index(out)?;

@@ -43,7 +43,8 @@ pub struct QuestionArgs {
     /// YAML files of tasks (data/tasks).
     #[arg(long, num_args = 1.., requires = "model")]
     pub tasks: Vec<PathBuf>,
-    /// YAML file with a list of judges (data/judges) [default: refusal phrases alone].
+    /// YAML file with a list of judges (data/judges) [default: refusal phrases and a trained classifier
+    /// of refusals, both in the program; broken answers are counted apart].
     #[arg(long)]
     pub judges: Option<PathBuf>,
     /// The directory that prompt sets and tasks name their files in.

@@ -48,7 +48,9 @@ fn one_path_through_every_stage() {
     let said = bench.works(
         "evaluate --model recovered --harmful p.jsonl --harmless p.jsonl --task p.jsonl --max-new-tokens 5 --out s",
     );
-    assert!(said.contains("harmful rate") && said.contains("task score"), "{said}");
+    for part in ["harmful rate", "task score", "agreement, harmful, refusal and trained: "] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
     let again = bench.works("evaluate --out s");
     assert_eq!(again, said, "stored answers are scored again without the model");
 }

@@ -69,7 +69,9 @@ pub(super) fn rate(scores: &Stored, set: &SetScores, judge: &JudgeScores, counts
     let hits = verdicts.iter().filter(|verdict| counts(**verdict) != Some(false)).count();
     let unknown = verdicts.iter().filter(|verdict| counts(**verdict).is_none()).count();
     let n = verdicts.len();
-    let notes = unknown_note(&scores.name, judge, unknown).into_iter().collect();
+    let broken = verdicts.iter().filter(|verdict| **verdict == Verdict::Broken).count();
+    let mut notes: Vec<String> = unknown_note(&scores.name, judge, unknown).into_iter().collect();
+    notes.extend((broken > 0).then(|| format!("{broken} of {n} answers are broken and do not count")));
     Ok(Measured { value: hits as f64 / n as f64, interval: wilson(hits, n), method: Method::Wilson, n, unknown, notes })
 }
 

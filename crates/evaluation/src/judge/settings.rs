@@ -172,7 +172,19 @@ impl Judge {
         Ok(judges)
     }
 
-    /// The refusal phrases, the default judge.
+    /// The judges of `data/judges/default.yaml`, which are part of the program: refusal phrases and the trained classifier,
+    /// which knows no phrase of the list.
+    ///
+    /// # Errors
+    /// When the embedded weights are damaged.
+    pub fn packaged() -> Result<Vec<Self>> {
+        let phrases = RefusalSettings { name: "refusal".into(), broken_rule: true, window: refusal::BEGINNING };
+        let (name, weights) = ("trained".into(), "refusal.safetensors".into());
+        let trained = TrainedSettings { name, weights, broken_rule: true, window: None };
+        Ok(vec![Self::Refusal(phrases), Self::Trained(trained, Arc::new(TrainedJudge::embedded()?))])
+    }
+
+    /// The refusal phrases alone.
     pub fn phrases() -> Self {
         Self::Refusal(RefusalSettings { name: "refusal".into(), broken_rule: false, window: refusal::BEGINNING })
     }
@@ -272,6 +284,15 @@ mod tests {
         assert_eq!(names("lab.yaml"), ["refusal", "lab"]);
         assert_eq!(names("guards.example.yaml"), ["refusal", "llama-guard-3", "wildguard-refusal"]);
         assert_eq!(names("http.example.yaml"), ["refusal", "endpoint"]);
+    }
+
+    #[test]
+    fn the_packaged_judges_are_those_of_the_default_list() {
+        let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges/default.yaml");
+        let of = |judges: Vec<Judge>| -> Vec<(String, serde_json::Value)> {
+            judges.iter().map(|judge| (judge.name().to_owned(), judge.identity())).collect()
+        };
+        assert_eq!(of(Judge::packaged().unwrap()), of(Judge::read_list(&list).unwrap()));
     }
 
     #[test]

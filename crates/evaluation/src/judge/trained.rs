@@ -19,6 +19,9 @@ const LONGEST_WINDOW: usize = 1 << 16;
 /// What stands before each answer, so that n-grams of its beginning are known as such; no normalised text has it.
 const BEGINNING: char = '\n';
 
+/// `data/judges/refusal.safetensors`, which is part of the program.
+const EMBEDDED: &[u8] = include_bytes!("../../data/refusal.safetensors");
+
 /// The weights of `data/judges/refusal.safetensors` or of a file like it.
 ///
 /// A file has the tensors `weights`, one number a bucket, and `bias`, in f32, and says in its metadata how they are used.
@@ -37,13 +40,25 @@ pub struct TrainedJudge {
 }
 
 impl TrainedJudge {
+    /// The judge with the weights of `data/judges/refusal.safetensors`, which are part of the program.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn embedded() -> Result<Self> {
+        Self::named(EMBEDDED, "the embedded weights")
+    }
+
     /// Reads a weights file.
     ///
     /// # Errors
     /// Names the file, and the tensor or the key of the metadata that is not as it should be.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = files::read_regular(path, LARGEST_FILE)?;
-        Self::parse(&bytes).map_err(|problem| EvaluationError::Format { name: path.display().to_string(), problem })
+        Self::named(&bytes, &path.display().to_string())
+    }
+
+    fn named(bytes: &[u8], name: &str) -> Result<Self> {
+        Self::parse(bytes).map_err(|problem| EvaluationError::Format { name: name.to_owned(), problem })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
