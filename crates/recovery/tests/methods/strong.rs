@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 
 use recovery::{
-    Answered, Evidence, Inputs, MeritSettings, Parts, Reference, Repair, Repaired, Standing, Strong, StrongTrace, Trace,
+    Answered, Evidence, Inputs, MeritSettings, Parts, Reference, Repair, Repaired, Standing, Strong, StrongTrace,
+    Trace, damage,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::{Fixture, load, path};
+use crate::{Fixture, all, load, path};
 
 /// Losses are of float32 models: the golden's own float32 run is within 2e-6 of its float64 one.
 const TOLERANCE: f64 = 2e-5;
@@ -130,6 +131,28 @@ fn rounds_trials_and_flips_are_those_of_the_reference() {
         }
         assert_eq!(repaired.restored, repaired.patch().map(|patch| patch.len()), "{name}");
     }
+}
+
+#[test]
+fn damage_is_the_share_of_changed_weights_and_the_references_divergence() {
+    let golden = Golden::read();
+    // In this run R is of the fine-tuned model, so that the golden's figure is KL(fine-tuned || repaired).
+    let (repaired, _) = golden.run("fine_tuned");
+    let run = &golden.expected["runs"]["fine_tuned"];
+    let last = run["rounds"].as_array().unwrap().last().unwrap();
+    let applied = last["trials"].as_array().unwrap().iter().find(|trial| trial["k"] == last["flipped"]);
+    let wanted = &applied.unwrap_or(&last["start"])["harmless"];
+    let (fixture, harmless) = (Fixture::read(), golden.evidence(&run["settings"]).harmless.held_out);
+    let found = damage(&fixture.tuned, &repaired.decoder, &harmless).unwrap();
+    close(found.divergence.unwrap(), wanted, "the repaired model");
+    let weights: usize = all(&fixture.tuned).iter().map(|(info, _)| info.len()).sum();
+    assert_eq!(found.changed, repaired.restored.unwrap() as f64 / weights as f64);
+    // At the start of the other runs it is KL(aligned || fine-tuned).
+    let wanted = &golden.expected["runs"]["aligned"]["rounds"][0]["start"]["harmless"];
+    let found = damage(&fixture.aligned, &fixture.tuned, &harmless).unwrap();
+    close(found.divergence.unwrap(), wanted, "the fine-tuned model beside the aligned one");
+    let none = damage(&fixture.tuned, &fixture.tuned, &harmless).unwrap();
+    assert!(none.changed == 0.0 && none.divergence.unwrap().abs() < 1e-9, "{none:?}");
 }
 
 #[test]
