@@ -19,6 +19,7 @@ use recovery::{Method, Recover, Rollback};
 use self::answers::Made;
 use self::methods::{Base, is_recovery};
 use crate::config::{Resolved, Sweep};
+use crate::error::with_causes;
 use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
 use crate::roots::Roots;
@@ -35,7 +36,7 @@ pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
     let mut aligned: BTreeMap<(&str, u64), Result<usize, String>> = BTreeMap::new();
     for (_, model) in sweep.models_of(chosen) {
         for seed in sweep.model_seeds() {
-            let node = builder.aligned(model, seed).map_err(|error| format!("{error:#}"));
+            let node = builder.aligned(model, seed).map_err(|error| with_causes(&error));
             aligned.insert((&model.name, seed), node);
         }
     }
@@ -46,7 +47,7 @@ pub fn graph(sweep: &Sweep, roots: &Roots, chosen: &BTreeSet<usize>) -> Graph {
     for &index in chosen {
         let mut stages = CellStages::default();
         if let Err(error) = builder.cell(cells[index], &resolved, &aligned, &mut stages) {
-            stages.unknown = Some(format!("{error:#}"));
+            stages.unknown = Some(with_causes(&error));
         }
         stages.stages = builder.with_parents(&stages.stages);
         builder.graph.cells.insert(index, stages);

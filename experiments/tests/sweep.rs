@@ -175,6 +175,15 @@ fn status_fails_when_a_cell_has_failed() {
 }
 
 #[test]
+fn a_plan_says_once_why_a_file_cannot_be_read() {
+    let bench = Bench::new();
+    let sweep = bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [fine_tuned]\n"));
+    fs::remove_file(bench.path("data/sql_train.jsonl")).unwrap();
+    let reason = bench.graph(&sweep).cells[&0].unknown.clone().unwrap();
+    assert!(reason.contains("sql_train.jsonl") && reason.matches("No such file").count() == 1, "{reason}");
+}
+
+#[test]
 fn a_damaged_stage_is_made_again_before_another_reads_it() {
     let bench = Bench::new();
     let sweep = bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [aligned, fine_tuned, full_revert]\n"));
