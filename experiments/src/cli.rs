@@ -90,9 +90,13 @@ pub struct RunArgs {
     /// The sweep and its cells.
     #[command(flatten)]
     pub plan: PlanArgs,
-    /// Cells in progress at a time; they share the processor and each needs its own memory [default: the sweep's `jobs`, or 1].
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub jobs: Option<usize>,
+    /// Cells in progress at a time; they share the processor's threads, and each needs its own memory [default: the sweep's
+    /// `jobs`, or 1].
+    ///
+    /// With `auto` one a thread where all models have fewer than 10 million parameters, which leave threads idle, as far as the
+    /// free memory allows; else one, and on a graphics processor one.
+    #[arg(long, value_name = "N|auto", value_parser = jobs)]
+    pub jobs: Option<Jobs>,
     /// Where the tensors are computed.
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceName,
@@ -103,6 +107,19 @@ pub struct RunArgs {
     /// Run one stage alone, with what it reads: `kind/key`, as it is in the directory of results.
     #[arg(long, value_name = "STAGE")]
     pub stage: Option<String>,
+}
+
+/// Cells in progress at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jobs {
+    /// As many as suit the models and the machine.
+    Auto,
+    /// So many.
+    Number(usize),
+}
+
+fn jobs(text: &str) -> Result<Jobs, String> {
+    if text == "auto" { Ok(Jobs::Auto) } else { at_least_one(text).map(Jobs::Number) }
 }
 
 /// What a submission is given. Slurm reads its own SBATCH_ variables beside it, such as SBATCH_ACCOUNT.
@@ -147,9 +164,11 @@ mod tests {
     fn a_sweep_alone_is_run() {
         let cli = parse("experiments sweep.yaml --cells a/*/0 --cells b/*/0 --jobs 2");
         let Command::Run(args) = cli.command else { panic!("{:?} is no run", cli.command) };
-        assert_eq!((args.plan.sweep.sweep, args.jobs), ("sweep.yaml".into(), Some(2)));
+        assert_eq!((args.plan.sweep.sweep, args.jobs), ("sweep.yaml".into(), Some(Jobs::Number(2))));
         assert_eq!(args.plan.cells, ["a/*/0", "b/*/0"]);
         assert!(matches!(parse("experiments run sweep.yaml").command, Command::Run(args) if args.jobs.is_none()));
+        let auto = parse("experiments run sweep.yaml --jobs auto").command;
+        assert!(matches!(auto, Command::Run(args) if args.jobs == Some(Jobs::Auto)));
         let error = Cli::try_parse_from(["experiments", "run", "sweep.yaml", "--jobs", "0"]).unwrap_err().to_string();
         assert!(error.contains("--jobs") && error.contains("at least 1"), "{error}");
     }

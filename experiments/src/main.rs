@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
-use experiments::cli::{Cli, Command, RunArgs, SlurmArgs, SweepArgs};
+use experiments::cli::{Cli, Command, Jobs, RunArgs, SlurmArgs, SweepArgs};
 use experiments::config::{Paths, Sweep, find};
 use experiments::error::with_causes;
 use experiments::graph::Graph;
@@ -18,8 +18,9 @@ use experiments::slurm::{self, Scripts};
 use experiments::status::CellState;
 use experiments::store::{Store, is_stopped};
 use experiments::{data, held_out, plan, report, status};
-use realign::Interrupt;
 use realign::interrupt::EXIT_STATUS;
+use realign::needs::Machine;
+use realign::{DeviceName, Interrupt};
 
 /// Freed memory stays with the process for a while: a training step frees and asks again for
 /// gigabytes, and getting them from the system each time costs a third of the step.
@@ -161,7 +162,16 @@ fn run(args: &RunArgs) -> Result<()> {
     let interrupt = Interrupt::listen().context("cannot listen to Ctrl-C")?;
     opened.prepare(&chosen)?;
     let graph = graph(sweep, roots, &chosen);
-    let jobs = args.jobs.or(sweep.jobs).unwrap_or(1);
+    let jobs = match args.jobs {
+        Some(Jobs::Number(jobs)) => jobs,
+        Some(Jobs::Auto) => {
+            let threads = if args.device == DeviceName::Flex { rayon::current_num_threads() } else { 1 };
+            let jobs = plan::jobs(sweep, &chosen, threads, Machine::here(&paths.results).free_memory);
+            say(&format!("--jobs auto: {jobs}\n"));
+            jobs
+        }
+        None => sweep.jobs.unwrap_or(1),
+    };
     let run = Run {
         sweep,
         graph: &graph,

@@ -74,6 +74,22 @@ pub(crate) fn memory(sweep: &Sweep, chosen: &BTreeSet<usize>) -> u64 {
     models.filter_map(|(_, model)| Some(memory_of(&config(sweep, model)?, positions))).max().unwrap_or(0)
 }
 
+/// A model with fewer parameters leaves threads idle, so that several cells at a time are done sooner.
+const SMALL: u64 = 10_000_000;
+
+/// Cells to be in progress at a time, of these: one a thread where all models are small, as far as the free memory has room for
+/// so many recoveries; else one. Each has its share of the threads, so that there are never more than these.
+#[must_use]
+pub fn jobs(sweep: &Sweep, chosen: &BTreeSet<usize>, threads: usize, free: Option<u64>) -> usize {
+    let is_small = |model| config(sweep, model).is_some_and(|config| needs::parameters(&config) < SMALL);
+    if !sweep.models_of(chosen).into_iter().all(|(_, model)| is_small(model)) {
+        return 1;
+    }
+    let room = free.map_or(u64::MAX, |free| free / memory(sweep, chosen).max(1));
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    threads.min(chosen.len()).min(room).max(1)
+}
+
 /// Answer tokens of the harmful prompts that strong recovery reads.
 fn positions(sweep: &Sweep) -> usize {
     sweep.recovery.evidence.as_ref().map_or(0, |evidence| {

@@ -13,7 +13,7 @@ use std::process::Stdio;
 use common::{Bench, SWEEP, text, timeless};
 use evaluation::{Metric, read_answers};
 use experiments::config::Sweep;
-use experiments::plan::makes_model;
+use experiments::plan::{self, makes_model};
 use experiments::record::{FINE_TUNED, Record, read_all};
 use experiments::roots::Roots;
 use realign::stage::MODEL;
@@ -229,6 +229,23 @@ fn records_of_earlier_settings_are_told_of() {
     assert!(!refused.status.success() && said.contains("small~sql~0.jsonl is not as it was written"), "{said}");
     run(&[]);
     assert!(tables().status.success() && fs::read_to_string(&file).unwrap() == whole);
+}
+
+#[test]
+fn automatic_jobs_are_bounded_by_threads_cells_and_memory_and_one_for_a_model_that_is_not_small() {
+    let bench = Bench::new();
+    let text = SWEEP.replace("counts: [2]", "counts: [0, 1, 2]") + "methods: [fine_tuned]\n";
+    let jobs = |sweep: &Sweep, threads, free| plan::jobs(sweep, &sweep.choose(&[]).unwrap(), threads, free);
+    let sweep = bench.sweep("tiny.yaml", &text);
+    assert_eq!([1, 2, 16].map(|threads| jobs(&sweep, threads, None)), [1, 2, 3]);
+    assert_eq!([1, 1 << 40].map(|free| jobs(&sweep, 2, Some(free))), [1, 2]);
+    let config = serde_json::json!({"model_type": "llama", "vocab_size": 410, "hidden_size": 512, "intermediate_size": 1408,
+        "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "max_position_embeddings": 128,
+        "tie_word_embeddings": true});
+    fs::create_dir(bench.path("large")).unwrap();
+    fs::write(bench.path("large/config.json"), config.to_string()).unwrap();
+    let sweep = bench.sweep("large.yaml", &text.replace("LAB/models/llama-small", "large"));
+    assert_eq!(jobs(&sweep, 2, None), 1, "13 million parameters");
 }
 
 /// The kinds of the stages that only the second sweep has.
