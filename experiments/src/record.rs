@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use evaluation::statistics::spread;
 use evaluation::{JudgeScores, JudgedRate, Metric, TaskScore};
+use realign::stage::RepairSummary;
 use recovery::{Damage, Standing};
 use serde::{Deserialize, Serialize};
 
@@ -208,6 +209,11 @@ impl Record {
     /// Number of answers to harmful prompts that the deciding judge could tell.
     pub fn judged(&self) -> usize {
         self.harmful().map_or(0, JudgedRate::judged)
+    }
+
+    /// Whether the method gave the fine-tuned model back, as a note says.
+    pub fn is_not_recovered(&self) -> bool {
+        self.notes.iter().any(|note| note.starts_with(RepairSummary::NOT_RECOVERED))
     }
 
     /// The notes, and how many answers are in no rate because the judge could not tell them.

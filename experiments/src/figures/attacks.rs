@@ -1,5 +1,6 @@
 //! The harmful rate under attacks: a panel of the attacks on the model as it is, and one with curves over the steps of each
-//! further training. Means over the cells; bars and bands are 95 % intervals of a bootstrap over cells.
+//! further training. Means over the cells; bars and bands are 95 % intervals of a bootstrap over
+//! the pairs of a model and a task.
 
 use anyhow::Result;
 use evaluation::statistics::Estimate;
@@ -8,7 +9,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::frame::{Axis, draw_frame};
 use super::marks::{Sheet, Style, draw, draw_legend, draw_path, draw_text, draw_upwards, shortened, styles};
-use super::on_sheet;
+use super::{ends, on_sheet};
 use crate::record::{Methods, Record, groups};
 use crate::tables::attacks::{Kind, Mean, kinds, means};
 
@@ -84,7 +85,7 @@ fn draw_points(
                 let (x, y) = at(place as f64, 100.0 * share);
                 (x + shift, y)
             };
-            let (low, high) = estimate.interval;
+            let (low, high) = ends(estimate);
             draw_path(sheet, &[point(low), point(high)], style.colour().stroke_width(1))?;
             style.mark(sheet, point(estimate.value))?;
         }
@@ -113,8 +114,8 @@ fn draw_curves(
     };
     for (method, own) in methods {
         let curve = known(own);
-        let low = curve.iter().map(|(x, estimate)| at(*x, 100.0 * estimate.interval.0));
-        let high = curve.iter().rev().map(|(x, estimate)| at(*x, 100.0 * estimate.interval.1));
+        let low = curve.iter().map(|(x, estimate)| at(*x, 100.0 * ends(estimate).0));
+        let high = curve.iter().rev().map(|(x, estimate)| at(*x, 100.0 * ends(estimate).1));
         let band = Style::of(all, method).colour().mix(BAND).filled();
         draw(sheet.draw(&Polygon::new(low.chain(high).collect::<Vec<_>>(), band)))?;
     }

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use evaluation::statistics::Estimate;
 use plotters::backend::SVGBackend;
 use plotters::drawing::IntoDrawingArea;
 use plotters::style::{FontStyle, WHITE, register_font};
@@ -101,6 +102,11 @@ pub fn write(figures: &[Figure], dir: &Path) -> Result<()> {
         files::write_whole(&dir.join(format!("{name}.png")), &png)?;
     }
     Ok(())
+}
+
+/// The ends of a mean's interval; the mean itself where it has none.
+fn ends(Estimate { value, interval: (low, high) }: &Estimate) -> (f64, f64) {
+    if low.is_nan() { (*value, *value) } else { (*low, *high) }
 }
 
 /// Draws on a white sheet of some width and height, and gives it as SVG.

@@ -1,5 +1,6 @@
 //! Figure 5 and the other ablations: what the recovery's variants do to the harmful rate, the over-refusal and the task, and
-//! the time that they take, side by side. Means over the cells; bars are 95 % intervals of a bootstrap over cells.
+//! the time that they take, side by side. Means over the cells; bars are 95 % intervals of a bootstrap over the pairs of a model
+//! and a task.
 
 use anyhow::Result;
 use evaluation::statistics::Estimate;
@@ -7,7 +8,7 @@ use plotters::prelude::Color;
 
 use super::frame::{Axis, draw_frame};
 use super::marks::{Sheet, Style, draw_legend, draw_path, shortened, styles};
-use super::on_sheet;
+use super::{ends, on_sheet};
 use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record};
 use crate::tables::means::{Mean, means, shared};
 
@@ -41,7 +42,7 @@ pub fn variants(records: &[Record]) -> Result<String> {
 
 fn panels<'a>(means: &'a [Mean], recovered: &[&Mean]) -> Vec<Panel<'a>> {
     let percent = |estimate: Estimate| {
-        let (low, high) = estimate.interval;
+        let (low, high) = ends(&estimate);
         Estimate { value: 100.0 * estimate.value, interval: (100.0 * low, 100.0 * high) }
     };
     let of = |value: fn(&Mean) -> Estimate| recovered.iter().map(|mean| percent(value(mean))).collect::<Vec<_>>();

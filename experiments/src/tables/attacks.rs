@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use evaluation::JudgedRate;
-use evaluation::statistics::{Estimate, bootstrap_mean};
+use evaluation::statistics::Estimate;
 use page::{Column, Table};
 
 use super::Values::{Real, Text, Whole};
+use super::bounds::Place;
 use super::means::shared;
-use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, model_columns, percent};
+use super::{Columns, Line, Section, figure, mean_of_cells, model_columns, percent};
 use crate::record::{Arm, Attacked, Methods, Record, by_cell, distinct, groups};
 
 /// An attack, and the steps of a further training where it is one.
@@ -55,24 +56,23 @@ pub fn kinds(records: &[Record]) -> Vec<Kind<'_>> {
 }
 
 /// The means of every variant and method, without an attack and under each: over the cells that all methods have, seeds averaged
-/// first; intervals draw cells.
+/// first; intervals draw the pairs of a model and a task.
 pub fn means(records: &[Record]) -> Result<Vec<Mean<'_>>> {
     let kinds = kinds(records);
     let mut means = Vec::new();
     for (Arm { variant, method }, own) in groups(shared(records).0, Record::arm) {
-        let mut add = |attack, harmful: Vec<f64>, broken: Vec<f64>| -> Result<()> {
-            let known = |values: Vec<f64>| values.into_iter().filter(|value| !value.is_nan()).collect::<Vec<_>>();
+        let mut add = |attack, harmful: Vec<(Place<'_>, f64)>, broken: Vec<(Place<'_>, f64)>| -> Result<()> {
+            let known = |values: Vec<(_, f64)>| values.into_iter().filter(|one| !one.1.is_nan()).collect::<Vec<_>>();
             let (harmful, broken) = (known(harmful), known(broken));
-            let estimate = if harmful.is_empty() { NOTHING } else { bootstrap_mean(&harmful, &RESAMPLING)? };
-            let broken = broken.iter().sum::<f64>() / broken.len() as f64;
-            means.push(Mean { variant, method, attack, cells: harmful.len(), harmful: estimate, broken });
+            let (cells, harmful, broken) = (harmful.len(), mean_of_cells(&harmful)?, mean_of_cells(&broken)?.value);
+            means.push(Mean { variant, method, attack, cells, harmful, broken });
             Ok(())
         };
-        let of_cells = |value| by_cell(own.iter().copied(), value).into_iter().map(|one| one.1).collect::<Vec<f64>>();
+        let of_cells = |value| by_cell(own.iter().copied(), value);
         add(None, of_cells(Record::harmful_rate), of_cells(Record::broken))?;
         for &kind in &kinds {
             let cells = groups(own.iter().copied(), |record| record.cell());
-            let of = |value| cells.iter().map(|(_, records)| mean(records, kind, value)).collect();
+            let of = |value| cells.iter().map(|(cell, records)| (*cell, mean(records, kind, value))).collect();
             add(Some(kind), of(Attacked::harmful_rate), of(Attacked::broken))?;
         }
     }
@@ -100,8 +100,8 @@ pub fn sections(records: &[Record]) -> Result<Vec<Section>> {
     let harmful = |mean: &Mean<'_>| figure(&mean.harmful);
     let section = |words, table| Section { title: "Attacks", words, table, after: String::new() };
     let words = format!(
-        "The harmful rate in % under attacks (METHOD.md section 11), in brackets the 95 % interval of the mean over cells; a further \
-         training is averaged over {seeds} seeds first."
+        "The harmful rate in % under attacks (METHOD.md section 11), in brackets the 95 % interval of the mean over cells, by \
+         a bootstrap over the pairs of a model and a task; a further training is averaged over {seeds} seeds first."
     );
     let mut sections = vec![
         section(words, table(&methods, &means, ("as it is", &plain), &word, &harmful)),
@@ -169,7 +169,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn seeds_of_a_training_are_averaged_and_cells_are_drawn() {
+    fn seeds_of_a_training_are_averaged_and_pairs_of_a_model_and_a_task_are_drawn() {
         let records = [
             attacked("a", ALIGNED, 0, [[0, 10], [0, 30]]),
             attacked("b", ALIGNED, 10, [[0, 0], [0, 0]]),

@@ -35,7 +35,8 @@ impl<'a> Bases<'a> {
 }
 
 /// Which cells of each variant and method meet all three bounds, their seeds averaged; nothing without aligned and fine-tuned
-/// models to compare with. A task that was not learned cannot be kept.
+/// models to compare with. A task that was not learned cannot be kept. A cell that was not recovered counts by its measured
+/// rates like any other: the fine-tuned model may keep the bounds as it is.
 pub(super) fn within_bounds<'a>(records: &[&'a Record]) -> HashMap<Arm<'a>, HashMap<Place<'a>, bool>> {
     let tuned = Bases::of(records, FINE_TUNED, Record::task_score);
     let aligned = Bases::of(records, ALIGNED, Record::over_refusal);

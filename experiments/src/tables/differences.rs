@@ -3,7 +3,7 @@
 //! recovery is the strong one where a sweep has it, else the paper's.
 
 use anyhow::Result;
-use evaluation::statistics::{Estimate, McNemar, bootstrap_groups, holm, mcnemar, paired_bootstrap};
+use evaluation::statistics::{Estimate, McNemar, holm, mcnemar, paired_bootstrap};
 use evaluation::{JudgedRate, Metric, Verdict};
 use page::{Column, Table};
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::Values::{Real, Whole};
 use super::bounds::within_bounds;
 use super::means::shared;
-use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, model_columns};
+use super::{Columns, Line, NOTHING, RESAMPLING, Section, figure, mean_of_cells, model_columns};
 use crate::record::{Arm, Methods, RECOVER, Record, STRONG, distinct, groups};
 
 /// Recovery minus another method in one cell with one seed; its line is about the other method.
@@ -150,9 +150,7 @@ fn line(own: &[&Pair<'_>], variant: &str, title: String, bounds: Option<(&McNema
     let cells = groups(own.iter().copied(), |pair| pair.record.cell());
     let mean = |value: fn(&Pair<'_>) -> f64| {
         let of_cell = |pairs: &Vec<&Pair<'_>>| pairs.iter().map(|pair| value(pair)).sum::<f64>() / pairs.len() as f64;
-        let together = groups(&cells, |((model, task, _), _)| (*model, *task));
-        let values = together.iter().map(|(_, cells)| cells.iter().map(|(_, pairs)| of_cell(pairs)).collect());
-        bootstrap_groups(&values.collect::<Vec<Vec<f64>>>(), &RESAMPLING)
+        mean_of_cells(&cells.iter().map(|(cell, pairs)| (*cell, of_cell(pairs))).collect::<Vec<_>>())
     };
     let corrected = holm(&own.iter().map(|pair| pair.of.verdicts.p_value).collect::<Vec<_>>());
     let clear = |fewer: bool| {
@@ -229,13 +227,13 @@ mod tests {
         // All 80 of 80 one way, two-sided.
         assert!((one.of.verdicts.p_value / 2.0_f64.powi(-79) - 1.0).abs() < 1e-9);
         let text = section(&found, &records, "refusal").unwrap().markdown();
-        let line = "|  | fine-tuned | 1 | 1 | -80.0 (-80.0 to -80.0) | 1 | 0 | 0.0 (0.0 to 0.0) | -50.0 (-50.0 to -50.0) | - | - | - |";
+        let line = "|  | fine-tuned | 1 | 1 | -80.0 | 1 | 0 | 0.0 | -50.0 | - | - | - |";
         assert!(text.contains(line) && text.contains("1 pairs are left out"), "{text}");
         // Another seed is another pair of the same cell, and in its mean.
         let mut second = one.clone();
         second.of.harmful.value = -0.4;
         let text = section(&(vec![one.clone(), second], 0), &records, "refusal").unwrap().markdown();
-        assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 (-60.0 to -60.0) | 2 | 0 |"), "{text}");
+        assert!(text.contains("|  | fine-tuned | 1 | 2 | -60.0 | 2 | 0 |"), "{text}");
     }
 
     #[test]

@@ -68,9 +68,11 @@ fn columns_of(words: &[&str], numbers: &[&str]) -> Vec<Column> {
 /// The means of all rates.
 fn rates(means: &[Mean], methods: &Methods<'_>) -> Section {
     let words = "\
-Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over cells. The seconds are those of the model
-itself, without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. Broken answers
-to harmful prompts neither decline nor comply; they do not count as harmful.";
+Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over the pairs of a model and a task, since the
+cells of one such pair depend on each other; a single pair has none. Broken answers to harmful prompts neither decline nor comply;
+they do not count as harmful. In a cell that was not recovered the method gave the fine-tuned model back: it is in all rates, and
+may meet the bounds below by them, but not in the share of the fine-tuned task score. The seconds are those of the model itself,
+without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from.";
     let numbers = [
         "cells",
         "harmful rate %",
@@ -78,15 +80,16 @@ to harmful prompts neither decline nor comply; they do not count as harmful.";
         "over-refusal %",
         "task score %",
         "of the fine-tuned task score %",
+        "not recovered",
         "seconds to make",
     ];
     let rows = means.iter().map(|mean| {
         let Mean { cells, harmful, over_refusal, task, relative, seconds, .. } = mean;
-        let [harmful, over_refusal, task, relative] =
-            [harmful, over_refusal, task, relative].map(|of| if *cells == 1 { percent(of.value) } else { figure(of) });
+        let [harmful, over_refusal, task, relative] = [harmful, over_refusal, task, relative].map(figure);
         let (name, broken) = (methods.title(&mean.method), percent(mean.broken));
-        let (cells, seconds) = (cells.to_string(), format!("{seconds:.1}"));
-        [mean.variant.clone(), name, cells, harmful, broken, over_refusal, task, relative, seconds]
+        let (cells, not_recovered) = (cells.to_string(), mean.not_recovered.to_string());
+        let seconds = format!("{seconds:.1}");
+        [mean.variant.clone(), name, cells, harmful, broken, over_refusal, task, relative, not_recovered, seconds]
     });
     let table = Table::new(columns_of(&["variant", "method"], &numbers)).with_rows(rows);
     Section { title: "Means", words: words.to_owned(), table, after: String::new() }
@@ -171,9 +174,13 @@ fn sentences(records: &[Record]) -> Result<String> {
         let (Some(tuned), Some(mean)) = (of(FINE_TUNED), of(RECOVER)) else { continue };
         let name = if variant.is_empty() { String::new() } else { format!(" ({variant})") };
         let change = |value: fn(&Mean) -> f64| format!("{} % to {} %", percent(value(tuned)), percent(value(mean)));
+        let without = match mean.not_recovered {
+            0 => String::new(),
+            n => format!(" ({n} not recovered, and not in the share of the task score)"),
+        };
         text += &format!(
-            "Recovery{name}: mean harmful rate {} over {} fine-tuned models, with {} % of the fine-tuned models' task score; \
-             over-refusal {}.\n",
+            "Recovery{name}: mean harmful rate {} over {} fine-tuned models{without}, with {} % of the fine-tuned models' \
+             task score; over-refusal {}.\n",
             change(|mean| mean.harmful.value),
             mean.cells,
             percent(mean.relative.value),

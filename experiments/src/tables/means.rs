@@ -1,17 +1,18 @@
 //! Means over the grid per method: the paper's "33.25 % to 1.74 %" line, and what it costs of the task.
 //!
 //! Seeds of a cell are averaged first, so that a cell counts once. The tables are of the cells in which all methods have
-//! been run ([`shared`]), so that methods can be compared. Intervals draw cells as if they were independent; cells of one
-//! model or task are not quite, so with another model or task the mean may move further.
+//! been run ([`shared`]), so that methods can be compared. Intervals draw the pairs of a model and a task, each with all its
+//! cells. A cell that was not recovered is the fine-tuned model again, which is no success of a repair: it is in all rates,
+//! but not in the share of the task score.
 
 use std::collections::HashSet;
 
 use anyhow::Result;
-use evaluation::statistics::{Estimate, bootstrap_mean};
+use evaluation::statistics::Estimate;
 
 use super::Values::{Real, Text, Whole};
-use super::bounds::{Bases, within_bounds};
-use super::{Columns, NOTHING, RESAMPLING};
+use super::bounds::{Bases, Place, within_bounds};
+use super::{Columns, mean_of_cells};
 use crate::record::{FINE_TUNED, Record, by_cell, distinct, groups};
 
 /// A method's means over the cells that it has records of, and its worst cells.
@@ -30,9 +31,12 @@ pub struct Mean {
     pub over_refusal: Estimate,
     pub over_refusal_worst: f64,
     pub task: Estimate,
-    /// Of the task score as a share of the fine-tuned model's, without the cells in which that is 0; NaN if no cell is left.
+    /// Of the task score as a share of the fine-tuned model's, without the cells in which that is 0 and those that were not
+    /// recovered; NaN if no cell is left.
     pub relative: Estimate,
     pub relative_worst: f64,
+    /// Number of cells in which the method gave the fine-tuned model back, with any seed.
+    pub not_recovered: usize,
     /// Number of cells that meet all three bounds; none without aligned and fine-tuned models to compare with.
     pub meets_all: Option<u64>,
     /// Share of all weights that differ from the fine-tuned model's, and KL to it on harmless prompts; NaN of that itself.
@@ -59,35 +63,38 @@ pub fn shared<'a>(records: impl IntoIterator<Item = &'a Record>) -> (Vec<&'a Rec
 /// The means of every variant and method, in the order of the records.
 pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
     let (tuned, within) = (Bases::of(records, FINE_TUNED, Record::task_score), within_bounds(records));
-    let estimate = |values: &[f64]| bootstrap_mean(values, &RESAMPLING);
     let arms = groups(records.iter().copied(), Record::arm).into_iter();
     arms.map(|(arm, own)| {
         let over = |value| by_cell(own.iter().copied(), value);
         let plain = |value| over(value).into_iter().map(|(_, value)| value).collect::<Vec<f64>>();
-        let (harmful, refused) = (plain(Record::harmful_rate), plain(Record::over_refusal));
+        let estimate = |value| mean_of_cells(&over(value));
         let scores = over(Record::task_score);
-        let relative = |(cell, score): &(_, f64)| {
-            tuned.get(arm.variant, *cell).filter(|base| *base > 0.0).map(|base| score / base)
+        let given_back = own.iter().filter(|record| record.is_not_recovered());
+        let given_back: HashSet<Place<'_>> = given_back.map(|record| record.cell()).collect();
+        let relative = |(cell, score): (_, f64)| {
+            let base = tuned.get(arm.variant, cell).filter(|base| *base > 0.0 && !given_back.contains(&cell))?;
+            Some((cell, score / base))
         };
-        let shares: Vec<f64> = scores.iter().filter_map(relative).collect();
+        let shares: Vec<(Place<'_>, f64)> = scores.iter().copied().filter_map(relative).collect();
         Ok(Mean {
             variant: arm.variant.to_owned(),
             method: arm.method.to_owned(),
             cells: scores.len(),
-            harmful: estimate(&harmful)?,
-            harmful_worst: harmful.iter().copied().fold(f64::NAN, f64::max),
-            harmful_held_out: estimate(&plain(Record::harmful_held_out))?,
-            harmful_others: estimate(&plain(Record::harmful_others))?,
-            broken: estimate(&plain(Record::broken))?.value,
-            over_refusal: estimate(&refused)?,
-            over_refusal_worst: refused.iter().copied().fold(f64::NAN, f64::max),
-            task: estimate(&scores.iter().map(|(_, score)| *score).collect::<Vec<_>>())?,
-            relative: if shares.is_empty() { NOTHING } else { estimate(&shares)? },
-            relative_worst: shares.iter().copied().fold(f64::NAN, f64::min),
+            harmful: estimate(Record::harmful_rate)?,
+            harmful_worst: plain(Record::harmful_rate).into_iter().fold(f64::NAN, f64::max),
+            harmful_held_out: estimate(Record::harmful_held_out)?,
+            harmful_others: estimate(Record::harmful_others)?,
+            broken: estimate(Record::broken)?.value,
+            over_refusal: estimate(Record::over_refusal)?,
+            over_refusal_worst: plain(Record::over_refusal).into_iter().fold(f64::NAN, f64::max),
+            task: mean_of_cells(&scores)?,
+            relative: mean_of_cells(&shares)?,
+            relative_worst: shares.iter().map(|share| share.1).fold(f64::NAN, f64::min),
+            not_recovered: given_back.len(),
             meets_all: within.get(&arm).map(|cells| cells.values().filter(|meets| **meets).count() as u64),
             changed: known_mean(&plain(Record::changed)),
             divergence: known_mean(&plain(Record::divergence)),
-            seconds: estimate(&plain(|record| record.seconds))?.value,
+            seconds: estimate(|record| record.seconds)?.value,
         })
     })
     .collect()
@@ -121,6 +128,7 @@ pub fn columns() -> Columns<Mean> {
         ("relative_low", Real(|mean| mean.relative.interval.0)),
         ("relative_high", Real(|mean| mean.relative.interval.1)),
         ("relative_worst", Real(|mean| mean.relative_worst)),
+        ("not_recovered", Whole(|mean| Some(mean.not_recovered as u64))),
         ("meets_all", Whole(|mean| mean.meets_all)),
         ("changed", Real(|mean| mean.changed)),
         ("divergence", Real(|mean| mean.divergence)),
@@ -160,6 +168,39 @@ mod tests {
         let start =
             "Recovery: mean harmful rate 30.0 % to 2.0 % over 3 fine-tuned models, with 87.5 % of the fine-tuned";
         assert!(text.starts_with(start) && text.contains("over-refusal 20.0 % to 20.0 %."), "{text}");
+    }
+
+    #[test]
+    fn a_cell_that_was_not_recovered_is_in_all_rates_but_not_in_the_share_of_the_task() {
+        let of = |method, figures: [(usize, f64); 2]| {
+            let cells = [0, 300].into_iter().zip(figures);
+            cells.map(|(count, (harmful, score))| record("m", count, method, harmful, score)).collect::<Vec<_>>()
+        };
+        let [aligned, tuned] = [of(ALIGNED, [(0, 0.1); 2]), of(FINE_TUNED, [(2, 0.8), (90, 0.8)])];
+        let (mut recovered, mut resta) = (of(RECOVER, [(2, 0.8), (0, 0.6)]), of("resta", [(2, 0.8), (0, 0.6)]));
+        recovered[0].notes.push("not recovered: f1 on 9 samples fell from 0.9 to 0.5, and 0.8 is allowed".to_owned());
+        resta[0].notes.push("gamma 0.5, no point keeps all bounds on held-out prompts".to_owned());
+        let records = [aligned, tuned, recovered, resta].concat();
+        let means = all(&records);
+        let found = means[2..].iter().map(|mean| (mean.harmful.value, mean.meets_all, mean.not_recovered));
+        assert_eq!(found.collect::<Vec<_>>(), [(0.01, Some(1), 1), (0.01, Some(1), 0)]);
+        let shares = [means[2].relative.value, means[2].relative_worst, means[3].relative.value];
+        assert!(shares.iter().zip([0.75, 0.75, 0.875]).all(|(share, of)| (share - of).abs() < 1e-12), "{shares:?}");
+        let text = markdown(&records).unwrap();
+        let start = "over 2 fine-tuned models (1 not recovered, and not in the share of the task score), with 75.0 %";
+        assert!(text.contains(start), "{text}");
+    }
+
+    #[test]
+    fn an_interval_draws_the_pairs_of_a_model_and_a_task_whole() {
+        let cells = |model, harmful| (0..20).map(move |count| record(model, count, RECOVER, harmful, 0.5));
+        let records: Vec<Record> = cells("a", 0).chain(cells("b", 100)).collect();
+        let harmful = all(&records)[0].harmful;
+        assert_eq!((harmful.value, harmful.interval), (0.5, (0.0, 1.0)), "of two pairs one is often drawn twice");
+        let alone = &all(&records[..20])[0];
+        assert!(alone.harmful.value == 0.0 && alone.harmful.interval.0.is_nan(), "{alone:?}");
+        let text = markdown(&records[..20]).unwrap();
+        assert!(text.contains("|  | recovery | 20 | 0.0 | 0.0 | 20.0 | 50.0 | - | 0 | 1.0 |"), "{text}");
     }
 
     #[test]

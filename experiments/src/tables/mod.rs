@@ -22,18 +22,31 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use evaluation::Metric;
-use evaluation::statistics::{BootstrapSettings, Estimate};
+use evaluation::statistics::{BootstrapSettings, Estimate, bootstrap_groups};
 use page::Table;
 use polars::prelude::{CsvWriter, DataFrame, NamedFrom, ParquetWriter, SerWriter, Series};
 use serde::Serialize;
 
-use crate::record::{Record, further_metrics};
+use crate::record::{Record, further_metrics, groups};
+use bounds::Place;
 
 /// How intervals of means and differences are drawn: 2,000 resamples for each of a sweep's thousand pairs.
 pub const RESAMPLING: BootstrapSettings = BootstrapSettings { resamples: 2_000, level: 0.95, seed: 1 };
 
 /// The estimate of nothing.
 const NOTHING: Estimate = Estimate { value: f64::NAN, interval: (f64::NAN, f64::NAN) };
+
+/// The mean of values of cells, with the interval of a bootstrap over the pairs of a model and a task: the cells of one pair depend
+/// on each other. A single pair has no interval.
+fn mean_of_cells(values: &[(Place<'_>, f64)]) -> Result<Estimate> {
+    let pairs = groups(values, |((model, task, _), _)| (*model, *task)).into_iter();
+    let pairs: Vec<Vec<f64>> = pairs.map(|(_, cells)| cells.into_iter().map(|cell| cell.1).collect()).collect();
+    if pairs.is_empty() {
+        return Ok(NOTHING);
+    }
+    let estimate = bootstrap_groups(&pairs, &RESAMPLING)?;
+    Ok(if pairs.len() == 1 { Estimate { interval: NOTHING.interval, ..estimate } } else { estimate })
+}
 
 /// A table for people with the words around it.
 #[derive(Debug, Clone, Serialize)]
@@ -168,9 +181,9 @@ pub fn with_interval(value: f64, (low, high): (f64, f64)) -> String {
     format!("{} ({} to {})", percent(value), percent(low), percent(high))
 }
 
-/// An estimate in percent.
+/// An estimate in percent, with its interval where it has one.
 pub fn figure(Estimate { value, interval }: &Estimate) -> String {
-    with_interval(*value, *interval)
+    if interval.0.is_nan() { percent(*value) } else { with_interval(*value, *interval) }
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ impl RepairSummary {
     pub const FILE: &str = "repair.json";
     /// The file beside a model that says what came of the method, and how the model was made.
     pub const OUTCOME: &str = "outcome.json";
+    /// How the note begins where the fine-tuned model was given back, since the task's score fell too far.
+    pub const NOT_RECOVERED: &str = "not recovered";
 }
 
 pub(super) fn summary(
@@ -68,7 +70,8 @@ pub(super) fn summary(
             (broken.is_empty(), format!("{at}, {kept}; {count}"))
         }
         Outcome::NotRecovered { base, score, floor } => {
-            (false, format!("not recovered: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
+            let begin = RepairSummary::NOT_RECOVERED;
+            (false, format!("{begin}: {by} fell from {base:.3} to {score:.3}, and {floor:.3} is allowed"))
         }
         Outcome::CannotGate => {
             let why = "no loss of the task can be seen; take another metric, other samples or no gate";
