@@ -63,6 +63,9 @@ pub struct Record {
     /// The scores of the same answers by the task's further metrics; often none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<TaskScore>,
+    /// What the method needs beside the aligned and the fine-tuned model, in words; unknown in records of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Vec<String>>,
     /// The categories of harmful prompts that neither fine-tuning nor repairs saw (`evaluation.held_out`); often none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_out: Vec<String>,
@@ -394,6 +397,7 @@ pub(crate) mod tests {
             judges: vec![judged],
             score: serde_json::from_value(score).unwrap(),
             also: Vec::new(),
+            needs: None,
             held_out: Vec::new(),
             attacks: Vec::new(),
             notes: Vec::new(),

@@ -275,7 +275,10 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     notes.extend(evaluated.unaligned.and_then(finished).map(|asked| still_aligned(&asked)).transpose()?.flatten());
     let cell = sweep.cell(index);
     let of_variant = sweep.variants.iter().find(|variant| variant.variant == evaluated.variant);
-    let held_out = of_variant.map_or(sweep, |variant| &variant.sweep).evaluation.held_out.clone();
+    let of_variant = of_variant.map_or(sweep, |variant| &variant.sweep);
+    let method = of_variant.methods.iter().find(|one| one.name == evaluated.method);
+    let needs = method.map(|one| one.needs_in_words(of_variant.recovery.trust_task));
+    let held_out = of_variant.evaluation.held_out.clone();
     Ok(Some(Record {
         model: cell.model.name.clone(),
         task: cell.task.name.clone(),
@@ -293,6 +296,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         judges,
         score,
         also: scores.collect(),
+        needs,
         held_out,
         attacks,
         notes,

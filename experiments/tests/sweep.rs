@@ -55,6 +55,7 @@ fn all_methods_run_two_cells_at_a_time_and_a_second_run_has_nothing_to_do() {
     assert_eq!((methods.len(), records.len()), (12, 24));
     for cell in records.chunks(12) {
         assert_eq!(cell.iter().map(|record| record.method.as_str()).collect::<Vec<_>>(), methods);
+        assert!(cell.iter().all(|record| record.needs.is_some()));
         let restored = |place: usize| cell[place].restored;
         assert!(restored(2) > Some(0) && restored(5) == restored(2) && restored(6) == restored(2));
         assert!(restored(7) > restored(2) && restored(3).is_none() && restored(4).is_none());

@@ -80,6 +80,29 @@ impl Compared {
         self.by_merit || asked || self.what.needs().is_some_and(|needs| needs.evidence || needs.safe)
     }
 
+    /// What it needs beside the aligned and the fine-tuned model, in words, where repairs may read the task's samples or not.
+    #[must_use]
+    pub fn needs_in_words(&self, trust_task: bool) -> Vec<String> {
+        let needs = self.what.needs().unwrap_or_default();
+        let all = self.by_merit || needs.evidence;
+        let (harmful, harmless) = match self.what {
+            What::SafeInstruct(_) => (true, false),
+            What::OneShot(OneShot { harmless, .. }) => (!harmless, harmless),
+            _ => (all || needs.prompts || needs.safe, all || needs.safe),
+        };
+        let words = [
+            ("the fine-tuning itself", matches!(self.what, What::SoftSft(_) | What::SafeInstruct(_))),
+            ("harmful prompts", harmful),
+            ("harmless prompts", harmless),
+            ("task samples", trust_task && (all || needs.task_prompts)),
+            ("an unaligned model", needs.unaligned),
+            ("the model before alignment", needs.base),
+            ("a safe model", needs.safe),
+            ("a recovery's number of weights", needs.recovery),
+        ];
+        words.into_iter().filter(|word| word.1).map(|word| word.0.to_owned()).collect()
+    }
+
     /// The settings of its training, over those of the fine-tuning.
     ///
     /// # Errors

@@ -104,6 +104,32 @@ fn samples_of_the_task_are_as_many_as_prompts_unless_told() {
 }
 
 #[test]
+fn what_a_method_needs_beside_the_two_models_is_told_in_words() {
+    let sweep = of_this_repository("rivals.yaml");
+    let needs = |name: &str, trust_task| {
+        let method = sweep.methods.iter().find(|one| one.name == name).unwrap();
+        method.needs_in_words(trust_task).join("; ")
+    };
+    let prompts = "harmful prompts; harmless prompts";
+    for (name, words) in [
+        ("fine_tuned", String::new()),
+        ("full_revert", String::new()),
+        ("recover", "harmful prompts; task samples".to_owned()),
+        ("strong", format!("{prompts}; task samples")),
+        ("resta", format!("{prompts}; task samples; an unaligned model")),
+        ("safe_merge", format!("{prompts}; task samples; the model before alignment; a safe model")),
+        ("one_shot", "harmful prompts".to_owned()),
+        ("one_shot_control", "harmless prompts".to_owned()),
+        ("safe_instruct_3", "the fine-tuning itself; harmful prompts".to_owned()),
+        ("soft_sft", "the fine-tuning itself".to_owned()),
+        ("largest_difference", "a recovery's number of weights".to_owned()),
+    ] {
+        assert_eq!(needs(name, true), words, "{name}");
+    }
+    assert_eq!((needs("strong", false), needs("recover", false)), (prompts.to_owned(), "harmful prompts".to_owned()));
+}
+
+#[test]
 fn an_overlay_keeps_what_it_does_not_name() {
     let lab = of_this_repository("sweep.yaml");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("other.yaml");

@@ -72,7 +72,9 @@ Means over the cells of the grid; in brackets the 95 % interval of a bootstrap o
 cells of one such pair depend on each other; a single pair has none. Broken answers to harmful prompts neither decline nor comply;
 they do not count as harmful. In a cell that was not recovered the method gave the fine-tuned model back: it is in all rates, and
 may meet the bounds below by them, but not in the share of the fine-tuned task score. The seconds are those of the model itself,
-without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from.";
+without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. The last column is what a
+method needs beside the aligned and the fine-tuned model: an unaligned model is the aligned one trained on harmful answers, a safe one
+on refusals.";
     let numbers = [
         "cells",
         "harmful rate %",
@@ -88,10 +90,24 @@ without what the cells share (RESTA's unaligned model, the references of SoftSFT
         let [harmful, over_refusal, task, relative] = [harmful, over_refusal, task, relative].map(figure);
         let (name, broken) = (methods.title(&mean.method), percent(mean.broken));
         let (cells, not_recovered) = (cells.to_string(), mean.not_recovered.to_string());
-        let seconds = format!("{seconds:.1}");
-        [mean.variant.clone(), name, cells, harmful, broken, over_refusal, task, relative, not_recovered, seconds]
+        let (seconds, needs) = (format!("{seconds:.1}"), mean.needs.clone());
+        [
+            mean.variant.clone(),
+            name,
+            cells,
+            harmful,
+            broken,
+            over_refusal,
+            task,
+            relative,
+            not_recovered,
+            seconds,
+            needs,
+        ]
     });
-    let table = Table::new(columns_of(&["variant", "method"], &numbers)).with_rows(rows);
+    let mut columns = columns_of(&["variant", "method"], &numbers);
+    columns.push(Column::text("needs"));
+    let table = Table::new(columns).with_rows(rows);
     Section { title: "Means", words: words.to_owned(), table, after: String::new() }
 }
 

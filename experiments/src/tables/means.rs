@@ -44,6 +44,8 @@ pub struct Mean {
     pub divergence: f64,
     /// To make the model.
     pub seconds: f64,
+    /// What it needs beside the aligned and the fine-tuned model; empty where unknown.
+    pub needs: String,
 }
 
 /// The records of the cells in which every method and variant has one of every seed, and the number of cells that are left
@@ -95,9 +97,15 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
             changed: known_mean(&plain(Record::changed)),
             divergence: known_mean(&plain(Record::divergence)),
             seconds: estimate(|record| record.seconds)?.value,
+            needs: own.iter().find_map(|record| record.needs.as_deref()).map(in_words).unwrap_or_default(),
         })
     })
     .collect()
+}
+
+/// What a method needs, as one text.
+fn in_words(needs: &[String]) -> String {
+    if needs.is_empty() { "nothing".to_owned() } else { needs.join("; ") }
 }
 
 /// The mean of the values that are known; NaN without one.
@@ -133,6 +141,7 @@ pub fn columns() -> Columns<Mean> {
         ("changed", Real(|mean| mean.changed)),
         ("divergence", Real(|mean| mean.divergence)),
         ("seconds", Real(|mean| mean.seconds)),
+        ("needs", Text(|mean| mean.needs.clone())),
     ]
 }
 
@@ -192,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_method_needs_is_the_last_column() {
+        let with = |method, needs: &[&str]| {
+            let needs = Some(needs.iter().map(|need| (*need).to_owned()).collect());
+            Record { needs, ..record("m", 0, method, 0, 0.5) }
+        };
+        let strong = with("strong", &["harmful prompts", "task samples"]);
+        let records = [with(FINE_TUNED, &[]), strong, record("m", 0, RECOVER, 0, 0.5)];
+        let needs: Vec<String> = all(&records).into_iter().map(|mean| mean.needs).collect();
+        assert_eq!(needs, ["nothing", "harmful prompts; task samples", ""]);
+        let text = markdown(&records).unwrap();
+        assert!(text.contains("| seconds to make | needs |"), "{text}");
+        assert!(text.contains("| 100.0 | 0 | 1.0 | harmful prompts; task samples |"), "{text}");
+    }
+
+    #[test]
     fn an_interval_draws_the_pairs_of_a_model_and_a_task_whole() {
         let cells = |model, harmful| (0..20).map(move |count| record(model, count, RECOVER, harmful, 0.5));
         let records: Vec<Record> = cells("a", 0).chain(cells("b", 100)).collect();
@@ -200,7 +224,7 @@ mod tests {
         let alone = &all(&records[..20])[0];
         assert!(alone.harmful.value == 0.0 && alone.harmful.interval.0.is_nan(), "{alone:?}");
         let text = markdown(&records[..20]).unwrap();
-        assert!(text.contains("|  | recovery | 20 | 0.0 | 0.0 | 20.0 | 50.0 | - | 0 | 1.0 |"), "{text}");
+        assert!(text.contains("|  | recovery | 20 | 0.0 | 0.0 | 20.0 | 50.0 | - | 0 | 1.0 |  |"), "{text}");
     }
 
     #[test]
