@@ -67,8 +67,25 @@ impl Style {
     }
 
     /// Draws the marker.
-    pub fn mark(self, sheet: &Sheet<'_>, (x, y): Pixel) -> Result<()> {
-        let corners: Vec<Pixel> = SHAPES[self.shape()].iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+    pub fn mark(self, sheet: &Sheet<'_>, at: Pixel) -> Result<()> {
+        self.mark_of_size(sheet, at, 2)
+    }
+
+    /// Draws the marker half as large again, with a white edge, to be seen among others.
+    pub fn mark_large(self, sheet: &Sheet<'_>, at: Pixel) -> Result<()> {
+        let corners = self.corners(at, 3);
+        let edge = corners.iter().chain(corners.first()).copied().collect::<Vec<_>>();
+        draw_path(sheet, &edge, WHITE.stroke_width(3))?;
+        self.mark_of_size(sheet, at, 3)
+    }
+
+    /// The corners in a size of so many halves of the usual one.
+    fn corners(self, (x, y): Pixel, halves: i32) -> Vec<Pixel> {
+        SHAPES[self.shape()].iter().map(|(dx, dy)| (x + dx * halves / 2, y + dy * halves / 2)).collect()
+    }
+
+    fn mark_of_size(self, sheet: &Sheet<'_>, at: Pixel, halves: i32) -> Result<()> {
+        let corners = self.corners(at, halves);
         match self.shape() {
             0 => {
                 draw(sheet.draw(&Polygon::new(corners.clone(), WHITE.filled())))?;
@@ -76,8 +93,8 @@ impl Style {
                 draw_path(sheet, &outline, self.colour().stroke_width(2))
             }
             2 => {
-                draw(sheet.draw(&Circle::new((x, y), 5, WHITE.filled())))?;
-                draw(sheet.draw(&Circle::new((x, y), 4, self.colour().filled())))
+                draw(sheet.draw(&Circle::new(at, 5 * halves / 2, WHITE.filled())))?;
+                draw(sheet.draw(&Circle::new(at, 4 * halves / 2, self.colour().filled())))
             }
             _ => draw(sheet.draw(&Polygon::new(corners, self.colour().filled()))),
         }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::record::tests::record;
-use crate::record::{ALIGNED, FINE_TUNED};
+use crate::record::{ALIGNED, FINE_TUNED, STRONG};
 use crate::tables::golden;
 
 /// Made-up records, in the manner of a sweep's.
@@ -19,9 +19,10 @@ fn records(models: &[&str], counts: &[usize]) -> Vec<Record> {
     cells.flat_map(of_cell).collect()
 }
 
-/// The drawn discs, which are the recovered models, with their vertical paths.
-fn discs(svg: &str) -> Vec<(&str, i32)> {
-    let of = |line| Some((line, str::split_once(line, "cy=\"")?.1.split('"').next()?.parse().ok()?));
+/// The places of the drawn discs, which are the recovered models.
+fn discs(svg: &str) -> Vec<(i32, i32)> {
+    let number = |line: &str, name: &str| line.split_once(name)?.1.split('"').next()?.parse().ok();
+    let of = |line| Some((number(line, "cx=\"")?, number(line, "cy=\"")?));
     svg.lines().filter(|line| line.contains("<circle") && line.contains("#0072B2")).filter_map(of).collect()
 }
 
@@ -60,12 +61,14 @@ fn a_method_with_a_knob_is_a_curve_in_both_panels() {
 }
 
 #[test]
-fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff_and_equal_marks_beside_each_other() {
+fn a_lower_harmful_rate_is_drawn_higher_up_in_the_tradeoff_and_equal_marks_in_one_place_the_recoveries_last() {
     let at = |method, harmful| record("m", 0, method, harmful, 0.2);
-    let [low, high, near, equal] =
-        [4, 97, 49, 50].map(|n| tradeoff(&[at(ALIGNED, 0), at(FINE_TUNED, 50), at(RECOVER, n)]).unwrap());
-    assert!(discs(&low)[1].1 < discs(&high)[1].1);
-    assert!(!near.contains(discs(&equal)[1].0), "not moved aside");
+    let of = |n| tradeoff(&[at(ALIGNED, 0), at(FINE_TUNED, 50), at(RECOVER, n), at(STRONG, 50)]).unwrap();
+    let [low, high, near, equal] = [4, 97, 49, 50].map(|n| discs(&of(n)));
+    assert!(low[1].1 < high[1].1);
+    assert_eq!(near[1].0, equal[1].0, "moved along the scores");
+    let last = |colour: &str| of(50).rfind(colour);
+    assert!(last("#0072B2") < last("#BEAA00") && last("#D55E00") < last("#0072B2"), "strong recovery is on top");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 //! a panel is a cell, else it is a task: scores of two tasks are not on one scale.
 //!
 //! The line of a panel is its Pareto front: no other point of the panel has a higher score without a higher harmful rate.
-//! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means.
+//! In a panel of many points the cells are dots, and the marks and the front are those of the methods' means. Every mark is at
+//! its values; of marks in one place the last is seen, so the recoveries are drawn last, and larger.
+
+use std::cmp::Reverse;
 
 use anyhow::Result;
 use plotters::prelude::{Circle, Color};
@@ -12,7 +15,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use super::frame::{Axis, draw_frame};
 use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_legend, draw_path, draw_text, draw_upwards, styles};
 use super::on_sheet;
-use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, distinct, groups, mean};
+use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, STRONG, distinct, groups, mean};
 
 const LEFT: i32 = 86;
 const RIGHT: i32 = 16;
@@ -21,8 +24,8 @@ const GAP: (i32, i32) = (30, 58);
 const BETWEEN: i32 = 8;
 /// With more harmful counts than this, or with several models, a panel holds all cells of its task.
 const COLUMNS: usize = 5;
-/// Marks of equal values are this many pixels beside each other.
-const APART: i32 = 9;
+/// Pixels between the outermost values and the frame, so that no mark is across it.
+const ROOM: f64 = 10.0;
 /// With more points in a panel than this, the methods' means are marked instead of the cells.
 const CROWDED: usize = 60;
 
@@ -59,15 +62,15 @@ pub fn tradeoff(records: &[Record]) -> Result<String> {
             let (line, column) = (i32::try_from(panel.line)?, i32::try_from(panel.column)?);
             let (x, y) = (LEFT + column * (wide + GAP.0), top + line * tall);
             let first = panels.iter().all(|other| other.line != panel.line || other.column >= panel.column);
-            let score = Axis::of_values(panel.scores.0, panel.scores.1, 6);
-            let rates = |most: f64, ticks| Axis::of_values(-1.04 * most, 0.04 * most, ticks).words(first);
-            let axes = (score.clone().words(false), rates(100.0, 6));
+            let score = axis(panel.scores, wide, 6);
+            let rates = |most: f64, pixels, ticks| axis((-most, 0.0), pixels, ticks).words(first);
+            let axes = (score.clone().words(false), rates(100.0, high, 6));
             let harmful = draw_frame(sheet, (x, y, wide, high), &panel.title, axes)?;
             let place = (x, y + high + BETWEEN, wide, low);
-            let refused = draw_frame(sheet, place, "", (score, rates(most_refused, 4)))?;
+            let refused = draw_frame(sheet, place, "", (score, rates(most_refused, low, 4)))?;
             if first {
                 draw_upwards(sheet, "harmful rate (%)", (x - 50, y + high / 2), 12)?;
-                draw_upwards(sheet, "over-refusal", (x - 50, y + high + BETWEEN + low / 2), 12)?;
+                draw_upwards(sheet, "over-refusal (%)", (x - 50, y + high + BETWEEN + low / 2), 12)?;
             }
             let at = |point: &Point| harmful(100.0 * point.score, -100.0 * point.harmful);
             let marks = Marks { sheet, methods: &methods, crowded };
@@ -132,12 +135,23 @@ fn columns_of(panels: usize) -> usize {
     }
 }
 
-/// The task scores in percent with some room on both sides.
+/// Round numbers below and above the task scores, in percent.
 fn score_range(records: &[&Record]) -> (f64, f64) {
     let scores = || records.iter().map(|record| 100.0 * record.task_score()).filter(|score| score.is_finite());
     let (low, high) = (scores().fold(100.0, f64::min), scores().fold(0.0, f64::max));
-    let (low, high) = (((low - 4.0) / 5.0).floor() * 5.0, ((high + 4.0) / 5.0).ceil() * 5.0);
-    (low.max(-4.0), high.min(104.0))
+    let (low, high) = (((low - 1.0) / 5.0).floor() * 5.0, ((high + 1.0) / 5.0).ceil() * 5.0);
+    (low.max(0.0), high.min(100.0))
+}
+
+/// An axis from one value to another over so many pixels, with room for the marks at both ends.
+fn axis(values: (f64, f64), pixels: i32, ticks: usize) -> Axis {
+    let (low, high) = with_room(values, pixels);
+    Axis::of_values(low, high, ticks)
+}
+
+fn with_room((low, high): (f64, f64), pixels: i32) -> (f64, f64) {
+    let room = ROOM * (high - low) / (f64::from(pixels) - 2.0 * ROOM);
+    (low - room, high + room)
 }
 
 fn legend(sheet: &Sheet<'_>, styles: &[(&str, Style)], width: i32, crowded: bool) -> Result<i32> {
@@ -163,6 +177,8 @@ fn draw_ring(sheet: &Sheet<'_>, at: Pixel) -> Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Point {
     style: Style,
+    /// The recoveries' places in the order of drawing, after the 0 of all others.
+    rank: usize,
     score: f64,
     harmful: f64,
     refused: f64,
@@ -172,8 +188,10 @@ impl Point {
     /// The mean of some records of one method.
     fn mean(records: &[&Record], methods: &Methods<'_>) -> Self {
         let over = |value| mean(records.iter().copied(), value);
+        let method = records[0].method.as_str();
         Self {
-            style: Style::of(methods, &records[0].method),
+            style: Style::of(methods, method),
+            rank: [RECOVER, STRONG].iter().position(|name| *name == method).map_or(0, |at| at + 1),
             score: over(Record::task_score),
             harmful: over(Record::harmful_rate),
             refused: over(Record::over_refusal),
@@ -202,18 +220,22 @@ impl Marks<'_, '_> {
                 }
             }
         }
-        let cells: Vec<Point> =
-            panel.records.iter().map(of).filter(|point| !point.refused.is_nan() || with_lines).collect();
+        let is_known = |point: &Point| {
+            let rate = if with_lines { point.harmful } else { point.refused };
+            !rate.is_nan() && !point.score.is_nan()
+        };
+        let cells: Vec<Point> = panel.records.iter().map(of).filter(is_known).collect();
         let mut points = cells.clone();
         if crowded {
             points = groups(panel.records.iter().copied(), Record::arm)
                 .iter()
                 .map(|(_, own)| Point::mean(own, methods))
+                .filter(is_known)
                 .collect();
             cells.iter().try_for_each(|point| draw_dot(sheet, point.style, place(point)))?;
         }
         // Equal marks of one method are one, as those of the aligned model, which is the same for every seed.
-        points.sort_by_key(|point| (point.style, place(point)));
+        points.sort_by_key(|point| (point.rank, Reverse(point.style), place(point)));
         points.dedup_by_key(|point| (point.style, place(point)));
         let front: Vec<Pixel> = if with_lines { pareto_front(&points).iter().map(place).collect() } else { Vec::new() };
         if with_lines {
@@ -221,11 +243,9 @@ impl Marks<'_, '_> {
             let stair = front.iter().enumerate().flat_map(|(i, &(x, y))| [(front[i.saturating_sub(1)].0, y), (x, y)]);
             draw_path(sheet, &stair.collect::<Vec<_>>(), INK.stroke_width(1))?;
         }
-        // A model that was not recovered equals the fine-tuned one, and so do the controls of its size: all are to be seen.
-        let equal = |i: usize| points[..i].iter().filter(|other| place(other) == place(&points[i])).count();
-        for (i, point) in points.iter().enumerate().rev() {
-            let (x, y) = place(point);
-            point.style.mark(sheet, (x + APART * i32::try_from(equal(i))?, y))?;
+        for point in &points {
+            let mark = if point.rank > 0 { Style::mark_large } else { Style::mark };
+            mark(point.style, sheet, place(point))?;
         }
         front.into_iter().try_for_each(|at| draw_ring(sheet, at))
     }
@@ -249,6 +269,15 @@ fn pareto_front(points: &[Point]) -> Vec<Point> {
 mod tests {
     use super::*;
     use crate::record::tests::record;
+
+    #[test]
+    fn a_mark_at_the_end_of_an_axis_is_within_the_frame() {
+        for pixels in [84, 150, 560] {
+            let (low, high) = with_room((-38.0, 0.0), pixels);
+            let wide = f64::from(pixels) / (high - low);
+            assert!((high * wide - ROOM).abs() < 1e-9 && ((-38.0 - low) * wide - ROOM).abs() < 1e-9, "{pixels}");
+        }
+    }
 
     #[test]
     fn the_front_holds_what_no_other_point_beats() {
