@@ -32,7 +32,7 @@ impl RepairSummary {
     pub const FILE: &str = "repair.json";
     /// The file beside a model that says what came of the method, and how the model was made.
     pub const OUTCOME: &str = "outcome.json";
-    /// How the note begins where the fine-tuned model was given back, since the task's score fell too far.
+    /// How the note begins where the fine-tuned model was given back.
     pub const NOT_RECOVERED: &str = "not recovered";
 }
 
