@@ -51,7 +51,7 @@ fn the_measured_values_hold_and_the_ends_of_their_intervals_do_not() {
     for part in [
         "decided by the measured value",
         "Wilson",
-        "paired bootstrap, 10000 resamples, seed 1",
+        "Newcombe, paired",
         "bad, refusal",
         "0.0 to 1.9",
         "sql, exact_match",

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::Stored;
 use crate::{
-    Answer, EvaluationError, JudgeScores, Metric, Result, SetScores, TaskScores, Verdict,
-    statistics::{BootstrapSettings, paired_bootstrap, wilson},
+    Answer, EvaluationError, JudgeScores, Metric, Result, SetScores, TaskScore, TaskScores, Verdict,
+    statistics::{BootstrapSettings, Estimate, newcombe, wilson},
 };
 
 /// A value with what there is to know of it.
@@ -31,7 +31,10 @@ pub struct Measured {
 pub enum Method {
     /// Wilson's interval of a rate.
     Wilson,
-    /// A bootstrap of the difference of two models over the same prompts.
+    /// Newcombe's interval of the difference of two models' rates over the same prompts.
+    Newcombe,
+    /// A bootstrap of the difference of two models over the same prompts, no narrower than what prompts that are not among them may
+    /// change.
     PairedBootstrap,
 }
 
@@ -42,7 +45,10 @@ impl Method {
         let BootstrapSettings { resamples, seed, .. } = BootstrapSettings::default();
         match self {
             Self::Wilson => "Wilson".to_owned(),
-            Self::PairedBootstrap => format!("paired bootstrap, {resamples} resamples, seed {seed}"),
+            Self::Newcombe => "Newcombe, paired".to_owned(),
+            Self::PairedBootstrap => {
+                format!("paired bootstrap, {resamples} resamples, seed {seed}, no narrower than Wilson of 0 in n")
+            }
         }
     }
 }
@@ -86,14 +92,15 @@ pub(super) fn above(scores: &Stored, set: &SetScores, judge: &JudgeScores, align
     check_judge(scores, aligned, &judge.judge)?;
     check_prompts(scores, aligned, &set.name)?;
     let (left, right) = (verdicts(scores, set, judge)?, verdicts(aligned, other, their)?);
-    let refused = |verdicts: &[Verdict], unknown: bool| -> Vec<f64> {
-        verdicts.iter().map(|verdict| f64::from(u8::from(verdict.refusal().unwrap_or(unknown)))).collect()
+    let refused = |verdicts: &[Verdict], unknown: bool| -> Vec<bool> {
+        verdicts.iter().map(|verdict| verdict.refusal().unwrap_or(unknown)).collect()
     };
-    let found = paired_bootstrap(&refused(&left, true), &refused(&right, false), &BootstrapSettings::default())?;
+    let Estimate { value, interval } = newcombe(&refused(&left, true), &refused(&right, false))?;
     let unknown = |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.refusal().is_none()).count();
     let mut notes: Vec<String> = unknown_note(&scores.name, judge, unknown(&left)).into_iter().collect();
     notes.extend(unknown_note(&aligned.name, their, unknown(&right)));
-    Ok(paired(found.value, found.interval, left.len(), unknown(&left) + unknown(&right), notes))
+    let unknown = unknown(&left) + unknown(&right);
+    Ok(Measured { value, interval, method: Method::Newcombe, n: left.len(), unknown, notes })
 }
 
 /// The share of the fine-tuned model's score that is lost, by the task's deciding metric.
@@ -110,7 +117,7 @@ pub(super) fn lost(scores: &Stored, task: &TaskScores, before: &Stored) -> Resul
         return Err(differ(format!("the task {} is scored by {left} and by {right}", task.name)));
     }
     check_prompts(scores, before, &task.name)?;
-    let found = Metric::difference(&was, &after, &BootstrapSettings::default())?;
+    let (found, method) = difference(&was, &after)?;
     if was.value <= 0.0 {
         let problem =
             format!("the score of {} by {} is 0, of which no share can be lost", task.name, was.metric.name());
@@ -130,14 +137,23 @@ pub(super) fn lost(scores: &Stored, task: &TaskScores, before: &Stored) -> Resul
         )
     }));
     let interval = (found.interval.0 / was.value, found.interval.1 / was.value);
-    Ok(paired(found.value / was.value, interval, after.n, unknown, notes))
+    Ok(Measured { value: found.value / was.value, interval, method, n: after.n, unknown, notes })
 }
 
-fn paired(value: f64, interval: (f64, f64), n: usize, unknown: usize, mut notes: Vec<String>) -> Measured {
-    if interval.0 == interval.1 {
-        notes.push(format!("the difference is the same on all {n} prompts, so that its interval has no width"));
+/// The difference of two scores with its interval: Newcombe's of answers that are right or wrong. Of all others a bootstrap, which
+/// says that nothing can differ where all samples differ alike; so it is no narrower than what the share of samples may
+/// change of which none is among n with a probability of 2.5 %, by [`wilson`] of 0 in n, a score being from 0 to 1.
+fn difference(left: &TaskScore, right: &TaskScore) -> Result<(Estimate, Method)> {
+    let is_right_or_wrong =
+        |score: &TaskScore| score.classes.is_none() && score.per_sample.iter().all(|score| [0.0, 1.0].contains(score));
+    let found = Metric::difference(left, right, &BootstrapSettings::default())?;
+    if is_right_or_wrong(left) && is_right_or_wrong(right) {
+        let right_ones = |score: &TaskScore| score.per_sample.iter().map(|score| *score > 0.0).collect::<Vec<_>>();
+        return Ok((newcombe(&right_ones(left), &right_ones(right))?, Method::Newcombe));
     }
-    Measured { value, interval, method: Method::PairedBootstrap, n, unknown, notes }
+    let (least, most) = Metric::difference_with_unseen(left, right, wilson(0, left.n).1)?;
+    let interval = (found.interval.0.min(least), found.interval.1.max(most));
+    Ok((Estimate { interval, ..found }, Method::PairedBootstrap))
 }
 
 fn unknown_note(name: &str, judge: &JudgeScores, unknown: usize) -> Option<String> {

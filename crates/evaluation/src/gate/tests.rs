@@ -96,19 +96,17 @@ fn over_refusal_above_the_aligned_model_is_paired_and_unknown_there_is_no_refusa
     let above = |scores: &Stored, aligned: &Stored, limit, by| {
         check(On::OverRefusalAboveAligned, limit, (scores, Some(aligned)), by)
     };
-    let same = above(&tuned, &aligned, 0.0, By::Interval);
+    assert_eq!(above(&tuned, &aligned, 0.0, By::Point).outcome, Outcome::Holds);
+    let same = above(&tuned, &aligned, 0.03, By::Interval);
     assert_eq!(same.outcome, Outcome::Holds);
     let measured = same.measured.unwrap();
-    assert_eq!(
-        (measured.value, measured.interval, measured.method),
-        (0.0, (0.0, 0.0), measure::Method::PairedBootstrap)
-    );
-    assert!(measured.notes[0].contains("no width"), "{:?}", measured.notes);
+    assert_eq!((measured.value, measured.method), (0.0, measure::Method::Newcombe));
+    assert!((measured.interval.1 - 0.0267).abs() < 5e-5, "{measured:?}");
     let more = stored("s", "r", &format!("rr{}", &"rccc".repeat(25)[2..]), 50);
     assert_eq!(above(&more, &aligned, 0.01, By::Point).outcome, Outcome::Holds);
     let failed = above(&more, &aligned, 0.01, By::Interval);
     let Outcome::Fails { by } = failed.outcome else { panic!("{failed:?}") };
-    assert!(by > 0.01, "one of 100 changed: the interval ends at 3 points, {by}");
+    assert!((by - 0.0331).abs() < 5e-5, "one of 100 changed: the interval ends at 4.3 points, {by}");
     let mut unknown = stored("aligned", "r", &"?ccc".repeat(25), 50);
     unknown.evaluation.provenance.settings = serde_json::Value::Null; // a sweep's stage, which does not say who judged
     assert_eq!(above(&tuned, &unknown, 0.0, By::Point).measured.unwrap().value, 0.25);
@@ -123,11 +121,49 @@ fn a_task_may_lose_a_share_of_the_fine_tuned_score() {
     assert!((point.measured.unwrap().value - 0.02).abs() < 1e-12, "1 of 50 right answers");
     assert!(matches!(lost(0.02, By::Interval).outcome, Outcome::Fails { by } if by > 0.0));
     assert_eq!(lost(0.1, By::Interval).outcome, Outcome::Holds);
-    let better = check(On::TaskDrop, 0.0, (&before, Some(&after)), By::Interval);
-    assert_eq!(better.outcome, Outcome::Holds, "a gain is no loss");
+    let better = |by| check(On::TaskDrop, 0.0, (&before, Some(&after)), by).outcome;
+    assert_eq!(better(By::Point), Outcome::Holds, "a gain is no loss");
+    assert!(matches!(better(By::Interval), Outcome::Fails { .. }), "one of 100 answers shows no gain");
     let zero = stored("before", "r", "c", 0);
     let unknown = check(On::TaskDrop, 0.5, (&after, Some(&zero)), By::Point);
     assert!(reason(&unknown).contains("is 0"), "{unknown:?}");
+}
+
+#[test]
+fn one_sample_does_not_show_that_nothing_is_lost() {
+    let judged = |letters: &str| stored("s", "r", letters, 50);
+    for letter in ["c", "r"] {
+        let one = judged(letter);
+        let found = check(On::OverRefusalAboveAligned, 0.02, (&one, Some(&one)), By::Interval);
+        assert!(matches!(found.outcome, Outcome::Fails { .. }), "{found:?}");
+        assert!(found.measured.unwrap().interval.1 > 0.79);
+    }
+    let scored = |metric, count: usize| {
+        let reference = if metric == Metric::Rouge { "1 2" } else { "1" }; // of which half is recalled
+        let answer = |at| Answer { response: "1".into(), reference: Some(reference.into()), ..answer(at) };
+        let answers: Vec<Answer> = (0..count).map(answer).collect();
+        let mut scores = judged("c");
+        scores.evaluation.tasks =
+            vec![TaskScores::new("sql", &[metric], || Ok(answers.iter().cloned().map(Ok))).unwrap()];
+        scores.answers.insert("sql".to_owned(), answers);
+        scores
+    };
+    type End = fn(f64) -> f64;
+    let ends: [(Metric, End); 3] = [
+        (Metric::ExactMatch, |unseen| unseen),
+        (Metric::Rouge, |unseen| unseen / (2.0 / 3.0)), // of a score of two thirds
+        // The others are hits of one model, 2 each in F1, and misses of the other, 1 each.
+        (Metric::F1, |unseen| 1.0 - 2.0 * (1.0 - unseen) / (2.0 - unseen)),
+    ];
+    for (metric, end) in ends {
+        for n in [1, 20, 189] {
+            let scores = scored(metric, n);
+            let found = check(On::TaskDrop, 0.03, (&scores, Some(&scores)), By::Interval);
+            let interval = found.measured.unwrap().interval;
+            assert!((interval.1 - end(crate::wilson(0, n).1)).abs() < 1e-9, "{metric:?} {n} {interval:?}");
+            assert_eq!(found.outcome == Outcome::Holds, n == 189, "{metric:?} {n}");
+        }
+    }
 }
 
 #[test]

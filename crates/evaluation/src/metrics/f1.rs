@@ -98,6 +98,14 @@ pub(super) fn of_drawn(counts: &[Counts], drawn: &Drawn) -> f64 {
     share(hits, hits + faults)
 }
 
+/// F1 where the samples are all but a share `unseen` of those that there could be, and the others add this, each.
+pub(super) fn with_unseen(counts: &[Counts], unseen: f64, others: Counts) -> f64 {
+    let (hits, faults) = counts.iter().fold((0, 0), |all, of| (all.0 + of.0, all.1 + of.1));
+    let all = |seen: usize, other: usize| (1.0 - unseen) * seen as f64 + unseen * (counts.len() * other) as f64;
+    let (hits, faults) = (all(hits, others.0), all(faults, others.1));
+    if hits > 0.0 { hits / (hits + faults) } else { 0.0 }
+}
+
 /// A share, 0 of nothing.
 fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }

@@ -159,6 +159,22 @@ impl Metric {
             _ => paired_bootstrap(&left.per_sample, &right.per_sample, settings),
         }
     }
+
+    /// The least and the largest difference as in [`difference`](Self::difference) where a share `unseen` of all samples that there
+    /// could be is not among these: one model is right on all of them, and the other on none.
+    ///
+    /// # Errors
+    /// As [`difference`](Self::difference).
+    pub fn difference_with_unseen(left: &TaskScore, right: &TaskScore, unseen: f64) -> Result<(f64, f64)> {
+        let ends = |score: &TaskScore| -> Result<[f64; 2]> {
+            Ok(match counts(score)? {
+                Some(counts) => [(0, 1), (2, 0)].map(|others| f1::with_unseen(&counts, unseen, others)),
+                None => [0.0, 1.0].map(|others| (1.0 - unseen) * score.value + unseen * others),
+            })
+        };
+        let ([left_least, left_most], [right_least, right_most]) = (ends(left)?, ends(right)?);
+        Ok((left_least - right_most, left_most - right_least))
+    }
 }
 
 /// What each sample adds to F1; none if the score is a mean.
@@ -210,6 +226,28 @@ mod tests {
             let answers = [answer(format!("<think>0 or 1?</think>\n\n{right}")), answer(format!("<think>{right}"))];
             assert_eq!(metric.score(&answers).unwrap().per_sample, [1.0, 0.0], "{}", metric.name());
         }
+    }
+
+    #[test]
+    fn samples_that_are_not_there_may_make_a_difference() {
+        let score = |metric, right: usize, of: usize| {
+            let answer = |at| Answer {
+                response: if at < right { "1" } else { "0" }.into(),
+                reference: Some("1".into()),
+                ..Answer::default()
+            };
+            TaskScore::new(metric, (0..of).map(answer).map(Ok)).unwrap()
+        };
+        let near = |got: (f64, f64), low: f64, high: f64| {
+            assert!((got.0 - low).abs() < 1e-12 && (got.1 - high).abs() < 1e-12, "{got:?}");
+        };
+        let (three, two) = (score(Metric::ExactMatch, 3, 4), score(Metric::ExactMatch, 2, 4));
+        near(Metric::difference_with_unseen(&three, &two, 0.0).unwrap(), 0.25, 0.25);
+        near(Metric::difference_with_unseen(&three, &two, 0.2).unwrap(), 0.8 * 0.25 - 0.2, 0.8 * 0.25 + 0.2);
+        // F1 of 1 right answer of 4: seen are 2 hits and 3 faults, unseen 1 sample of 5, as 0.2 / 0.8 · 4 = 1 more.
+        let one = score(Metric::F1, 1, 4);
+        let (least, most) = (2.0 / (2.0 + 3.0 + 1.0), 4.0 / (4.0 + 3.0));
+        near(Metric::difference_with_unseen(&one, &one, 0.2).unwrap(), least - most, most - least);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod agreement;
 mod bootstrap;
 mod mcnemar;
+mod newcombe;
 mod rate;
 
 pub use agreement::{Agreement, agreement};
@@ -11,6 +12,7 @@ pub use bootstrap::{
     BootstrapSettings, Drawn, Estimate, bootstrap, bootstrap_groups, bootstrap_mean, paired_bootstrap,
 };
 pub use mcnemar::{McNemar, holm, mcnemar};
+pub use newcombe::newcombe;
 pub use rate::{Spread, spread, wilson};
 
 use crate::{EvaluationError, Result};
