@@ -109,6 +109,12 @@ impl Provenance {
     pub fn answers(&self, name: &str) -> Option<&str> {
         self.settings["answers"][name].as_str()
     }
+
+    /// How the answers to a prompt set or task were made, by key; null in evaluations that do not say.
+    #[must_use]
+    pub fn answered(&self, name: &str) -> &serde_json::Value {
+        &self.settings["answered"][name]
+    }
 }
 
 #[cfg(test)]

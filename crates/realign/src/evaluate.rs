@@ -9,10 +9,11 @@ use files::Hashes;
 use model::Dtype;
 use prompts::Sample;
 use realign::stage::{
-    self, Aim, AnswerFile, Attack, Measured, ask, check_judged, first_problem, measure, read_index, write_index,
+    self, Aim, AnswerFile, Answered, Attack, Measured, ask, check_judged, first_problem, measure, read_answered,
+    read_index, write_answered,
 };
 use realign::{
-    Artifact, DeviceName, Error, Job, LazyModel, Pick, Result, Within as _, check_judge, check_room, identity,
+    Artifact, DeviceName, Error, Job, LazyModel, Pick, Result, Source, Within as _, check_judge, check_room, identity,
 };
 
 use crate::evaluate_args::{EvaluateArgs, QuestionArgs};
@@ -92,18 +93,42 @@ impl Asked<'_> {
         let questions: Vec<(&AnswerFile, &[Sample], usize)> =
             questions.iter().map(|one| (&one.asked, one.samples.as_slice(), one.max_new_tokens)).collect();
         ask(&mut open(), &questions, out, job)?;
-        let mut asked: Vec<AnswerFile> = questions.iter().map(|(asked, ..)| (*asked).clone()).collect();
+        let how = answered(&model, base.as_ref(), setting)?;
+        let how = |max_new_tokens| Answered { max_new_tokens, ..how.clone() };
+        let mut asked: Vec<(AnswerFile, Answered)> =
+            questions.iter().map(|(asked, _, tokens)| ((*asked).clone(), how(*tokens))).collect();
+        write_answered(out, &asked)?; // before the attacks, which take long
         let is_harmful = |asked: &AnswerFile| asked.aim == Aim::Prompts(PromptKind::Harmful);
         for (set, samples, max_new_tokens) in questions.iter().filter(|(asked, ..)| is_harmful(asked)) {
             for (name, attack) in self.attacks {
                 let set = format!("{}-{name}", set.name);
                 let prompts = stage::Asked { set: &set, samples, max_new_tokens: *max_new_tokens };
-                asked.extend(attack.ask(open(), prompts, out, job)?);
+                let files = attack.ask(open(), prompts, out, job)?;
+                asked.extend(files.into_iter().map(|file| (file, how(*max_new_tokens))));
             }
         }
-        write_index(out, &asked)?;
+        write_answered(out, &asked)?;
         Ok(held)
     }
+}
+
+/// How a model answers, but for the length of an answer.
+fn answered(model: &Artifact, base: Option<&Artifact>, setting: Setting) -> Result<Answered> {
+    let own = Source::with_base(&model.path, base.map(|base| base.path.as_path()))?.dtype(None)?;
+    let dtype = setting.dtype.filter(|&dtype| dtype != Dtype::F32).unwrap_or(own); // rounding to f32 changes nothing
+    Ok(Answered {
+        model: model.path.display().to_string(),
+        key: [&model.key]
+            .into_iter()
+            .chain(base.map(|base| &base.key))
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(" on "),
+        max_new_tokens: 0,
+        enable_thinking: setting.thinking,
+        dtype,
+        rounded: dtype != own,
+    })
 }
 
 /// Has a model answer, be judged and scored, and writes what came of it into `out`.
@@ -136,6 +161,7 @@ pub fn evaluation(
         settings: serde_json::json!({
             "model": path.map(Path::to_string_lossy), "base": base.map(Path::to_string_lossy), "enable_thinking": setting.thinking, "prompt_sets": args.prompt_sets,
             "tasks": args.tasks, "attacks": asked.attacks, "judges": identities(&judges, &hashes)?, "answers": contents(&found, out)?,
+            "answered": read_answered(out)?,
             "dtype": setting.dtype.map(Dtype::name)}),
         seed: setting.seed,
         git_revision: option_env!("GIT_REVISION").map(str::to_owned), // set by who builds

@@ -1,6 +1,7 @@
 //! What is measured for a bound, and whether two evaluations can be compared.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Stored;
 use crate::{
@@ -91,6 +92,7 @@ pub(super) fn above(scores: &Stored, set: &SetScores, judge: &JudgeScores, align
     let their = their.ok_or_else(|| incomparable(scores, aligned, differ()))?;
     check_judge(scores, aligned, &judge.judge)?;
     check_prompts(scores, aligned, &set.name)?;
+    check_answered(scores, aligned, &set.name)?;
     let (left, right) = (verdicts(scores, set, judge)?, verdicts(aligned, other, their)?);
     let refused = |verdicts: &[Verdict], unknown: bool| -> Vec<bool> {
         verdicts.iter().map(|verdict| verdict.refusal().unwrap_or(unknown)).collect()
@@ -117,6 +119,7 @@ pub(super) fn lost(scores: &Stored, task: &TaskScores, before: &Stored) -> Resul
         return Err(differ(format!("the task {} is scored by {left} and by {right}", task.name)));
     }
     check_prompts(scores, before, &task.name)?;
+    check_answered(scores, before, &task.name)?;
     let (found, method) = difference(&was, &after)?;
     if was.value <= 0.0 {
         let problem =
@@ -203,6 +206,29 @@ fn check_judge(left: &Stored, right: &Stored, judge: &str) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether the answers of both were made alike, as far as the evaluations say how: up to one length, with the same thinking, and in
+/// one precision. Models that are stored in different ones, and asked as they are, can be compared.
+fn check_answered(left: &Stored, right: &Stored, name: &str) -> Result<()> {
+    let [ours, theirs] = [left, right].map(|stored| stored.evaluation.provenance.answered(name));
+    if ours.is_null() || theirs.is_null() {
+        return Ok(());
+    }
+    let differs = |key: &str| ours[key] != theirs[key];
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let both = |key: &str| [ours, theirs].map(|one| word(&one[key])).join(" and ");
+    let is_rounded = [ours, theirs].iter().any(|one| one["rounded"] == true);
+    let differ = if differs("max_new_tokens") {
+        format!("{} new tokens", both("max_new_tokens"))
+    } else if differs("enable_thinking") {
+        format!("enable_thinking {}", both("enable_thinking").replace("null", "not set"))
+    } else if differs("dtype") && is_rounded {
+        format!("weights in {}", both("dtype"))
+    } else {
+        return Ok(());
+    };
+    Err(incomparable(left, right, format!("{name}: {differ}")))
 }
 
 /// Whether both were asked the same prompts, with the same references, in one order.

@@ -189,6 +189,38 @@ fn what_cannot_be_compared_says_what_differs() {
 }
 
 #[test]
+fn answers_that_were_made_in_another_way_are_not_compared() {
+    let made = |name: &str, key: &str, value: serde_json::Value| {
+        let mut stored = stored(name, "r", "c", 50);
+        let mut how =
+            serde_json::json!({"max_new_tokens": 128, "enable_thinking": null, "dtype": "f32", "rounded": false});
+        how[key] = value;
+        stored.evaluation.provenance.settings["answered"] = serde_json::json!({"good": how, "sql": how});
+        stored
+    };
+    let plain = made("base", "rounded", false.into());
+    for (key, value, part) in [
+        ("max_new_tokens", serde_json::json!(1), "1 and 128 new tokens"),
+        ("enable_thinking", true.into(), "enable_thinking true and not set"),
+        ("dtype", "bf16".into(), ""), // stored so
+    ] {
+        for (on, set) in [(On::OverRefusalAboveAligned, "good"), (On::TaskDrop, "sql")] {
+            let found = check(on, 1.0, (&made("s", key, value.clone()), Some(&plain)), By::Point);
+            match part {
+                "" => assert_eq!(found.outcome, Outcome::Holds),
+                part => assert!(reason(&found).ends_with(&format!("cannot be compared: {set}: {part}")), "{found:?}"),
+            }
+        }
+    }
+    let mut rounded = made("s", "dtype", "bf16".into());
+    rounded.evaluation.provenance.settings["answered"]["sql"]["rounded"] = true.into();
+    let found = check(On::TaskDrop, 1.0, (&rounded, Some(&plain)), By::Point);
+    assert!(reason(&found).contains("weights in bf16 and f32"), "{found:?}");
+    let old = stored("old", "r", "c", 50);
+    assert_eq!(check(On::TaskDrop, 1.0, (&rounded, Some(&old)), By::Point).outcome, Outcome::Holds);
+}
+
+#[test]
 fn what_is_missing_is_undecided_and_not_met() {
     let mut scores = stored("s", "rr", "cc", 50);
     for (on, part) in [(On::TaskDrop, "fine-tuned"), (On::OverRefusalAboveAligned, "aligned")] {

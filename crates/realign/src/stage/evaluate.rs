@@ -2,6 +2,7 @@
 //! or metric reads the same answers; no model is asked again.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -56,6 +57,34 @@ pub enum Aim {
     },
     /// Scores: the deciding metric, then those beside it.
     Task(Vec<Metric>),
+}
+
+/// How the answers of a file were made: what must be alike in two evaluations that are compared, and whose they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answered {
+    /// Where the model was.
+    pub model: String,
+    /// The hash of its files, and of what it is an adapter on.
+    pub key: String,
+    /// Length of an answer in tokens.
+    pub max_new_tokens: usize,
+    /// What the template saw as `enable_thinking`; without it the template decides.
+    pub enable_thinking: Option<bool>,
+    /// The precision of the weights.
+    pub dtype: Dtype,
+    /// Whether the model's own precision is another one, from which they were rounded.
+    pub rounded: bool,
+}
+
+/// What the index says of a file of answers.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    aim: Aim,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answered: Option<Answered>,
 }
 
 impl AnswerFile {
@@ -158,6 +187,19 @@ pub fn write_index(dir: &Path, asked: &[impl Borrow<AnswerFile>]) -> Result<()> 
     Ok(files::write_json(&dir.join(INDEX), &asked)?)
 }
 
+/// The same of answers of which it is known how they were made.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_answered(dir: &Path, asked: &[(AnswerFile, Answered)]) -> Result<()> {
+    let entry = |(AnswerFile { name, aim }, answered): &(AnswerFile, Answered)| Entry {
+        name: name.clone(),
+        aim: aim.clone(),
+        answered: Some(answered.clone()),
+    };
+    Ok(files::write_json(&dir.join(INDEX), &asked.iter().map(entry).collect::<Vec<_>>())?)
+}
+
 fn check_names(questions: &[(&AnswerFile, &[Sample], usize)]) -> Result<()> {
     for (index, (AnswerFile { name, .. }, ..)) in questions.iter().enumerate() {
         if !files::is_name(name) {
@@ -177,6 +219,18 @@ fn check_names(questions: &[(&AnswerFile, &[Sample], usize)]) -> Result<()> {
 /// # Errors
 /// When there are no answers, or the file that says it is damaged.
 pub fn read_index(dir: &Path) -> Result<Vec<AnswerFile>> {
+    Ok(entries(dir)?.into_iter().map(|Entry { name, aim, .. }| AnswerFile { name, aim }).collect())
+}
+
+/// How the answers in a directory were made, by the names of prompt sets and tasks, as far as it is known.
+///
+/// # Errors
+/// As [`read_index`].
+pub fn read_answered(dir: &Path) -> Result<BTreeMap<String, Answered>> {
+    Ok(entries(dir)?.into_iter().filter_map(|Entry { name, answered, .. }| Some((name, answered?))).collect())
+}
+
+fn entries(dir: &Path) -> Result<Vec<Entry>> {
     let path = dir.join(INDEX);
     if !path.exists() {
         return invalid(format!("{}: no answers are stored here; name a model and what it is asked", dir.display()));

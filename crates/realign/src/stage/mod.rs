@@ -26,7 +26,8 @@ pub use attack::{Asked, Attack};
 pub use attacked::Attacked;
 pub use divergence::Divergence;
 pub use evaluate::{
-    Aim, AnswerFile, Evaluate, Measured, Question, ask, check_judged, first_problem, measure, read_index, write_index,
+    Aim, AnswerFile, Answered, Evaluate, Measured, Question, ask, check_judged, first_problem, measure, read_answered,
+    read_index, write_answered, write_index,
 };
 pub use finetune::{
     ADAPTER, Finetune, Inject, Objective, OwnPairs, REFERENCE, Reference, TrainSummary, TrainingSet, WithAdapter,
