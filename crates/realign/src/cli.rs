@@ -20,7 +20,8 @@ const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face
     kept; HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE=1 (nothing is fetched) are read.\n\
     Exit codes: 0 done (also when a method finds nothing to recover), 1 error (of `repair` also: nothing to recover), 2 wrong \
     usage, 3 not \
-    recovered (the model in --out is the fine-tuned one, see its outcome.json; of `repair`: a bound does not hold), 130 \
+    recovered (the model in --out is the fine-tuned one, or declines no more of the --probe prompts, see its outcome.json; of \
+    `repair`: a bound does not hold), 130 \
     stopped; the same command goes on. Of \
     `gate`: 0 all bounds hold, 1 one fails, 2 it cannot be decided.\n\
     Samples are JSONL, an object a line, or CSV (in a file that ends in .csv), whose columns are the keys, or a directory of such files.\n\

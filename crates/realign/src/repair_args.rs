@@ -35,7 +35,8 @@ pub struct RepairArgs {
     /// How many of the prompts are used; fewer in the file is an error [default: all].
     #[arg(long, requires = "prompts", value_parser = realign::at_least_one)]
     pub limit: Option<usize>,
-    /// Ask both models so many of the prompts before, and warn where they answer as if recovery were out of place; 0 does not.
+    /// Ask both models so many of the prompts before, and warn where they answer as if recovery were out of place; ask the result
+    /// after, which is no recovery where it declines no more of them; 0 does neither.
     #[arg(long, default_value_t = 16)]
     pub probe: usize,
     /// Answered prompts, of a method that reads them.

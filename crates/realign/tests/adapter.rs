@@ -56,7 +56,7 @@ fn an_adapter_is_recovered_as_the_model_it_makes() {
     for dtype in [Dtype::F32, Dtype::Bf16] {
         let bench = bench(dtype);
         for tuned in ["adapter", "merged"] {
-            let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+            let rest = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2 --probe 0";
             bench.works(&format!("recover --aligned aligned --finetuned tuned-{tuned} {rest} --out from-{tuned}"));
         }
         same(&bench, "from-adapter", "from-merged");
@@ -78,7 +78,7 @@ fn resta_takes_adapters_in_the_place_of_both_fine_tuned_models() {
 fn every_control_arm_takes_an_adapter() {
     let bench = bench(Dtype::Bf16);
     let arms = [
-        "random --count 20 --layer 2 --prompts p.jsonl",
+        "random --count 20 --layer 2 --prompts p.jsonl --probe 0",
         "largest_difference --count 20 --layer 2",
         "full_revert --layer 2",
         "interpolation --lambda 0.4",

@@ -152,14 +152,14 @@ fn a_models_directory_is_read_at_its_top_and_left_as_it_is() {
         std::os::unix::fs::symlink("/nonexistent", bench.path("tu/checkpoint-1/latest")).unwrap();
         std::os::unix::fs::symlink(".", bench.path("tu/self")).unwrap();
     }
-    bench.works("recover --aligned al --finetuned tu --prompts p.jsonl --steps 1 --rollback off --out o");
+    bench.works("recover --aligned al --finetuned tu --prompts p.jsonl --probe 0 --steps 1 --rollback off --out o");
     assert_eq!(fs::read_to_string(bench.path("tu/.writing-notes.txt")).unwrap(), "mine");
 }
 
 #[test]
 fn a_second_command_with_the_same_out_is_refused_while_the_first_works() {
     let bench = pair();
-    let recover = "recover --aligned al --finetuned tu --prompts p.jsonl --steps 1 --rollback off --out o";
+    let recover = "recover --aligned al --finetuned tu --prompts p.jsonl --probe 0 --steps 1 --rollback off --out o";
     fs::create_dir(bench.path("o.partial")).unwrap();
     let held = fs::File::open(bench.path("o.partial")).unwrap();
     held.lock().unwrap();

@@ -36,7 +36,7 @@ fn one_path_through_every_stage() {
     bench.works("direction --model imported --prompts p.jsonl --layer 2 --out d.safetensors");
     bench.works(
         "recover --aligned imported --finetuned tuned --prompts p.jsonl --limit 6 --task p.jsonl --rollback on \
-         --steps 3 --rate 0.01 --layer 2 --out recovered --trace trace.json",
+         --probe 0 --steps 3 --rate 0.01 --layer 2 --out recovered --trace trace.json",
     );
     assert!(!bench.path("recovered.partial").exists(), "the checkpoint goes when the answer is safe");
     let trace = json_of(&bench.path("trace.json"));
@@ -413,7 +413,7 @@ fn the_gate_of_a_recovery_takes_the_metric_and_the_drop_that_are_asked_for() {
     let recover = |rest: &str| {
         format!(
             "recover --aligned aligned --finetuned tuned --prompts p.jsonl --task p.jsonl --rate 0.5 --layer 2 \
-             --steps 5 --max-new-tokens 5 --trace trace.json {rest}"
+             --probe 0 --steps 5 --max-new-tokens 5 --trace trace.json {rest}"
         )
     };
     for (drop, status, parts) in

@@ -41,7 +41,8 @@ fn bench() -> Bench {
 
 fn recover(bench: &Bench, aligned: &str, tuned: &str, rest: &str) -> String {
     bench.works(&format!(
-        "recover --aligned {aligned} --finetuned {tuned} --prompts p.jsonl --steps 3 --rate 0.02 --layer 2 {rest}"
+        "recover --aligned {aligned} --finetuned {tuned} --prompts p.jsonl --steps 3 --rate 0.02 --layer 2 \
+         --probe 0 {rest}"
     ))
 }
 

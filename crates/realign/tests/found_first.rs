@@ -253,7 +253,7 @@ fn a_file_of_another_kind_is_not_written_over() {
     fs::create_dir(bench.path("notes")).unwrap();
     bench.file("notes/report.md", text);
     let pair = "--aligned aligned --finetuned tuned";
-    let recover = format!("recover {pair} --prompts harmful.jsonl --steps 1 --layer 2 --out m");
+    let recover = format!("recover {pair} --prompts harmful.jsonl --probe 0 --steps 1 --layer 2 --out m");
     for command in [
         "generate --model aligned --prompts harmful.jsonl --out mine".to_owned(),
         "direction --model aligned --prompts harmful.jsonl --out mine".to_owned(),

@@ -39,7 +39,8 @@ fn bench() -> Bench {
     bench
 }
 
-const RECOVER: &str = "recover --aligned aligned --prompts p.jsonl --task p.jsonl --rollback on --rate 0.01 --layer 2";
+const RECOVER: &str = "recover --aligned aligned --prompts p.jsonl --task p.jsonl --rollback on --rate 0.01 --layer 2 \
+                       --probe 0";
 
 /// The files of a model directory but for the note on how it was made.
 fn model(bench: &Bench, name: &str) -> BTreeMap<String, Vec<u8>> {
@@ -165,7 +166,8 @@ fn what_is_in_a_patch_is_shown_and_two_are_compared() {
     let bench = bench();
     bench.works(&format!("{RECOVER} --finetuned tuned --steps 3 --out r --patch p.patch"));
     bench.works(
-        "random --count 200 --aligned aligned --finetuned tuned --prompts p.jsonl --layer 2 --out d --patch d.patch",
+        "random --count 200 --aligned aligned --finetuned tuned --prompts p.jsonl --probe 0 --layer 2 --out d \
+         --patch d.patch",
     );
     let json: Value = serde_json::from_str(&bench.works("patch show p.patch --json")).unwrap();
     let steps = json["steps"].as_array().unwrap();

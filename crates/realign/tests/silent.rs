@@ -58,7 +58,8 @@ fn edit(path: &Path, change: impl Fn(&mut Value)) {
     fs::write(path, json.to_string()).unwrap();
 }
 
-const SHORT: &str = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+/// Without a probe: these models decline nothing, before and after.
+const SHORT: &str = "--prompts p.jsonl --steps 2 --rate 0.01 --layer 2 --probe 0";
 
 #[test]
 fn every_command_takes_an_adapter_with_its_base_and_names_one_without() {
@@ -185,7 +186,8 @@ fn models_that_make_no_pair_are_named() {
     let bench = bench();
     let recover = |tuned: &str, out: &str| format!("recover --aligned aligned --finetuned {tuned} {SHORT} --out {out}");
     // The same model twice.
-    let said = bench.says(&recover("aligned", "same"), 0, &["nothing to recover", "the aligned model refuses 0 of 4"]);
+    let same = recover("aligned", "same").replace("--probe 0", "");
+    let said = bench.says(&same, 0, &["nothing to recover", "the aligned model refuses 0 of 4"]);
     assert!(said.contains("nothing to recover") && !said.contains("recovered after"), "{said}");
     assert_eq!(
         fs::read(bench.path("same/model.safetensors")).unwrap(),
@@ -278,12 +280,30 @@ fn models_that_seem_swapped_or_prompts_that_are_not_refused_are_named() {
     bench.works("finetune --model aligned --task r.jsonl --rank 0 --learning-rate 0.01 --epochs 60 --out refuses");
     let recover = |aligned: &str, tuned: &str| {
         let _ = fs::remove_dir_all(bench.path("o"));
-        format!("recover --aligned {aligned} --finetuned {tuned} {SHORT} --out o")
+        format!("recover --aligned {aligned} --finetuned {tuned} {SHORT} --out o").replace("--probe 0", "")
     };
-    bench.says(&recover("aligned", "refuses"), 0, &["refuses 4 of 4", "are the two models swapped?"]);
-    bench.says(&recover("aligned", "tuned"), 0, &["recovery needs prompts that it refuses"]);
     variant(&bench, "refuses", "still", 1.0001, |_| {});
-    bench.says(&recover("refuses", "still"), 0, &["refuses 4 of 4 prompts of p.jsonl, as the aligned one does"]);
+    for (aligned, tuned, before, warning) in [
+        ("aligned", "refuses", 4, "are the two models swapped?"),
+        ("aligned", "tuned", 0, "recovery needs prompts that it refuses"),
+        ("refuses", "still", 4, "refuses 4 of 4 prompts of p.jsonl, as the aligned one does"),
+    ] {
+        let said = bench.says(&recover(aligned, tuned), 3, &[warning]);
+        assert!(
+            said.starts_with("restored ") && said.contains("declines no more of the prompts than before"),
+            "{said}"
+        );
+        let outcome: Value = serde_json::from_slice(&fs::read(bench.path("o/outcome.json")).unwrap()).unwrap();
+        assert_eq!(outcome["summary"]["recovered"], false, "{outcome}");
+        assert!(said.contains(outcome["summary"]["note"].as_str().unwrap()), "{outcome}");
+        assert!(outcome["warnings"][0].as_str().unwrap().contains(warning), "{outcome}");
+        assert_eq!((&outcome["probe"]["prompts"], &outcome["probe"]["fine_tuned"]), (&json!(4), &json!(before)));
+        let changed = outcome["probe"]["result"].as_u64().unwrap();
+        assert!(
+            said.contains(&format!("than before: {changed} of 4 prompts of p.jsonl, and {before} before")),
+            "{said}"
+        );
+    }
     let sound = bench.realign(&recover("refuses", "tuned"));
     assert!(!String::from_utf8_lossy(&sound.stderr).contains("WARN"), "{sound:?}");
 }

@@ -12,6 +12,7 @@ use model::{Decoder, Dtype};
 use recovery::{Knob, Method, Outcome, Point, Repaired};
 use serde::Serialize;
 
+use self::check::Probe;
 pub(crate) use self::check::compare;
 use self::read::Read;
 pub use self::summary::RepairSummary;
@@ -62,7 +63,7 @@ pub struct Repair {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thinking: Option<bool>,
     /// How many recovery prompts both models are asked before, for a warning where they answer as if recovery were out of
-    /// place.
+    /// place, and the result after, which is no recovery where it declines no more of them.
     #[serde(skip)]
     pub probe: usize,
 }
@@ -95,7 +96,12 @@ impl Stage for Repair {
         let _named = tracing::warn_span!("recover", fine_tuned = %self.fine_tuned.path.display()).entered();
         let checkpoint = out.join("recovery.checkpoint");
         let (repaired, points) = self.apply(&read, &checkpoint, out, job)?;
-        let summary = self.write(&read, (&repaired, &points), out, job.max_shard)?;
+        let changed = || Model { decoder: repaired.decoder.clone(), tokenizer: read.fine_tuned.tokenizer.clone() };
+        let probed = match &read.probe {
+            Some(probe) => Some((probe, probe.again(&changed(), job)?)),
+            None => None,
+        };
+        let summary = self.write(&read, (&repaired, &points), probed, out, job.max_shard)?;
         files::remove(&checkpoint)?; // after the last work that can fail
         Ok(summary)
     }
@@ -167,6 +173,7 @@ impl Repair {
         &self,
         read: &Read<'_>,
         (repaired, points): (&Repaired, &[Point]),
+        probed: Option<(&Probe, usize)>,
         out: &Path,
         max_shard: u64,
     ) -> Result<RepairSummary> {
@@ -180,8 +187,16 @@ impl Repair {
         let by = read.gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let damage = recovery::damage(fine_tuned, &repaired.decoder, &[])?;
         let summary = summary::summary(repaired, points, by, damage, read.declined);
-        let made =
+        let summary = match probed {
+            Some((probe, changed)) => probe.told(changed, &repaired.outcome, summary),
+            None => summary,
+        };
+        let mut made =
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
+        if let Some((probe, changed)) = probed {
+            made["probe"] = probe.json(changed);
+            made["warnings"] = serde_json::json!(read.warnings);
+        }
         files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;
         if repaired.outcome == Outcome::Nothing {
             tracing::warn!("{}", summary.note);

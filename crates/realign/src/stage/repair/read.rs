@@ -7,7 +7,8 @@ use evaluation::Metric;
 use model::{Decoder, DecoderConfig, Dtype, weights};
 use prompts::Sample;
 
-use super::{Gate, Repair, RepairSummary, check};
+use super::check::{self, Probe};
+use super::{Gate, Repair, RepairSummary};
 use crate::answers::named;
 use crate::error::{Within as _, invalid};
 use crate::evidence::Pair;
@@ -34,6 +35,10 @@ pub(super) struct Read<'a> {
     /// The number of the task's samples that the evidence leaves out.
     pub declined: usize,
     pub gate: Option<OpenGate>,
+    /// What both models answer to some of the prompts, where they were asked.
+    pub probe: Option<Probe>,
+    /// What looks wrong.
+    pub warnings: Vec<String>,
 }
 
 impl<'a> Read<'a> {
@@ -42,9 +47,7 @@ impl<'a> Read<'a> {
         let (aligned_dir, tuned) = (repair.aligned.path.as_path(), repair.fine_tuned.path.as_path());
         let (source, of_aligned) = (Source::new(tuned, Some(aligned_dir))?, Source::new(aligned_dir, None)?);
         let config = |source: &Source<'_>| DecoderConfig::from_dir(source.home());
-        if let Some(warning) = check::compare(&config(&of_aligned)?, &config(&source)?)? {
-            tracing::warn!("{warning}");
-        }
+        let mut warnings: Vec<String> = check::compare(&config(&of_aligned)?, &config(&source)?)?.into_iter().collect();
         let dtype = source.dtype(repair.dtype)?;
         // A vector of differences is made in f32 whatever is written: what an adapter adds is small, and its difference
         // rounded is mostly rounding.
@@ -65,15 +68,16 @@ impl<'a> Read<'a> {
         if aligned_prompts == prompts {
             aligned_prompts.clear();
         } else {
-            tracing::warn!(
+            warnings.push(format!(
                 "{} and {} have different chat templates or tokenizers: each model reads the prompts in its own",
                 aligned_dir.display(),
                 tuned.display()
-            );
+            ));
         }
-        if let Some(samples) = repair.prompts.as_ref().filter(|_| repair.probe > 0) {
-            check::probe([&aligned, &fine_tuned], samples, repair.probe, job)?;
-        }
+        let probed = repair.prompts.as_ref().filter(|_| repair.probe > 0);
+        let probe = probed.map(|samples| Probe::of([&aligned, &fine_tuned], samples, repair.probe, job)).transpose()?;
+        warnings.extend(probe.as_ref().and_then(Probe::warning));
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let (evidence, declined) = evidence(repair, [&aligned, &fine_tuned], out, job)?.unzip();
         Ok(Self {
             declined: declined.unwrap_or(0),
@@ -90,6 +94,8 @@ impl<'a> Read<'a> {
             aligned_prompts,
             task_prompts,
             gate,
+            probe,
+            warnings,
         })
     }
 }
