@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use model::checkpoint::{self, Contents, peft};
-use model::{Decoder, Dtype, weights};
+use model::{Decoder, DecoderConfig, Dtype, weights};
 use prompts::{ChatTemplate, Encoded, Sample, Tokenizer};
 
 use crate::error::{Within as _, invalid};
@@ -93,6 +93,17 @@ impl<'a> Source<'a> {
             Some(dtype) => Ok(dtype),
             None => checkpoint::stored_dtype(self.home()).within(|| format!("weights of {}", self.home().display())),
         }
+    }
+
+    /// Checks configuration, tokenizer and the heads of the weights, before hours of other work. No weight is read.
+    ///
+    /// # Errors
+    /// Names what is missing or damaged.
+    pub fn check(&self) -> Result<()> {
+        let dir = self.dirs[0];
+        DecoderConfig::from_dir(self.home())?;
+        Tokenizer::from_dirs(&self.dirs).within(|| format!("tokenizer of {}", dir.display()))?;
+        self.dtype(None).map(drop)
     }
 
     /// Reads the model, its weights rounded to `dtype`, or as they are; an adapter is merged and what it makes rounded.

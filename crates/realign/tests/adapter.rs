@@ -105,3 +105,35 @@ fn an_adapter_on_another_model_is_named() {
     bench.fails(&format!("recover {models} --prompts p.jsonl --out o"), &["tuned-adapter", "wider", "[2, 16]"]);
     assert!(!bench.path("o").exists());
 }
+
+#[test]
+fn a_gate_takes_an_adapter_in_the_place_of_any_model_and_finds_one_that_is_missing_first() {
+    let bench = bench(Dtype::F32);
+    bench.works("generate --model tuned-merged --prompts p.jsonl --max-new-tokens 4 --out t.jsonl");
+    let gate = |models: &str, out: &str| {
+        format!(
+            "gate {models} --harmless p.jsonl --task t.jsonl --max-new-tokens 4 --max-task-drop 1 --max-over-refusal +1 \
+             --by point --out {out}"
+        )
+    };
+    bench.works(&gate("--model aligned --before tuned-adapter --aligned unaligned-adapter --base aligned", "e"));
+    bench.works(&gate("--model aligned --before tuned-merged --aligned unaligned-merged", "f"));
+    for file in ["before/answers-task.jsonl", "aligned/answers-harmless.jsonl"] {
+        let responses = |out: &str| -> Vec<serde_json::Value> {
+            let text = fs::read_to_string(bench.path(&format!("{out}/{file}"))).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            lines.map(|line| line["response"].clone()).collect()
+        };
+        assert_eq!(responses("e"), responses("f"), "{file}");
+    }
+    fs::create_dir(bench.path("empty")).unwrap();
+    for (models, part) in [
+        ("--model aligned --before tuned-merged --aligned none", "none: there is no such directory"),
+        ("--model aligned --before empty --aligned aligned", "empty"),
+        ("--model aligned --before tuned-adapter --aligned aligned", "--base"),
+        ("--model aligned --before aligned --aligned aligned --base aligned", "leave --base out"),
+    ] {
+        bench.says(&gate(models, "g"), 2, &[part]);
+        assert!(!bench.path("g").exists(), "{models}: nothing was asked");
+    }
+}

@@ -18,7 +18,7 @@ pub struct GateArgs {
     /// The model that may be served, to be measured first: a directory, or org/name[@revision] of the hub.
     #[arg(long, requires = "out")]
     pub model: Option<PathBuf>,
-    /// The model that --model and --before are peft adapters on, as far as they are.
+    /// The model that those of --model, --before and --aligned are on that are peft adapters.
     #[arg(long, requires = "model")]
     pub base: Option<PathBuf>,
     /// The same as --scores for the fine-tuned model, on the same questions; with --model the fine-tuned model.

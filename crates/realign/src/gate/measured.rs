@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use evaluation::PromptKind;
 use evaluation::gate::On;
 use realign::stage::{Aim, check_judged};
-use realign::{Error, Job, Result, Within as _};
+use realign::{Error, Job, Result, Source, Within as _};
 
 use super::{GateArgs, bounds};
 use crate::evaluate::{self, Asked, Setting};
@@ -34,6 +34,11 @@ fn is_about(on: On, aim: &Aim) -> bool {
     }
 }
 
+/// Where a model is, which may be an adapter on the base.
+fn source<'a>(args: &'a GateArgs, model: &'a Path) -> Result<Source<'a>> {
+    Source::with_base(model, args.base.as_deref())
+}
+
 /// The evaluations that are named, or those of the models, measured now as far as it was not done before.
 ///
 /// # Errors
@@ -55,21 +60,23 @@ pub fn measured(args: &GateArgs, setting: Setting, job: &mut Job<'_>) -> Result<
             return Err(Error::Invalid(text));
         }
     }
-    let mut measure =
-        |name: &str, model: &Path, base: Option<&Path>, about: &dyn Fn(&Aim) -> bool| -> Result<PathBuf> {
-            let out = out.join(name);
-            let asked =
-                Asked { model: Some((model, base)), questions: &args.questions, attacks: &[], files: &[], about };
-            let evaluation =
-                evaluate::evaluation(&asked, true, &out, setting, job).within(|| model.display().to_string())?;
-            check_judged(&evaluation, &out)?;
-            Ok(out)
-        };
-    let base = args.base.as_deref();
-    let scores = measure("model", model, base, &|_| true)?;
+    // All of them before the first is measured, which takes long.
+    for model in [Some(model), args.before.as_ref(), args.aligned.as_ref()].into_iter().flatten() {
+        source(args, model)?.check().within(|| model.display().to_string())?;
+    }
+    let mut measure = |name: &str, model: &Path, about: &dyn Fn(&Aim) -> bool| -> Result<PathBuf> {
+        let out = out.join(name);
+        let is_adapter = source(args, model)?.is_adapter();
+        let base = args.base.as_deref().filter(|_| is_adapter);
+        let asked = Asked { model: Some((model, base)), questions: &args.questions, attacks: &[], files: &[], about };
+        let evaluation =
+            evaluate::evaluation(&asked, true, &out, setting, job).within(|| model.display().to_string())?;
+        check_judged(&evaluation, &out)?;
+        Ok(out)
+    };
+    let scores = measure("model", model, &|_| true)?;
     let of = |on: On| move |aim: &Aim| is_about(on, aim);
-    let before = args.before.as_deref().map(|path| measure("before", path, base, &of(On::TaskDrop))).transpose()?;
-    let aligned = args.aligned.as_deref();
-    let aligned = aligned.map(|path| measure("aligned", path, None, &of(On::OverRefusal))).transpose()?;
+    let before = args.before.as_deref().map(|path| measure("before", path, &of(On::TaskDrop))).transpose()?;
+    let aligned = args.aligned.as_deref().map(|path| measure("aligned", path, &of(On::OverRefusal))).transpose()?;
     Ok(Dirs { scores, before, aligned })
 }

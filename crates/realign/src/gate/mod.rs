@@ -92,7 +92,8 @@ fn check_usage(args: &GateArgs) -> Result<()> {
         let measured = args.out.iter().flat_map(|dir| measured::DIRS.map(|name| dir.join(name)));
         measured.into_iter().try_for_each(|dir| check_outside(out, &dir))?;
     }
-    let adapters = [&args.model, &args.before].into_iter().flatten().map(|path| &**path).collect::<Vec<_>>();
+    let adapters =
+        [&args.model, &args.before, &args.aligned].into_iter().flatten().map(|path| &**path).collect::<Vec<_>>();
     if args.model.is_some() { check_base(&adapters, args.base.as_deref()) } else { Ok(()) }
 }
 
