@@ -13,7 +13,7 @@ use std::{
 };
 
 use evaluation::{
-    Answer, HttpJudge, JudgeFormat, Verdict,
+    Answer, EvaluationError, HttpJudge, JudgeFormat, Verdict,
     judge::{
         http::HttpOutcome,
         http_settings::{HttpSettings, LimitKey},
@@ -126,7 +126,8 @@ fn judge(settings: &HttpSettings, count: usize) -> Result<Vec<HttpOutcome>, Stri
     let answers: Vec<&Answer> = answers.iter().collect();
     let mut found = vec![None; count];
     let judge = HttpJudge::new(settings, &format).map_err(|error| error.to_string())?;
-    let result = judge.judge(&answers, &mut |index, outcome| {
+    let result = judge.judge(&answers, &mut |heard| {
+        let Some((index, outcome)) = heard else { return Ok(()) };
         assert!(found[index].replace(outcome).is_none(), "judged twice");
         Ok(())
     });
@@ -194,6 +195,20 @@ fn pauses_grow_and_follow_retry_after() {
     judge(&settings(&server), 1).unwrap();
     let times: Vec<Instant> = server.seen.lock().unwrap().iter().map(|seen| seen.0).collect();
     assert!(times[0] < started + pause / 2 && times[1] >= started + pause, "{pause:?} {:?}", times[1] - started);
+}
+
+#[test]
+fn a_caller_hears_that_nothing_comes_and_can_stop() {
+    let server = serve(vec![], Reply::Send(429, "Retry-After: 300\r\n", String::new()));
+    let (settings, format, answer) = (settings(&server), format(), Answer::default());
+    let (started, mut silent) = (Instant::now(), 0);
+    let stopped = HttpJudge::new(&settings, &format).unwrap().judge(&[&answer; 2], &mut |heard| {
+        assert_eq!(heard, None);
+        silent += 1;
+        if silent < 3 { Ok(()) } else { Err(EvaluationError::NoAnswers) }
+    });
+    assert!(matches!(stopped, Err(EvaluationError::NoAnswers)), "{stopped:?}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 #[test]

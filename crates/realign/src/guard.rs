@@ -52,7 +52,8 @@ fn judge_set(opened: &mut Opened<'_>, identity: &str, set: &ToJudge, job: &mut J
     }
     let (mut done, mut missing, mut pending) = (0, Vec::new(), HashSet::new());
     let mut judge = |missing: &[Answer], done: &mut usize, file: &mut Journal<VerdictRecord>| {
-        opened.judge(missing, &mut |index, found| {
+        opened.judge(missing, &mut |heard| {
+            let Some((index, found)) = heard else { return job.step(*done, set.count, "verdicts") };
             let Found { verdict, p_harmful, problem, transient, reply } = found;
             let (id, judge, key) = (missing[index].id.clone(), name.to_owned(), key(&missing[index]));
             file.add(&VerdictRecord { id, judge, key, verdict, p_harmful, problem, transient, reply })?;
@@ -95,17 +96,17 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    /// Judges answers; `judged` gets each one's index and what was found, in any order.
-    fn judge(&mut self, answers: &[Answer], judged: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()> {
+    /// Judges answers; `heard` gets each one's index and what was found, in any order, and none while an endpoint says nothing.
+    fn judge(&mut self, answers: &[Answer], heard: &mut dyn FnMut(Option<(usize, Found)>) -> Result<()>) -> Result<()> {
         let mut open = Vec::new();
         for (index, answer) in answers.iter().enumerate() {
             match self.judge.by_rule(answer) {
-                Some(verdict) => judged(index, Found::of(verdict))?,
+                Some(verdict) => heard(Some((index, Found::of(verdict))))?,
                 None => open.push(index),
             }
         }
         let asked: Vec<&Answer> = open.iter().map(|&index| &answers[index]).collect();
-        let mut judged = |place: usize, found: Found| judged(open[place], found);
+        let mut judged = |place: usize, found: Found| heard(Some((open[place], found)));
         match self.judge {
             _ if asked.is_empty() => Ok(()),
             Judge::Refusal(_) | Judge::Lab(_) => Ok(()), // they judge by rule alone
@@ -120,10 +121,11 @@ impl Opened<'_> {
                     none => none.insert(HttpJudge::new(settings, format)?),
                 };
                 let mut failed = None;
-                let outcome = endpoint.judge(&asked, &mut |place, found| {
-                    let HttpOutcome { verdict, problem, transient, reply } = found;
-                    let found = Found { problem, transient, reply, ..Found::of(verdict) };
-                    judged(place, found).map_err(|error| {
+                let outcome = endpoint.judge(&asked, &mut |found| {
+                    let found = found.map(|(place, HttpOutcome { verdict, problem, transient, reply })| {
+                        (open[place], Found { problem, transient, reply, ..Found::of(verdict) })
+                    });
+                    heard(found).map_err(|error| {
                         failed = Some(error);
                         EvaluationError::NoAnswers // ends the judging; the error itself is given below
                     })

@@ -15,6 +15,8 @@ pub struct Shown {
     quiet: bool,
     started: Instant,
     last: Option<Instant>,
+    /// The last step that has a line.
+    said: String,
 }
 
 impl Shown {
@@ -26,7 +28,7 @@ impl Shown {
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
-        Self { bar, quiet, started: Instant::now(), last: None }
+        Self { bar, quiet, started: Instant::now(), last: None, said: String::new() }
     }
 
     /// Shows a step.
@@ -37,12 +39,14 @@ impl Shown {
             bar.set_message(files::printable(word).into_owned());
             return;
         }
-        let is_step = word.starts_with("loss") || done == all || done == 0;
+        let place = if done == 0 { String::new() } else { format!("{done}/{all} ") };
+        let step = format!("{place}{}", files::printable(word));
+        // What stands still is one step, however often it is reported.
+        let is_step = (word.starts_with("loss") || done == all || done == 0) && step != self.said;
         if !self.quiet && (is_step || self.last.is_none_or(|last| last.elapsed() >= PAUSE)) {
             self.last = Some(Instant::now());
-            let seconds = self.started.elapsed().as_secs();
-            let place = if done == 0 { String::new() } else { format!("{done}/{all} ") };
-            let _ = writeln!(io::stderr(), "{place}{} ({seconds} s)", files::printable(word));
+            let _ = writeln!(io::stderr(), "{step} ({} s)", self.started.elapsed().as_secs());
+            self.said = step;
         }
     }
 }

@@ -8,7 +8,9 @@ mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::Bench;
 use server::{COMMIT, Fault, Server, TOKEN};
@@ -28,15 +30,20 @@ impl Place {
         Self { bench, server }
     }
 
-    /// Runs a command with an environment of the hub alone.
-    fn run_with(&self, command: &str, variables: &[(&str, &str)]) -> Output {
+    /// A command with an environment of the hub alone.
+    fn command(&self, command: &str, variables: &[(&str, &str)]) -> Command {
         let mut process = Command::new(env!("CARGO_BIN_EXE_realign"));
         process.args(command.split_whitespace()).current_dir(self.bench.path("."));
         for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
             process.env_remove(name);
         }
         process.env("HF_HOME", self.bench.path("home")).env("HF_ENDPOINT", &self.server.url);
-        process.envs(variables.iter().copied()).output().unwrap()
+        process.envs(variables.iter().copied());
+        process
+    }
+
+    fn run_with(&self, command: &str, variables: &[(&str, &str)]) -> Output {
+        self.command(command, variables).output().unwrap()
     }
 
     /// Runs, expects an exit status, and gives back what it said; the token is never in it.
@@ -145,6 +152,28 @@ fn a_transfer_that_breaks_off_is_gone_on_with() {
         assert!(place.server.ranges().contains(&format!("bytes={}-", left.len())));
     }
     assert_eq!(place.server.ranges().last().unwrap(), "", "what was damaged before is fetched from its start");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_transfer_that_stands_still_is_stopped_by_ctrl_c() {
+    let place = Place::new();
+    place.server.fault(&[Fault::Hang(1000)]);
+    let mut process = place.command("generate --model org/name --prompts p.jsonl --out c.jsonl", &[]);
+    let child = process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while place.server.ranges().is_empty() && began.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_secs(1));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let asked = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(130) && said.contains("stopped"), "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    place.answers("org/name", &[]);
+    assert_eq!(place.server.ranges().last().unwrap(), "bytes=1000-", "what came is kept");
 }
 
 #[test]

@@ -5,10 +5,11 @@
 mod common;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::Bench;
 use serde_json::json;
@@ -68,15 +69,21 @@ fn numbers_that_cannot_be_are_errors() {
     }
 }
 
-/// A server that refuses every request; gives back its address.
-fn server() -> String {
+/// A server that gives every request the same head of an answer; gives back its address.
+fn server(head: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/v1", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            // The whole request, whose body is an object: a connection that is closed before may take the reply with it.
+            let (mut request, mut part) = (Vec::new(), [0; 4096]);
+            while !request.ends_with(b"}") {
+                let Ok(count @ 1..) = stream.read(&mut part) else { break };
+                request.extend_from_slice(&part[..count]);
+            }
+            let reply = format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(reply.as_bytes());
         }
     });
     address
@@ -89,7 +96,7 @@ fn a_key_is_in_no_log_whatever_is_asked_for() {
     let guards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges/guards").canonicalize().unwrap();
     let judge = format!(
         "judges: [{{kind: http, name: a, base_url: '{}', model: m, format: '{}/wildguard.yaml', api_key_env: JUDGE_KEY}}]",
-        server(),
+        server("401 Unauthorized"),
         guards.display()
     );
     bench.file("judges.yaml", &judge);
@@ -109,6 +116,33 @@ fn a_key_is_in_no_log_whatever_is_asked_for() {
         // A hex dump breaks it up, and has it in hexadecimal.
         assert!(!said.contains("73 6b 2d 61") && !said.contains("736b2d61"), "{filter}: {said}");
     }
+}
+
+#[test]
+fn a_judge_that_is_kept_waiting_says_so_once_and_hears_ctrl_c() {
+    let bench = bench();
+    let format = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/judges/http/one_word.yaml");
+    let judge = format!(
+        "judges: [{{kind: http, name: a, base_url: '{}', model: m, format: '{}'}}]",
+        server("429 Too Many\r\nRetry-After: 300"),
+        format.canonicalize().unwrap().display()
+    );
+    bench.file("judges.yaml", &judge);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_realign"));
+    let arguments = "evaluate --model m --harmful p.jsonl --judges judges.yaml --out e --max-new-tokens 2";
+    let command = command.args(arguments.split(' ')).current_dir(bench.path(""));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let warning = lines.find(|line| line.contains("asked again in")).unwrap();
+    assert!(warning.contains("judge a: status 429; asked again in 300 s"), "{warning}");
+    std::thread::sleep(Duration::from_millis(1500)); // the report comes again
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+    assert!(!rest.iter().any(|line| line.contains("asked again")), "{rest:?}");
+    assert!(rest.iter().filter(|line| line.contains("verdicts")).count() <= 1, "{rest:?}");
 }
 
 #[test]

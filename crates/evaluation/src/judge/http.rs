@@ -6,7 +6,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -24,6 +24,12 @@ use crate::{Answer, EvaluationError, Result};
 
 /// The longest pause between two attempts, even if the server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A pause that is worth a line; shorter ones pass unseen.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long nothing comes before the caller hears that.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Bytes that are read of a server's answer.
 const LONGEST_BODY: u64 = 1 << 20;
@@ -44,6 +50,9 @@ pub struct HttpOutcome {
     pub reply: Option<String>,
 }
 
+/// What gets the outcomes of a judge, by the answers' indices, and none while there is nothing.
+pub type Heard<'a> = dyn FnMut(Option<(usize, HttpOutcome)>) -> Result<()> + 'a;
+
 /// A client of one endpoint.
 #[derive(Debug)]
 pub struct HttpJudge<'a> {
@@ -53,6 +62,8 @@ pub struct HttpJudge<'a> {
     key: Option<Key>,
     agent: Agent,
     next: Mutex<Instant>,
+    /// Whether a long pause has been said.
+    warned: AtomicBool,
 }
 
 /// Why an attempt gave no text.
@@ -85,14 +96,23 @@ impl<'a> HttpJudge<'a> {
             .max_redirects(0) // the key goes nowhere else
             .build();
         let url = format!("{}/chat/completions", settings.base_url.trim_end_matches('/'));
-        Ok(Self { settings, format, url, key, agent: config.into(), next: Mutex::new(Instant::now()) })
+        Ok(Self {
+            settings,
+            format,
+            url,
+            key,
+            agent: config.into(),
+            next: Mutex::new(Instant::now()),
+            warned: AtomicBool::new(false),
+        })
     }
 
-    /// Judges all answers, several at a time; `judged` gets each one's index and outcome as it comes, in any order.
+    /// Judges all answers, several at a time; `heard` gets each one's index and outcome as it comes, in any order, and none
+    /// now and then while nothing comes, so that it can stop the judging.
     ///
     /// # Errors
-    /// When the key or the address is refused, the template fails, or `judged` fails; earlier outcomes were passed on.
-    pub fn judge(&self, answers: &[&Answer], judged: &mut dyn FnMut(usize, HttpOutcome) -> Result<()>) -> Result<()> {
+    /// When the key or the address is refused, the template fails, or `heard` fails; earlier outcomes were passed on.
+    pub fn judge(&self, answers: &[&Answer], heard: &mut Heard<'_>) -> Result<()> {
         let (cursor, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             let (sender, receiver) = mpsc::channel();
@@ -114,9 +134,14 @@ impl<'a> HttpJudge<'a> {
             }
             drop(sender);
             let mut result = Ok(());
-            for (index, outcome) in receiver {
+            loop {
+                let found = match receiver.recv_timeout(SILENCE) {
+                    Ok((index, outcome)) => outcome.map(|outcome| Some((index, outcome))),
+                    Err(RecvTimeoutError::Timeout) => Ok(None),
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
                 if result.is_ok() {
-                    result = outcome.and_then(|outcome| judged(index, outcome));
+                    result = found.and_then(&mut *heard);
                 }
                 if result.is_err() {
                     stop.store(true, Ordering::Relaxed);
@@ -152,7 +177,7 @@ impl<'a> HttpJudge<'a> {
                 Err(Failure::Transient(problem, _)) if attempt == self.settings.retries => break (problem, true),
                 Err(Failure::Transient(problem, wanted)) => {
                     let wanted = wanted.unwrap_or(pause).min(LONGEST_PAUSE);
-                    tracing::debug!("judge {}: {problem}; again in {wanted:?}", self.settings.name);
+                    self.say_pause(&problem, wanted);
                     if !wait(wanted, stop) {
                         return None;
                     }
@@ -162,6 +187,16 @@ impl<'a> HttpJudge<'a> {
             }
         };
         Some(Ok(HttpOutcome { verdict: Verdict::Unknown, problem: Some(problem), transient, reply: None }))
+    }
+
+    /// Says why the first long pause is made; the others are like it.
+    fn say_pause(&self, problem: &str, pause: Duration) {
+        let (name, seconds) = (&self.settings.name, pause.as_secs_f64());
+        if pause >= LONG_PAUSE && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("judge {name}: {problem}; asked again in {seconds:.0} s");
+        } else {
+            tracing::debug!("judge {name}: {problem}; asked again in {seconds} s");
+        }
     }
 
     /// The request's body.

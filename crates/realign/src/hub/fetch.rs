@@ -1,9 +1,11 @@
 //! Fetching the files of a model that are read, into the hub's cache.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use hf_hub::Cache;
 use indicatif::BinaryBytes;
@@ -21,6 +23,8 @@ use crate::{Error, Job};
 const LONGEST_LIST: u64 = 32 << 20;
 /// Bytes between two reports.
 const REPORTED: u64 = 1 << 20;
+/// How long nothing comes before that is reported.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// A model of the hub at a commit.
 struct Repository<'a> {
@@ -142,7 +146,7 @@ impl Repository<'_> {
         if is_whole(blob, announced.bytes) {
             return Ok(());
         }
-        let _lock = self.lock(&announced.etag)?;
+        let _lock = self.lock(&announced.etag, job)?;
         if is_whole(blob, announced.bytes) {
             return Ok(()); // another process has fetched it meanwhile
         }
@@ -184,7 +188,7 @@ impl Repository<'_> {
         (progress, further): (&mut Progress, &mut u64),
         job: &mut Job<'_>,
     ) -> Result<(), Failure> {
-        let mut response = self.client.get(&self.url(name), start)?;
+        let response = self.client.get(&self.url(name), start)?;
         let goes_on = start > 0 && continues(&response, start);
         let io = |what: &'static str| files::Error::io(what, part);
         let mut file = File::options().create(true).append(true).open(part).map_err(io("write"))?;
@@ -192,19 +196,23 @@ impl Repository<'_> {
             file.set_len(0).map_err(io("write"))?;
             progress.done -= start;
         }
-        let mut body = response.body_mut().as_reader();
-        let (mut buffer, mut unreported) = (vec![0; 64 << 10], 0);
+        let chunks = chunks(response.into_body());
+        let mut unreported = 0;
         loop {
             let broken =
                 |error: std::io::Error| Failure::Unreached(format!("{name} broke off: {}", error.kind()), None);
-            let count = body.read(&mut buffer).map_err(broken)?;
-            if count == 0 {
-                break;
-            }
-            file.write_all(&buffer[..count]).map_err(io("write"))?;
-            unreported += count as u64;
+            let chunk = match chunks.recv_timeout(SILENCE) {
+                Ok(chunk) => chunk.map_err(broken)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.report(progress, job)?; // which may ask to stop
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            file.write_all(&chunk).map_err(io("write"))?;
+            unreported += chunk.len() as u64;
             for sum in [&mut *further, &mut progress.done] {
-                *sum += count as u64;
+                *sum += chunk.len() as u64;
             }
             if unreported >= REPORTED {
                 unreported = 0;
@@ -221,18 +229,48 @@ impl Repository<'_> {
     }
 
     /// Keeps other processes from fetching the same content at the same time, as the Python library does.
-    fn lock(&self, etag: &str) -> Result<File, Failure> {
+    fn lock(&self, etag: &str, job: &mut Job<'_>) -> Result<File, Failure> {
         let dir = self.cache.path().join(".locks").join(self.id.repo().folder_name());
         files::create_dir(&dir)?;
         let path = dir.join(format!("{etag}.lock"));
         let io = || files::Error::io("lock", &path);
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io())?;
-        if file.try_lock().is_err() {
-            tracing::warn!("another process fetches {} now; waiting for it", self.id);
-            file.lock().map_err(io())?;
+        let mut is_said = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if is_said => {}
+                Err(TryLockError::WouldBlock) => {
+                    tracing::warn!("another process fetches {} now; waiting for it", self.id);
+                    is_said = true;
+                }
+                Err(TryLockError::Error(error)) => return Err(io()(error).into()),
+            }
+            job.step(1, 2, "waiting for another process")?;
+            std::thread::sleep(SILENCE);
         }
-        Ok(file)
     }
+}
+
+/// What a body brings, read on a thread of its own, which nobody waits for where it stands still.
+fn chunks(body: Body) -> Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::sync_channel(4);
+    std::thread::spawn(move || {
+        let mut body = body.into_reader();
+        loop {
+            let mut buffer = vec![0; 64 << 10];
+            let read = body.read(&mut buffer);
+            let is_last = !matches!(read, Ok(count) if count > 0);
+            let chunk = read.map(|count| {
+                buffer.truncate(count);
+                buffer
+            });
+            if sender.send(chunk).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Whether an answer goes on from the byte that was asked for.

@@ -21,6 +21,8 @@ pub const TOKEN: &str = "hf_secretSecretSecret";
 pub enum Fault {
     /// A large file ends after so many bytes.
     Break(usize),
+    /// A large file stands still after so many bytes.
+    Hang(usize),
     /// A large file comes whole, whatever was asked for.
     Whole,
     /// A byte of a large file is another one.
@@ -143,13 +145,18 @@ fn answer(mut stream: TcpStream, at_hub: bool, state: &Mutex<State>) {
     }
     let mut state = state.lock().unwrap();
     state.seen.push(Request { at_hub, head: head.clone() });
+    let hangs = !at_hub && matches!(state.faults.front(), Some(Fault::Hang(_)));
     let (status, headers, body, sent) = reply(&head, at_hub, &mut state);
+    drop(state);
     let body = if head.starts_with("HEAD") { Vec::new() } else { body };
     let length =
         if headers.contains("Content-Length") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let reply = format!("HTTP/1.1 {status} x\r\n{length}{headers}Connection: close\r\n\r\n");
     let _ = stream.write_all(reply.as_bytes());
     let _ = stream.write_all(&body[..sent.unwrap_or(body.len()).min(body.len())]);
+    if hangs {
+        let _ = reader.read_line(&mut String::new()); // until the client goes away
+    }
 }
 
 type Reply = (u16, String, Vec<u8>, Option<usize>);
@@ -210,7 +217,7 @@ fn large(head: &str, name: &str, state: &mut State) -> Reply {
     if fault == Some(Fault::Damage) {
         bytes[99] ^= 1;
     }
-    let sent = if let Some(Fault::Break(sent)) = fault { Some(sent) } else { None };
+    let sent = if let Some(Fault::Break(sent) | Fault::Hang(sent)) = fault { Some(sent) } else { None };
     let all = bytes.len();
     match start {
         Some(start) => {
