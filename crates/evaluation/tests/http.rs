@@ -293,15 +293,36 @@ fn the_servers_own_message_is_in_the_problem_without_the_key() {
         ),
         (serde_json::json!({"detail": "no such field"}), "status 400: no such field"),
         (serde_json::json!({"detail": [{"input": "question 0"}]}), "status 400"),
+        (
+            serde_json::json!({"detail": [{"loc": ["body", "max_tokens"], "msg": "too large", "input": "question 0"}]}),
+            "status 400: {\"detail\":[{\"loc\":[\"body\",\"max_tokens\"],\"msg\":\"too large\"}]}",
+        ),
         (serde_json::json!({"message": "x".repeat(1_000)}), "status 400: xxx"),
+        (
+            format!("no model\u{1b} is\nloaded; your key is {key}").into(),
+            "status 400: no model is loaded; your key is (hidden)",
+        ),
+        ("<html><h1>Bad gateway</h1></html>".into(), "status 400: <html><h1>Bad gateway</h1></html>"),
     ] {
-        let server = serve(vec![], Reply::Send(400, "", body.to_string()));
+        // A text is a body that is no JSON.
+        let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        let server = serve(vec![], Reply::Send(400, "", body));
         let with_key = HttpSettings { api_key_env: Some("PATH".into()), ..settings(&server) };
         let outcome = judge(&with_key, 1).unwrap().remove(0);
         let problem = outcome.problem.unwrap();
         assert!(problem.starts_with(part) && problem.len() < 400 && !problem.contains(&key), "{problem}");
         assert!(!problem.contains("question") && !outcome.transient);
     }
+    // An error with a status of success is one, and final; so is what has no content because of it.
+    let reply =
+        serde_json::json!({"error": {"message": "out of credits"}, "choices": [{"message": {"content": null}}]});
+    let server = serve(vec![], Reply::Send(200, "", reply.to_string()));
+    let outcome = judge(&settings(&server), 1).unwrap().remove(0);
+    assert_eq!((outcome.problem.as_deref(), outcome.transient), (Some("status 200: out of credits"), false));
+    assert_eq!(server.seen.lock().unwrap().len(), 1);
+    let server = serve(vec![], Reply::Send(200, "", "<html>sign in</html>".into()));
+    let outcome = judge(&HttpSettings { retries: 0, ..settings(&server) }, 1).unwrap().remove(0);
+    assert_eq!(outcome.problem.as_deref(), Some("the body is no chat completion: <html>sign in</html>"));
     let server = serve(vec![], Reply::Send(404, "", "{\"message\": \"model judge not found\"}".into()));
     let error = judge(&settings(&server), 1).unwrap_err();
     assert!(error.contains("404: model judge not found") && error.contains("check the key"), "{error}");

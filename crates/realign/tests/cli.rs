@@ -231,6 +231,20 @@ fn an_evaluation_says_what_is_wrong_with_its_files() {
 }
 
 #[test]
+fn a_judge_with_a_label_in_no_reply_is_quoted() {
+    let bench = evaluation_bench();
+    bench.file(
+        "guard-format.yaml",
+        "{name: g, source: own, licence: own, template: 'where is the {{ prompt }}', max_new_tokens: 2, \
+         labels: {words: {zebra: unsafe, gnu: safe}}}",
+    );
+    bench.fails(
+        &EVALUATE.replace("one.yaml", "two.yaml"),
+        &["judge guard judged none of the 5 answers to set", "of which the first begins: \""],
+    );
+}
+
+#[test]
 fn stopped_generation_goes_on_and_a_changed_setting_invalidates_what_depends_on_it() {
     let bench = Bench::new();
     bench.model("m", 16);

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::Value;
 use ureq::Agent;
 
 use super::{
@@ -255,20 +256,31 @@ impl<'a> HttpJudge<'a> {
             408 | 409 | 425 | 429 | 500..=599 => return Err(Failure::Transient(said(), pause)),
             _ => return Err(Failure::Request(said())),
         }
-        let text = text.map_err(|error| Failure::Transient(connection(&error), None))?;
-        content(&text).ok_or_else(|| Failure::Transient("the body is no chat completion".into(), None))
+        let text = text.as_ref().map_err(|error| Failure::Transient(connection(error), None))?;
+        let json: Value = serde_json::from_str(text).unwrap_or_default();
+        match json.pointer("/choices/0/message/content").and_then(Value::as_str) {
+            Some(content) => Ok(content.to_owned()),
+            None if !json["error"].is_null() => Err(Failure::Request(said())),
+            None => {
+                let said = self.message(text).map_or_else(String::new, |message| format!(": {message}"));
+                Err(Failure::Transient(format!("the body is no chat completion{said}"), None))
+            }
+        }
     }
 
-    /// The server's own message in the body of an error, on one line and without the key.
+    /// The server's own message in the body of an error, or the body itself, on one line and without the key.
     fn message(&self, body: &str) -> Option<String> {
-        let body: serde_json::Value = serde_json::from_str(body).ok()?;
+        let json = serde_json::from_str::<Value>(body).ok();
         let places = ["/error/message", "/error", "/message", "/detail"];
-        let mut message = places.iter().find_map(|place| body.pointer(place)?.as_str())?.to_owned();
+        let own = |json: &Value| places.iter().find_map(|place| json.pointer(place)?.as_str()).map(str::to_owned);
+        let message = json.map(|json| own(&json).unwrap_or_else(|| without_inputs(json).to_string()));
+        let mut message = message.unwrap_or_else(|| body.to_owned());
         if let Some(Key(key)) = &self.key {
             message = message.replace(key, "(hidden)");
         }
         let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-        Some(words.collect::<Vec<_>>().join(" ").chars().take(LONGEST_MESSAGE).collect())
+        let message: String = words.collect::<Vec<_>>().join(" ").chars().take(LONGEST_MESSAGE).collect();
+        (!message.is_empty()).then_some(message)
     }
 }
 
@@ -289,10 +301,17 @@ fn connection(error: &ureq::Error) -> String {
     }
 }
 
-/// The text of the first choice.
-fn content(body: &str) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_str(body).ok()?;
-    Some(value.get("choices")?.get(0)?.get("message")?.get("content")?.as_str()?.to_owned())
+/// A message without what it repeats of the request, as FastAPI's do, for that holds a prompt and an answer.
+fn without_inputs(mut message: Value) -> Value {
+    match &mut message {
+        Value::Object(map) => {
+            map.remove("input");
+            map.values_mut().for_each(|value| *value = without_inputs(value.take()));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = without_inputs(value.take())),
+        _ => {}
+    }
+    message
 }
 
 /// Waits, unless the run is stopped meanwhile; whether it may go on.

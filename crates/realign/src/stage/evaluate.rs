@@ -316,8 +316,12 @@ pub fn check_judged(evaluation: &Evaluation, out: &Path) -> Result<()> {
         let is_silent = |judge: &&JudgeScores| judge.n > 0 && judge.rate.is_none() && judge.mean_p_harmful.is_none();
         let Some(judge) = set.judges.iter().find(is_silent) else { continue };
         let file = verdicts(out, &set.name, &judge.judge);
-        let why =
-            first_problem(out, &set.name, &judge.judge).map_or(String::new(), |first| format!("; the first: {first}"));
+        let first = |key| first_of(&file, key);
+        let why = match (first("problem"), first("reply")) {
+            (Some(problem), _) => format!("; the first: {problem}"),
+            (None, Some(reply)) => format!("; it has no label in its replies, of which the first begins: {reply:?}"),
+            (None, None) => String::new(),
+        };
         let lasts = judge.failed > 0 && judge.transient == 0;
         let lasts =
             if lasts { ". To run again does not change that: correct the judge's settings or its server" } else { "" };
@@ -340,7 +344,12 @@ fn verdicts(dir: &Path, set: &str, judge: &str) -> PathBuf {
 /// Why a judge has no verdict on an answer to a set of prompts: the first reason in the file of its verdicts in `dir`.
 #[must_use]
 pub fn first_problem(dir: &Path, set: &str, judge: &str) -> Option<String> {
-    let lines = std::fs::read_to_string(verdicts(dir, set, judge)).ok()?;
+    first_of(&verdicts(dir, set, judge), "problem")
+}
+
+/// The first text under a key in a file of verdicts.
+fn first_of(verdicts: &Path, key: &str) -> Option<String> {
+    let lines = std::fs::read_to_string(verdicts).ok()?;
     let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
-    lines.lines().find_map(|line| record(line)?["problem"].as_str().map(str::to_owned))
+    lines.lines().find_map(|line| record(line)?[key].as_str().map(str::to_owned))
 }
