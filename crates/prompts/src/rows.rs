@@ -59,12 +59,18 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     let failed = files::Error::io("read", path);
     let entries = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).map_err(failed)?;
     let mut found: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    found.retain(|file| file.is_file() && ["csv", "jsonl", "json"].iter().any(|ending| has_ending(file, ending)));
+    found.retain(|file| file.is_file() && is_read(file));
     found.sort_by_key(|file| (file.as_os_str().len(), file.clone()));
     match found.is_empty() {
         true => Err(Error::NoFiles { dir: path.to_path_buf() }),
         false => Ok(found),
     }
+}
+
+/// Whether a file is read with the directory that it is in, by its ending.
+#[must_use]
+pub fn is_read(file: &Path) -> bool {
+    ["csv", "jsonl", "json"].iter().any(|ending| has_ending(file, ending))
 }
 
 fn of_file(path: &Path, columns: Option<&[String]>) -> Result<Rows> {

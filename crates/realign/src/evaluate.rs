@@ -18,7 +18,7 @@ use realign::{
 
 use crate::evaluate_args::{EvaluateArgs, QuestionArgs};
 use crate::kind::Kind;
-use crate::output::{Held, check_apart, check_base, is_stream, say};
+use crate::output::{Held, check_apart, check_base, check_no_model, is_stream, say};
 
 /// How models are run, and what is drawn at random.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,7 @@ pub fn run(args: &EvaluateArgs, setting: Setting, job: &mut Job<'_>) -> Result<(
     let attacks = args.attack.read(setting.seed, &Hashes::default())?;
     let files: Vec<&Path> = args.attack.files().map(|path| &**path).collect();
     let asked = Asked { model, questions: &args.questions, attacks: &attacks, files: &files, about: &|_| true };
+    model.map_or(Ok(()), |model| check_own(&args.out, model))?;
     let evaluation = evaluation(&asked, args.redact, &args.out, setting, job)?;
     tell(&evaluation, &args.out);
     say(format!("wrote {}", args.out.join("report.md").display()));
@@ -112,18 +113,41 @@ impl Asked<'_> {
     }
 }
 
+/// Checks that the answers in a directory are not another model's, which would be lost: one elsewhere, with other files.
+fn check_own(out: &Path, (model, base): (&Path, Option<&Path>)) -> Result<()> {
+    let Ok(answered) = read_answered(out) else { return Ok(()) }; // none, or damaged ones
+    let place = place(model);
+    let Some(other) = answered.into_values().find(|one| one.model != place) else { return Ok(()) };
+    let hashes = Hashes::default();
+    let artifact = |path: &Path| Artifact::model(path, &hashes);
+    if other.key == key(&artifact(model)?, base.map(artifact).transpose()?.as_ref()) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "{} holds the evaluation of {}, which that of {} would replace: name another --out, or remove it first",
+        out.display(),
+        other.model,
+        model.display()
+    )))
+}
+
+/// Where a model is, wherever it is named from.
+fn place(model: &Path) -> String {
+    std::path::absolute(model).unwrap_or_else(|_| model.to_owned()).display().to_string()
+}
+
+/// The hash of a model's files, and of what it is an adapter on.
+fn key(model: &Artifact, base: Option<&Artifact>) -> String {
+    base.map_or_else(|| model.key.clone(), |base| format!("{} on {}", model.key, base.key))
+}
+
 /// How a model answers, but for the length of an answer.
 fn answered(model: &Artifact, base: Option<&Artifact>, setting: Setting) -> Result<Answered> {
     let own = Source::with_base(&model.path, base.map(|base| base.path.as_path()))?.dtype(None)?;
     let dtype = setting.dtype.filter(|&dtype| dtype != Dtype::F32).unwrap_or(own); // rounding to f32 changes nothing
     Ok(Answered {
-        model: model.path.display().to_string(),
-        key: [&model.key]
-            .into_iter()
-            .chain(base.map(|base| &base.key))
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" on "),
+        model: place(&model.path),
+        key: key(model, base),
         max_new_tokens: 0,
         enable_thinking: setting.thinking,
         dtype,
@@ -215,6 +239,7 @@ fn check_out(out: &Path, inputs: &[&Path], written: Written<'_>) -> Result<()> {
     check_apart(out, &inputs)?;
     let plain = |name: &str| questions.iter().filter(|one| one.asked.name == name).count();
     let is_twice = |name: &str| asked.iter().filter(|one| one.name == name).count() > plain(name).max(1);
+    check_no_model(out)?;
     if let Some(AnswerFile { name, .. }) = asked.iter().find(|one| is_twice(&one.name)) {
         return Err(Error::Invalid(format!(
             "{name} would be answered twice, into one file: name each attack once, and no prompt set as an attack on another"

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use prompts::rows::is_read;
 use realign::stage::{MODEL, RepairSummary};
 use realign::{Artifact, Error, Job, Result, Source, Stage, check_new, check_room};
 
@@ -63,7 +64,7 @@ pub fn write(out: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Checks that an output, or the place beside it where it is worked on, is none of the inputs, also through links and `..`, and
-/// no file that a model among them is read from.
+/// no file that a model or a directory of samples among them is read from.
 ///
 /// # Errors
 /// Names the input.
@@ -73,6 +74,14 @@ pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
     partial.push(".partial");
     let partial = files::followed(Path::new(&partial));
     let is_hit = |input: &Path| input == out_is || input.starts_with(&partial) || is_part(&out_is, input);
+    let is_sample = |input: &Path| dir_of(&out_is) == input && !holds_model(input) && is_read(&out_is);
+    if let Some(input) = inputs.iter().find(|input| is_sample(&files::followed(input))) {
+        return Err(Error::Invalid(format!(
+            "{} would be written into {}, of which the command reads every such file; choose another place",
+            out.display(),
+            input.display()
+        )));
+    }
     match inputs.iter().find(|input| is_hit(&files::followed(input))) {
         Some(input) => Err(Error::Invalid(format!(
             "{} would be written over {}, which the command reads; choose another place",
@@ -85,8 +94,29 @@ pub fn check_apart(out: &Path, inputs: &[&Path]) -> Result<()> {
 
 /// Whether a place is one of a file of the model in a directory.
 fn is_part(place: &Path, model: &Path) -> bool {
-    let is_model = ["config.json", "adapter_config.json"].iter().any(|name| model.join(name).is_file());
-    is_model && place.parent() == Some(model) && Artifact::is_read(place)
+    holds_model(model) && dir_of(place) == model && Artifact::is_read(place)
+}
+
+/// The directory that a place is in, through links.
+fn dir_of(place: &Path) -> PathBuf {
+    let dir = place.parent().filter(|dir| !dir.as_os_str().is_empty());
+    files::followed(dir.unwrap_or(Path::new(".")))
+}
+
+/// Whether a directory is that of a model or an adapter.
+fn holds_model(dir: &Path) -> bool {
+    ["config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file())
+}
+
+/// Checks that a directory that files are written into is none of a model, which would be another one with them.
+///
+/// # Errors
+/// Names it.
+pub fn check_no_model(dir: &Path) -> Result<()> {
+    match holds_model(dir) {
+        true => Err(Error::Invalid(format!("{} holds a model; name another directory", dir.display()))),
+        false => Ok(()),
+    }
 }
 
 /// Checks that a base is named for an adapter alone.
@@ -370,6 +400,12 @@ pub fn check_writable(path: &Path, kind: Kind) -> Result<()> {
     }
     if path.is_dir() {
         return Err(Error::Invalid(format!("{} is a directory; name a file", path.display())));
+    }
+    let place = files::followed(path);
+    let model = dir_of(&place);
+    if is_part(&place, &model) {
+        let text = format!("{} would be a file of the model in {}; name another", path.display(), model.display());
+        return Err(Error::Invalid(text));
     }
     kind.check(path)?;
     check_room(path)

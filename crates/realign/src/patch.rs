@@ -141,6 +141,12 @@ fn make(
     let (repaired, fine_tuned_is) = (open(repaired)?, open(Source::new(fine_tuned, Some(aligned))?)?);
     let models = Models { aligned: &open(Source::new(aligned, None)?)?, fine_tuned: &fine_tuned_is, dtype };
     let file = PatchFile::between(models, &repaired).within(|| format!("a patch to {}", recovered.display()))?;
+    let there = if out.is_file() { PatchFile::load(out).ok() } else { None };
+    if let Some(there) = there.filter(|there| there.model_hashes() == file.model_hashes() && there.path.len() > 1) {
+        let steps = there.path.len();
+        let text = format!("{} is a patch of these models with {steps} steps, and this one has 1", out.display());
+        return Err(Error::Invalid(format!("{text}: name another --out, or remove it first")));
+    }
     output::write(out, &file.to_bytes()?)?;
     say_beside(out, format!("{} weights are the aligned model's; wrote {}", file.path.last().len(), out.display()));
     Ok(())

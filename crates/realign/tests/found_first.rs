@@ -292,3 +292,49 @@ fn a_file_of_another_kind_is_not_written_over() {
         serde_json::from_str(fs::read_to_string(bench.path("a.jsonl")).unwrap().lines().next().unwrap()).unwrap();
     assert!(answers["key"].is_string());
 }
+
+#[test]
+fn nothing_that_was_made_is_replaced_in_silence() {
+    let bench = bench();
+    let evaluate = |model: &str, out: &str| {
+        format!("evaluate --model {model} --harmful harmful.jsonl --limit 2 --max-new-tokens 2 --out {out}")
+    };
+    let read = |name: &str| fs::read(bench.path(name)).unwrap();
+    bench.works(&evaluate("aligned", "ev"));
+    let before = read("ev/answers-harmful.jsonl");
+    bench.fails(&evaluate("tuned", "ev"), &["ev holds the evaluation of ", "aligned", "that of tuned", "--out"]);
+    assert_eq!(read("ev/answers-harmful.jsonl"), before);
+    // The same model, wherever it lies; and a model that was trained again, at its place.
+    fs::create_dir(bench.path("moved")).unwrap();
+    for entry in fs::read_dir(bench.path("aligned")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), bench.path("moved").join(entry.file_name())).unwrap();
+    }
+    bench.works(&evaluate("moved", "ev"));
+    assert_eq!(read("ev/answers-harmful.jsonl"), before);
+    fs::write(bench.path("moved/model.safetensors"), read("tuned/model.safetensors")).unwrap();
+    bench.works(&evaluate("moved", "ev"));
+    // A directory that holds a model is none for other files that would be read with it.
+    bench.fails(&evaluate("aligned", "tuned"), &["tuned holds a model"]);
+    bench.file("answers.jsonl", "{\"response\": \"r\", \"reference\": \"r\"}\n");
+    bench.fails(
+        "score --answers answers.jsonl --metric rouge --out tuned/score.json",
+        &["tuned/score.json would be a file of the model in"],
+    );
+    let gate = "gate --model aligned --harmful harmful.jsonl --max-harmful 1 --out tuned";
+    bench.says(gate, 2, &["tuned holds a model"]);
+    // A directory of samples is read whole.
+    fs::create_dir(bench.path("samples")).unwrap();
+    fs::copy(bench.path("harmful.jsonl"), bench.path("samples/a.jsonl")).unwrap();
+    let generate = "generate --model aligned --prompts samples --max-new-tokens 2 --out";
+    bench.fails(&format!("{generate} samples/answers.jsonl"), &["would be written into samples"]);
+    bench.works(&format!("{generate} answers-to-samples.jsonl"));
+    // A patch with more steps.
+    let recover = "recover --aligned aligned --finetuned tuned --prompts harmful.jsonl --probe 0 --layer 2 --steps 2";
+    bench.works(&format!("{recover} --rate 0.01 --out m --patch p.patch"));
+    let make = "patch make --aligned aligned --finetuned tuned --recovered m --out";
+    bench.fails(&format!("{make} p.patch"), &["p.patch is a patch of these models with 2 steps"]);
+    for _ in 0..2 {
+        bench.works(&format!("{make} own.patch"));
+    }
+}

@@ -14,7 +14,9 @@ use realign::{Error, Job, Result};
 
 use crate::evaluate::Setting;
 use crate::kind::Kind;
-use crate::output::{self, check_apart, check_base, check_distinct, check_outside, check_writable, say_beside};
+use crate::output::{
+    self, check_apart, check_base, check_distinct, check_no_model, check_outside, check_writable, say_beside,
+};
 pub use args::GateArgs;
 use measured::Dirs;
 use report::Report;
@@ -82,7 +84,7 @@ fn check_usage(args: &GateArgs) -> Result<()> {
     let models = [&args.model, &args.base, &args.before, &args.aligned].into_iter().flatten().map(|path| &**path);
     let of_models = models.chain(args.questions.files()).filter(|_| args.model.is_some());
     let inputs: Vec<&Path> = scores.iter().map(|input| &**input).chain(of_models).collect();
-    args.out.iter().try_for_each(|out| check_apart(out, &inputs))?;
+    args.out.iter().try_for_each(|out| check_apart(out, &inputs).and_then(|()| check_no_model(out)))?;
     let outs = [(&args.json, Kind::Decision), (&args.junit, Kind::Junit)];
     let outs: Vec<(&Path, Kind)> = outs.into_iter().filter_map(|(out, kind)| Some((out.as_deref()?, kind))).collect();
     check_distinct(&outs.iter().map(|(out, _)| *out).collect::<Vec<_>>())?;
