@@ -61,13 +61,13 @@ impl Opened {
         let sweep = Sweep::load(&find(&args.sweep)?)?;
         let paths = sweep.paths(args.out.as_deref());
         let roots = Roots::new(&paths.own, paths.base.as_deref());
+        check_name(&sweep, &paths)?;
         Ok(Self { sweep, paths, roots })
     }
 
     /// Makes the directory of results and the files that scripts make, and checks what some cells are asked.
     fn prepare(&self, chosen: &BTreeSet<usize>) -> Result<()> {
         files::create_dir(&self.paths.results)?;
-        check_name(&self.sweep, &self.paths)?;
         write_name(&self.sweep, &self.paths)?;
         data::prepare(&self.sweep, chosen)?;
         held_out::check(&self.sweep)
@@ -111,7 +111,7 @@ fn act(cli: Cli) -> Result<()> {
             let states = status::states(&graph, &opened.roots);
             let cells = opened.cells(&graph, &states);
             say(&plan::plan(&opened.sweep, &graph, &states, &cells));
-            Ok(())
+            check_none_failed(&cells)
         }
         Command::Status(args) => {
             let opened = Opened::new(&args)?;
@@ -119,11 +119,7 @@ fn act(cli: Cli) -> Result<()> {
             let cells = opened.cells(&graph, &status::states(&graph, &opened.roots));
             say(&status::text(&opened.sweep, &graph, &cells, &opened.paths.results));
             say(&slurm::status(&opened.paths.results));
-            let is_failed = |state: &&CellState| matches!(state, CellState::Failed(_));
-            match cells.values().filter(is_failed).count() {
-                0 => Ok(()),
-                failed => bail!("{failed} cells failed"),
-            }
+            check_none_failed(&cells)
         }
         Command::Slurm(args) => submit(&args),
         Command::Cancel(args) => {
@@ -132,7 +128,6 @@ fn act(cli: Cli) -> Result<()> {
         }
         Command::Tables(args) => {
             let opened = Opened::new(&args)?;
-            check_name(&opened.sweep, &opened.paths)?;
             let records = opened.records()?;
             report::write_tables(&records, &opened.paths.results)?;
             say(&report::text(&records, &opened.paths.results)?);
@@ -140,12 +135,19 @@ fn act(cli: Cli) -> Result<()> {
         }
         Command::Figures(args) => {
             let opened = Opened::new(&args)?;
-            check_name(&opened.sweep, &opened.paths)?;
             let dir = opened.paths.results.join("figures");
             report::write_figures(&opened.records()?, &dir)?;
             say(&format!("figures: {}\n", dir.display()));
             Ok(())
         }
+    }
+}
+
+/// That no cell failed when it was last run.
+fn check_none_failed(cells: &BTreeMap<usize, CellState>) -> Result<()> {
+    match cells.values().filter(|state| matches!(state, CellState::Failed(_))).count() {
+        0 => Ok(()),
+        failed => bail!("{failed} cells failed"),
     }
 }
 
@@ -247,7 +249,7 @@ fn sweep_path(sweep: &Sweep) -> String {
     file.display().to_string()
 }
 
-/// That the results are those of this sweep: another sweep file of the same name would replace them.
+/// That the results are those of this sweep: another sweep file of the same name would replace them, or show them as its own.
 fn check_name(sweep: &Sweep, paths: &Paths) -> Result<()> {
     let (path, own) = (paths.results.join(NAME), sweep_path(sweep));
     match std::fs::read_to_string(&path) {

@@ -155,12 +155,14 @@ fn tables_and_figures_need_records_alone() {
 }
 
 #[test]
-fn status_fails_when_a_cell_has_failed() {
+fn status_and_plan_fail_when_a_cell_has_failed() {
     let bench = Bench::new();
     bench.sweep("tiny.yaml", &format!("{SWEEP}methods: [aligned, fine_tuned, full_revert]\n"));
     let out = bench.results();
     let run = |word: &str| bench.command(word, "tiny.yaml", &out).output().unwrap();
-    assert!(run("status").status.success(), "what is missing has not failed");
+    for word in ["status", "plan"] {
+        assert!(run(word).status.success(), "{word}: what is missing has not failed");
+    }
     fs::create_dir(&out).unwrap();
     fs::write(out.join("full_revert"), "").unwrap(); // a file where the directory would be
     let failed = run("run");
@@ -168,11 +170,22 @@ fn status_fails_when_a_cell_has_failed() {
     assert!(String::from_utf8_lossy(&failed.stderr).contains("1 of 1 cells failed: small/sql/2"));
     assert_eq!(records(&out).len(), 2);
     let status = run("status");
-    assert_eq!(status.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&status.stdout).contains("failed  small/sql/2: "));
+    for word in ["status", "plan"] {
+        let output = run(word);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("1 cells failed"), "{word}: {said}");
+    }
     fs::remove_file(out.join("full_revert")).unwrap();
     text(&run("run"));
-    text(&run("status"));
+    ["status", "plan"].into_iter().for_each(|word| drop(text(&run(word))));
+    // Another sweep of the same name sees nothing of it.
+    bench.sweep("other.yaml", &format!("{SWEEP}methods: [aligned, fine_tuned]\n"));
+    for word in ["status", "plan", "tables", "cancel", "run"] {
+        let output = bench.command(word, "other.yaml", &out).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains("has the same name \"tiny\""), "{word}: {said}");
+    }
 }
 
 #[test]
