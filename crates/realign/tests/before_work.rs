@@ -230,7 +230,6 @@ fn paths_that_are_no_utf_8_and_huge_numbers_are_no_panic() {
     use std::os::unix::ffi::OsStrExt as _;
     let bench = pair();
     let name = std::ffi::OsStr::from_bytes(b"m\xff");
-    fs::rename(bench.path("al"), bench.path("").join(name)).unwrap();
     let run = |words: &[&std::ffi::OsStr], status: i32| {
         let program = env!("CARGO_BIN_EXE_realign");
         let output = std::process::Command::new(program).args(words).current_dir(bench.path("")).output().unwrap();
@@ -240,12 +239,23 @@ fn paths_that_are_no_utf_8_and_huge_numbers_are_no_panic() {
     };
     let words = |text: &'static str| text.split(' ').map(std::ffi::OsStr::new);
     let of = |text| words(text).map(|word| if word == "M" { name } else { word }).collect::<Vec<_>>();
-    run(&of("evaluate --model M --harmful p.jsonl --max-new-tokens 2 --out s -q"), 0);
     for flag in ["--max-new-tokens", "--own-tokens"] {
-        let command = "repair --dry-run --aligned M --finetuned tu FLAG 9223372036854775807 -q";
+        let command = "repair --dry-run --aligned al --finetuned tu FLAG 9223372036854775807 -q";
         let words: Vec<_> =
             of(command).into_iter().map(|word| if word == "FLAG" { flag.as_ref() } else { word }).collect();
         let said = run(&words, 1);
         assert!(said.contains("9223372036854775807 new ones") && said.contains("max_position_embeddings"), "{said}");
     }
+    // The report of a repair names its places, which is known before the work.
+    for command in [
+        "--aligned al --finetuned tu --out M",
+        "--aligned al --finetuned tu --out o --report M",
+        "--aligned M --finetuned tu",
+    ] {
+        let words: Vec<_> = words("repair").chain(of(command)).collect();
+        assert!(run(&words, 1).contains("is not UTF-8"), "{command}");
+        assert!(!bench.path("o").exists() && !bench.path("o.partial").exists());
+    }
+    fs::rename(bench.path("al"), bench.path("").join(name)).unwrap();
+    run(&of("evaluate --model M --harmful p.jsonl --max-new-tokens 2 --out s -q"), 0);
 }

@@ -166,10 +166,10 @@ impl Settings {
         inputs.into_iter().flatten().map(|path| &**path).collect()
     }
 
-    /// Checks all ranges.
+    /// Checks all ranges, and that a report can hold all paths.
     ///
     /// # Errors
-    /// Names the first setting that is out of its range.
+    /// Names the first setting that is out of its range, or the path.
     pub fn check(&self) -> Result<()> {
         self.strong.check().within(|| "strong".to_owned())?;
         self.merit.check().within(|| "merit".to_owned())?;
@@ -183,6 +183,13 @@ impl Settings {
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return invalid(format!("{name} is 0, expected 1 at least"));
+        }
+        let outputs = [&self.out, &self.report].into_iter().flatten().map(|path| &**path);
+        if let Some(path) = self.inputs().into_iter().chain(outputs).find(|path| path.to_str().is_none()) {
+            return invalid(format!(
+                "{} is not UTF-8, which the report of a repair is written in; name another place, or a link to this one",
+                path.display()
+            ));
         }
         let Bounds { max_harmful, max_task_drop, max_over_refusal, by: _ } = self.gate;
         let shares = [
