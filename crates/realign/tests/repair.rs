@@ -78,6 +78,27 @@ fn a_repair_leaves_model_patch_and_report() {
 }
 
 #[test]
+fn a_pass_by_few_prompts_and_prompts_of_both_kinds_are_warned_of() {
+    let bench = bench();
+    let [harmful, harmless] =
+        ["harmful", "harmless"].map(|name| fs::read_to_string(bench.path(&format!("{name}.jsonl"))).unwrap());
+    let shared: String = harmful.lines().take(3).map(|line| format!("{line}\n")).collect();
+    bench.file("harmless.jsonl", &(harmless + &shared));
+    // None of 7 is refused more than by the aligned model.
+    let command = REPAIR.replace("--max-over-refusal 1", "--max-over-refusal 0.3");
+    let parts =
+        ["3 prompts are harmful and harmless, in harmful.jsonl and harmless.jsonl", "harmless, refusal: up to "];
+    let said = bench.says(&format!("{command} --out fixed"), 0, &parts);
+    assert!(said.contains("the choice saw, by the measured values"), "{said}");
+    let found = report(&bench, "fixed.report/report.json");
+    let warned = |part: &str| found.warnings.iter().any(|one| one.contains(part));
+    assert!(warned(parts[0]) && warned("--max-over-refusal +0.3, harmless, refusal: up to "), "{found:?}");
+    // The intervals themselves decide.
+    let said = bench.says(&format!("{command} --by interval --out wide"), 3, &[]);
+    assert!(said.contains("decided by the upper ends of the 95 % intervals"), "{said}");
+}
+
+#[test]
 fn a_bound_that_does_not_hold_is_named_and_ends_with_3() {
     let bench = bench();
     let command = REPAIR.replace("--max-harmful 1", "--max-harmful 0");

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use evaluation::gate::Stored;
+use evaluation::gate::{By, Stored};
+use evaluation::report::percent;
 use recovery::{PatchFile, StrongTrace};
 
 use super::bounds::{self, BoundCheck};
@@ -66,10 +67,14 @@ impl Found<'_> {
             fine_tuned: info(self.fine_tuned, &self.fine_tuned.path),
             recovered: ModelInfo { name: card::directory_name(out), ..info(recovered, out) },
         };
-        let verdict = verdict(bounds::checks(&settings.gate, stored), &summary);
+        let verdict = verdict(bounds::checks(&settings.gate, stored), settings.gate.by, &summary);
         let rounds = settings.strong.rounds;
         let is_left = verdict.checks.iter().any(|check| check.bound.contains("max-harmful") && !check.holds);
         let mut warnings = self.warnings;
+        if let Some(warning) = wide(&verdict.checks) {
+            tracing::warn!("{warning}");
+            warnings.push(warning);
+        }
         if is_left && trace.rounds.len() >= rounds {
             let warning = format!(
                 "all {rounds} rounds were used and harm is left: more of them that may restore more (in a settings file of `realign \
@@ -106,12 +111,32 @@ impl Found<'_> {
     }
 }
 
-fn verdict(checks: Vec<BoundCheck>, summary: &RepairSummary) -> Verdict {
+/// A warning where bounds hold, and the measured prompts are too few to show it.
+fn wide(checks: &[BoundCheck]) -> Option<String> {
+    let end = |check: &BoundCheck| {
+        let (_, (_, high)) = check.value.filter(|(_, (_, high))| check.holds && *high > check.limit)?;
+        Some(format!("{}, {}: up to {} %", check.bound, check.of, percent(high)))
+    };
+    let ends: Vec<String> = checks.iter().filter_map(end).collect();
+    (!ends.is_empty()).then(|| {
+        format!(
+            "the measured values keep these bounds, and the upper ends of their 95 % intervals do not: {}; measure on more \
+             prompts (--test-prompts)",
+            ends.join("; ")
+        )
+    })
+}
+
+fn verdict(checks: Vec<BoundCheck>, by: By, summary: &RepairSummary) -> Verdict {
     let failed: Vec<String> = checks.iter().filter(|check| !check.holds).map(text::failed).collect();
     let all = checks.len();
+    let by = match by {
+        By::Point => "by the measured values",
+        By::Interval => "by the upper ends of the 95 % intervals",
+    };
     let text = match failed.is_empty() {
-        true => format!("passed: all {all} bounds hold on prompts that neither the gradients nor the choice saw"),
-        false => format!("failed: {} of {all} bounds: {}", failed.len(), failed.join("; ")),
+        true => format!("passed: all {all} bounds hold on prompts that neither the gradients nor the choice saw, {by}"),
+        false => format!("failed: {} of {all} bounds: {}; decided {by}", failed.len(), failed.join("; ")),
     };
     Verdict { passed: failed.is_empty(), text, method: summary.note.clone(), checks }
 }

@@ -1,5 +1,6 @@
 //! The inputs of a repair, read and divided, and the plan that they make. No weight is read.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
@@ -30,6 +31,8 @@ pub(super) struct Opened {
     /// The precision of the result.
     pub dtype: Dtype,
     pub pair: Pair,
+    /// What looks wrong in the prompts.
+    pub warnings: Vec<String>,
     harmful: Divided,
     harmless: Divided,
     task: Option<Divided>,
@@ -71,6 +74,7 @@ impl Opened {
             questions: Questions { asked: Vec::new(), max_new_tokens: settings.max_new_tokens, judges },
             dtype,
             pair,
+            warnings: Vec::new(),
             harmful: Divided::default(),
             harmless: Divided::default(),
             task: None,
@@ -88,6 +92,7 @@ impl Opened {
                 everyday.with(opened.divide("looks-harmful", looks.0, looks.1, settings)?)
             }
         };
+        opened.warnings.extend(opened.shared());
         if let Some(file) = &settings.task {
             let samples = Given::file(file, &Pick::by(&settings.prompt_key, None, true), hashes)?;
             let reference = |sample: &Sample| Answer { reference: sample.response.clone(), ..Answer::default() };
@@ -97,6 +102,20 @@ impl Opened {
             opened.task = Some(opened.divide("task", Aim::Task(vec![settings.metric]), samples, settings)?);
         }
         Ok(opened)
+    }
+
+    /// A warning where prompts are harmful and harmless.
+    fn shared(&self) -> Option<String> {
+        let harmful: HashSet<&str> = self.harmful.prompts().collect();
+        let shared = self.harmless.prompts().filter(|prompt| harmful.contains(prompt)).count();
+        let sources: Vec<&str> = self.kinds.iter().map(|kind| kind.source.as_str()).collect();
+        (shared > 0).then(|| {
+            format!(
+                "{shared} prompts are harmful and harmless, in {}: what is to be declined is to be answered, too; remove \
+                 them from one of the files",
+                sources.join(" and ")
+            )
+        })
     }
 
     /// Divides prompts, checks that they fit the models, notes how, and has the test part asked.

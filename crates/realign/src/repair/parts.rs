@@ -56,6 +56,11 @@ impl Divided {
         Ok(Self { test: take(test), choose: take(choose), recover: take(sizes.recover) })
     }
 
+    /// All prompts, without space around them.
+    pub fn prompts(&self) -> impl Iterator<Item = &str> {
+        [&self.recover, &self.choose, &self.test].into_iter().flatten().map(|sample| sample.prompt.trim())
+    }
+
     /// These and others, part by part.
     pub fn with(mut self, other: Self) -> Self {
         self.recover.extend(other.recover);

@@ -48,6 +48,7 @@ pub(super) fn run(recovery: &Recovery, work: &Path, job: &mut Job<'_>, say: &mut
 
 impl Run<'_> {
     fn all(&mut self, plan: Plan, job: &mut Job<'_>) -> Result<Recovered> {
+        std::mem::take(&mut self.opened.warnings).into_iter().for_each(|warning| self.warn(warning));
         let comparison = self.timed("comparison", job, Self::compare)?;
         if self.recovery.settings().task.is_some() {
             self.timed("screening of the task", job, Self::screen)?;
