@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Model, Result};
 
+/// Two models that differ by a larger share of the aligned one's norm are hardly one before and after fine-tuning.
+const UNRELATED: f64 = 0.7;
+
 /// How the fine-tuned model differs from the aligned one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -63,6 +66,25 @@ impl Comparison {
             restorable,
             norm: blocks.iter().map(|block| block.norm.powi(2)).sum::<f64>().sqrt(),
             blocks,
+        })
+    }
+
+    /// The norm of the difference as a share of that of the aligned model.
+    pub(super) fn share(&self) -> f64 {
+        let aligned = self.blocks.iter().map(|block| block.aligned_norm.powi(2)).sum::<f64>().sqrt();
+        self.norm / aligned
+    }
+
+    /// A warning where the models are too far from each other for one to be made of the other: two that are unrelated differ by
+    /// about √2 of the norm of one, and a fine-tuning by a few percent.
+    pub(super) fn unrelated(&self) -> Option<String> {
+        let share = self.share();
+        (share > UNRELATED).then(|| {
+            format!(
+                "the norm of the difference is {:.0} % of that of the aligned model, which no fine-tuning reaches: was the \
+                 fine-tuned model made of another one?",
+                100.0 * share
+            )
         })
     }
 
@@ -121,4 +143,30 @@ fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<(Vec<BlockDifferenc
         ..sum
     });
     Ok((rooted.collect(), restorable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_are_further_from_each_other_than_a_fine_tuning_goes_are_unrelated() {
+        let of = |norms: [f64; 2]| {
+            let block = |norm| BlockDifference { norm, aligned_norm: 10.0, ..BlockDifference::default() };
+            Comparison {
+                tokenizers_equal: true,
+                templates_equal: true,
+                weights: 2,
+                changed: 2,
+                restorable: 2,
+                norm: norms[0].hypot(norms[1]),
+                blocks: norms.map(block).to_vec(),
+            }
+        };
+        assert!((of([3.0, 4.0]).share() - 5.0 / 200.0_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(of([3.0, 4.0]).unrelated(), None);
+        // As two random models of one size.
+        let said = of([200.0_f64.sqrt(); 2]).unrelated().unwrap_or_default();
+        assert!(said.contains("is 141 % of that of the aligned model"), "{said}");
+    }
 }

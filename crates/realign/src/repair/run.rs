@@ -142,6 +142,7 @@ impl Run<'_> {
             [self.lazy(&self.aligned, job).into_model()?, self.lazy_fine_tuned(job)?.into_model()?];
         let comparison = Comparison::new(&aligned, &fine_tuned, &self.opened.shown())?;
         (self.say)(&comparison.text());
+        comparison.unrelated().into_iter().for_each(|warning| self.warn(warning));
         match comparison.restorable {
             0 => invalid(
                 "nothing to recover: the two models do not differ in the weights that recovery changes, those of the blocks but \
