@@ -159,8 +159,13 @@ fn apply(args: ApplyArgs, undo: bool, hashes: &Hashes, job: &mut Job<'_>) -> Res
     let (patch_is, model_is) = (Artifact::file(&patch, hashes)?, Artifact::model(&model, hashes)?);
     let stage = ApplyPatch { patch: patch_is, model: model_is, base: base_is, step, undo };
     let inputs: Vec<&Path> = [&patch, &model].into_iter().chain(&base).map(|path| &**path).collect();
-    let PatchSummary { step, restored } = make_model(&stage, &out, &inputs, &[], job)?;
-    let name = if step == 0 { "the fine-tuned model".to_owned() } else { format!("the model after step {step}") };
+    let PatchSummary { step, restored, dtype } = make_model(&stage, &out, &inputs, &[], job)?;
+    let name = match (step, dtype) {
+        (0, Dtype::F32) => "the fine-tuned model".to_owned(),
+        // The patch holds no other values, and does not say whether there were some.
+        (0, dtype) => format!("the fine-tuned model in {0} (rounded to it, unless it was in {0})", dtype.name()),
+        (step, _) => format!("the model after step {step}"),
+    };
     say(format!("{name}, {restored} weights are the aligned model's; wrote {}", out.display()));
     Ok(())
 }

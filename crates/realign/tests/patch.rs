@@ -75,7 +75,13 @@ fn every_step_of_a_recovery_is_in_its_patch_and_is_taken_back() {
             assert_ne!(model(&bench, &made), model(&bench, &before), "step {step} restores something");
             let said = bench.works(&format!("patch verify --patch {patch} --model {wanted} --aligned aligned"));
             assert!(said.contains(&format!("{wanted}: the model after step {step}")), "{said}");
-            bench.works(&format!("patch undo --patch {patch} --model {wanted} --step {step} --out {back}"));
+            let said = bench.works(&format!("patch undo --patch {patch} --model {wanted} --step {step} --out {back}"));
+            let rounded = "the fine-tuned model in bf16 (rounded to it, unless it was in bf16)";
+            assert_eq!(said.starts_with(rounded), dtype == "bf16", "{said}");
+            for (name, stage, to) in [(&made, "patch_apply", step), (&back, "patch_undo", 0)] {
+                let outcome: Value = serde_json::from_slice(&bytes(&format!("{name}/outcome.json"))).unwrap();
+                assert_eq!((&outcome["stage"], &outcome["summary"]["step"]), (&stage.into(), &to.into()));
+            }
             assert_eq!(model(&bench, &back), model(&bench, &format!("tuned-{dtype}")), "back from step {step}");
         }
         // Without a step it is the recovery's answer.
@@ -98,6 +104,8 @@ fn a_model_that_the_patch_is_not_of_is_refused_and_nothing_is_written() {
     bench.fails(&on("apply", "r", ""), &["the model is the one after step 2 and not the fine-tuned one"]);
     bench.fails(&on("undo", "tuned", ""), &["the model is the fine-tuned one and not the one after step 2"]);
     bench.fails(&on("undo", "r", "--step 1"), &["the one after step 2 and not the one after step 1"]);
+    bench.works("patch apply --patch p.patch --model tuned --step 1 --out first");
+    bench.fails(&on("undo", "first", ""), &["step 1 and not the one after step 2: take that one back, with --step 1"]);
     bench.fails(&on("apply", "tuned", "--step 3"), &["there is no step 3; the last one is 2"]);
     bench.fails(&on("apply", "tuned", "--dtype bf16"), &["leave --dtype out"]);
     bench.fails("patch verify --patch p.patch --model other", &["other", "tensor `model."]);

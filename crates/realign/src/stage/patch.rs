@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use model::Dtype;
 use recovery::{Method, Models, PatchFile, Repaired};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{MODEL, Stage};
+use super::{MODEL, RepairSummary, Stage};
 use crate::error::Within as _;
 use crate::model::{Source, save};
 use crate::{Artifact, Job, Result};
@@ -38,6 +39,8 @@ pub struct PatchSummary {
     pub step: usize,
     /// The weights that are the aligned model's.
     pub restored: usize,
+    /// The precision of the patch, which is that of the model, too.
+    pub dtype: Dtype,
 }
 
 impl Stage for ApplyPatch {
@@ -57,8 +60,13 @@ impl Stage for ApplyPatch {
         job.step(0, 1, "comparing it with the patch")?;
         let on = || format!("{} on {}", self.patch.path.display(), self.model.path.display());
         let decoder = file.rewrite(decoder, from, to).within(on)?;
-        save(&decoder, file.dtype, &source, job.max_shard, &out.join(MODEL))?;
-        Ok(PatchSummary { step: to, restored: file.path.at(to).len() })
+        let model = out.join(MODEL);
+        save(&decoder, file.dtype, &source, job.max_shard, &model)?;
+        let summary = PatchSummary { step: to, restored: file.path.at(to).len(), dtype: file.dtype };
+        // In place of that of the model that it was made of.
+        let made = serde_json::json!({"summary": &summary, "stage": self.kind(), "value": self});
+        files::write_json(&model.join(RepairSummary::OUTCOME), &made)?;
+        Ok(summary)
     }
 }
 

@@ -61,7 +61,12 @@ impl PatchFile {
         if !found.contains(&from) {
             let name =
                 |step| if step == 0 { "the fine-tuned one".into() } else { format!("the one after step {step}") };
-            return Err(Error::Path { reason: format!("the model is {} and not {}", name(found[0]), name(from)) });
+            let hint = match (found[0], from) {
+                (step @ 1.., 1..) => format!(": take that one back, with --step {step}"),
+                _ => String::new(),
+            };
+            let reason = format!("the model is {} and not {}{hint}", name(found[0]), name(from));
+            return Err(Error::Path { reason });
         }
         let (restored, mut tensors) = (self.path.at(to), by_name(&decoder));
         let mut failed = None;
