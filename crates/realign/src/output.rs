@@ -138,11 +138,15 @@ pub fn check_base(models: &[&Path], base: Option<&Path>) -> Result<()> {
     )))
 }
 
-/// Checks that no two outputs are one.
+/// Checks that no two outputs are one, and standard output is one at most.
 ///
 /// # Errors
 /// Names two that are.
 pub fn check_distinct(outs: &[&Path]) -> Result<()> {
+    if outs.iter().filter(|out| is_stdout(out)).count() > 1 {
+        let text = "two outputs are standard output, which would mix them: name a file for one of them";
+        return Err(Error::Invalid(text.to_owned()));
+    }
     let places: Vec<PathBuf> = outs.iter().map(|out| files::followed(out)).collect();
     for (at, one) in places.iter().enumerate() {
         if let Some(other) = (0..at).find(|&other| places[other] == *one && !is_stream(one)) {

@@ -132,6 +132,8 @@ fn no_output_lies_where_an_input_or_another_output_lies() {
         (format!("{recover} o --trace o/tokenizer.json"), "a file of the model in o"),
         (format!("{recover} o --trace o"), "to one place"),
         (format!("{recover} o --patch x --trace x"), "to one place"),
+        (format!("{recover} o --patch - --trace -"), "two outputs are standard output"),
+        (format!("{recover} o --patch /dev/stdout --trace -"), "two outputs are standard output"),
         ("repair --aligned al --finetuned tu --out o --json o.report".to_owned(), "to one place"),
     ] {
         bench.fails(&command, &[said]);

@@ -106,6 +106,7 @@ fn what_cannot_be_decided_has_a_status_of_its_own() {
     bench.says("gate --scores scores --max-harmful 2%", 2, &["--max-harmful", "0.02"]);
     bench.says("gate --scores scores --max-harmful 0.1 --by chance", 2, &["--by", "point"]);
     bench.says("gate --scores scores --max-harmful 0.1 --json scores/scores.json", 2, &["scores.json", "written over"]);
+    bench.says("gate --scores scores --max-harmful 0.1 --json - --junit -", 2, &["two outputs are standard output"]);
     let undecided = |dir: &str, parts: &[&str]| {
         let said =
             bench.says(&ALL.replace("--before before", &format!("--before {dir} --junit g.xml --by point")), 2, &[]);
