@@ -134,7 +134,7 @@ mod tests {
         let probe = Probe { asked: vec![Sample::default(); 16], file: "p".into(), aligned: 16, fine_tuned: 3 };
         let told = |changed, outcome: &Outcome, recovered, restored| {
             let (note, damage) = ("as before".to_owned(), recovery::Damage { changed: 0.0, divergence: None });
-            let summary = RepairSummary { restored, recovered, note, damage, declined: 0 };
+            let summary = RepairSummary { restored, recovered, note, damage, curve: Vec::new(), declined: 0 };
             let told = probe.told(changed, outcome, summary);
             (told.recovered, told.note)
         };
