@@ -15,6 +15,7 @@ pub(crate) struct Places<'a> {
     dirs: Vec<&'a Path>,
     /// `tokenizer_config.json` of each directory.
     configs: Vec<Value>,
+    /// The one beside the first of them.
     special_tokens_map: Value,
 }
 
@@ -26,7 +27,11 @@ impl<'a> Places<'a> {
         let json = |dir: &&Path| Ok(read_json_if_there(&dir.join(Self::CONFIG))?.unwrap_or_default());
         let configs = dirs.iter().map(json).collect::<Result<_>>()?;
         let mut places = Self { dirs: dirs.to_vec(), configs, special_tokens_map: Value::Null };
-        places.special_tokens_map = places.json("special_tokens_map.json")?.1;
+        let map = "special_tokens_map.json";
+        places.special_tokens_map = match places.configs.iter().position(|config| !config.is_null()) {
+            Some(at) => read_json_if_there(&dirs[at].join(map))?.unwrap_or_default(),
+            None => places.json(map)?.1,
+        };
         Ok(places)
     }
 

@@ -297,6 +297,10 @@ fn an_adapters_own_files_go_before_those_of_its_base() {
     let own = r#"{"chat_template": "own {{ messages[0].content }}{{ eos_token }}", "eos_token": "<note>"}"#;
     set(adapter.path(), "tokenizer_config.json", own);
     assert_eq!(prompt(), "own Go<note>");
+    let without = r#"{"chat_template": "own {{ messages[0].content }}{{ eos_token }}"}"#;
+    set(adapter.path(), "tokenizer_config.json", without);
+    assert!(base.path().join("special_tokens_map.json").exists());
+    assert_eq!(prompt(), "own Go", "special tokens are of one directory");
     set(adapter.path(), "chat_template.jinja", "file {{ messages[0].content }}");
     assert_eq!(prompt(), "file Go");
     set(adapter.path(), "chat_template.jinja", "file");

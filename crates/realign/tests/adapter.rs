@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use burn::tensor::{Device, TensorData};
 use common::Bench;
 use model::{Decoder, Dtype, checkpoint, weights};
 use recovery::Method;
+use serde_json::{Value, json};
 
 /// The model in `aligned` with an adapter that changes something.
 fn adapted(aligned: &Path, wave: f32) -> Decoder {
@@ -93,6 +95,75 @@ fn every_control_arm_takes_an_adapter() {
         });
         assert_eq!(said[0], said[1], "{arm}");
         same(&bench, "from-adapter", "from-merged");
+    }
+}
+
+/// What two directories make of a question, or one of them.
+fn asked(dirs: &[&Path]) -> Option<String> {
+    let template = prompts::ChatTemplate::from_dirs(dirs).ok()?;
+    Some(template.render(&[prompts::Message::new(prompts::Role::User, "where is the map")], true).unwrap())
+}
+
+#[test]
+fn what_is_written_of_an_adapter_has_the_template_that_is_read_of_it_and_its_base() {
+    let bench = Bench::new();
+    let [base, adapter, out] = ["base", "adapter", "out"].map(|name| bench.path(name));
+    bench.model("base", 16);
+    bench.model("out", 16);
+    fs::create_dir(&adapter).unwrap();
+    let template = |of: &str| format!("{of}: {{{{ messages[0].content }}}}{{{{ eos_token }}}}");
+    // A template in a file of its own, and in tokenizer_config.json: no file, none, a string, a list with and without a default.
+    let configs = |dir: &str| {
+        let named = |name: &str| json!([{"name": name, "template": template(&format!("{dir} {name}"))}]);
+        let templates = [json!(template(&format!("{dir} config"))), named("default"), named("tools")];
+        let with = |template: Value| Some(json!({"eos_token": "<|end|>", "chat_template": template}));
+        let without = Some(json!({"eos_token": "<|pad|>"}));
+        [None, without].into_iter().chain(templates.map(with)).collect::<Vec<_>>()
+    };
+    let set = |dir: &Path, has_file: bool, config: &Option<Value>| {
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        let texts = [
+            ("chat_template.jinja", has_file.then(|| template(&format!("{name} file")))),
+            ("tokenizer_config.json", config.as_ref().map(Value::to_string)),
+        ];
+        for (file, text) in texts {
+            files::remove(&dir.join(file)).unwrap();
+            text.iter().for_each(|text| fs::write(dir.join(file), text).unwrap());
+        }
+    };
+    let mut found = BTreeSet::new();
+    for (of_adapter, of_base) in
+        configs("adapter").iter().flat_map(|one| configs("base").into_iter().map(move |other| (one, other)))
+    {
+        for (own_file, base_file) in [(false, false), (false, true), (true, false), (true, true)] {
+            set(&adapter, own_file, of_adapter);
+            set(&base, base_file, &of_base);
+            checkpoint::copy_companions_of(&[&adapter, &base], &out).unwrap();
+            let wanted = asked(&[&adapter, &base]);
+            assert_eq!(asked(&[&out]), wanted, "{own_file} {of_adapter:?} {base_file} {of_base:?}");
+            found.extend(wanted);
+        }
+    }
+    for start in ["adapter file", "adapter config", "adapter default", "base file", "base config", "base default"] {
+        assert!(found.iter().any(|text| text.starts_with(start)), "{start}: {found:?}");
+    }
+}
+
+#[test]
+fn a_repaired_adapter_answers_by_its_own_template() {
+    let bench = bench(Dtype::F32);
+    let (own, base) = (bench.path("tuned-adapter"), bench.path("aligned"));
+    bench.file("aligned/chat_template.jinja", "base {{ messages[0].content }}<|end|>");
+    bench.file("tuned-adapter/tokenizer_config.json", r#"{"chat_template": "own {{ messages[0].content }}<|end|>"}"#);
+    let wanted = asked(&[&own, &base]);
+    assert_eq!(wanted.as_deref(), Some("own where is the map<|end|>"));
+    let recover =
+        "recover --aligned aligned --finetuned tuned-adapter --prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+    bench.works(&format!("{recover} --patch p --out recovered"));
+    bench.works("import --from tuned-adapter --base aligned --out imported");
+    bench.works("patch apply --patch p --model tuned-adapter --base aligned --out patched");
+    for out in ["recovered", "imported", "patched"] {
+        assert_eq!(asked(&[&bench.path(out)]), wanted, "{out}");
     }
 }
 

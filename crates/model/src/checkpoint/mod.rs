@@ -14,13 +14,15 @@ use burn::tensor::{Device, Element, TensorData};
 use crate::weights::WeightInfo;
 use crate::{Decoder, DecoderConfig, Dtype, Error, Result, weights};
 
+mod companions;
 pub mod gguf;
 pub mod peft;
 mod safetensors;
 mod save;
 
+pub use companions::{COMPANIONS, copy_companions, copy_companions_of};
 pub use safetensors::{INDEX, SINGLE, shards};
-pub use save::{COMPANIONS, MAX_SHARD, copy_companions, copy_companions_of, save, save_as};
+pub use save::{MAX_SHARD, save, save_as};
 
 const HEAD: &str = "lm_head.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";

@@ -8,29 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn_store::{FloatCastAdapter, ModuleSnapshot, SafetensorsStore};
-use serde_json::Value;
 
-use super::safetensors::{INDEX, SINGLE, inside};
+use super::safetensors::{INDEX, SINGLE};
 use crate::{Decoder, Dtype, Error, Result, weights};
-
-/// Files that belong to a model but not to its weights.
-pub const COMPANIONS: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "chat_template.jinja",
-];
-
-/// A companion may have this many bytes.
-const LARGEST: u64 = 512 << 20;
-
-/// Keys of a source's `config.json` that describe its weights and not the saved ones.
-const OF_THE_SOURCE: [&str; 3] = ["dtype", "torch_dtype", "quantization_config"];
 
 /// Bytes of weights that a file has at most, as transformers has it.
 pub const MAX_SHARD: u64 = 5_000_000_000;
@@ -136,64 +116,6 @@ fn remove_earlier(dir: &Path, new: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Copies what belongs to a model besides its weights (tokenizer, chat template, generation
-/// settings) from one model directory to another, and adds the keys of the source's `config.json`
-/// that the target's has not, such as `eos_token_id`.
-///
-/// # Errors
-/// When a file cannot be read or written, is a link to the outside of its directory, or a `config.json` is not an object.
-pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
-    copy_companions_of(&[from], to)
-}
-
-/// The same from several directories, each file from the first that has it: those of an adapter and its base. What none
-/// of them has is removed from the target, where another model may have left it.
-///
-/// # Errors
-/// As [`copy_companions`].
-pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
-    for name in COMPANIONS {
-        let Some(dir) = from.iter().find(|dir| dir.join(name).symlink_metadata().is_ok()) else {
-            files::remove(&to.join(name))?;
-            continue;
-        };
-        let source = inside(dir, name).map_err(|reason| Error::checkpoint(dir.join(name), reason))?;
-        files::write_whole(&to.join(name), &files::read_regular(&source, LARGEST)?)?;
-    }
-    copy_more_templates(from, to)?;
-    let path = to.join("config.json");
-    let mut config = read_object(&path)?;
-    let source = from.iter().map(|dir| dir.join("config.json")).find(|path| path.exists());
-    for (key, value) in source.map(|path| read_object(&path)).transpose()?.unwrap_or_default() {
-        if !OF_THE_SOURCE.contains(&key.as_str()) {
-            config.entry(key).or_insert(value);
-        }
-    }
-    Ok(files::write_json(&path, &config)?)
-}
-
-/// Copies the directory of further chat templates, from the first directory that has one.
-fn copy_more_templates(from: &[&Path], to: &Path) -> Result<()> {
-    const DIR: &str = "additional_chat_templates";
-    files::remove(&to.join(DIR))?;
-    let Some(dir) = from.iter().find(|dir| dir.join(DIR).is_dir()) else { return Ok(()) };
-    for entry in std::fs::read_dir(dir.join(DIR)).map_err(|source| Error::io(dir.join(DIR), source))? {
-        let name = entry.map_err(|source| Error::io(dir.join(DIR), source))?.file_name();
-        let Some(name) = name.to_str().filter(|name| name.ends_with(".jinja")).map(|name| format!("{DIR}/{name}"))
-        else {
-            continue;
-        };
-        let source = inside(dir, &name).map_err(|reason| Error::checkpoint(dir.join(&name), reason))?;
-        files::write_whole(&to.join(&name), &files::read_regular(&source, LARGEST)?)?;
-    }
-    Ok(())
-}
-
-fn read_object(path: &Path) -> Result<serde_json::Map<String, Value>> {
-    let value = files::json_value(&files::read_regular(path, LARGEST)?).and_then(serde_json::from_value);
-    value.map_err(|source| Error::ConfigJson { path: path.to_path_buf(), source })
-}
-
 /// burn-store hands on the system's message but not its kind, so a full disk is known by its text.
 fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     let message = error.to_string();
@@ -258,7 +180,7 @@ mod tests {
                 let count = names.len();
                 let wanted: Vec<_> = (1..=count).map(|i| format!("model-{i:05}-of-{count:05}.safetensors")).collect();
                 assert_eq!(names, wanted, "of this model alone");
-                let index = read_object(&dir.path().join(INDEX)).unwrap();
+                let index = files::read_json_value(&dir.path().join(INDEX)).unwrap();
                 let bytes = dtype.in_burn().size();
                 let total: usize = weights::infos(&decoder).iter().map(|info| bytes * info.len()).sum();
                 assert_eq!(index["metadata"]["total_size"], total);
@@ -307,70 +229,6 @@ mod tests {
         }
         save_as(&decoder, Dtype::Bf16, MAX_SHARD, &to).unwrap();
         assert_eq!(super::super::stored_dtype(&to).unwrap(), Dtype::Bf16);
-    }
-
-    #[test]
-    fn companions_are_copied_and_unknown_keys_kept() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let decoder = numbered(&config("llama", true));
-        let source = r#"{"model_type": "llama", "hidden_size": 3, "eos_token_id": [2, 5], "dtype": "bfloat16"}"#;
-        fs::write(from.path().join("config.json"), source).unwrap();
-        fs::write(from.path().join("tokenizer.json"), "{}").unwrap();
-        save(&decoder, to.path()).unwrap();
-        copy_companions(from.path(), to.path()).unwrap();
-        let config = read_object(&to.path().join("config.json")).unwrap();
-        assert_eq!(config["eos_token_id"], serde_json::json!([2, 5]));
-        assert_eq!(config["hidden_size"], 16);
-        assert!(!config.contains_key("dtype"));
-        assert_eq!(fs::read_to_string(to.path().join("tokenizer.json")).unwrap(), "{}");
-        assert!(load(to.path(), &Device::default()).is_ok());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_companion_outside_its_directory_is_not_copied_and_a_stale_one_goes() {
-        let root = tempfile::tempdir().unwrap();
-        let [from, to, secret] = ["snapshots/main", "to", "secret"].map(|name| root.path().join(name));
-        save(&numbered(&config("llama", true)), &from).unwrap();
-        save(&numbered(&config("llama", true)), &to).unwrap();
-        fs::write(&secret, "private").unwrap();
-        let link = from.join("merges.txt");
-        std::os::unix::fs::symlink(&secret, &link).unwrap();
-        let message = copy_companions(&from, &to).unwrap_err().to_string();
-        assert!(message.contains("merges.txt: points outside"), "{message}");
-        assert!(!to.join("merges.txt").exists());
-        fs::remove_file(&link).unwrap();
-        // The layout of the hub's cache.
-        fs::create_dir(root.path().join("blobs")).unwrap();
-        fs::write(root.path().join("blobs/abc"), "merges").unwrap();
-        std::os::unix::fs::symlink("../../blobs/abc", &link).unwrap();
-        fs::write(to.join("chat_template.jinja"), "of an earlier model").unwrap();
-        copy_companions(&from, &to).unwrap();
-        assert_eq!(fs::read_to_string(to.join("merges.txt")).unwrap(), "merges");
-        assert!(!to.join("chat_template.jinja").exists());
-        fs::remove_file(&link).unwrap();
-        std::os::unix::fs::symlink("/dev/zero", from.join("tokenizer.json")).unwrap();
-        assert!(copy_companions(&from, &to).is_err());
-        fs::remove_file(from.join("tokenizer.json")).unwrap();
-        fs::remove_file(from.join("config.json")).unwrap();
-        std::os::unix::fs::symlink("/dev/zero", from.join("config.json")).unwrap();
-        let message = load(&from, &Device::default()).unwrap_err().to_string();
-        assert!(message.contains("not a regular file"), "{message}");
-    }
-
-    #[test]
-    fn an_adapters_companions_go_before_its_bases() {
-        let [base, adapter, to] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        save(&numbered(&config("llama", true)), base.path()).unwrap();
-        save(&numbered(&config("llama", true)), to.path()).unwrap();
-        fs::write(base.path().join("tokenizer.json"), "base").unwrap();
-        fs::write(base.path().join("merges.txt"), "base").unwrap();
-        files::write_whole(&base.path().join("additional_chat_templates/tools.jinja"), b"base").unwrap();
-        fs::write(adapter.path().join("tokenizer.json"), "own").unwrap();
-        copy_companions_of(&[adapter.path(), base.path()], to.path()).unwrap();
-        let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
-        assert_eq!([read("tokenizer.json"), read("merges.txt")], ["own", "base"]);
-        assert_eq!(read("additional_chat_templates/tools.jinja"), "base");
     }
 
     #[test]
