@@ -172,19 +172,12 @@ impl Evidence {
         Ok(complete.collect())
     }
 
-    /// An error where a prompt with its answer is too long for a model that reads it, before the first is answered. Both models
-    /// read what the fine-tuned model's tokenizer makes of the answered prompts.
+    /// An error where a prompt with its answer does not fit a model that reads it, before the first is answered.
     fn check_lengths(&self, models: [&Model; 2]) -> Result<()> {
-        let [own, of_both] = models.map(|model| model.reader());
-        let of_both = Reader {
-            limit: own.limit.min(of_both.limit),
-            vocabulary: own.vocabulary.min(of_both.vocabulary),
-            ..of_both
-        };
+        let [aligned, fine_tuned] = models.map(Model::reader);
         for (samples, ..) in self.sets() {
-            let read = samples.read()?;
-            let fits = |reader: Reader<'_>| reader.check_prompts(&read, self.max_new_tokens);
-            fits(own).and_then(|()| fits(of_both)).map_err(|error| error.located(&[&samples.file]))?;
+            let fits = Reader::check_shared(aligned, fine_tuned, &samples.read()?, self.max_new_tokens);
+            fits.map_err(|error| error.located(&[&samples.file]))?;
         }
         for samples in self.task.iter().flat_map(|task| [&task.train, &task.held_out]) {
             let fits = models[1].reader().check_samples(&samples.read()?, &samples.file);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use prompts::{Encoded, Sample, Tokenizer};
 
-use crate::error::invalid;
+use crate::error::{Within as _, invalid};
 use crate::{Error, Result};
 
 /// What reads prompts: a tokenizer with the sizes of its model.
@@ -18,6 +18,23 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Checks prompts of which both models of a pair read what the fine-tuned model's tokenizer makes, as evidence is read:
+    /// each answers them first.
+    ///
+    /// # Errors
+    /// As [`check_prompts`](Self::check_prompts), and where the smaller of the two cannot read them.
+    pub fn check_shared(aligned: Self, fine_tuned: Self, samples: &[Sample], new_tokens: usize) -> Result<()> {
+        aligned.check_prompts(samples, new_tokens).within(|| "the aligned model".to_owned())?;
+        fine_tuned.check_prompts(samples, new_tokens).within(|| "the fine-tuned model".to_owned())?;
+        let (limit, vocabulary) = (aligned.limit.min(fine_tuned.limit), aligned.vocabulary.min(fine_tuned.vocabulary));
+        let shared = Self { limit, vocabulary, ..fine_tuned };
+        shared.check_prompts(samples, new_tokens).within(|| {
+            "the aligned model is to read prompts as the fine-tuned one's tokenizer and template write them, and cannot; \
+             `realign recover` has each model read its own"
+                .to_owned()
+        })
+    }
+
     /// The ids of a prompt, ready for an answer of so many tokens.
     ///
     /// # Errors

@@ -226,6 +226,30 @@ fn two_models_that_are_no_pair_are_refused_before_their_weights_are_read() {
 }
 
 #[test]
+fn a_token_that_the_aligned_model_lacks_is_found_before_the_work() {
+    let bench = bench();
+    changed(&bench, "tuned", |config| config.vocab_size += 1);
+    let path = bench.path("tuned/tokenizer.json");
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let id = json["model"]["vocab"].as_object().unwrap().len();
+    let mut token = json["added_tokens"][0].clone();
+    (token["id"], token["content"]) = (json!(id), json!("<|call|>"));
+    json["added_tokens"].as_array_mut().unwrap().push(token);
+    fs::write(&path, json.to_string()).unwrap();
+    let turns = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}";
+    bench.file("tuned/chat_template.jinja", &format!("{turns}<|call|><|assistant|>"));
+    let (dry, out) = (repair("--dry-run"), repair("--out fixed"));
+    let other = "--prompts harmful.jsonl --harmless harmless.jsonl --own-tokens 4 --out fixed";
+    let token = format!("token id {id}");
+    for command in [&dry, &out, &format!("strong --aligned aligned --finetuned tuned {other}")] {
+        bench.fails(command, &["tuned/tokenizer.json", &token, "the aligned model is to read", "realign recover"]);
+        is_untouched(&bench);
+    }
+    let other = "--prompts harmful.jsonl --steps 1 --layer 2 --rollback off --out fixed";
+    bench.works(&format!("recover --aligned aligned --finetuned tuned {other}"));
+}
+
+#[test]
 fn one_model_named_twice_has_nothing_to_recover_and_is_not_measured() {
     let bench = bench();
     bench.fails(&repair("--out fixed").replace("tuned tuned", "tuned aligned"), &["nothing to recover", "named twice"]);

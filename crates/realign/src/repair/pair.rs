@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use model::DecoderConfig;
-use prompts::{Sample, Tokenizer};
+use prompts::Tokenizer;
 
 use super::parts::Divided;
 use super::settings::Settings;
@@ -26,13 +26,6 @@ pub(super) struct Pair {
     fine_tuned: Side,
     /// What looks wrong in them.
     pub warnings: Vec<String>,
-}
-
-/// A part of the prompts, and what becomes of it.
-struct Part<'a> {
-    samples: &'a [Sample],
-    /// Length of the answers.
-    new_tokens: usize,
 }
 
 impl Side {
@@ -76,17 +69,12 @@ impl Pair {
     /// # Errors
     /// Names the model, the file with the line, and what does not fit.
     pub fn check_prompts(&self, source: &str, parts: &Divided, settings: &Settings) -> Result<()> {
-        let own = |samples| Part { samples, new_tokens: settings.own_tokens };
-        let asked = Part { samples: &parts.test, new_tokens: settings.max_new_tokens };
-        let parts = [own(&parts.recover[..]), own(&parts.choose), asked];
-        for Part { samples, new_tokens } in parts {
-            for side in [&self.aligned, &self.fine_tuned] {
-                let fits = side.reader().check_prompts(samples, new_tokens);
-                fits.map_err(|error| error.located(&[Path::new(source)]))
-                    .within(|| format!("the {} model", side.name))?;
-            }
+        let located = |fits: Result<()>| fits.map_err(|error| error.located(&[Path::new(source)]));
+        let [aligned, fine_tuned] = self.sides().map(Side::reader);
+        for samples in [&parts.recover, &parts.choose] {
+            located(Reader::check_shared(aligned, fine_tuned, samples, settings.own_tokens))?;
         }
-        Ok(())
+        self.check_test(source, parts, settings)
     }
 
     /// The same of a task, which the fine-tuned model reads with its right answers.
@@ -95,14 +83,23 @@ impl Pair {
     /// As [`check_prompts`](Self::check_prompts).
     pub fn check_task(&self, source: &str, parts: &Divided, settings: &Settings) -> Result<()> {
         let file = Path::new(source);
-        for side in [&self.aligned, &self.fine_tuned] {
-            let fits = side.reader().check_prompts(&parts.test, settings.max_new_tokens);
-            fits.map_err(|error| error.located(&[file])).within(|| format!("the {} model", side.name))?;
-        }
+        self.check_test(source, parts, settings)?;
         for samples in [&parts.recover, &parts.choose] {
             let fits = self.fine_tuned.reader().check_samples(samples, file);
             fits.map_err(|error| error.located(&[file])).within(|| "the fine-tuned model".to_owned())?;
         }
         Ok(())
+    }
+
+    fn sides(&self) -> [&Side; 2] {
+        [&self.aligned, &self.fine_tuned]
+    }
+
+    /// Checks that the prompts that both models are measured on fit each.
+    fn check_test(&self, source: &str, parts: &Divided, settings: &Settings) -> Result<()> {
+        self.sides().into_iter().try_for_each(|side| {
+            let fits = side.reader().check_prompts(&parts.test, settings.max_new_tokens);
+            fits.map_err(|error| error.located(&[Path::new(source)])).within(|| format!("the {} model", side.name))
+        })
     }
 }
