@@ -10,6 +10,7 @@ mod lock;
 mod printable;
 mod read;
 mod seed;
+mod shell;
 mod write;
 
 pub use error::{Error, Result};
@@ -20,6 +21,7 @@ pub use lock::try_lock;
 pub use printable::printable;
 pub use read::{check_regular, open_input, read_if_there, read_input, read_regular, under};
 pub use seed::{derived_seed, uniform};
+pub use shell::shell_word;
 pub use write::{
     create_dir, followed, is_name, is_stream, list, move_dir, overlap, read_json, read_sealed, remove, rename,
     sync_dir, write_at, write_json, write_jsonl, write_lines, write_parts, write_sealed, write_whole, write_with,

@@ -57,7 +57,7 @@ impl<'a> Source<'a> {
         let Some(base) = base else {
             let or = if whole.is_empty() { "" } else { ", or remove its adapter_config.json to read the whole model" };
             let name = notes::base_name(dir).map_or(String::new(), |name| format!(" (`{name}`)"));
-            let merge = format!("`realign import --from {shown} --base MODEL --out MERGED`");
+            let merge = format!("`realign import --from {} --base MODEL --out MERGED`", files::shell_word(dir));
             return invalid(match takes_base {
                 true => format!(
                     "{shown} is an adapter of peft{whole}: name the model that it was trained on{name} with --base, or merge it \
@@ -146,7 +146,8 @@ fn check_directory(path: &Path) -> Result<()> {
         false if path.exists() => Ok(()),
         false => invalid(format!("{shown}: there is no such directory; name that of a model")),
         true if ends_with("gguf") => invalid(format!(
-            "{shown} is a GGUF file: make a directory of it with `realign import --from {shown} --out MODEL`, and name that"
+            "{shown} is a GGUF file: make a directory of it with `realign import --from {} --out MODEL`, and name that",
+            files::shell_word(path)
         )),
         true => invalid(format!("{shown} is a file: name the directory of a model")),
     }

@@ -22,7 +22,8 @@ pub fn init(file: &Path) -> Result<()> {
     }
     write(file, template().as_bytes())?;
     if !is_stream(file) {
-        say(format!("wrote {0}; edit it, then: realign repair --settings {0}", file.display()));
+        let word = files::shell_word(file);
+        say(format!("wrote {}; edit it, then: realign repair --settings {word}", file.display()));
     }
     Ok(())
 }

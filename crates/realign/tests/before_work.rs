@@ -53,6 +53,7 @@ fn a_gguf_file_in_place_of_a_model_names_import() {
     bench.model("m", 16);
     bench.prompts("p.jsonl", 4);
     bench.file("m.gguf", "GGUF");
+    bench.file("it's.gguf", "GGUF");
     bench.file("weights", "");
     for command in [
         "generate --prompts p.jsonl --out o --model",
@@ -63,6 +64,7 @@ fn a_gguf_file_in_place_of_a_model_names_import() {
         "recover --aligned m --prompts p.jsonl --out o --finetuned",
     ] {
         bench.fails(&format!("{command} m.gguf"), &["m.gguf", "realign import --from m.gguf --out"]);
+        bench.fails(&format!("{command} it's.gguf"), &[r"realign import --from 'it'\''s.gguf' --out"]);
         bench.fails(&format!("{command} weights"), &["weights is a file", "directory"]);
         assert!(!bench.path("o").exists(), "{command}");
     }

@@ -38,11 +38,11 @@ fn open(dir: &Path) -> Result<Files> {
         return Files::open_file(&path);
     }
     let reason = format!(
-        "is in PyTorch's own format, which is not read: convert it with python -c \"import torch, safetensors.torch as s; \
-         s.save_file({{k: v.contiguous() for k, v in torch.load('{}', map_location='cpu', weights_only=True).items()}}, \
-         '{}')\"",
-        pickled.display(),
-        path.display()
+        "is in PyTorch's own format, which is not read: convert it with python -c \"import sys, torch, safetensors.torch as s; \
+         w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); \
+         s.save_file({{k: v.contiguous() for k, v in w.items()}}, sys.argv[2])\" {} {}",
+        files::shell_word(&pickled),
+        files::shell_word(&path)
     );
     Err(Error::checkpoint(pickled, reason))
 }

@@ -188,11 +188,11 @@ fn holds_pickled(dir: &Path) -> bool {
 
 /// What to do with weights in PyTorch's own format.
 fn pickled_hint(dir: &Path) -> String {
-    let dir = dir.display();
     format!(
         ", but weights in PyTorch's own format, which can run code when it is read: convert them in a place that you trust, \
-         with python -c \"from transformers import AutoModelForCausalLM as M; \
-         M.from_pretrained('{dir}').save_pretrained('{dir}', safe_serialization=True)\""
+         with python -c \"import sys; from transformers import AutoModelForCausalLM as M; d = sys.argv[1]; \
+         M.from_pretrained(d).save_pretrained(d, safe_serialization=True)\" {}",
+        files::shell_word(dir)
     )
 }
 

@@ -132,7 +132,7 @@ const SCORES: &str = "scores.json";
 /// A finished evaluation, whose scores are those of the answers beside them.
 fn read(dir: &Path) -> Result<Stored> {
     let (shown, path) = (dir.display(), dir.join(SCORES));
-    let again = format!("finish it with `realign evaluate --out {shown}`");
+    let again = format!("finish it with `realign evaluate --out {}`", files::shell_word(dir));
     if !path.is_file() {
         return Err(Error::Invalid(format!("{shown} is no finished evaluation: it has no {SCORES}; {again}")));
     }

@@ -35,13 +35,16 @@ const UNSUPPORTED: [&str; 11] = [
     "alora_invocation_tokens",
 ];
 
+/// Kinds of peft that teach a prompt or add layers, which cannot become weights of the model.
+const UNMERGEABLE: [&str; 7] =
+    ["PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE"];
+
 /// Ways to begin a training that leave the base's weights as they are.
 const STARTS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// The keys of `adapter_config.json` that matter here, under peft's names.
 #[derive(Debug, Deserialize)]
 pub(super) struct Keys {
-    peft_type: String,
     r: usize,
     lora_alpha: f64,
     #[serde(default)]
@@ -74,14 +77,20 @@ impl Keys {
         let bytes = files::read_regular(path, MAX_CONFIG)?;
         let wrong = |reason: String| Error::checkpoint(path, format!("not an adapter that can be used: {reason}"));
         let json = files::json_value(&bytes).map_err(|error| wrong(error.to_string()))?;
+        // Before the keys of LoRA, which other kinds do not have.
+        match json["peft_type"].as_str() {
+            Some("LORA") => {}
+            Some(other) if UNMERGEABLE.contains(&other) => {
+                let reason = "it changes no weight of the model, so that there is nothing to merge or to repair";
+                return Err(wrong(format!("peft_type is `{other}`; supported: LORA; {reason}")));
+            }
+            Some(other) => return Err(wrong(format!("peft_type is `{other}`; supported: LORA; {}", way_out(path)))),
+            None => return Err(wrong("key `peft_type` is missing or not text; peft writes LORA there".into())),
+        }
         let keys = Self::deserialize(&json).map_err(|error| {
             let key = wrong_key(&json).map_or(String::new(), |key| format!("key `{key}`: "));
             wrong(format!("{key}{error}"))
         })?;
-        if keys.peft_type != "LORA" {
-            let reason = format!("peft_type is `{}`; supported: LORA", keys.peft_type);
-            return Err(wrong(format!("{reason}; {}", way_out(path))));
-        }
         if let Some((key, value)) = unsupported(&json) {
             return Err(wrong(format!("key `{key}` = {value} is not supported; {}", way_out(path))));
         }
@@ -198,7 +207,7 @@ fn compiled(pattern: &str, most: usize) -> std::result::Result<Regex, String> {
 
 /// The first key whose value is of another type than peft's.
 fn wrong_key(json: &Value) -> Option<&String> {
-    let sound = json!({"peft_type": "LORA", "r": 1, "lora_alpha": 1.0});
+    let sound = json!({"r": 1, "lora_alpha": 1.0});
     json.as_object()?.iter().find_map(|(key, value)| {
         let mut one = sound.clone();
         one[key] = value.clone();
@@ -243,10 +252,14 @@ impl Modules {
 
 /// What to do with an adapter that is not supported.
 pub(super) fn way_out(path: &Path) -> String {
-    let dir = path.parent().unwrap_or(path).display();
+    let dir = path.parent().unwrap_or(path);
+    let has_tokenizer = ["tokenizer_config.json", "tokenizer.json"].iter().any(|name| dir.join(name).exists());
+    let home = if has_tokenizer { "d" } else { "m.peft_config['default'].base_model_name_or_path" };
     format!(
-        "merge it first: python -c \"from peft import AutoPeftModelForCausalLM as M; \
-         M.from_pretrained('{dir}').merge_and_unload().save_pretrained('merged')\""
+        "merge it first: python -c \"import sys; from peft import AutoPeftModelForCausalLM as M; \
+         from transformers import AutoTokenizer as T; d = sys.argv[1]; m = M.from_pretrained(d); \
+         m.merge_and_unload().save_pretrained('merged'); T.from_pretrained({home}).save_pretrained('merged')\" {}",
+        files::shell_word(dir)
     )
 }
 

@@ -91,7 +91,9 @@ fn an_adapter_in_pytorchs_format_is_an_adapter_and_told_how_to_convert() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let cases = [
-        ("peft_type", json!("IA3"), "peft_type is `IA3`; supported: LORA"),
+        ("peft_type", json!("IA3"), "peft_type is `IA3`; supported: LORA; merge it first"),
+        ("peft_type", json!("P_TUNING"), "peft_type is `P_TUNING`; supported: LORA; it changes no weight"),
+        ("peft_type", Value::Null, "key `peft_type` is missing"),
         ("trainable_token_indices", json!([1]), "key `trainable_token_indices` = [1] is not supported; merge it first"),
         ("use_dora", json!(true), "lora_magnitude_vector` is missing"),
         ("alpha_pattern", json!({"(?=q)": 4}), "key `alpha_pattern`, `(?=q)`"),
@@ -128,6 +130,26 @@ fn what_is_not_supported_is_refused_by_name() {
         assert!(message.contains(wanted), "{wanted}: {message}");
         assert!(decoder.linears().all(|(_, linear)| linear.lora.is_none()), "the decoder is unchanged");
     }
+}
+
+#[test]
+fn another_kind_of_adapter_is_named_though_it_has_no_rank() {
+    let dir = saved();
+    fs::write(dir.path().join(CONFIG), r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}"#).unwrap();
+    let error = load_adapter(&mut base(), dir.path()).unwrap_err().to_string();
+    assert!(error.contains("PROMPT_TUNING") && !error.contains("field `r`"), "{error}");
+}
+
+#[test]
+fn the_way_to_merge_an_adapter_keeps_its_tokenizer_and_takes_any_path() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("it's");
+    fs::create_dir(&dir).unwrap();
+    let path = dir.join(CONFIG);
+    let of_base = "T.from_pretrained(m.peft_config['default'].base_model_name_or_path).save_pretrained('merged')";
+    assert!(way_out(&path).contains(of_base) && way_out(&path).ends_with(r"it'\''s'"), "{}", way_out(&path));
+    fs::write(dir.join("tokenizer_config.json"), "{}").unwrap();
+    assert!(way_out(&path).contains("T.from_pretrained(d).save_pretrained('merged')"), "{}", way_out(&path));
 }
 
 /// What peft merged, beside the adapters it merged: a case that is handed to the project.
