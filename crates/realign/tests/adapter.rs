@@ -168,6 +168,31 @@ fn a_repaired_adapter_answers_by_its_own_template() {
 }
 
 #[test]
+fn a_dry_run_says_what_a_repair_would_say_of_an_adapter() {
+    let bench = bench(Dtype::F32);
+    bench.model("wider", 20);
+    let config = bench.path("tuned-adapter/adapter_config.json");
+    let sound: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    bench.works("repair --dry-run --aligned aligned --finetuned tuned-adapter --max-new-tokens 4 --own-tokens 4");
+    let fails = |aligned: &str, parts: &[&str]| {
+        for rest in ["--dry-run", "--out o"] {
+            bench.fails(&format!("repair --aligned {aligned} --finetuned tuned-adapter {rest}"), parts);
+        }
+        assert!(["o", "o.partial", "o.report"].iter().all(|name| !bench.path(name).exists()));
+    };
+    fails("wider", &["adapter tuned-adapter on wider", "[2, 16]"]);
+    for (key, value) in [("init_lora_weights", json!("pissa")), ("modules_to_save", json!(["lm_head"]))] {
+        let mut changed = sound.clone();
+        changed[key] = value;
+        fs::write(&config, changed.to_string()).unwrap();
+        fails("aligned", &["adapter tuned-adapter on aligned", key]);
+    }
+    fs::write(&config, sound.to_string()).unwrap();
+    fs::remove_file(bench.path("tuned-adapter/adapter_model.safetensors")).unwrap();
+    fails("aligned", &["tuned-adapter/adapter_model.safetensors"]);
+}
+
+#[test]
 fn an_adapter_on_another_model_is_named() {
     let bench = bench(Dtype::F32);
     bench.model("wider", 20);

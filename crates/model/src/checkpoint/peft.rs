@@ -15,9 +15,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use self::save::{adapters, save_adapter, save_adapters};
 use self::settings::{Settings, way_out};
-use super::check_finite;
 use super::safetensors::{Files, inside};
-use crate::{Decoder, Error, Linear, Lora, Result, weights};
+use super::{EMBEDDING, HEAD, check_finite};
+use crate::{Decoder, DecoderConfig, Error, Linear, Lora, Result, weights};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -47,6 +47,92 @@ fn open(dir: &Path) -> Result<Files> {
     Err(Error::checkpoint(pickled, reason))
 }
 
+/// Checks an adapter for the model in `base`, by its settings and the names, shapes and precisions of its tensors.
+///
+/// # Errors
+/// As [`load_adapter`], as far as it comes up without the values; when a file of the base is missing or damaged.
+pub fn check_adapter(dir: &Path, base: &Path) -> Result<()> {
+    Fit::new(dir, &super::open(base)?.config).map(drop)
+}
+
+/// An adapter whose tensors fit a decoder; their values are still on disk.
+struct Fit {
+    settings: Settings,
+    files: Files,
+    /// The rank of each projection that it is of, by its path.
+    ranks: BTreeMap<String, usize>,
+    /// Whole tensors that were trained beside it, by the decoder's names: norms, biases, and a head or embedding that are not
+    /// one.
+    saved: Vec<(String, Vec<usize>)>,
+}
+
+impl Fit {
+    fn new(dir: &Path, config: &DecoderConfig) -> Result<Self> {
+        let mut fit =
+            Self { settings: Settings::read(dir)?, files: open(dir)?, ranks: BTreeMap::new(), saved: Vec::new() };
+        let Self { settings, files, ranks, saved } = &mut fit;
+        let shapes = files.shapes();
+        let mut unknown: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
+        let mut take = |name: &str| unknown.remove(name);
+        for (name, shape) in super::expected(config) {
+            if let (&[out_features, in_features], Some(path)) = (&shape[..], projection(&name)) {
+                let names = tensor_names(path);
+                if names.each_ref().map(|name| take(name)) != [false, false] {
+                    let found = shapes.get(&names[0]).and_then(|shape| shape.first().copied());
+                    let fits = settings.rank_of(path, &names[0], found);
+                    let rank = fits.map_err(|reason| Error::checkpoint(files.path(), reason))?;
+                    files.check(&names[0], &[rank, in_features])?;
+                    files.check(&names[1], &[out_features, rank])?;
+                    if settings.keys.use_dora {
+                        take(&magnitude_name(path));
+                        files.check(&magnitude_name(path), &[out_features])?;
+                    }
+                    ranks.insert(path.to_owned(), rank);
+                }
+            }
+            let whole = format!("{ROOT}{name}");
+            if !(config.tie_word_embeddings && name == EMBEDDING) && take(&whole) {
+                files.check(&whole, &shape)?;
+                saved.push((name, shape));
+            }
+        }
+        fit.check_rest(&unknown, config.tie_word_embeddings)?;
+        Ok(fit)
+    }
+
+    /// That no tensor is left over, and none is missed.
+    fn check_rest(&self, unknown: &BTreeSet<&str>, is_tied: bool) -> Result<()> {
+        let Self { settings, files, ranks, saved } = self;
+        if let Some(name) = unknown.first() {
+            let whole = name.strip_prefix(ROOT).unwrap_or(name);
+            let why = match is_tied && [EMBEDDING, HEAD].contains(&whole) {
+                true => "replaces one of head and embedding, which are one tensor in the model (tie_word_embeddings)",
+                false => "belongs to no projection of the decoder",
+            };
+            let reason = format!("tensor `{name}` {why}; {}", way_out(&settings.file));
+            return Err(Error::checkpoint(files.path(), reason));
+        }
+        let is_there = |module: &str| saved.iter().any(|(name, _)| name.split('.').any(|part| part == module));
+        if let Some(module) = settings.keys.modules_to_save.iter().flatten().find(|module| !is_there(module)) {
+            let reason =
+                format!("key `modules_to_save` names `{module}`, of which {} has no tensor", files.path().display());
+            return Err(Error::checkpoint(&settings.file, reason));
+        }
+        match ranks.is_empty() {
+            true => Err(Error::checkpoint(files.path(), "holds no adapter")),
+            false => Ok(()),
+        }
+    }
+
+    fn read<const D: usize>(&self, name: &str, shape: [usize; D], device: &Device) -> Result<Param<Tensor<D>>> {
+        Ok(Param::from_tensor(Tensor::from_data(TensorData::new(self.values(name)?, shape), device)))
+    }
+
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        check_finite(self.files.path(), name, self.files.read(name)?)
+    }
+}
+
 /// Attaches the adapter of a peft directory; adapters that are there already are replaced where
 /// it has its own. An adapter with magnitudes (DoRA) is merged instead.
 ///
@@ -54,50 +140,26 @@ fn open(dir: &Path) -> Result<Files> {
 /// When a file is missing or damaged, the adapter needs something that is not supported, or its
 /// tensors do not fit the decoder. The decoder is unchanged then.
 pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
-    let settings = Settings::read(dir)?;
-    let files = open(dir)?;
-    let shapes = files.shapes();
+    let fit = Fit::new(dir, decoder.config())?;
     let device = decoder.device();
-    let mut unknown: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
     let (mut adapters, mut merged) = (HashMap::new(), HashMap::new());
     for (path, linear) in decoder.linears() {
-        let names = tensor_names(&path);
-        let there = names.each_ref().map(|name| unknown.remove(name.as_str()));
-        if there == [false, false] {
-            continue;
-        }
+        let Some(&rank) = fit.ranks.get(&path) else { continue };
         let [out_features, in_features] = linear.weight.dims();
-        let found = shapes.get(&names[0]).and_then(|shape| shape.first().copied());
-        let fits = settings.rank_of(&path, &names[0], found);
-        let rank = fits.map_err(|reason| Error::checkpoint(files.path(), reason))?;
-        let shapes_of_layer = [[rank, in_features], [out_features, rank]];
-        let [a, b] = [0, 1].map(|which| read(&files, &names[which], shapes_of_layer[which], &device));
-        let scale = settings.scale(&path, rank);
-        let lora = Lora { a: a?, b: b?, scale, dropout: settings.keys.lora_dropout, seed: 0 };
-        if settings.keys.use_dora {
-            let name = format!("{ROOT}{path}.lora_magnitude_vector");
-            unknown.remove(name.as_str());
-            let magnitude = read(&files, &name, [out_features], &device)?.val();
+        let [a, b] = tensor_names(&path);
+        let (a, b) = (fit.read(&a, [rank, in_features], &device)?, fit.read(&b, [out_features, rank], &device)?);
+        let scale = fit.settings.scale(&path, rank);
+        let lora = Lora { a, b, scale, dropout: fit.settings.keys.lora_dropout, seed: 0 };
+        if fit.settings.keys.use_dora {
+            let magnitude = fit.read(&magnitude_name(&path), [out_features], &device)?.val();
             let adapted = Linear { lora: Some(lora), ..linear.clone() };
             merged.insert(path, rescaled(adapted.merged_weight(), magnitude)?);
         } else {
             adapters.insert(path, lora);
         }
     }
-    let saved = saved_modules(decoder, &files, &mut unknown)?;
-    let is_there = |module: &str| saved.keys().any(|name| name.split('.').any(|part| part == module));
-    if let Some(module) = settings.keys.modules_to_save.iter().flatten().find(|module| !is_there(module)) {
-        let reason =
-            format!("key `modules_to_save` names `{module}`, of which {} has no tensor", files.path().display());
-        return Err(Error::checkpoint(&settings.file, reason));
-    }
-    if let Some(name) = unknown.first() {
-        let reason = format!("tensor `{name}` belongs to no projection of the decoder; {}", way_out(&settings.file));
-        return Err(Error::checkpoint(files.path(), reason));
-    }
-    if adapters.is_empty() && merged.is_empty() {
-        return Err(Error::checkpoint(files.path(), "holds no adapter"));
-    }
+    let value = |(name, _): &(String, Vec<usize>)| Ok((name.clone(), fit.values(&format!("{ROOT}{name}"))?));
+    let saved: BTreeMap<String, Vec<f32>> = fit.saved.iter().map(value).collect::<Result<_>>()?;
     if !saved.is_empty() {
         *decoder = weights::replace(decoder.clone(), |info| {
             saved.get(&info.name).map(|values| TensorData::new(values.clone(), info.shape.clone()))
@@ -139,20 +201,6 @@ fn length(row: &[f32]) -> f32 {
     rest.iter().fold(lanes.into_iter().sum::<f32>(), |sum, x| sum + x * x).sqrt()
 }
 
-/// Whole tensors that were trained beside the adapter: norms, biases, and a head or embedding that are not one.
-fn saved_modules(decoder: &Decoder, files: &Files, unknown: &mut BTreeSet<&str>) -> Result<BTreeMap<String, Vec<f32>>> {
-    let mut saved = BTreeMap::new();
-    let tied = decoder.config().tie_word_embeddings;
-    for info in weights::infos(decoder).into_iter().filter(|info| !(tied && info.name == super::EMBEDDING)) {
-        let name = format!("{ROOT}{}", info.name);
-        if unknown.remove(name.as_str()) {
-            let values = files.read_as(&name, &info.shape)?;
-            saved.insert(info.name, check_finite(files.path(), &name, values)?);
-        }
-    }
-    Ok(saved)
-}
-
 /// What peft puts before the names of the base's parameters.
 const ROOT: &str = "base_model.model.";
 
@@ -161,9 +209,14 @@ fn tensor_names(path: &str) -> [String; 2] {
     ["A", "B"].map(|part| format!("{ROOT}{path}.lora_{part}.weight"))
 }
 
-fn read<const D: usize>(files: &Files, name: &str, shape: [usize; D], device: &Device) -> Result<Param<Tensor<D>>> {
-    let values = check_finite(files.path(), name, files.read_as(name, &shape)?)?;
-    Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device)))
+/// peft's name of the lengths of a projection's rows.
+fn magnitude_name(path: &str) -> String {
+    format!("{ROOT}{path}.lora_magnitude_vector")
+}
+
+/// The path of the projection that a matrix of a block is the weight of.
+fn projection(name: &str) -> Option<&str> {
+    name.starts_with("model.layers.").then(|| name.strip_suffix(".weight")).flatten()
 }
 
 #[cfg(test)]

@@ -138,14 +138,14 @@ impl Files {
         self.tensors.get(name).ok_or_else(|| super::missing(&self.path, name))
     }
 
-    /// The values of a tensor that must have a shape.
-    pub(super) fn read_as(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    /// Checks that a tensor is there, with a shape and in a precision that is read.
+    pub(super) fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         let found = &self.stored(name)?.shape;
         if found != shape {
             let reason = format!("tensor `{name}` has shape {found:?}, but model and rank ask for {shape:?}");
             return Err(Error::checkpoint(&self.path, reason));
         }
-        self.read(name)
+        self.dtype(name).map(drop)
     }
 
     /// The values of a tensor, row-major.

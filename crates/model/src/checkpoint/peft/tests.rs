@@ -122,12 +122,17 @@ fn what_is_not_supported_is_refused_by_name() {
         ("layers_to_transform", json!([0]), "layers.1.self_attn.q_proj.lora_A.weight` is of no projection"),
         ("modules_to_save", json!(["lm_head"]), "names `lm_head`"),
     ];
+    let home = tempfile::tempdir().unwrap();
+    save(&base(), home.path()).unwrap();
+    check_adapter(saved().path(), home.path()).unwrap();
     for (key, value, wanted) in cases {
         let dir = saved();
         change(dir.path(), key, value);
         let mut decoder = base();
         let message = load_adapter(&mut decoder, dir.path()).unwrap_err().to_string();
         assert!(message.contains(wanted), "{wanted}: {message}");
+        let checked = check_adapter(dir.path(), home.path()).unwrap_err().to_string();
+        assert_eq!(checked, message, "it is known without the values");
         assert!(decoder.linears().all(|(_, linear)| linear.lora.is_none()), "the decoder is unchanged");
     }
 }
@@ -138,6 +143,31 @@ fn another_kind_of_adapter_is_named_though_it_has_no_rank() {
     fs::write(dir.path().join(CONFIG), r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8}"#).unwrap();
     let error = load_adapter(&mut base(), dir.path()).unwrap_err().to_string();
     assert!(error.contains("PROMPT_TUNING") && !error.contains("field `r`"), "{error}");
+}
+
+/// Adds a tensor of zeros to the weights of an adapter.
+fn add(dir: &Path, name: &str, shape: &[usize]) {
+    use ::safetensors::tensor::{SafeTensors, TensorView};
+    let path = dir.join(WEIGHTS);
+    let bytes = fs::read(&path).unwrap();
+    let zeros = vec![0; 4 * shape.iter().product::<usize>()];
+    let mut tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    tensors.push((name.to_owned(), TensorView::new(::safetensors::Dtype::F32, shape.to_vec(), &zeros).unwrap()));
+    fs::write(path, ::safetensors::serialize(tensors, None).unwrap()).unwrap();
+}
+
+#[test]
+fn a_head_or_embedding_of_an_adapter_that_the_model_ties_is_to_be_merged_first() {
+    for (module, name) in [("embed_tokens", EMBEDDING), ("lm_head", HEAD)] {
+        let dir = saved();
+        change(dir.path(), "modules_to_save", json!([module]));
+        add(dir.path(), &format!("{ROOT}{name}"), &[32, 16]);
+        let error = load_adapter(&mut base(), dir.path()).unwrap_err().to_string();
+        for part in [name, "tie_word_embeddings", "merge it first: python -c"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        load_adapter(&mut numbered(&config("llama", false)), dir.path()).unwrap();
+    }
 }
 
 #[test]
