@@ -42,6 +42,22 @@ pub struct GgufVocab {
     pub chat_template: Option<String>,
 }
 
+impl GgufVocab {
+    /// What the file does not say though a model needs it, and what comes of that.
+    pub fn notes(&self) -> Vec<String> {
+        let is_split_unsaid = self.model == "gpt2" && self.pre.is_none();
+        let split = is_split_unsaid.then_some(
+            "tokenizer.ggml.pre is missing, so text is split by GPT-2's rule; where the model has another, as Llama 3 and Qwen \
+             have, it reads other tokens than it was trained on: convert it again with a newer llama.cpp, or put its original \
+             tokenizer.json into the directory",
+        );
+        let template = self.chat_template.is_none().then_some(
+            "tokenizer.chat_template is missing: put the model's chat_template.jinja into the directory, or it cannot be asked",
+        );
+        split.into_iter().chain(template).map(str::to_owned).collect()
+    }
+}
+
 /// Sum of the squares of the lengths of SentencePiece tokens, to which the search for their parts is proportional; a quarter of
 /// a million tokens of sixteen bytes have a fifteenth of it.
 const MOST_SQUARED: usize = 1 << 30;

@@ -83,6 +83,15 @@ fn the_splitting_rule_decides_which_merges_apply() {
 }
 
 #[test]
+fn what_a_gguf_file_does_not_say_is_noted() {
+    assert_eq!(vocab(CHATML).notes(), Vec::<String>::new());
+    let notes = GgufVocab { pre: None, chat_template: None, ..vocab(CHATML) }.notes();
+    assert!(notes[0].contains("tokenizer.ggml.pre") && notes[1].contains("chat_template.jinja"), "{notes:?}");
+    let sentence_piece = GgufVocab { pre: None, model: "llama".into(), ..vocab(CHATML) };
+    assert!(sentence_piece.notes().is_empty(), "it needs no rule");
+}
+
+#[test]
 fn the_loss_is_on_the_response_and_its_end_of_turn_token_alone() {
     let (_dir, tokenizer) = written(&vocab(CHATML));
     for system in [None, Some("Be brief.")] {

@@ -39,6 +39,7 @@ impl Stage for Import {
             return save(&source.decoder(Some(dtype), job.device)?, dtype, &source, job.max_shard, &out);
         }
         let vocab = vocab(source)?;
+        vocab.notes().iter().for_each(|note| tracing::warn!("{}: {note}", source.display()));
         let decoder = gguf::load(source, job.device)?;
         checkpoint::save_as(&decoder, self.dtype.unwrap_or(Dtype::F32), job.max_shard, &out)?;
         Ok(prompts::write_tokenizer(&vocab, &out)?)

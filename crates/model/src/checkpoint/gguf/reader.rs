@@ -59,7 +59,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When it cannot be read or is no well-formed GGUF file of version 2 or 3 with supported
-    /// tensor types; the message names the byte offset and what was expected.
+    /// tensor types; the message names the byte offset and what was expected. When it is one of several files of a model.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::io(path, source);
         files::check_regular(path, u64::MAX)?;
@@ -67,7 +67,17 @@ impl Gguf {
         let size = file.metadata().map_err(io)?.len();
         let mut cursor = Cursor { path, reader: BufReader::new(file), at: 0, size, values: 0 };
         let (metadata, tensors) = cursor.header()?;
-        Ok(Self { path: path.to_path_buf(), file: cursor.reader.into_inner(), metadata, tensors })
+        let gguf = Self { path: path.to_path_buf(), file: cursor.reader.into_inner(), metadata, tensors };
+        match gguf.integer("split.count")? {
+            Some(count) if count > 1 => Err(Error::checkpoint(
+                path,
+                format!(
+                    "is one of {count} files of a model: join them first, with `llama-gguf-split --merge FIRST WHOLE`, where \
+                     FIRST is the one that ends in -00001-of-{count:05}.gguf, and name WHOLE"
+                ),
+            )),
+            _ => Ok(gguf),
+        }
     }
 
     /// The file.

@@ -184,6 +184,22 @@ fn hostile_headers_are_errors_that_name_byte_and_tensor() {
 }
 
 #[test]
+fn a_part_of_a_model_says_how_to_join_the_parts() {
+    for (count, is_part) in [(0u16, false), (1, false), (3, true)] {
+        let mut writer = metadata();
+        writer.key("split.count", 2, &count.to_le_bytes());
+        let (_dir, path) = write(&writer.bytes());
+        match Gguf::open(&path).map_err(|error| error.to_string()) {
+            Ok(_) => assert!(!is_part, "{count}"),
+            Err(error) => assert!(
+                is_part && error.contains("llama-gguf-split --merge") && error.contains("-00001-of-00003.gguf"),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn tensors_that_share_bytes_are_refused() {
     let mut writer = metadata();
     writer.tensor("a", &[64], 0, &[0; 256]);
