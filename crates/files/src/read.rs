@@ -58,6 +58,7 @@ pub fn open_input(path: &Path) -> Result<File> {
     if !data.is_file() && !is_handed_over {
         return Err(refused(path, "it is not a regular file; name one, or pipe its content into /dev/stdin".into()));
     }
+    check_fetched(path, &data)?;
     File::open(path).map_err(Error::io("read", path))
 }
 
@@ -89,11 +90,27 @@ pub fn check_regular(path: &Path, largest: u64) -> Result<()> {
     if !data.is_file() {
         return Err(refused(path, "it is not a regular file".into()));
     }
+    check_fetched(path, &data)?;
     match data.len() > largest {
         true => {
             let reason = format!("it has {} bytes; at most {largest} are expected of such a file", data.len());
             Err(refused(path, reason))
         }
+        false => Ok(()),
+    }
+}
+
+/// How the small file begins that Git LFS has in the place of one that it did not fetch.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// Such a file has fewer bytes.
+const LONGEST_POINTER: u64 = 1024;
+
+/// Checks that a file is itself there.
+fn check_fetched(path: &Path, data: &fs::Metadata) -> Result<()> {
+    let mut start = [0; POINTER.len()];
+    let mut read = || File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok();
+    match data.is_file() && data.len() < LONGEST_POINTER && read() && start == *POINTER {
+        true => Err(refused(path, "Git LFS has not fetched it: run `git lfs pull` in its directory".into())),
         false => Ok(()),
     }
 }
@@ -122,6 +139,18 @@ mod tests {
         for stream in [dir.path(), Path::new("/dev/zero")] {
             assert!(read_input(stream).unwrap_err().to_string().contains("pipe its content into /dev/stdin"));
         }
+    }
+
+    #[test]
+    fn a_file_that_git_did_not_fetch_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n").unwrap();
+        for error in [read_regular(&path, 1 << 20).unwrap_err(), read_input(&path).unwrap_err()] {
+            assert!(error.to_string().contains("model.safetensors: Git LFS has not fetched it: run `git lfs pull`"));
+        }
+        fs::write(&path, "version https://git-lfs.github.com").unwrap();
+        assert!(read_regular(&path, 1 << 20).is_ok());
     }
 
     #[cfg(unix)]

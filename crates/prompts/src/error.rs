@@ -49,6 +49,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file of samples is of a format that is not read.
+    #[error("{} {help}", path.display())]
+    OtherFormat {
+        /// The file.
+        path: PathBuf,
+        /// Which format it is, and what to do.
+        help: String,
+    },
     /// A directory of samples has none.
     #[error("{} has no file that ends in .csv, .jsonl or .json: name the directory of the samples", dir.display())]
     NoFiles {

@@ -79,12 +79,31 @@ fn of_file(path: &Path, columns: Option<&[String]>) -> Result<Rows> {
         text.drain(..3);
     }
     let is_csv = has_ending(path, "csv");
+    if let Some(help) = other_format(path, &text, is_csv) {
+        return Err(Error::OtherFormat { path: path.to_path_buf(), help });
+    }
     let rows: Rows =
         if is_csv { Box::new(of_csv(path, &text, columns)?.into_iter().map(Ok)) } else { of_jsonl(path, text) };
     let mut rows = rows.peekable();
     match rows.peek() {
         None => Err(Error::EmptyFile { path: path.to_path_buf() }),
         Some(_) => Ok(Box::new(rows)),
+    }
+}
+
+/// What to do with a file of a format that is not read, told by how it begins.
+fn other_format(path: &Path, text: &[u8], is_csv: bool) -> Option<String> {
+    let file = files::shell_word(path);
+    let lines = files::shell_word(&path.with_extension("lines.jsonl"));
+    let is_list = !is_csv && text.trim_ascii_start().starts_with(b"[");
+    match text {
+        [0x1f, 0x8b, ..] => Some(format!("is compressed: gunzip -k {file}")),
+        [b'P', b'A', b'R', b'1', ..] => Some(format!(
+            "is a Parquet file; make JSONL of it: python -c \"import sys, pandas as p; \
+             p.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)\" {file} {lines}"
+        )),
+        _ if is_list => Some(format!("is one JSON list, and an object a line is read: jq -c '.[]' {file} > {lines}")),
+        _ => None,
     }
 }
 
@@ -238,6 +257,24 @@ mod tests {
         assert!(error("bytes.csv").contains("bytes.csv, line 2"), "{}", error("bytes.csv"));
         let none = read(tempfile::tempdir().unwrap().path(), None).unwrap_err().to_string();
         assert!(none.contains("no file that ends in .csv, .jsonl or .json"), "{none}");
+    }
+
+    #[test]
+    fn another_format_is_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |name: &str, bytes: &[u8]| {
+            fs::write(dir.path().join(name), bytes).unwrap();
+            read(&dir.path().join(name), None).map_err(|error| error.to_string())
+        };
+        for (name, bytes, wanted) in [
+            ("a.jsonl.gz", &b"\x1f\x8b\x08\0"[..], "a.jsonl.gz is compressed: gunzip -k"),
+            ("a.parquet", b"PAR1\0", "read_parquet"),
+            ("a.json", b"\xef\xbb\xbf\n [{\"prompt\": \"a\"}]", "a.lines.jsonl"),
+        ] {
+            let error = with(name, bytes).unwrap_err();
+            assert!(error.contains(wanted), "{wanted}: {error}");
+        }
+        assert_eq!(with("a.csv", b"[prompt]\nPAR1\n").unwrap().len(), 1);
     }
 
     #[test]

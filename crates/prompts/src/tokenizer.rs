@@ -69,11 +69,11 @@ impl Tokenizer {
         let places = Places::new(dirs)?;
         let path = places.path("tokenizer.json");
         let wrap = |source| Error::Tokenizer { path: path.clone(), source };
-        let model = places.path("tokenizer.model");
-        if !path.exists() && model.exists() {
+        let others = ["tokenizer.model", "vocab.json"].map(|name| places.path(name));
+        if let (false, Some(other)) = (path.exists(), others.into_iter().find(|other| other.exists())) {
             let problem = "is the only tokenizer; tokenizer.json is needed: in transformers, \
                            AutoTokenizer.from_pretrained(dir).save_pretrained(dir) writes it";
-            return Err(Error::Config { path: model, problem: problem.into() });
+            return Err(Error::Config { path: other, problem: problem.into() });
         }
         let bytes = files::read_regular(&path, LARGEST)?;
         let mut inner = of_bytes(bytes).map_err(wrap)?;

@@ -186,9 +186,11 @@ fn a_broken_tokenizer_file_is_named() {
     assert!(error.contains("tokenizer.json"), "{error}");
     fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     assert!(Tokenizer::from_dir(dir.path()).unwrap_err().to_string().contains("cannot read"));
-    set(dir.path(), "tokenizer.model", "");
-    let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("tokenizer.model: is the only tokenizer"), "{error}");
+    for other in ["vocab.json", "tokenizer.model"] {
+        set(dir.path(), other, "");
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{other}: is the only tokenizer")), "{error}");
+    }
 }
 
 /// Cases that are handed to the project.

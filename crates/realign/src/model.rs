@@ -50,7 +50,8 @@ impl<'a> Source<'a> {
         [Some(dir), base].into_iter().flatten().try_for_each(check_directory)?;
         let (shown, contents) = (dir.display(), checkpoint::contents(dir));
         let whole = match contents {
-            Contents::Model | Contents::Neither => return Ok(Self { dirs: vec![dir] }),
+            Contents::Neither => return check_below(dir).map(|()| Self { dirs: vec![dir] }),
+            Contents::Model => return Ok(Self { dirs: vec![dir] }),
             Contents::Adapter => "",
             Contents::Both => " beside a whole model",
         };
@@ -150,6 +151,23 @@ fn check_directory(path: &Path) -> Result<()> {
             files::shell_word(path)
         )),
         true => invalid(format!("{shown} is a file: name the directory of a model")),
+    }
+}
+
+/// Checks of a directory without a model that none is in a directory of it, where trainings put theirs.
+fn check_below(dir: &Path) -> Result<()> {
+    if dir.join("config.json").exists() {
+        return Ok(()); // it is one that lacks a file
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut below: Vec<PathBuf> = entries.filter(|path| checkpoint::contents(path) != Contents::Neither).collect();
+    below.sort();
+    let shown: Vec<String> = below.iter().map(|path| path.display().to_string()).collect();
+    match shown.is_empty() {
+        true => Ok(()),
+        false => {
+            invalid(format!("{} holds no model itself; name a directory in it: {}", dir.display(), shown.join(", ")))
+        }
     }
 }
 

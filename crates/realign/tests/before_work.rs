@@ -71,6 +71,38 @@ fn a_gguf_file_in_place_of_a_model_names_import() {
 }
 
 #[test]
+fn a_directory_above_models_names_them() {
+    let bench = pair();
+    bench.model("runs/checkpoint-2", 16);
+    fs::create_dir(bench.path("runs/adapter")).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        bench.file(&format!("runs/adapter/{name}"), "{}");
+    }
+    for command in [
+        "generate --prompts p.jsonl --out o --model runs",
+        "generate --prompts p.jsonl --out o --base al --model runs",
+        "import --out o --base al --from runs",
+        "repair --dry-run --aligned al --finetuned runs",
+        "repair --dry-run --finetuned tu --aligned runs",
+    ] {
+        bench.fails(command, &["runs holds no model itself", "runs/adapter, runs/checkpoint-2"]);
+    }
+    assert!(!bench.path("o").exists());
+}
+
+#[test]
+fn prompts_of_another_format_and_files_that_git_did_not_fetch_are_told_what_to_do() {
+    let bench = pair();
+    bench.file("list.json", "[{\"prompt\": \"a\"}]");
+    let generate = "generate --model al --out o --prompts";
+    bench.fails(&format!("{generate} list.json"), &["jq -c '.[]' list.json > list.lines.jsonl"]);
+    for name in ["al/tokenizer.json", "al/model.safetensors"] {
+        bench.file(name, "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n");
+        bench.fails(&format!("{generate} p.jsonl"), &[name, "git lfs pull"]);
+    }
+}
+
+#[test]
 fn a_count_of_none_is_wrong_usage() {
     let bench = Bench::new();
     for (command, flag) in [

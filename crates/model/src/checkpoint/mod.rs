@@ -159,17 +159,7 @@ fn build(
 ) -> Result<Decoder> {
     let mut used = 0;
     for (name, expected) in expected(config) {
-        let found = shapes.get(&name).ok_or_else(|| {
-            match shapes.keys().find(|other| other.ends_with(&format!(".{name}"))) {
-                None => missing(path, &name),
-                Some(other) => {
-                    let prefix = &other[..other.len() - name.len()];
-                    let reason =
-                        format!("tensor `{name}` is missing, but `{other}` is there: take `{prefix}` off all names");
-                    Error::checkpoint(path, reason)
-                }
-            }
-        })?;
+        let found = shapes.get(&name).ok_or_else(|| missing_of(path, &name, shapes))?;
         if *found != expected {
             return Err(Error::Shape { path: path.to_path_buf(), name, expected, found: found.clone() });
         }
@@ -188,6 +178,20 @@ fn build(
     match failed {
         Some(error) => Err(error),
         None => Ok(decoder),
+    }
+}
+
+/// As [`missing`], with what to do where all names have a prefix too many or too few.
+fn missing_of(path: &Path, name: &str, shapes: &BTreeMap<String, Vec<usize>>) -> Error {
+    let wrong = |other: &str, help: String| {
+        Error::checkpoint(path, format!("tensor `{name}` is missing, but `{other}` is there: {help}"))
+    };
+    let longer = shapes.keys().find(|other| other.ends_with(&format!(".{name}")));
+    let shorter = name.strip_prefix("model.").filter(|bare| shapes.contains_key(*bare));
+    match (longer, shorter) {
+        (Some(other), _) => wrong(other, format!("take `{}` off all names", &other[..other.len() - name.len()])),
+        (None, Some(other)) => wrong(other, format!("put `model.` before all names but `{HEAD}`")),
+        (None, None) => missing(path, name),
     }
 }
 
@@ -369,13 +373,18 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn names_with_a_prefix_and_weights_of_another_format_are_told_what_to_do() {
+    fn names_with_another_prefix_and_weights_of_another_format_are_told_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let shapes: BTreeMap<_, _> =
-            expected(&config("llama", true)).map(|(name, shape)| (format!("language_model.{name}"), shape)).collect();
-        let read = |_: &WeightInfo| -> Result<TensorData> { unreachable!("nothing is read") };
-        let error = build(&config("llama", true), Path::new("m"), &shapes, &Device::default(), read).unwrap_err();
-        assert!(error.to_string().contains("take `language_model.` off all names"), "{error}");
+        let refused = |rename: &dyn Fn(String) -> String| {
+            let shapes: BTreeMap<_, _> =
+                expected(&config("llama", true)).map(|(name, shape)| (rename(name), shape)).collect();
+            let read = |_: &WeightInfo| -> Result<TensorData> { unreachable!("nothing is read") };
+            build(&config("llama", true), Path::new("m"), &shapes, &Device::default(), read).unwrap_err().to_string()
+        };
+        let error = refused(&|name| format!("language_model.{name}"));
+        assert!(error.contains("take `language_model.` off all names"), "{error}");
+        let error = refused(&|name| name.replacen("model.", "", 1));
+        assert!(error.contains("put `model.` before all names"), "{error}");
         save(&numbered(&config("llama", true)), dir.path()).unwrap();
         std::fs::rename(dir.path().join("model.safetensors"), dir.path().join("pytorch_model.bin")).unwrap();
         let error = load(dir.path(), &Device::default()).unwrap_err().to_string();

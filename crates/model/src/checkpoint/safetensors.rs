@@ -55,7 +55,7 @@ impl Files {
         } else if index.exists() {
             Self::open_index(dir, index)
         } else {
-            let hint = if holds_pickled(dir) { pickled_hint(dir) } else { String::new() };
+            let hint = if holds_pickled(dir) { pickled_hint(dir) } else { other_hint(dir) };
             Err(Error::checkpoint(dir, format!("holds neither {SINGLE} nor {INDEX}{hint}")))
         }
     }
@@ -184,6 +184,22 @@ fn holds_pickled(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| is_pickled(&entry.file_name().to_string_lossy())))
     })
+}
+
+/// What to do with weights under another name.
+fn other_hint(dir: &Path) -> String {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let is_weights = |name: &String| name.ends_with(".safetensors") && !name.starts_with("adapter_");
+    let Some(name) = names.filter_map(|name| name.into_string().ok()).filter(is_weights).min() else {
+        return String::new();
+    };
+    match name.as_str() {
+        shard if shard.contains("-of-") => format!(", but {shard}, a part of the weights: fetch {INDEX}, too"),
+        own if own.starts_with("consolidated") => {
+            format!(", but {own}, which is in Mistral's own format: fetch the files of the transformers format")
+        }
+        other => format!(", but {other}: if that is the whole model, rename it to {SINGLE}"),
+    }
 }
 
 /// What to do with weights in PyTorch's own format.

@@ -64,8 +64,23 @@ fn model_type(keys: &Keys<'_>) -> Result<ModelType> {
     let name = keys.text("model_type")?;
     ModelType::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| {
         let known = ModelType::ALL.map(ModelType::name).join(", ");
-        keys.error("model_type", format!("architecture `{name}` is not supported; supported: {known}"))
+        let text = text_part(keys).unwrap_or_default();
+        keys.error("model_type", format!("architecture `{name}` is not supported; supported: {known}{text}"))
     })
+}
+
+/// What to do with a model of text and images whose text part is supported.
+fn text_part(keys: &Keys<'_>) -> Option<String> {
+    let name = keys.json["text_config"]["model_type"].as_str()?;
+    ModelType::ALL.into_iter().find(|known| known.name() == name)?;
+    Some(format!(
+        "; this is a model of more than text: save its text part, `{name}`, with python -c \"import sys; \
+         from transformers import AutoModelForCausalLM as C, AutoModelForImageTextToText as M, AutoTokenizer as T; \
+         d = sys.argv[1]; m = M.from_pretrained(d); t = C.from_config(m.config.text_config); \
+         t.model, t.lm_head = m.model.language_model, m.lm_head; t.save_pretrained('text'); \
+         T.from_pretrained(d).save_pretrained('text')\" {}",
+        files::shell_word(keys.path.parent()?)
+    ))
 }
 
 /// transformers rounds the factor to the type of the weights, which are f32 here.

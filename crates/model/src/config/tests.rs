@@ -52,6 +52,11 @@ fn errors_name_file_key_and_value() {
     );
     let text = wrong("model_type", json!("mamba"));
     assert!(text.contains("architecture `mamba` is not supported; supported: llama, mistral"), "{text}");
+    assert!(!text.contains("python -c"), "{text}");
+    let with_images = |text: &str| message(json!({"model_type": "gemma3", "text_config": {"model_type": text}}));
+    let text = with_images("gemma3_text");
+    assert!(text.contains("its text part, `gemma3_text`, with python -c") && text.ends_with(" dir"), "{text}");
+    assert!(!with_images("phi3").contains("python -c"));
     assert!(wrong("num_key_value_heads", json!(3)).contains("3 does not divide num_attention_heads = 4"));
     assert!(wrong("intermediate_size", json!(1 << 25)).contains("33554432 is not between 1 and 16777216"));
     assert!(wrong("num_attention_heads", json!(64)).contains("`head_dim`: is 0"));

@@ -76,6 +76,26 @@ fn hostile_headers_are_errors_that_say_what_is_wrong() {
 }
 
 #[test]
+fn weights_under_another_name_are_told_what_to_do() {
+    let dir = saved();
+    let mut path = dir.path().join(SINGLE);
+    for (name, wanted) in [
+        (
+            "model.fp16.safetensors",
+            "model.fp16.safetensors: if that is the whole model, rename it to model.safetensors",
+        ),
+        ("consolidated.safetensors", "consolidated.safetensors, which is in Mistral's own format"),
+        ("model-00001-of-00002.safetensors", "a part of the weights: fetch model.safetensors.index.json"),
+        ("adapter_model.safetensors", "holds neither model.safetensors nor model.safetensors.index.json"),
+    ] {
+        let other = dir.path().join(name);
+        fs::rename(&path, &other).unwrap();
+        path = other;
+        assert!(error(dir.path()).contains(wanted), "{name}: {}", error(dir.path()));
+    }
+}
+
+#[test]
 fn a_file_that_is_shortened_while_it_is_read_is_an_error() {
     let dir = saved();
     let path = dir.path().join(SINGLE);
