@@ -6,6 +6,8 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use evaluation::Metric;
 use finetune::{AlignSettings, SoftSftSettings, TrainSettings};
 use model::Dtype;
+use model::checkpoint::{gguf, peft};
+use model::config::ModelType;
 use realign::{DeviceName, at_least_one, metric_names};
 use recovery::{Layer, Method};
 
@@ -27,9 +29,23 @@ const AFTER_HELP: &str = "A model is a directory, or a model of the Hugging Face
     Samples are JSONL, an object a line, or CSV (in a file that ends in .csv), whose columns are the keys, or a directory of such files.\n\
     `-` as a file to write is standard output.";
 
+/// What is read, and the rest that no flag says.
+fn after_help() -> String {
+    let families = ModelType::ALL.map(ModelType::name).join(", ");
+    let precisions = Dtype::ALL.map(Dtype::name).join(", ");
+    let (architectures, blocks) = (gguf::ARCHITECTURES.map(|(name, _)| name).join(", "), gguf::BlockType::names());
+    let (keys, starts) = (peft::UNSUPPORTED.join(", "), peft::STARTS.join(", "));
+    format!(
+        "Read are directories of Hugging Face, in safetensors ({precisions}), of the model types {families}; by `import` also \
+         GGUF files ({blocks}) of the architectures {architectures}; and adapters of peft: LoRA, rsLoRA and DoRA. Other \
+         adapters are merged first, by the command that the error names: those of another peft_type, with \
+         init_lora_weights other than true, false, {starts}, or with {keys}.\n{AFTER_HELP}"
+    )
+}
+
 /// Recovers the safety alignment that a language model lost in fine-tuning.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(version, after_help = after_help())]
 pub struct Cli {
     /// Where tensors are computed.
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -375,6 +391,16 @@ mod tests {
         }
         for wrong in ["", "GB", "0GB", "-1GB", "1.5GB", "5 GB", "5TB", "99999999999999GB"] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn help_names_what_is_read() {
+        use clap::CommandFactory as _;
+        let help = Cli::command().render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in ["f32, bf16, f16", "gemma3_text", "Q6_K", "architectures llama, gemma", "orthogonal", "lora_bias"] {
+            assert!(help.contains(part), "{part}: {help}");
         }
     }
 

@@ -14,6 +14,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 pub use self::save::{adapters, save_adapter, save_adapters};
+pub use self::settings::{STARTS, UNSUPPORTED};
 use self::settings::{Settings, way_out};
 use super::safetensors::{Files, inside};
 use super::{EMBEDDING, HEAD, check_finite};

@@ -37,25 +37,32 @@ pub enum BlockType {
     Q6_K,
 }
 
+/// The types by their numbers in GGML.
+const IDS: [(u32, BlockType); 13] = [
+    (0, BlockType::F32),
+    (1, BlockType::F16),
+    (30, BlockType::BF16),
+    (2, BlockType::Q4_0),
+    (3, BlockType::Q4_1),
+    (6, BlockType::Q5_0),
+    (7, BlockType::Q5_1),
+    (8, BlockType::Q8_0),
+    (10, BlockType::Q2_K),
+    (11, BlockType::Q3_K),
+    (12, BlockType::Q4_K),
+    (13, BlockType::Q5_K),
+    (14, BlockType::Q6_K),
+];
+
 impl BlockType {
     /// The type with GGML's number `id`, if it is supported.
     pub fn from_id(id: u32) -> Option<Self> {
-        match id {
-            0 => Some(Self::F32),
-            1 => Some(Self::F16),
-            2 => Some(Self::Q4_0),
-            3 => Some(Self::Q4_1),
-            6 => Some(Self::Q5_0),
-            7 => Some(Self::Q5_1),
-            8 => Some(Self::Q8_0),
-            10 => Some(Self::Q2_K),
-            11 => Some(Self::Q3_K),
-            12 => Some(Self::Q4_K),
-            13 => Some(Self::Q5_K),
-            14 => Some(Self::Q6_K),
-            30 => Some(Self::BF16),
-            _ => None,
-        }
+        IDS.into_iter().find(|(own, _)| *own == id).map(|(_, kind)| kind)
+    }
+
+    /// The names of all types, divided by commas.
+    pub fn names() -> String {
+        IDS.map(|(_, kind)| format!("{kind:?}")).join(", ")
     }
 
     /// Values in a block and bytes of a block.

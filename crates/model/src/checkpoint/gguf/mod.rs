@@ -108,7 +108,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Decoder> {
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// The architectures under llama.cpp's names; Mistral's is Llama's there.
-const ARCHITECTURES: [(&str, ModelType); 6] = [
+pub const ARCHITECTURES: [(&str, ModelType); 6] = [
     ("llama", ModelType::Llama),
     ("gemma", ModelType::Gemma),
     ("gemma2", ModelType::Gemma2),

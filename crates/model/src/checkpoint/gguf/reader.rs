@@ -371,7 +371,7 @@ impl Cursor<'_> {
         }
         let id = self.u32("a tensor's type")?;
         let kind = BlockType::from_id(id).ok_or_else(|| {
-            let known = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K";
+            let known = BlockType::names();
             self.wrong(at, format!("tensor `{name}` has GGML type {id}; supported are {known}"))
         })?;
         let (values, size) = kind.block();

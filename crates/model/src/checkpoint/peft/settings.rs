@@ -21,7 +21,7 @@ const MAX_PATTERN: usize = 64 << 10;
 const MAX_MODULES: usize = 1 << 20;
 
 /// Keys of `adapter_config.json` that must be absent, null, false or empty.
-const UNSUPPORTED: [&str; 11] = [
+pub const UNSUPPORTED: [&str; 11] = [
     "lora_bias",
     "fan_in_fan_out",
     "layer_replication",
@@ -39,8 +39,8 @@ const UNSUPPORTED: [&str; 11] = [
 const UNMERGEABLE: [&str; 7] =
     ["PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT", "CARTRIDGE"];
 
-/// Ways to begin a training that leave the base's weights as they are.
-const STARTS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+/// Ways to begin a training (`init_lora_weights`) that leave the base's weights as they are, as do true and false.
+pub const STARTS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// The keys of `adapter_config.json` that matter here, under peft's names.
 #[derive(Debug, Deserialize)]
