@@ -98,7 +98,7 @@ impl Progress {
         let counts = self.counts();
         let width = counts.total.to_string().len();
         let (position, total) = (counts.position, counts.total);
-        format!("[{position:>width$}/{total}] {kind:<9} {cell:<28} {figure:<36} {took:>8}  {left}")
+        format!("[{position:>width$}/{total}] {kind:<10} {cell:<28} {figure:<36} {took:>8}  {left}")
     }
 
     /// The time left, from the finished stages of the same kinds.

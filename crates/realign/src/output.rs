@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use prompts::rows::is_read;
-use realign::stage::{MODEL, RepairSummary};
+use realign::stage::{MODEL, OUTCOME};
 use realign::{Artifact, Error, Job, Result, Source, Stage, check_new, check_room};
 
 use crate::kind::Kind;
@@ -160,7 +160,7 @@ pub fn check_distinct(outs: &[&Path]) -> Result<()> {
 /// Checks that a file beside a model is none of its files: those of the inputs, and its own weights and notes.
 fn check_beside(place: &Path, out: &Path, inputs: &[&Path]) -> Result<()> {
     let name = Path::new(place.file_name().unwrap_or_default());
-    let is_own = name.to_string_lossy().starts_with("model") || name == "README.md" || name == RepairSummary::OUTCOME;
+    let is_own = name.to_string_lossy().starts_with("model") || name == "README.md" || name == OUTCOME;
     let is_copied = || inputs.iter().any(|input| input.is_dir() && input.join(name).is_file());
     if files::followed(place).parent() == Some(out) && (is_own || is_copied()) {
         let text = format!("{} is a file of the model in {}; name another", place.display(), out.display());

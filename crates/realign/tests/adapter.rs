@@ -157,8 +157,7 @@ fn a_repaired_adapter_answers_by_its_own_template() {
     bench.file("tuned-adapter/tokenizer_config.json", r#"{"chat_template": "own {{ messages[0].content }}<|end|>"}"#);
     let wanted = asked(&[&own, &base]);
     assert_eq!(wanted.as_deref(), Some("own where is the map<|end|>"));
-    let recover =
-        "recover --aligned aligned --finetuned tuned-adapter --prompts p.jsonl --steps 2 --rate 0.01 --layer 2";
+    let recover = "recover --aligned aligned --finetuned tuned-adapter --prompts p.jsonl --steps 2 --rate 0.01 --layer 2 --probe 0";
     bench.works(&format!("{recover} --patch p --out recovered"));
     bench.works("import --from tuned-adapter --base aligned --out imported");
     bench.works("patch apply --patch p --model tuned-adapter --base aligned --out patched");

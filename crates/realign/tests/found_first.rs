@@ -245,7 +245,7 @@ fn a_token_that_the_aligned_model_lacks_is_found_before_the_work() {
         bench.fails(command, &["tuned/tokenizer.json", &token, "the aligned model is to read", "realign recover"]);
         is_untouched(&bench);
     }
-    let other = "--prompts harmful.jsonl --steps 1 --layer 2 --rollback off --out fixed";
+    let other = "--prompts harmful.jsonl --probe 0 --steps 1 --layer 2 --rollback off --out fixed";
     bench.works(&format!("recover --aligned aligned --finetuned tuned {other}"));
 }
 

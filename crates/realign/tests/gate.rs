@@ -206,10 +206,10 @@ fn models_are_measured_first_and_measured_once() {
     assert_eq!((&json["decision"], &json["model"], &json["scores"]), (&json!("fails"), &json!("m"), &json!("e/model")));
     assert_eq!(fs::read_to_string(bench.path("g.xml")).unwrap().matches("<failure ").count(), 1);
     // Answers of another length, or by rounded weights, are others.
-    let other = "evaluate --model m --harmless p.jsonl --out";
+    let other = "evaluate --model m --harmless p.jsonl --judges phrases.yaml --out";
     bench.works(&format!("{other} short --max-new-tokens 1"));
     bench.works(&format!("{other} rounded --max-new-tokens 4 --dtype bf16"));
-    bench.works("evaluate --out short"); // judged again: it still says how they were made
+    bench.works("evaluate --judges phrases.yaml --out short"); // judged again: it still says how they were made
     let above = "gate --aligned e/aligned --max-over-refusal +1 --by point --scores";
     assert!(bench.says(&format!("{above} short"), 2, &[]).contains("cannot be compared: harmless: 1 and 4 new tokens"));
     assert!(bench.says(&format!("{above} rounded"), 2, &[]).contains("harmless: weights in bf16 and f32"));

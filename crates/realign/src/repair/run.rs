@@ -17,7 +17,7 @@ use super::{Recovered, Recovery, card, page, text};
 use crate::error::invalid;
 use crate::evidence::screened;
 use crate::model::Source;
-use crate::stage::{Aim, MODEL, PATCH, Repair, RepairSummary};
+use crate::stage::{Aim, MODEL, OUTCOME, PATCH, Repair};
 use crate::{Artifact, Job, LazyModel, Model, Result, Stage as _};
 
 /// A repair under way.
@@ -96,7 +96,7 @@ impl Run<'_> {
         files::write_whole(&files.join("report.md"), text::markdown(&report).as_bytes())?;
         files::write_whole(&files.join("report.html"), page::html(&report)?.as_bytes())?;
         files::write_whole(&model.join("README.md"), card::markdown(&report).as_bytes())?;
-        note_verdict(&model.join(RepairSummary::OUTCOME), is_recovered, &report.verdict)?;
+        note_verdict(&model.join(OUTCOME), is_recovered, &report.verdict)?;
         // A link, so that stopped work finds both.
         let patch = files.join(PATCH);
         files::remove(&patch)?;

@@ -45,6 +45,9 @@ use crate::{Job, Result};
 /// The directory of a stage's model within the stage's own.
 pub const MODEL: &str = "model";
 
+/// The file beside a model that says what came of the method, and how the model was made.
+pub const OUTCOME: &str = "outcome.json";
+
 /// One stage of the method, ready to run.
 pub trait Stage: Serialize {
     /// The figures that it hands back.

@@ -7,7 +7,7 @@ use recovery::{Method, Models, PatchFile, Repaired};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{MODEL, RepairSummary, Stage};
+use super::{MODEL, Stage};
 use crate::error::Within as _;
 use crate::model::{Source, save};
 use crate::{Artifact, Job, Result};
@@ -65,7 +65,7 @@ impl Stage for ApplyPatch {
         let summary = PatchSummary { step: to, restored: file.path.at(to).len(), dtype: file.dtype };
         // In place of that of the model that it was made of.
         let made = serde_json::json!({"summary": &summary, "stage": self.kind(), "value": self});
-        files::write_json(&model.join(RepairSummary::OUTCOME), &made)?;
+        files::write_json(&model.join(super::OUTCOME), &made)?;
         Ok(summary)
     }
 }

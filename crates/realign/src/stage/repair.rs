@@ -197,7 +197,7 @@ impl Repair {
             made["probe"] = probe.json(changed);
             made["warnings"] = serde_json::json!(read.warnings);
         }
-        files::write_json(&out.join(MODEL).join(RepairSummary::OUTCOME), &made)?;
+        files::write_json(&out.join(MODEL).join(super::OUTCOME), &made)?;
         if repaired.outcome == Outcome::Nothing {
             tracing::warn!("{}", summary.note);
         }

@@ -30,8 +30,6 @@ fn is_none(count: &usize) -> bool {
 impl RepairSummary {
     /// The file of a summary in a stage's directory, for a stage that reads the number of restored weights.
     pub const FILE: &str = "repair.json";
-    /// The file beside a model that says what came of the method, and how the model was made.
-    pub const OUTCOME: &str = "outcome.json";
     /// How the note begins where the fine-tuned model was given back.
     pub const NOT_RECOVERED: &str = "not recovered";
 }
