@@ -4,11 +4,13 @@
 //! a model learns to stop. Does NOT pad, truncate or add special tokens of its own: what a model reads is
 //! what its chat template writes.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::caught::Limit;
@@ -23,6 +25,11 @@ const LARGEST: u64 = 128 << 20;
 const MOST_VALUES: usize = 4_000_000;
 /// Bytes that its added tokens may have in all, normalised; the library takes 150 times as much memory for them.
 const MOST_ADDED: usize = 2 << 20;
+/// Bytes that a token of a Unigram vocabulary may have; the library needs stack for each.
+const LONGEST_TOKEN: usize = 1 << 10;
+/// Bytes that the tokens of a Unigram vocabulary may have in all, of which the library takes 380 times as much memory; a quarter
+/// of a million tokens have less than three million.
+const MOST_TOKENS: usize = 4 << 20;
 /// Bytes that a text may have; the library takes a hundred times as much memory.
 const LONGEST: usize = 4 << 20;
 /// Bytes that a text may become by the replacements of a tokenizer.
@@ -242,6 +249,8 @@ struct Outline {
     added_tokens: Vec<Added>,
     #[serde(default)]
     normalizer: Value,
+    #[serde(default)]
+    model: Vocabulary,
 }
 
 #[derive(Deserialize)]
@@ -250,12 +259,62 @@ struct Added {
     content: String,
 }
 
+#[derive(Default, Deserialize)]
+struct Vocabulary {
+    #[serde(default)]
+    vocab: Lengths,
+}
+
+/// Bytes of the tokens of a Unigram vocabulary, which is a list of tokens with their scores; those of others do not count.
+#[derive(Default)]
+struct Lengths {
+    longest: usize,
+    sum: usize,
+}
+
+impl<'de> Deserialize<'de> for Lengths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(LengthsVisitor)
+    }
+}
+
+struct LengthsVisitor;
+
+impl<'de> Visitor<'de> for LengthsVisitor {
+    type Value = Lengths;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vocabulary")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Lengths, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Lengths::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Lengths, A::Error> {
+        let mut lengths = Lengths::default();
+        while let Some((token, _)) = list.next_element::<(String, IgnoredAny)>()? {
+            lengths.longest = lengths.longest.max(token.len());
+            lengths.sum = lengths.sum.saturating_add(token.len());
+        }
+        Ok(lengths)
+    }
+}
+
 /// The library's tokenizer of a tokenizer.json.
 pub(crate) fn of_bytes(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokenizer, tokenizers::Error> {
     // The library panics on some files that are cut off.
     files::check_json(&bytes, MOST_VALUES).map_err(|error| format!("not valid JSON, is the file whole? {error}"))?;
     let outline: Outline = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     let added = outline.added_tokens.iter().map(|token| token.content.len()).fold(0, usize::saturating_add);
+    let Lengths { longest, sum } = outline.model.vocab;
+    if longest > LONGEST_TOKEN || sum > MOST_TOKENS {
+        let reason = format!(
+            "the longest token of \"model.vocab\" has {longest} bytes, all have {sum}: at most {LONGEST_TOKEN} and {MOST_TOKENS} are read"
+        );
+        return Err(reason.into());
+    }
     let grown = growth(&outline.normalizer).saturating_mul(added);
     if grown > MOST_ADDED {
         let reason = format!("\"added_tokens\" have {added} bytes and can become {grown}, more than {MOST_ADDED}");
