@@ -32,7 +32,7 @@ const LONGEST_TOKEN: usize = 1 << 10;
 const MOST_TOKENS: usize = 4 << 20;
 /// Bytes that a text may have; the library takes a hundred times as much memory.
 const LONGEST: usize = 4 << 20;
-/// Bytes that a text may become by the replacements of a tokenizer.
+/// Bytes that a text may become by the steps of a tokenizer.
 const LONGEST_GROWN: usize = 12 << 20;
 /// How long the library may take for a text; regular expressions of a file can take for ever.
 const TIME: Duration = Duration::from_secs(5);
@@ -86,7 +86,11 @@ impl Tokenizer {
         let mut inner = of_bytes(bytes).map_err(wrap)?;
         inner.with_truncation(None).map_err(wrap)?;
         inner.with_padding(None);
-        let growth = [growth(&inner.get_normalizer()), growth(&inner.get_decoder())];
+        let (normal, parts) = (growth(&inner.get_normalizer()), growth(&inner.get_pre_tokenizer()));
+        let read = normal.and_then(|normal| Ok(normal.saturating_mul(parts?)));
+        let [read, written] =
+            [read, growth(&inner.get_decoder())].map(|growth| growth.map_err(|step| wrap(asked(&step))));
+        let growth = [read?, written?];
         let (limit, template) = (Limit::new(STACK), ChatTemplate::from_places(&places)?);
         let mut tokenizer =
             Self { inner: Arc::new(inner), growth, limit, template, path, end_of_turn: None, eos_ids: Vec::new() };
@@ -127,7 +131,8 @@ impl Tokenizer {
 
     /// The text of `ids`, without special tokens if `skip_special`.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        let length = |id: &u32| self.inner.id_to_token(*id).map_or(0, |token| token.len());
+        // Something may be written even for an empty token.
+        let length = |id: &u32| self.inner.id_to_token(*id).map_or(0, |token| token.len() + 1);
         self.check_length(self.growth[1], ids.iter().map(length).fold(0, usize::saturating_add))?;
         let (inner, ids) = (Arc::clone(&self.inner), ids.to_vec());
         let text = contained(&self.limit, TIME, move || inner.decode(&ids, skip_special));
@@ -140,7 +145,7 @@ impl Tokenizer {
         let reason = if length > LONGEST {
             format!("a text of {length} bytes; at most {LONGEST} are read")
         } else if grown > LONGEST_GROWN {
-            format!("a text of {length} bytes can become {grown}, more than {LONGEST_GROWN}, by what the file replaces")
+            format!("a text of {length} bytes can become {grown}, more than {LONGEST_GROWN}, by what the file asks for")
         } else {
             return Ok(());
         };
@@ -302,6 +307,11 @@ impl<'de> Visitor<'de> for LengthsVisitor {
     }
 }
 
+/// Why a file with a step that nothing is known of is refused.
+fn asked(step: &str) -> tokenizers::Error {
+    format!("it asks for {step}: a text may become of any length by it").into()
+}
+
 /// The library's tokenizer of a tokenizer.json.
 pub(crate) fn of_bytes(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokenizer, tokenizers::Error> {
     // The library panics on some files that are cut off.
@@ -315,7 +325,7 @@ pub(crate) fn of_bytes(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokeni
         );
         return Err(reason.into());
     }
-    let grown = growth(&outline.normalizer).saturating_mul(added);
+    let grown = growth(&outline.normalizer).map_err(|step| asked(&step))?.saturating_mul(added);
     if grown > MOST_ADDED {
         let reason = format!("\"added_tokens\" have {added} bytes and can become {grown}, more than {MOST_ADDED}");
         return Err(reason.into());
