@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::Result;
-use crate::read::{read_regular, refused};
+use crate::read::{read_inside, read_regular, refused};
 use crate::write::json;
 
 /// Values that a JSON file may hold; each takes up to 72 bytes, be it `0`.
@@ -50,6 +50,14 @@ const LARGEST_JSON: u64 = 64 << 20;
 /// As [`read_regular`] and [`json_value`].
 pub fn read_json_value(path: &Path) -> Result<Value> {
     json_value(&read_regular(path, LARGEST_JSON)?).map_err(|source| json(path, None, source))
+}
+
+/// The same of a model's directory.
+///
+/// # Errors
+/// As [`read_inside`] and [`json_value`].
+pub fn read_json_inside(dir: &Path, file: &str) -> Result<Value> {
+    json_value(&read_inside(dir, file, LARGEST_JSON)?).map_err(|source| json(&dir.join(file), None, source))
 }
 
 /// The text of a YAML file, without a byte order mark.

@@ -16,10 +16,10 @@ mod write;
 pub use error::{Error, Result};
 pub use hash::{Hashes, Sha, hash_bytes, hash_json, hash_path};
 pub use journal::{Journal, Keyed};
-pub use json::{check_json, json_value, read_json_value, read_yaml_text};
+pub use json::{check_json, json_value, read_json_inside, read_json_value, read_yaml_text};
 pub use lock::try_lock;
 pub use printable::printable;
-pub use read::{check_regular, open_input, read_if_there, read_input, read_regular, under};
+pub use read::{check_regular, inside, open_input, read_if_there, read_input, read_inside, read_regular, under};
 pub use seed::{derived_seed, uniform};
 pub use shell::shell_word;
 pub use write::{

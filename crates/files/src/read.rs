@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -22,6 +22,37 @@ pub fn under(dir: &Path, file: &Path) -> PathBuf {
 pub fn read_regular(path: &Path, largest: u64) -> Result<Vec<u8>> {
     check_regular(path, largest)?;
     fs::read(path).map_err(Error::io("read", path))
+}
+
+/// The bytes of a regular file of a model's directory.
+///
+/// # Errors
+/// As [`read_regular`], and when it is not [`inside`] the directory.
+pub fn read_inside(dir: &Path, file: &str, largest: u64) -> Result<Vec<u8>> {
+    let path = dir.join(file);
+    check_regular(&path, largest)?;
+    inside(dir, file).map_err(|reason| refused(&path, reason))?;
+    fs::read(&path).map_err(Error::io("read", &path))
+}
+
+/// The path of a file, which must lie in `dir` once links are followed, or among the blobs of a hub's cache that has
+/// `dir` as a snapshot.
+///
+/// # Errors
+/// Says that it does not, or that it cannot be opened.
+pub fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, String> {
+    let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+    let outside = || "points outside the model's directory: put the file itself there".to_owned();
+    if file.is_empty() || !plain {
+        return Err(outside());
+    }
+    let path = dir.join(file);
+    let real = |path: &Path| path.canonicalize().map_err(|error| format!("cannot be opened: {error}"));
+    let (found, dir) = (real(&path)?, real(dir)?);
+    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
+    let is_blob = blobs.is_some_and(|blobs| found.parent() == Some(&blobs));
+    if is_blob || found.starts_with(dir) { Ok(path) } else { Err(outside()) }
 }
 
 /// The bytes of a regular file; nothing when there is no file.
@@ -151,6 +182,23 @@ mod tests {
         }
         fs::write(&path, "version https://git-lfs.github.com").unwrap();
         assert!(read_regular(&path, 1 << 20).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_leads_to_the_blobs_of_its_cache_and_nowhere_else() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let [snapshot, blobs] = ["snapshots/1a", "blobs"].map(|name| root.path().join(name));
+        [&snapshot, &blobs].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+        fs::write(blobs.join("abc"), "{}").unwrap();
+        fs::write(root.path().join("private.json"), "{}").unwrap();
+        symlink("../../blobs/abc", snapshot.join("config.json")).unwrap();
+        symlink("../../private.json", snapshot.join("other.json")).unwrap();
+        assert_eq!(read_inside(&snapshot, "config.json", 9).unwrap(), b"{}");
+        let refused = |file: &str| read_inside(&snapshot, file, 9).unwrap_err().to_string();
+        assert!(refused("other.json").contains("other.json: points outside the model's directory"));
+        assert!(refused("none.json").contains("No such file"));
     }
 
     #[cfg(unix)]

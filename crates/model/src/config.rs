@@ -146,7 +146,7 @@ impl DecoderConfig {
     /// configuration asks for something that this decoder does not compute.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        let bytes = files::read_regular(&path, LARGEST)?;
+        let bytes = files::read_inside(dir, "config.json", LARGEST)?;
         let json = files::json_value(&bytes).map_err(|source| Error::ConfigJson { path: path.clone(), source })?;
         Self::from_json(&json, &path)
     }

@@ -24,7 +24,7 @@ impl<'a> Places<'a> {
 
     /// Reads the small files of the directories.
     pub(crate) fn new(dirs: &[&'a Path]) -> Result<Self> {
-        let json = |dir: &&Path| Ok(read_json_if_there(&dir.join(Self::CONFIG))?.unwrap_or_default());
+        let json = |dir: &&Path| Ok(read_json_if_there(dir, Self::CONFIG)?.unwrap_or_default());
         let configs = dirs.iter().map(json).collect::<Result<_>>()?;
         let mut places = Self { dirs: dirs.to_vec(), configs, special_tokens_map: Value::Null };
         let map = "special_tokens_map.json";
@@ -35,18 +35,27 @@ impl<'a> Places<'a> {
         Ok(places)
     }
 
+    /// The first directory that has a file, else the first. The model's configuration is that of the base, as its weights are.
+    fn dir(&self, file: &str) -> &'a Path {
+        let has = |dir: &&&Path| dir.join(file).exists();
+        let base = self.dirs.last().filter(|_| file == "config.json");
+        base.or_else(|| self.dirs.iter().find(has)).or(self.dirs.first()).copied().unwrap_or(Path::new(""))
+    }
+
     /// The path of a file in the first directory that has it, else where it is missed.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
-        let mut paths = self.dirs.iter().map(|dir| dir.join(file));
-        let first = paths.next().unwrap_or_default();
-        std::iter::once(first.clone()).chain(paths).find(|path| path.exists()).unwrap_or(first)
+        self.dir(file).join(file)
+    }
+
+    /// The bytes of a file that must be there.
+    pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Vec<u8>> {
+        Ok(files::read_inside(self.dir(file), file, largest)?)
     }
 
     /// An object from a file, empty where no directory has the file.
     pub(crate) fn json(&self, file: &str) -> Result<(PathBuf, Value)> {
-        let path = self.path(file);
-        let json = read_json_if_there(&path)?.unwrap_or_default();
-        Ok((path, json))
+        let json = read_json_if_there(self.dir(file), file)?.unwrap_or_default();
+        Ok((self.path(file), json))
     }
 
     /// The file that special tokens are named in.
@@ -68,9 +77,10 @@ impl<'a> Places<'a> {
     /// "default" of a list.
     pub(crate) fn chat_template(&self) -> Result<(String, String)> {
         for (dir, config) in self.dirs.iter().zip(&self.configs) {
-            let file = dir.join("chat_template.jinja");
+            const OWN: &str = "chat_template.jinja";
+            let file = dir.join(OWN);
             if file.exists() {
-                let source = String::from_utf8(files::read_regular(&file, LARGEST)?);
+                let source = String::from_utf8(files::read_inside(dir, OWN, LARGEST)?);
                 let problem = |error| Error::Config { path: file.clone(), problem: format!("not text: {error}") };
                 return Ok((file.display().to_string(), source.map_err(problem)?));
             }
@@ -85,12 +95,12 @@ impl<'a> Places<'a> {
 }
 
 /// A JSON object from a file, `None` where there is no file.
-fn read_json_if_there(path: &Path) -> Result<Option<Value>> {
-    if !path.exists() {
+fn read_json_if_there(dir: &Path, file: &str) -> Result<Option<Value>> {
+    if !dir.join(file).exists() {
         return Ok(None);
     }
-    let bytes = files::read_regular(path, LARGEST)?;
-    let config = |problem: String| Error::Config { path: path.to_path_buf(), problem };
+    let bytes = files::read_inside(dir, file, LARGEST)?;
+    let config = |problem: String| Error::Config { path: dir.join(file), problem };
     let value = files::json_value(&bytes).map_err(|error| config(format!("not valid JSON: {error}")))?;
     match value.is_object() {
         true => Ok(Some(value)),

@@ -82,7 +82,7 @@ impl Tokenizer {
                            AutoTokenizer.from_pretrained(dir).save_pretrained(dir) writes it";
             return Err(Error::Config { path: other, problem: problem.into() });
         }
-        let bytes = files::read_regular(&path, LARGEST)?;
+        let bytes = places.bytes("tokenizer.json", LARGEST)?;
         let mut inner = of_bytes(bytes).map_err(wrap)?;
         inner.with_truncation(None).map_err(wrap)?;
         inner.with_padding(None);

@@ -321,7 +321,7 @@ fn an_adapters_own_files_go_before_those_of_its_base() {
 
 #[cfg(unix)]
 #[test]
-fn a_device_or_a_pipe_is_not_read() {
+fn a_device_and_what_a_link_leads_out_to_are_not_read() {
     let (dir, _) = written(&vocab(CHATML));
     for name in ["chat_template.jinja", "generation_config.json", "tokenizer_config.json", "tokenizer.json"] {
         let path = dir.path().join(name);
@@ -329,6 +329,13 @@ fn a_device_or_a_pipe_is_not_read() {
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("not a regular file"), "{error}");
+        fs::remove_file(&path).unwrap();
+        let (outside, _) = written(&vocab(CHATML));
+        let private = outside.path().join(name);
+        fs::write(&private, "{}").unwrap();
+        std::os::unix::fs::symlink(&private, &path).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("points outside"), "{error}");
         fs::remove_file(&path).unwrap();
     }
 }

@@ -71,15 +71,16 @@ pub(crate) fn on_text(dirs: &[&Path], tokenizer: &Tokenizer) -> Vec<String> {
 
 /// Of settings of generation that change greedy answers, and are not applied.
 fn on_generation(dirs: &[&Path]) -> Option<String> {
-    let path = dirs.iter().map(|dir| dir.join("generation_config.json")).find(|path| path.is_file())?;
-    let json = files::read_json_value(&path).unwrap_or_default();
+    const FILE: &str = "generation_config.json";
+    let dir = dirs.iter().find(|dir| dir.join(FILE).is_file())?;
+    let json = files::read_json_inside(dir, FILE).unwrap_or_default();
     let changing = CHANGES.into_iter().filter(|key| !is_neutral(key, &json[*key]));
     let shown: Vec<String> = changing.map(|key| format!("{key} = {}", json[key])).collect();
     (!shown.is_empty()).then(|| {
         format!(
             "{}: {} is not applied: answers here are the most probable tokens, and `generate` of transformers gives others where \
              it reads that",
-            path.display(),
+            dir.join(FILE).display(),
             shown.join(", ")
         )
     })
@@ -87,7 +88,7 @@ fn on_generation(dirs: &[&Path]) -> Option<String> {
 
 /// The model that an adapter says it was trained on.
 pub(crate) fn base_name(adapter: &Path) -> Option<String> {
-    let config = files::read_json_value(&adapter.join("adapter_config.json")).ok()?;
+    let config = files::read_json_inside(adapter, "adapter_config.json").ok()?;
     config["base_model_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
@@ -136,7 +137,7 @@ fn is_base(name: &str, home: &Path) -> bool {
         Some(part) == last(Path::new(name))
     };
     let home_is = std::fs::canonicalize(home).unwrap_or_else(|_| home.to_owned());
-    let config = files::read_json_value(&home.join("config.json")).unwrap_or_default();
+    let config = files::read_json_inside(home, "config.json").unwrap_or_default();
     config["_name_or_path"] == name
         || std::fs::canonicalize(name).is_ok_and(|path| path == home_is)
         || home_is.components().any(|part| is_path_of(&part.as_os_str().to_string_lossy()))

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::safetensors::inside;
+use files::inside;
+
 use crate::{Error, Result};
 
 /// Files that belong to a model but not to its weights.
@@ -51,7 +52,7 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The same from several directories, each file from the first that has it or what it goes with: those of an adapter and its
-/// base. What none of them has is removed from the target, where another model may have left it.
+/// base, whose `config.json` alone counts. What none of them has is removed from the target, where another model may have left it.
 ///
 /// # Errors
 /// As [`copy_companions`].
@@ -77,8 +78,10 @@ pub fn copy_companions_of(from: &[&Path], to: &Path) -> Result<()> {
     }
     let path = to.join("config.json");
     let mut config = read_object(&path)?;
-    let source = from.iter().map(|dir| dir.join("config.json")).find(|path| path.exists());
-    for (key, value) in source.map(|path| read_object(&path)).transpose()?.unwrap_or_default() {
+    // Those of the model that the weights are of: an adapter has no configuration of a model.
+    let of_weights = from.last().filter(|dir| has(dir, "config.json"));
+    let keys = of_weights.map(|dir| read_object(&source(dir, "config.json")?)).transpose()?;
+    for (key, value) in keys.unwrap_or_default() {
         if !OF_THE_SOURCE.contains(&key.as_str()) {
             config.entry(key).or_insert(value);
         }
@@ -210,6 +213,15 @@ mod tests {
         std::os::unix::fs::symlink("/dev/zero", from.join("tokenizer.json")).unwrap();
         assert!(copy_companions(&from, &to).is_err());
         fs::remove_file(from.join("tokenizer.json")).unwrap();
+        fs::remove_file(from.join("config.json")).unwrap();
+        fs::write(&secret, r#"{"auths": {"host": "private"}}"#).unwrap();
+        std::os::unix::fs::symlink(&secret, from.join("config.json")).unwrap();
+        for message in [copy_companions(&from, &to).unwrap_err(), load(&from, &Device::default()).unwrap_err()] {
+            assert!(message.to_string().contains("config.json: points outside"), "{message}");
+        }
+        // Beside an adapter it does not count.
+        copy_companions_of(&[from.as_path(), to.as_path()], &to).unwrap();
+        assert!(!fs::read_to_string(to.join("config.json")).unwrap().contains("private"));
         fs::remove_file(from.join("config.json")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", from.join("config.json")).unwrap();
         let message = load(&from, &Device::default()).unwrap_err().to_string();

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+pub(super) use files::inside;
 use half::bf16;
 use safetensors::tensor::Dtype as Stored;
 use serde::Deserialize;
@@ -71,6 +72,7 @@ impl Files {
     }
 
     fn open_index(dir: &Path, path: PathBuf) -> Result<Self> {
+        inside(dir, INDEX).map_err(|reason| Error::checkpoint(&path, reason))?;
         let map = weight_map(&path)?;
         let mut shards = BTreeMap::new();
         let mut tensors = BTreeMap::new();
@@ -233,23 +235,6 @@ fn weight_map(path: &Path) -> Result<serde_json::Map<String, Value>> {
         _ => None,
     }
     .ok_or_else(|| Error::checkpoint(path, "has no object `weight_map` from tensors to files"))
-}
-
-/// The path of a file, which must lie in `dir` once links are followed, or among the blobs of a hub's cache that has
-/// `dir` as a snapshot.
-pub(super) fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, String> {
-    let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
-    let outside = || "points outside the model's directory".to_owned();
-    if file.is_empty() || !plain {
-        return Err(outside());
-    }
-    let path = dir.join(file);
-    let real = |path: &Path| path.canonicalize().map_err(|error| format!("cannot be opened: {error}"));
-    let (found, dir) = (real(&path)?, real(dir)?);
-    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
-    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
-    let is_blob = blobs.is_some_and(|blobs| found.parent() == Some(&blobs));
-    if is_blob || found.starts_with(dir) { Ok(path) } else { Err(outside()) }
 }
 
 /// A tensor of a header.

@@ -38,7 +38,7 @@ pub(super) fn markdown(report: &Report) -> String {
 /// A model's name: that of its configuration where it has one, else that on the hub or of its directory.
 pub(super) fn model_name(dir: &Path) -> String {
     let key = |file: &str, key: &str| -> Option<String> {
-        let json = files::read_json_value(&dir.join(file)).ok()?;
+        let json = files::read_json_inside(dir, file).ok()?;
         json[key].as_str().filter(|name| !name.is_empty() && !name.starts_with(['.', '/'])).map(str::to_owned)
     };
     let of_hub = || crate::hub::name_of(dir);
