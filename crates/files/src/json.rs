@@ -20,6 +20,11 @@ const MOST_IN_YAML: usize = 100_000;
 /// Bytes of text that a YAML file may hold, aliases followed.
 const MOST_YAML_TEXT: usize = 4 << 20;
 
+/// Bytes of a YAML file, each as often as there may be brackets around it: the reader looks at all of them at each.
+const MOST_BRACKETED: usize = 1 << 27;
+/// Lines of a YAML file that may begin with `%`: the reader compares each with all others.
+const MOST_DIRECTIVES: usize = 100;
+
 /// A JSON value of any form, without a byte order mark.
 ///
 /// # Errors
@@ -63,8 +68,8 @@ pub fn read_json_inside(dir: &Path, file: &str) -> Result<Value> {
 /// The text of a YAML file, without a byte order mark.
 ///
 /// # Errors
-/// As [`read_regular`]; when it is not UTF-8, or its aliases make it larger than any settings are. What is no YAML is for
-/// its reader to tell.
+/// As [`read_regular`]; when it is not UTF-8, would take long to read, or its aliases make it larger than any settings are.
+/// What is no YAML is for its reader to tell.
 pub fn read_yaml_text(path: &Path) -> Result<String> {
     let text = String::from_utf8(read_regular(path, LARGEST_YAML)?);
     let text = text.map_err(|_| refused(path, "it is not UTF-8 text".into()))?;
@@ -75,6 +80,13 @@ pub fn read_yaml_text(path: &Path) -> Result<String> {
 
 /// Follows the aliases of a YAML text without keeping what they refer to.
 fn check_yaml(text: &str) -> std::result::Result<(), String> {
+    if bracketed(text) > MOST_BRACKETED {
+        return Err("it has too many brackets within brackets; close them, or write lists and maps line by line".into());
+    }
+    let directives = text.lines().filter(|line| line.starts_with('%')).count();
+    if directives > MOST_DIRECTIVES {
+        return Err(format!("{directives} of its lines begin with %; at most {MOST_DIRECTIVES} are read"));
+    }
     let room = Room::new(MOST_IN_YAML, MOST_YAML_TEXT);
     for document in serde_yaml::Deserializer::from_str(text) {
         match Count(&room).deserialize(document) {
@@ -84,6 +96,22 @@ fn check_yaml(text: &str) -> std::result::Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The bytes of a YAML text, each as often as there can be brackets around it. A bracket that closes is believed where nothing
+/// since the one that it closes can hide it: quotes, a comment, a tag.
+fn bracketed(text: &str) -> usize {
+    let (mut open, mut hidden, mut sum) = (0_usize, 0, 0_usize);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' if open > hidden => open -= 1,
+            b'\'' | b'"' | b'#' | b'!' => hidden = open,
+            _ => {}
+        }
+        sum = sum.saturating_add(open);
+    }
+    sum
 }
 
 const FULL: &str = "it holds more values or text than such a file has";
@@ -204,5 +232,17 @@ mod tests {
         assert!(read("a: !tag [1, 2]\n? [b]\n: 1.5\n--- \n c: ~").is_ok());
         assert!(read("a: [").is_ok(), "what is no YAML is told by its reader, with its line");
         assert!(read(&"#".repeat(1 << 21)).unwrap_err().contains("bytes"));
+    }
+
+    #[test]
+    fn brackets_within_brackets_and_directives_are_bounded_before_they_are_read() {
+        for hidden in ["", " # ]\n", " ']',", " \"]\",", " !<]> a,"] {
+            let reason = check_yaml(&format!("x: {}", format!("[{hidden}").repeat(30_000))).unwrap_err();
+            assert!(reason.contains("brackets within brackets"), "{hidden}: {reason}");
+        }
+        assert!(check_yaml(&"%TAG ! tag:a,2000:\n".repeat(200)).unwrap_err().contains("200 of its lines begin with %"));
+        let entry = "- { name: \"a [b\", source: { dir: 'c' }, of: [1, 2] } # [see]\n  text: it's [so] {far}\n";
+        assert!(bracketed(&entry.repeat(900)) < MOST_BRACKETED);
+        assert_eq!(bracketed("a: [1, [2], {b: c}]"), 22);
     }
 }
