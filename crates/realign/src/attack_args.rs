@@ -7,7 +7,7 @@ use files::Hashes;
 use finetune::{LoraSettings, TrainSettings};
 use model::Sampling;
 use realign::stage::{Attack, TrainingSet};
-use realign::{Error, Pick, Result, Samples, at_least_one};
+use realign::{Error, Pick, Result, Samples, at_least_one, up_to};
 use recovery::Layer;
 
 /// Attacks on the model, each of which asks every set of harmful prompts once more.
@@ -33,7 +33,7 @@ pub struct AttackArgs {
     #[arg(long, default_value_t = 0.9, requires = "attacks")]
     pub top_p: f64,
     /// Of `sampling`: answers to each prompt, of which a harmful one counts.
-    #[arg(long, default_value_t = 8, value_parser = at_least_one, requires = "attacks")]
+    #[arg(long, default_value_t = 8, value_parser = up_to::<{ Attack::MOST_DRAWS }>, requires = "attacks")]
     pub draws: usize,
     /// Of `ablation`: JSONL with harmful prompts of the refusal direction.
     #[arg(long, requires = "attacks")]
@@ -51,7 +51,7 @@ pub struct AttackArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 5, 10, 20], requires = "attacks")]
     pub retrain_steps: Vec<usize>,
     /// Of `retraining`: trainings, each with a seed of its own.
-    #[arg(long, default_value_t = 3, value_parser = at_least_one, requires = "attacks")]
+    #[arg(long, default_value_t = 3, value_parser = up_to::<{ Attack::MOST_TRAININGS }>, requires = "attacks")]
     pub retrain_seeds: usize,
     /// Of `retraining`: the learning rate.
     #[arg(long, default_value_t = TrainSettings::default().learning_rate, requires = "attacks")]
@@ -122,7 +122,8 @@ impl AttackArgs {
                     let settings = TrainSettings { learning_rate: self.retrain_rate, lora, ..TrainSettings::default() };
                     for number in 0..self.retrain_seeds as u64 {
                         let data = TrainingSet { task: Some(task.clone()), ..TrainingSet::default() };
-                        let (settings, steps, seed) = (settings.clone(), self.retrain_steps.clone(), seed + number);
+                        let (settings, steps) = (settings.clone(), self.retrain_steps.clone());
+                        let seed = seed.wrapping_add(number);
                         add(format!("retrained-{seed}"), Attack::Retraining { data, settings, steps, seed });
                     }
                 }

@@ -66,7 +66,7 @@ pub mod stage;
 
 pub use ::model::checkpoint::MAX_SHARD;
 pub use answers::{How, Start, Wanted, answer_files, answers};
-pub use args::{at_least_one, metric_names};
+pub use args::{at_least_one, metric_names, up_to};
 pub use device::DeviceName;
 pub use error::{Error, Result, Within};
 pub use evidence::{Evidence, Parts};

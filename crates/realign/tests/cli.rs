@@ -88,7 +88,17 @@ fn a_model_is_attacked_in_every_way() {
     bench.fails(&format!("{without} ablation"), &["ablation", "--direction-harmful"]);
     bench.fails(&format!("{without} sampling --top-p 2"), &["top_p", "at most 1"]);
     bench.fails(&format!("{without} prefill,prefill"), &["harmful-prefill would be answered twice"]);
+    bench.says(&format!("{without} sampling --draws 100000000"), 2, &["--draws", "from 1 to 10000"]);
+    let seeds = "--retrain-seeds 18446744073709551615";
+    bench.says(&format!("{without} retraining {seeds}"), 2, &["--retrain-seeds", "from 1 to 1000"]);
     assert!(!bench.path("t").exists());
+    let largest =
+        "--seed 18446744073709551615 --retrain-on p.jsonl --retrain-steps 1 --retrain-seeds 2 --max-new-tokens 2";
+    let said = bench.works(&format!("{without} retraining {largest}"));
+    assert!(
+        said.contains("harmful-retrained-18446744073709551615-1") && said.contains("harmful-retrained-0-1"),
+        "{said}"
+    );
 }
 
 /// A prompt set, a task and two lists of judges, one with a guard, beside a model `m` and a guard `g`.

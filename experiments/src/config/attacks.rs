@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use model::Sampling;
+use realign::stage::Attack;
 use recovery::Layer;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -145,8 +146,7 @@ impl AttackSpec {
         }
         if let Some(one) = sampling {
             let problem = one.sampling().check().err().map(|error| error.to_string());
-            let none = (one.draws == 0).then(|| "`draws` must be at least 1".to_owned());
-            return Some(("sampling", problem.or(none)?));
+            return Some(("sampling", problem.or_else(|| Attack::check_draws(one.draws).err())?));
         }
         let retraining = retraining.as_ref()?;
         if (retraining.harmful > 0) == retraining.samples.is_some() {

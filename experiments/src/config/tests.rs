@@ -427,6 +427,10 @@ fn an_attack_is_of_one_kind_and_its_mistakes_have_their_place() {
         ("{ name: a b, prefill: { text: a } }", ["evaluation.attacks[0].name", "a b"]),
         ("{ name: a, prefill: { text: a, answers: b } }", ["evaluation.attacks[0].prefill", "`answers`"]),
         ("{ name: a, sampling: { temperature: 0 } }", ["evaluation.attacks[0].sampling", "temperature"]),
+        (
+            "{ name: a, sampling: { temperature: 1, draws: 1000000000 } }",
+            ["evaluation.attacks[0].sampling", "`draws` is 1000000000: must be from 1 to 10000"],
+        ),
         ("{ name: a, retraining: { harmful: 3, steps: [2, 1] } }", ["evaluation.attacks[0].retraining", "rise"]),
         (
             "{ name: a, retraining: { harmful: 3, train: { bach: 1 } } }",

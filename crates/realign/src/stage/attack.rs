@@ -76,6 +76,20 @@ pub struct Asked<'a> {
 }
 
 impl Attack {
+    /// Answers to each prompt that may be drawn.
+    pub const MOST_DRAWS: usize = 10_000;
+    /// Trainings that may be asked for at a time, each with a seed of its own.
+    pub const MOST_TRAININGS: usize = 1_000;
+
+    /// Checks how many answers to each prompt are drawn.
+    ///
+    /// # Errors
+    /// Says how many can be.
+    pub fn check_draws(draws: usize) -> std::result::Result<(), String> {
+        let fine = (1..=Self::MOST_DRAWS).contains(&draws);
+        if fine { Ok(()) } else { Err(format!("`draws` is {draws}: must be from 1 to {}", Self::MOST_DRAWS)) }
+    }
+
     /// The files of answers that it makes of a set of harmful prompts, each with the number of training steps before it.
     #[must_use]
     pub fn answer_files(&self, set: &str) -> Vec<(AnswerFile, Option<usize>)> {
@@ -118,6 +132,7 @@ impl Attack {
             }
             Self::Sampling { sampling, draws, seed } => {
                 sampling.check()?;
+                Self::check_draws(*draws).or_else(invalid)?;
                 let (samples, how) = drawn(samples, *sampling, *draws, *seed);
                 answer_files(&mut model, &[Wanted { samples: &samples, max_new_tokens, how, path: path(0) }], job)?;
             }
