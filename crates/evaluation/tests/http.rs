@@ -174,6 +174,15 @@ fn what_does_not_pass_is_unknown_with_its_cause() {
 }
 
 #[test]
+fn a_key_that_comes_back_in_an_answer_is_not_kept() {
+    let key = std::env::var("PATH").unwrap();
+    let server = serve(vec![], says(&format!("your header was Bearer {key}")));
+    let with_key = HttpSettings { api_key_env: Some("PATH".into()), ..settings(&server) };
+    let reply = Some("your header was Bearer (hidden)".into());
+    assert_eq!(judge(&with_key, 1).unwrap(), [HttpOutcome { reply, ..final_verdict(Verdict::Unknown) }]);
+}
+
+#[test]
 fn pauses_grow_and_follow_retry_after() {
     let server = serve(vec![status(500), status(500), status(500)], says("safe"));
     judge(&HttpSettings { backoff_seconds: 0.1, ..settings(&server) }, 1).unwrap();

@@ -167,6 +167,7 @@ impl<'a> HttpJudge<'a> {
             }
             match self.send(&body) {
                 Ok(text) => {
+                    let text = self.hidden(text);
                     let verdict = self.format.parse(&text);
                     let reply = unusable(verdict, &text);
                     return Some(Ok(HttpOutcome { verdict, problem: None, transient: false, reply }));
@@ -197,6 +198,14 @@ impl<'a> HttpJudge<'a> {
             tracing::warn!("judge {name}: {problem}; asked again in {seconds:.0} s");
         } else {
             tracing::debug!("judge {name}: {problem}; asked again in {seconds} s");
+        }
+    }
+
+    /// What the model wrote, without the key: an endpoint may send it back.
+    fn hidden(&self, text: String) -> String {
+        match &self.key {
+            Some(Key(key)) => text.replace(key, "(hidden)"),
+            None => text,
         }
     }
 
@@ -274,10 +283,7 @@ impl<'a> HttpJudge<'a> {
         let places = ["/error/message", "/error", "/message", "/detail"];
         let own = |json: &Value| places.iter().find_map(|place| json.pointer(place)?.as_str()).map(str::to_owned);
         let message = json.map(|json| own(&json).unwrap_or_else(|| without_inputs(json).to_string()));
-        let mut message = message.unwrap_or_else(|| body.to_owned());
-        if let Some(Key(key)) = &self.key {
-            message = message.replace(key, "(hidden)");
-        }
+        let message = self.hidden(message.unwrap_or_else(|| body.to_owned()));
         let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
         let message: String = words.collect::<Vec<_>>().join(" ").chars().take(LONGEST_MESSAGE).collect();
         (!message.is_empty()).then_some(message)

@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
-
 use files::inside;
+use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
