@@ -17,6 +17,8 @@ use crate::{Error, Path, Result};
 const KEY: &str = "realign";
 /// Raised when the form of the file changes.
 const VERSION: u64 = 1;
+/// The names and metadata of the tensors may have this many bytes.
+const MAX_HEADER: u64 = 32 << 20;
 
 /// The metadata.
 #[derive(Serialize, Deserialize)]
@@ -152,11 +154,15 @@ fn write(mut header: Header, parts: &Parts<'_>) -> std::result::Result<Vec<u8>, 
 
 /// Header and tensors of a file, as they were written.
 fn read(bytes: &[u8]) -> std::result::Result<(Header, Parts<'_>), String> {
+    let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+    if length > MAX_HEADER {
+        return Err(format!("its first 8 bytes give a header of {length} bytes; at most {MAX_HEADER} are read"));
+    }
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let text = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
     let text = text.ok_or_else(|| format!("it has no `{KEY}` in its metadata"))?;
     let wrong = |error: serde_json::Error| format!("its `{KEY}`: {error}");
-    let json: Value = serde_json::from_str(text).map_err(wrong)?;
+    let json = files::json_value(text.as_bytes()).map_err(wrong)?;
     if json["version"] != VERSION {
         return Err(format!("it is of version {} and this program reads version {VERSION}", json["version"]));
     }

@@ -104,4 +104,10 @@ fn content_that_is_wrong_under_a_right_hash_is_an_error_that_names_it() {
     }
     let plain = safetensors::serialize([("w", TensorView::new(Type::U8, vec![0], &[]).unwrap())], None).unwrap();
     assert!(PatchFile::read(&plain).unwrap_err().contains("no `realign` in its metadata"));
+    let many = HashMap::from([(KEY.to_owned(), format!("[{}0]", "0,".repeat(2_000_000)))]);
+    let tensor = TensorView::new(Type::U8, vec![0], &[]).unwrap();
+    let many = safetensors::serialize([("w", tensor)], Some(many)).unwrap();
+    assert!(PatchFile::read(&many).unwrap_err().contains("`realign`: it holds more values"));
+    let long = [&(90_u64 << 20).to_le_bytes()[..], b"{}"].concat();
+    assert!(PatchFile::read(&long).unwrap_err().contains("a header of 94371840 bytes"));
 }
