@@ -1,7 +1,8 @@
 //! A file of records that grows line by line, so that stopped work goes on from the record it was at.
 //!
 //! Each record has a key, a hash of everything that decides it. A record whose key is known need not be made again,
-//! whatever else has changed. Records are appended to `<name>.partial`; the file itself is written whole when all are there.
+//! whatever else has changed. Records are appended to `<name>.partial`, each with a checksum after a tab; the file itself is
+//! written whole, and without them, when all are there.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::read::open_if_there;
 use crate::write::json;
-use crate::{Error, Result, create_dir, remove, write_lines};
+use crate::{Error, Result, create_dir, hash_bytes, remove, write_lines};
 
 /// A record with the key of what decides it.
 pub trait Keyed: Serialize + DeserializeOwned {
@@ -54,35 +55,42 @@ struct Place {
 
 impl<T: Keyed> Journal<T> {
     /// Reads the records of a file and of the partial one beside it, if they are there. A last line without an end, as a
-    /// kill leaves it, is dropped.
+    /// kill leaves it, is dropped, and so are damaged lines of the partial file.
     ///
     /// # Errors
-    /// When a file cannot be read, or a whole line is not a record.
+    /// When a file cannot be read, or a line of the file itself is not a record.
     pub fn open(path: &Path) -> Result<Self> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let (known, files) = (HashMap::new(), Vec::new());
         let (own, partial) = (path.to_owned(), PathBuf::from(partial));
         let mut journal = Self { path: own, partial, known, files, whole: 0, written: None, of: PhantomData };
-        journal.add_file(path)?;
-        journal.whole = journal.add_file(&journal.partial.clone())?;
+        journal.add_file(path, false)?;
+        journal.whole = journal.add_file(&journal.partial.clone(), true)?;
         Ok(journal)
     }
 
     /// Adds the records of a file; gives back its length up to the last whole line.
-    fn add_file(&mut self, path: &Path) -> Result<u64> {
+    fn add_file(&mut self, path: &Path, is_partial: bool) -> Result<u64> {
         let Some(file) = open_if_there(path)? else { return Ok(0) };
         let mut lines = BufReader::new(&file);
-        let (mut at, mut line) = (0, Vec::new());
+        let (mut at, mut line, mut damaged) = (0, Vec::new(), 0);
         for number in 1.. {
             line.clear();
             lines.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
             let Some(text) = line.strip_suffix(b"\n") else { break };
             if !text.is_empty() {
-                let record: T = serde_json::from_slice(text).map_err(|source| json(path, Some(number), source))?;
-                self.insert(&record, self.files.len(), at, text.len())?;
+                let text = if is_partial { checked(text) } else { text };
+                match serde_json::from_slice(text) {
+                    Ok(record) => self.insert(&record, self.files.len(), at, text.len())?,
+                    Err(_) if is_partial => damaged += 1,
+                    Err(source) => return Err(json(path, Some(number), source)),
+                }
             }
             at += line.len() as u64;
+        }
+        if damaged > 0 {
+            tracing::warn!("{}: {damaged} damaged lines; what they held is made again", path.display());
         }
         self.files.push(file);
         Ok(at)
@@ -134,7 +142,8 @@ impl<T: Keyed> Journal<T> {
     pub fn add(&mut self, record: &T) -> Result<()> {
         let failed = |source| Error::io("write", &self.partial)(source);
         let mut line = serde_json::to_vec(record).map_err(|source| json(&self.partial, None, source))?;
-        line.push(b'\n');
+        let length = line.len();
+        line.extend([b"\t", checksum(&line).as_bytes(), b"\n"].concat());
         let file = match self.written {
             Some(file) => file,
             None => {
@@ -148,7 +157,7 @@ impl<T: Keyed> Journal<T> {
             }
         };
         (&self.files[file]).write_all(&line).map_err(failed)?;
-        self.insert(record, file, self.whole, line.len() - 1)?;
+        self.insert(record, file, self.whole, length)?;
         self.whole += line.len() as u64;
         Ok(())
     }
@@ -165,6 +174,17 @@ impl<T: Keyed> Journal<T> {
         write_lines(&self.path, records)?;
         Ok(remove(&self.partial)?)
     }
+}
+
+/// The record of a line of a partial file, nothing where its checksum does not fit; earlier versions wrote none.
+fn checked(line: &[u8]) -> &[u8] {
+    let Some(tab) = line.iter().rposition(|&byte| byte == b'\t') else { return line };
+    let record = &line[..tab];
+    if checksum(record).as_bytes() == &line[tab + 1..] { record } else { &[] }
+}
+
+fn checksum(record: &[u8]) -> String {
+    hash_bytes(record)[..16].to_owned()
 }
 
 /// What a key is known by: 16 bytes of its hash.
@@ -218,6 +238,36 @@ mod tests {
             assert_eq!((journal.record("c").unwrap(), journal.known.len()), (note("c", "three"), 1 + whole));
             assert_eq!(journal.record("a").is_ok_and(|found| found == note("a", "one")), whole > 0);
         }
+    }
+
+    #[test]
+    fn a_damaged_line_of_a_partial_file_is_not_there_and_those_of_earlier_versions_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, partial) = (dir.path().join("notes.jsonl"), dir.path().join("notes.jsonl.partial"));
+        let mut journal = Journal::open(&path).unwrap();
+        let notes = [note("a", "one"), note("b", "tab\there"), note("c", "three")];
+        notes.iter().for_each(|note| journal.add(note).unwrap());
+        let whole = fs::read(&partial).unwrap();
+        let second = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+        let end = second + whole[second..].iter().position(|&byte| byte == b'\n').unwrap();
+        for at in second..end {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1 << bit;
+                fs::write(&partial, damaged).unwrap();
+                let mut journal = Journal::<Note>::open(&path).unwrap();
+                assert!(journal.has("a") && journal.has("c") && !journal.has("b"), "bit {bit} of byte {at}");
+                journal.add(&notes[1]).unwrap();
+                assert_eq!(Journal::open(&path).unwrap().record("b").ok().as_ref(), Some(&notes[1]));
+            }
+        }
+        fs::write(&partial, whole).unwrap();
+        let journal = Journal::<Note>::open(&path).unwrap();
+        journal.finish(notes.iter().map(|note| journal.record(&note.key))).unwrap();
+        let finished = fs::read_to_string(&path).unwrap();
+        assert!(finished.lines().all(|line| serde_json::from_str::<Note>(line).is_ok()), "others read it");
+        fs::rename(&path, &partial).unwrap();
+        assert!(notes.iter().all(|note| Journal::<Note>::open(&path).unwrap().has(&note.key)));
     }
 
     #[cfg(unix)]

@@ -121,7 +121,8 @@ mod tests {
         assert!(!file.has(&verdict_key("j", &two)));
         file.add(&record(&two, None)).unwrap();
         file.finish([&one, &two].iter().map(|answer| file.record(&verdict_key("j", answer)))).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        let records = whole.lines().map(|line| format!("{}\n", line.split('\t').next().unwrap()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), records.collect::<String>());
     }
 
     #[test]
