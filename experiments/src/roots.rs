@@ -27,7 +27,7 @@ pub(crate) struct Manifest {
     pub resumed: bool,
     pub summary: Value,
     pub files: BTreeMap<String, Content>,
-    /// The hash of all of the above; manifests of earlier versions have none.
+    /// The hash of all of the above; without it nothing of them is believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
@@ -43,7 +43,7 @@ impl Manifest {
 
     /// Whether it is as it was written.
     fn is_intact(&self) -> bool {
-        let Some(digest) = &self.digest else { return true };
+        let Some(digest) = &self.digest else { return false };
         files::hash_json(&Self { digest: None, ..self.clone() }).is_ok_and(|hash| hash == *digest)
     }
 }

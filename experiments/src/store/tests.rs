@@ -96,6 +96,10 @@ fn a_changed_manifest_is_not_trusted() {
         fs::write(&place, whole.replace(from, to)).unwrap();
         assert_ne!(open(&dir).state(&model(8)), State::Done(finished.clone()), "{from}");
     }
+    let mut bare: Value = serde_json::from_str(&whole).unwrap();
+    bare.as_object_mut().unwrap().remove("digest").unwrap();
+    fs::write(&place, bare.to_string()).unwrap();
+    assert_ne!(open(&dir).state(&model(8)), State::Done(finished), "without its digest");
     assert!(run(&open(&dir), &model(8)).unwrap().1, "it is made again");
     fs::write(&place, &whole[..whole.len() / 2]).unwrap();
     assert!(run(&open(&dir), &model(8)).unwrap().1);
