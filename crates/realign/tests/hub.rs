@@ -184,6 +184,15 @@ fn what_is_not_what_the_hub_announced_is_refused() {
     assert!(!place.cache("snapshots").exists(), "no model is left");
     let whole = files::hash_path(&place.bench.path("m/model.safetensors")).unwrap();
     assert!(!place.blobs().iter().any(|name| name.starts_with(&whole)), "{:?}", place.blobs());
+    place.server.fault(&[Fault::TooLong]);
+    let size = fs::metadata(place.bench.path("m/model.safetensors")).unwrap().len();
+    let said = format!("came with {} bytes, and the hub announced {size}", size + 1);
+    place.fails("org/name", &[], &["model.safetensors", &said]);
+    assert!(!place.blobs().iter().any(|name| name.starts_with(&whole)), "{:?}", place.blobs());
+    place.answers("org/name", &[]);
+    let place = Place::new();
+    place.server.fault(&[Fault::DamageSmall]);
+    place.fails("org/name", &[], &["came with the git hash", "announced"]);
     place.answers("org/name", &[]);
 }
 

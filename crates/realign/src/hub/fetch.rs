@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use hf_hub::Cache;
 use indicatif::BinaryBytes;
 use model::checkpoint;
+use sha1::{Digest as _, Sha1};
 use ureq::Body;
 use ureq::http::Response;
 
@@ -21,6 +22,8 @@ use crate::{Error, Job};
 
 /// Bytes of the list of a model's files.
 const LONGEST_LIST: u64 = 32 << 20;
+/// Bytes of a file whose length the hub does not say; it does of large ones.
+const LONGEST_UNSAID: u64 = 64 << 20;
 /// Bytes between two reports.
 const REPORTED: u64 = 1 << 20;
 /// How long nothing comes before that is reported.
@@ -163,7 +166,7 @@ impl Repository<'_> {
             let start = size(&part);
             progress.done = before + start;
             if announced.bytes != Some(start) || start == 0 {
-                self.append(name, &part, start, (progress, further), job)?;
+                self.append(name, (&part, announced.bytes), start, (progress, further), job)?;
             }
             match differs(&part, announced)? {
                 None => Ok(()),
@@ -179,11 +182,12 @@ impl Repository<'_> {
         Ok(files::rename(&part, blob)?)
     }
 
-    /// Appends to a file what comes from byte `start` on. What came before it broke off is kept.
+    /// Appends to a file what comes from byte `start` on, a byte more than was announced at most. What came before it broke
+    /// off is kept.
     fn append(
         &self,
         name: &str,
-        part: &Path,
+        (part, announced): (&Path, Option<u64>),
         start: u64,
         (progress, further): (&mut Progress, &mut u64),
         job: &mut Job<'_>,
@@ -196,11 +200,11 @@ impl Repository<'_> {
             file.set_len(0).map_err(io("write"))?;
             progress.done -= start;
         }
-        let chunks = chunks(response.into_body());
-        let mut unreported = 0;
+        let most = announced.unwrap_or(LONGEST_UNSAID).saturating_sub(if goes_on { start } else { 0 });
+        let chunks = chunks(response.into_body(), most.saturating_add(1));
+        let (mut came, mut unreported) = (0, 0);
         loop {
-            let broken =
-                |error: std::io::Error| Failure::Unreached(format!("{name} broke off: {}", error.kind()), None);
+            let broken = |error: io::Error| Failure::Unreached(format!("{name} broke off: {}", error.kind()), None);
             let chunk = match chunks.recv_timeout(SILENCE) {
                 Ok(chunk) => chunk.map_err(broken)?,
                 Err(RecvTimeoutError::Timeout) => {
@@ -210,6 +214,7 @@ impl Repository<'_> {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             file.write_all(&chunk).map_err(io("write"))?;
+            came += chunk.len() as u64;
             unreported += chunk.len() as u64;
             for sum in [&mut *further, &mut progress.done] {
                 *sum += chunk.len() as u64;
@@ -218,6 +223,11 @@ impl Repository<'_> {
                 unreported = 0;
                 self.report(progress, job)?;
             }
+        }
+        if announced.is_none() && came > most {
+            files::remove(part)?;
+            let reason = format!("{name}: the hub does not say its length, and more than {LONGEST_UNSAID} bytes come");
+            return Err(Failure::Refused(reason));
         }
         file.sync_all().map_err(io("write"))?;
         Ok(self.report(progress, job)?)
@@ -252,11 +262,11 @@ impl Repository<'_> {
     }
 }
 
-/// What a body brings, read on a thread of its own, which nobody waits for where it stands still.
-fn chunks(body: Body) -> Receiver<std::io::Result<Vec<u8>>> {
+/// What a body brings, so many bytes at most, read on a thread of its own, which nobody waits for where nothing comes.
+fn chunks(body: Body, most: u64) -> Receiver<io::Result<Vec<u8>>> {
     let (sender, receiver) = mpsc::sync_channel(4);
     std::thread::spawn(move || {
-        let mut body = body.into_reader();
+        let mut body = body.into_reader().take(most);
         loop {
             let mut buffer = vec![0; 64 << 10];
             let read = body.read(&mut buffer);
@@ -290,13 +300,21 @@ fn differs(part: &Path, announced: &Announced) -> Result<Option<String>, Error> 
     if let Some(wanted) = announced.bytes.filter(|&wanted| wanted != bytes) {
         return Ok(Some(format!("with {bytes} bytes, and the hub announced {wanted}")));
     }
-    let is_hash = announced.etag.len() == 64 && announced.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_hash {
-        return Ok(None);
-    }
-    let found = files::hash_path(part)?;
     let wanted = announced.etag.to_lowercase();
-    Ok((found != wanted).then(|| format!("with SHA-256 {found}, and the hub announced {wanted}")))
+    let (kind, found) = match wanted.len() {
+        _ if !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) => return Ok(None),
+        64 => ("SHA-256", files::hash_path(part)?),
+        40 => ("the git hash", git_hash(part, bytes).map_err(files::Error::io("read", part))?),
+        _ => return Ok(None),
+    };
+    Ok((found != wanted).then(|| format!("with {kind} {found}, and the hub announced {wanted}")))
+}
+
+/// What git calls a content; the hub names small files so.
+fn git_hash(part: &Path, bytes: u64) -> io::Result<String> {
+    let mut hash = Sha1::new_with_prefix(format!("blob {bytes}\0"));
+    io::copy(&mut File::open(part)?, &mut hash)?;
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// Puts a link to a content into the directory of a commit.

@@ -10,6 +10,7 @@ use std::thread;
 
 use safetensors::SafeTensors;
 use serde_json::json;
+use sha1::{Digest as _, Sha1};
 
 /// The commit of every revision.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -27,6 +28,10 @@ pub enum Fault {
     Whole,
     /// A byte of a large file is another one.
     Damage,
+    /// A byte of a small file is another one.
+    DamageSmall,
+    /// A large file goes on behind its end.
+    TooLong,
     /// Any request: too many, come back in a second.
     Busy,
     /// The name of a large file's content.
@@ -204,8 +209,14 @@ fn reply(head: &str, at_hub: bool, state: &mut State) -> Reply {
     if !path.starts_with(&small) {
         return plain(307, &format!("Location: {small}{name}\r\n"));
     }
-    let etag = &files::hash_bytes(&bytes)[..40];
-    (200, format!("ETag: W/\"{etag}\"\r\nContent-Length: {}\r\n", bytes.len()), bytes, None)
+    // As git names it.
+    let etag = Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(&bytes).finalize();
+    let headers = format!("ETag: W/\"{etag:x}\"\r\nContent-Length: {}\r\n", bytes.len());
+    let mut bytes = bytes;
+    if head.starts_with("GET") && state.faults.pop_front_if(|fault| *fault == Fault::DamageSmall).is_some() {
+        bytes[9] ^= 1;
+    }
+    (200, headers, bytes, None)
 }
 
 /// A large file, or a part of it.
@@ -219,6 +230,10 @@ fn large(head: &str, name: &str, state: &mut State) -> Reply {
     }
     let sent = if let Some(Fault::Break(sent) | Fault::Hang(sent)) = fault { Some(sent) } else { None };
     let all = bytes.len();
+    if fault == Some(Fault::TooLong) {
+        bytes.resize(all + (1 << 20), 0);
+        return (200, "Content-Length: 999999999999\r\n".into(), bytes, None);
+    }
     match start {
         Some(start) => {
             let range = format!("Content-Range: bytes {start}-{}/{all}\r\n", all - 1);
