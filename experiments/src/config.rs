@@ -361,6 +361,10 @@ const FIXED_KEYS: [&str; 12] = [
 
 /// Variants of a sweep: each keeps all of its keys.
 const MOST_VARIANTS: usize = 64;
+/// Entries that a list of a sweep may have.
+const MOST_ENTRIES: usize = 1000;
+/// Mistakes that are listed: the place of each is looked for in the whole file.
+const MOST_PROBLEMS: usize = 20;
 
 impl Sweep {
     /// Reads a sweep and checks its values. [`Sweep::check_files`] tells whether its files are there.
@@ -394,6 +398,9 @@ impl Sweep {
 
     /// The sweep of merged layers, with its tasks, judges, methods and variants.
     fn of(layers: Layers, root: &Path) -> Result<Self> {
+        if let Some((key, length)) = layers.longest_list().filter(|(_, length)| *length > MOST_ENTRIES) {
+            bail!(layers.problem(&key, &format!("has {length} entries; at most {MOST_ENTRIES} are read")));
+        }
         let mut sweep: Self = layers.parse()?;
         root.clone_into(&mut sweep.root);
         let mut problems = Vec::new();
@@ -411,17 +418,27 @@ impl Sweep {
         sweep.methods = methods;
         problems.extend(wrong);
         problems.extend(sweep.problems());
-        let mut problems: Vec<String> = problems.iter().map(|(key, what)| layers.problem(key, what)).collect();
+        let found = problems.len();
+        let shown = problems.iter().take(MOST_PROBLEMS);
+        let mut problems: Vec<String> = shown.map(|(key, what)| layers.problem(key, what)).collect();
         let most = sweep.overlays.len() <= MOST_VARIANTS;
         if !most {
             let what = format!("{} are too many; at most {MOST_VARIANTS} are read", sweep.overlays.len());
             problems.push(layers.problem("variants", &what));
         }
         for (i, overlay) in sweep.overlays.iter().enumerate().filter(|_| most) {
+            if problems.len() >= MOST_PROBLEMS {
+                problems
+                    .push(format!("{}: no variant from variants[{i}] on is looked at yet", layers.file().display()));
+                break;
+            }
             match Self::variant(&layers, root, i, overlay.clone(), &sweep.variants) {
                 Ok(variant) => sweep.variants.push(variant),
                 Err(error) => problems.push(error.to_string()),
             }
+        }
+        if found > MOST_PROBLEMS {
+            problems.push(format!("{}: {} more mistakes", layers.file().display(), found - MOST_PROBLEMS));
         }
         if !problems.is_empty() {
             bail!(problems.join("\n"));

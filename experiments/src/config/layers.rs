@@ -90,6 +90,11 @@ impl Layers {
         })
     }
 
+    /// The key and the length of the longest list.
+    pub fn longest_list(&self) -> Option<(String, usize)> {
+        longest(&self.value, "")
+    }
+
     /// The topmost file.
     pub fn file(&self) -> &Path {
         self.files.last().map_or(Path::new(""), |(path, _)| path)
@@ -150,6 +155,24 @@ pub fn merge(below: Value, over: Value) -> Value {
         }
         (_, over) => over,
     }
+}
+
+/// The longest list below a key, with its key and length.
+fn longest(value: &Value, key: &str) -> Option<(String, usize)> {
+    let mut all = Vec::new();
+    match value {
+        Value::Sequence(list) => {
+            all.push((key.to_owned(), list.len()));
+            all.extend(list.iter().enumerate().filter_map(|(i, value)| longest(value, &format!("{key}[{i}]"))));
+        }
+        Value::Mapping(map) => {
+            let below = |(name, value): (&Value, _)| longest(value, &join(key, name.as_str().unwrap_or_default()));
+            all.extend(map.iter().filter_map(below));
+        }
+        Value::Tagged(tagged) => return longest(&tagged.value, key),
+        _ => {}
+    }
+    all.into_iter().max_by_key(|(_, length)| *length)
 }
 
 /// The name that takes the fewest edits.

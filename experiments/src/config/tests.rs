@@ -305,8 +305,19 @@ fn a_sweep_without_bound_is_refused() {
     let many = |count: usize, item: fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
     let variants = format!("{SWEEP}variants: [{}]\n", many(65, |i| format!("{{ name: v{i} }}")));
     assert_says(&parse(&variants).unwrap_err().to_string(), &["variants: 65 are too many"]);
-    let seeds = format!("{SWEEP}seeds: [{}]\n", many(90_000, |i| i.to_string()));
+    let numbers = |count: usize| many(count, |i| i.to_string());
+    let seeds = format!("{SWEEP}seeds: [{}]\n", numbers(1000)).replace("[0, 300]", &format!("[{}]", numbers(200)));
     assert_says(&parse(&seeds).unwrap_err().to_string(), &["the grid compares", "at most 200000"]);
+    for (key, entry) in [("seeds", "1"), ("methods", "recover"), ("variants", "{ seed: 1 }")] {
+        let error = parse(&format!("{SWEEP}{key}: [{}]\n", format!("{entry}, ").repeat(1001))).unwrap_err().to_string();
+        assert_eq!(error, format!("test.yaml:24:1: {key}: has 1001 entries; at most 1000 are read"));
+    }
+    let error = parse(&format!("{SWEEP}methods: [{}]\n", "recover, ".repeat(1000))).unwrap_err().to_string();
+    assert_says(&error, &["methods[1]: \"recover\" is there twice", "methods[20]: ", "test.yaml: 979 more mistakes"]);
+    assert_eq!(error.lines().count(), 21);
+    let variants = format!("{SWEEP}variants: [{}]\n", many(60, |_| "{ seed: 1 }".to_owned()));
+    let error = parse(&variants).unwrap_err().to_string();
+    assert!(error.lines().count() == 21 && error.ends_with("from variants[20] on is looked at yet"), "{error}");
 }
 
 #[test]
