@@ -48,6 +48,11 @@ impl Limit {
         Self { stack, endless: Arc::default() }
     }
 
+    /// Whether work has taken too long.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.endless.load(Ordering::Relaxed)
+    }
+
     /// As [`caught`], on a thread of its own, and for so long at most. Work that takes longer is an error; its thread goes on
     /// until it ends or the process does.
     pub(crate) fn run<T: Send + 'static>(
@@ -55,7 +60,7 @@ impl Limit {
         time: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
-        if self.endless.load(Ordering::Relaxed) {
+        if self.is_endless() {
             return Err("it took too long before, and is not tried again".into());
         }
         let (send, receive) = mpsc::channel();

@@ -101,17 +101,22 @@ impl ChatTemplate {
         let template = template.map_err(|error| template_error(&name, error))?;
         let is_dated = source.contains("strftime_now");
         let new = Self { template, name, special_tokens, thinking: None, is_dated, probed: Probed::default() };
-        Ok(Self { probed: new.probe(), ..new })
+        Ok(Self { probed: new.probe()?, ..new })
     }
 
-    /// Renders one question. A template that fails on it shows nothing here; who renders it meets the error.
-    fn probe(&self) -> Probed {
-        let Ok(text) = self.render(&[Message::new(Role::User, QUESTION)], true) else { return Probed::default() };
+    /// Renders one question. A template that fails on it shows nothing here; who renders it meets the error. One that takes
+    /// too long does so once.
+    fn probe(&self) -> Result<Probed> {
+        let text = match self.render(&[Message::new(Role::User, QUESTION)], true) {
+            Ok(text) => text,
+            Err(error) if self.template.is_endless() => return Err(error),
+            Err(_) => return Ok(Probed::default()),
+        };
         let Some((_, head)) = text.rsplit_once(QUESTION) else {
-            return Probed { hides_prompt: true, ..Probed::default() };
+            return Ok(Probed { hides_prompt: true, ..Probed::default() });
         };
         let open = head.rfind("<think>").map(|at| &head[at..]).filter(|open| !open.contains("</think>"));
-        Probed { hides_prompt: false, thinking: open.unwrap_or_default().to_owned() }
+        Ok(Probed { hides_prompt: false, thinking: open.unwrap_or_default().to_owned() })
     }
 
     /// Renders a conversation; `add_generation_prompt` also writes the head of the answer that is to come.
@@ -157,16 +162,19 @@ impl ChatTemplate {
     }
 
     /// With what the template sees as `enable_thinking`; without it the template decides.
-    #[must_use]
-    pub fn with_thinking(mut self, thinking: Option<bool>) -> Self {
-        self.set_thinking(thinking);
-        self
+    ///
+    /// # Errors
+    /// When the template takes too long.
+    pub fn with_thinking(mut self, thinking: Option<bool>) -> Result<Self> {
+        self.set_thinking(thinking)?;
+        Ok(self)
     }
 
     /// Sets what the template sees as `enable_thinking`; without it the template decides.
-    pub(crate) fn set_thinking(&mut self, thinking: Option<bool>) {
+    pub(crate) fn set_thinking(&mut self, thinking: Option<bool>) -> Result<()> {
         self.thinking = thinking;
-        self.probed = self.probe();
+        self.probed = self.probe()?;
+        Ok(())
     }
 
     /// What of the model's thinking the template itself writes: the end of the head of an answer from a `<think>` on that it

@@ -85,6 +85,18 @@ impl Template {
         self.run(Some(context))
     }
 
+    /// Whether a rendering has taken too long; nothing is rendered any more then.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.limit.is_endless()
+    }
+
+    /// Takes too long.
+    #[cfg(test)]
+    pub(crate) fn exhaust(&self) {
+        let slow = || std::thread::sleep(Duration::from_secs(2));
+        assert!(self.limit.run(Duration::from_millis(50), slow).is_err());
+    }
+
     /// Values and errors die on the thread that made them: a value can be nested too deep for any other.
     fn run(&self, context: Option<Value>) -> std::result::Result<String, TemplateError> {
         let (environment, source) = (self.environment.clone(), self.source.clone());
@@ -249,6 +261,30 @@ pub fn environment() -> Environment<'static> {
     counted!(environment: upper lower title capitalize trim dictsort items reverse sort batch slice indent format
         select selectattr reject rejectattr map groupby unique min max sum attr safe);
     counted::add_filters(&mut environment);
+    let length = Value::from_function(filters::length);
+    for (name, filter) in [
+        ("length", length.clone()),
+        ("count", length),
+        ("int", Value::from_function(filters::int)),
+        ("float", Value::from_function(filters::float)),
+        ("first", Value::from_function(filters::first)),
+        ("last", Value::from_function(filters::last)),
+    ] {
+        environment.add_filter(name, move |state: &State<'_, '_>, Rest(values): Rest<Value>| {
+            values.first().map_or(Ok(()), |first| counted::walk(state, first))?;
+            filter.call(state, &values)
+        });
+    }
+    let tojson = Value::from_function(filters::tojson);
+    environment.add_filter("tojson", move |state: &State<'_, '_>, value: Value, options: Rest<Value>| {
+        if !options.is_empty() {
+            return Err(refused("tojson takes no options"));
+        }
+        look(state, std::slice::from_ref(&value), 1)?;
+        let json = tojson.call(state, &[value])?;
+        count(state, cost(&json))?;
+        Ok(json)
+    });
     for name in ["escape", "e"] {
         let escape = Value::from_function(filters::escape);
         environment.add_filter(name, move |state: &State<'_, '_>, value: Value| {
@@ -266,7 +302,7 @@ pub fn environment() -> Environment<'static> {
     environment.add_filter("*", multiply);
     environment.add_filter("[:]", |state: &State<'_, '_>, value: Value, start: Value, stop: Value, step: Value| {
         count(state, cost(&value))?;
-        evaluated(state, "a[b:c:d]", [("a", value), ("b", start), ("c", stop), ("d", step)])
+        flat(state, evaluated(state, "a[b:c:d]", [("a", value), ("b", start), ("c", stop), ("d", step)])?)
     });
     environment.add_filter("join", |state: &State<'_, '_>, values: Value, joiner: Option<Value>| {
         join(state, &values, joiner.as_ref().and_then(Value::as_str).unwrap_or_default())
@@ -274,19 +310,27 @@ pub fn environment() -> Environment<'static> {
     environment.add_filter("replace", |state: &State<'_, '_>, text: Value, from: Value, to: Value| {
         replace(state, &text_of(state, &text)?, &text_of(state, &from)?, &text_of(state, &to)?, None)
     });
-    environment.add_filter("list", |state: &State<'_, '_>, values: Value| {
-        let mut list = Vec::new();
-        for value in values.try_iter()? {
-            count(state, ENTRY)?;
-            list.push(value);
-        }
-        Ok(Value::from(list))
-    });
+    environment.add_filter("list", |state: &State<'_, '_>, values: Value| list(state, &values));
     environment.add_filter("string", |state: &State<'_, '_>, value: Value| match value.kind() {
         ValueKind::String => Ok(value),
         _ => text_of(state, &value).map(Value::from),
     });
     environment
+}
+
+/// The entries of a value as a list, counted.
+fn list(state: &State<'_, '_>, values: &Value) -> Result<Value> {
+    let mut list = Vec::new();
+    for value in values.try_iter()? {
+        count(state, ENTRY)?;
+        list.push(value);
+    }
+    Ok(Value::from(list))
+}
+
+/// A part or a multiple of a list as a list: the engine's reads the one that it is of at every use, which may be one, too.
+fn flat(state: &State<'_, '_>, value: Value) -> Result<Value> {
+    if value.kind() == ValueKind::Iterable { list(state, &value) } else { Ok(value) }
 }
 
 /// Writes a value as it is, counted.
@@ -397,7 +441,7 @@ fn multiply(state: &State<'_, '_>, left: Value, right: Value) -> Result<Value> {
         _ => cost(value).saturating_mul(by.as_usize().unwrap_or(0)),
     };
     count(state, times(&left, &right).max(times(&right, &left)))?;
-    evaluated(state, "a * b", [("a", left), ("b", right)])
+    flat(state, evaluated(state, "a * b", [("a", left), ("b", right)])?)
 }
 
 fn defined(state: &State<'_, '_>, values: &[&Value]) -> Result<()> {

@@ -100,10 +100,12 @@ impl Tokenizer {
     }
 
     /// With what the template sees as `enable_thinking`; without it the template decides.
-    #[must_use]
-    pub fn with_thinking(mut self, thinking: Option<bool>) -> Self {
-        self.template.set_thinking(thinking);
-        self
+    ///
+    /// # Errors
+    /// When the template takes too long.
+    pub fn with_thinking(mut self, thinking: Option<bool>) -> Result<Self> {
+        self.template.set_thinking(thinking)?;
+        Ok(self)
     }
 
     /// Whether the template writes the head of an answer, or needs none because an answer follows a question at once.

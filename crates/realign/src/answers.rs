@@ -114,7 +114,7 @@ struct Open {
 
 impl Open {
     fn new(model: &LazyModel<'_>, wanted: &Wanted<'_>, job: &Job<'_>) -> Result<Self> {
-        let identity = model.identity();
+        let identity = model.identity()?;
         let key = |(index, sample): (usize, &Sample)| -> Result<String> {
             let mut hash = files::Sha::default();
             hash.part(&identity).part(wanted.max_new_tokens.to_le_bytes()).part(&sample.prompt);

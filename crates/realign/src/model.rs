@@ -290,32 +290,37 @@ impl<'a> LazyModel<'a> {
     }
 
     /// What decides the model's answers, but for the prompts and their settings.
-    #[must_use]
-    pub fn identity(&self) -> String {
+    ///
+    /// # Errors
+    /// When its template cannot be read, or takes too long.
+    pub fn identity(&self) -> Result<String> {
         let dtype = self.dtype.filter(|&dtype| dtype != Dtype::F32); // rounding to f32 changes nothing
         let thinking = self.thinking.map_or(String::new(), |thinking| format!(", enable_thinking {thinking}"));
-        let rendered = self.rendered();
-        format!("{} on {:?}, {}{thinking}{rendered}", self.key, self.device, dtype.map_or("as it is", Dtype::name))
+        let rendered = self.rendered()?;
+        Ok(format!("{} on {:?}, {}{thinking}{rendered}", self.key, self.device, dtype.map_or("as it is", Dtype::name)))
     }
 
     /// What decides the answers besides the model's files: what its template makes of the date, and what it begins an answer
-    /// with. Empty for most templates.
-    fn rendered(&self) -> String {
+    /// with. Empty for most templates, and where there is none.
+    fn rendered(&self) -> Result<String> {
         let read = || {
             let source = self.source().ok()?;
-            Some(ChatTemplate::from_dirs(&source.dirs).ok()?.with_thinking(self.thinking))
+            Some(ChatTemplate::from_dirs(&source.dirs).and_then(|template| template.with_thinking(self.thinking)))
         };
         let template = match &self.model {
-            Some(model) => Some(model.tokenizer.template().clone()),
-            None => read(),
+            Some(model) => model.tokenizer.template().clone(),
+            None => match read() {
+                Some(Ok(template)) => template,
+                Some(Err(error @ prompts::Error::Template { .. })) => return Err(error.into()),
+                Some(Err(_)) | None => return Ok(String::new()),
+            },
         };
-        let Some(template) = template else { return String::new() };
         let dated = template.dated().ok().flatten();
         let mut text = dated.map_or(String::new(), |text| format!(", rendered {}", files::hash_bytes(text.as_bytes())));
         if !template.opened_thinking().is_empty() {
             text += &format!(", after {:?}", template.opened_thinking());
         }
-        text
+        Ok(text)
     }
 
     fn source(&self) -> Result<Source<'_>> {
@@ -347,7 +352,7 @@ impl<'a> LazyModel<'a> {
 
     fn open(&self) -> Result<Model> {
         let mut model = self.source()?.open(self.dtype, self.device)?;
-        model.tokenizer = model.tokenizer.with_thinking(self.thinking);
+        model.tokenizer = model.tokenizer.with_thinking(self.thinking)?;
         Ok(model)
     }
 }

@@ -23,9 +23,16 @@ fn thinking_is_as_it_is_set() {
     let source = "{{ 'unset' if enable_thinking is not defined else enable_thinking }}";
     let mut template = ChatTemplate::from_source(source.into(), None, None).unwrap();
     for (thinking, text) in [(None, "unset"), (Some(true), "True"), (Some(false), "False")] {
-        template.set_thinking(thinking);
+        template.set_thinking(thinking).unwrap();
         assert_eq!(template.render(&[], true).unwrap(), text);
     }
+}
+
+#[test]
+fn a_template_that_takes_too_long_is_an_error_where_it_is_read() {
+    let template = ChatTemplate::from_source("{{ messages[0].content }}".into(), None, None).unwrap();
+    template.template.exhaust();
+    assert!(template.with_thinking(None).unwrap_err().to_string().contains("not tried again"));
 }
 
 #[test]
@@ -53,8 +60,8 @@ fn a_head_that_opens_the_thinking_is_known() {
                   enable_thinking %}<think>\n\n</think>\n{% else %}<think>\n{% endif %}{% endif %}";
     let template = ChatTemplate::from_source(source.into(), None, None).unwrap();
     assert_eq!(template.opened_thinking(), "<think>\n");
-    assert_eq!(template.clone().with_thinking(Some(true)).opened_thinking(), "<think>\n");
-    assert_eq!(template.with_thinking(Some(false)).opened_thinking(), "");
+    assert_eq!(template.clone().with_thinking(Some(true)).unwrap().opened_thinking(), "<think>\n");
+    assert_eq!(template.with_thinking(Some(false)).unwrap().opened_thinking(), "");
     let plain = ChatTemplate::from_source("<think>{{ messages[0].content }}|".into(), None, None).unwrap();
     assert_eq!((plain.opened_thinking(), plain.dated().unwrap()), ("", None));
     let dated = "{{ strftime_now('%Y') }}{{ messages[0].content }}";

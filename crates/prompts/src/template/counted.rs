@@ -116,11 +116,7 @@ pub(super) fn add_filters(environment: &mut Environment<'static>) {
     environment.add_filter(ITEM, |state: &State<'_, '_>, Rest(values): Rest<Value>| {
         if let [of, key] = &values[..] {
             look(state, std::slice::from_ref(key), 1)?;
-            match of.kind() {
-                ValueKind::String => spend(state, of.as_str().map_or(0, str::len))?,
-                ValueKind::Iterable => spend(state, entries(of).saturating_mul(ENTRY))?,
-                _ => {}
-            }
+            walk(state, of)?;
         }
         given_back(values)
     });
@@ -171,6 +167,18 @@ pub(super) fn spend(state: &State<'_, '_>, work: usize) -> Result<()> {
     match before.saturating_add(work) > WORK {
         true => Err(refused("compares or searches too much")),
         false => Ok(()),
+    }
+}
+
+/// Counts the work of going through a text, or through entries that are made one by one.
+///
+/// # Errors
+/// When it is too much.
+pub(super) fn walk(state: &State<'_, '_>, value: &Value) -> Result<()> {
+    match value.kind() {
+        ValueKind::String => spend(state, value.as_str().map_or(0, str::len)),
+        ValueKind::Iterable => spend(state, entries(value).saturating_mul(ENTRY)),
+        _ => Ok(()),
     }
 }
 

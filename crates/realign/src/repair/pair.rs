@@ -37,7 +37,7 @@ impl Side {
             peft::check_adapter(source.dirs[0], source.home()).within(adapter)?;
         }
         let tokenizer = Tokenizer::from_dirs(&source.dirs).within(|| format!("tokenizer of {dir}"))?;
-        let tokenizer = tokenizer.with_thinking(thinking);
+        let tokenizer = tokenizer.with_thinking(thinking)?;
         let config = DecoderConfig::from_dir(source.home())?;
         let notes = notes::on_model(&source.dirs, &tokenizer)?;
         Ok((Self { name, tokenizer, config }, notes))

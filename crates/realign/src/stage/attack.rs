@@ -137,7 +137,7 @@ impl Attack {
                 answer_files(&mut model, &[Wanted { samples: &samples, max_new_tokens, how, path: path(0) }], job)?;
             }
             Self::Ablation { harmful, harmless, layer } => {
-                let key = files::hash_json(&(model.identity(), self))?;
+                let key = files::hash_json(&(model.identity()?, self))?;
                 let whole = model.into_model()?;
                 job.step(0, 1, "refusal direction")?;
                 let rows = |samples: &Samples| whole.encode_prompts(&samples.read()?);
@@ -151,7 +151,7 @@ impl Attack {
                 if !are_rising(steps) {
                     return invalid(format!("`steps` = {steps:?}: must rise from at least 1"));
                 }
-                let identity = model.identity();
+                let identity = model.identity()?;
                 let Model { decoder, tokenizer } = model.into_model()?;
                 let examples = data.encode(&tokenizer, *seed)?;
                 let mut at = 0;

@@ -111,7 +111,7 @@ struct Open<'a> {
 impl Open<'_> {
     fn model(&self, source: Source<'_>) -> Result<Model> {
         let model = source.open(Some(self.in_memory), self.device)?;
-        Ok(Model { tokenizer: model.tokenizer.with_thinking(self.thinking), ..model })
+        Ok(Model { tokenizer: model.tokenizer.with_thinking(self.thinking)?, ..model })
     }
 
     fn weights(&self, artifact: &Option<Artifact>) -> Result<Option<Decoder>> {
