@@ -383,10 +383,13 @@ fn figure(node: &Node, finished: &Finished) -> String {
     sets.chain(scores.map(|score| format!("task {}", percent(score.value)))).collect::<Vec<_>>().join(", ")
 }
 
+/// Items in progress at a time, at most; each has a thread of its own at least.
+const MOST_JOBS: usize = 256;
+
 /// Works through items in order, `jobs` at a time, each with its share of the processor: threads that wait for each other
 /// at every operation of a small model cost more than they bring.
 fn in_turn<T: Send>(jobs: usize, items: Vec<T>, interrupt: &Interrupt, work: impl Fn(T) + Sync) -> Result<()> {
-    let jobs = jobs.max(1);
+    let jobs = jobs.min(items.len()).clamp(1, MOST_JOBS);
     let threads = (rayon::current_num_threads() / jobs).max(1);
     let pools: Vec<ThreadPool> =
         (0..jobs).map(|_| ThreadPoolBuilder::new().num_threads(threads).build()).collect::<Result<_, _>>()?;
@@ -432,7 +435,7 @@ mod tests {
 
     #[test]
     fn all_items_are_worked_on_once_by_any_number_of_jobs() {
-        for jobs in [0, 1, 3] {
+        for jobs in [0, 1, 3, 1_000_000, usize::MAX] {
             let done = Mutex::new(Vec::new());
             in_turn(jobs, (0..20).collect(), &Interrupt::default(), |item: usize| lock(&done).push(item)).unwrap();
             let mut done = done.into_inner().unwrap();
