@@ -29,7 +29,7 @@ impl<'a> Places<'a> {
         let mut places = Self { dirs: dirs.to_vec(), configs, special_tokens_map: Value::Null };
         let map = "special_tokens_map.json";
         places.special_tokens_map = match places.configs.iter().position(|config| !config.is_null()) {
-            Some(at) => read_json_if_there(&dirs[at].join(map))?.unwrap_or_default(),
+            Some(at) => read_json_if_there(dirs[at], map)?.unwrap_or_default(),
             None => places.json(map)?.1,
         };
         Ok(places)
