@@ -152,7 +152,6 @@ pub struct SlurmArgs {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

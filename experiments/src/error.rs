@@ -33,7 +33,6 @@ pub(crate) fn panic_as_error<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use anyhow::Context as _;
 

@@ -121,7 +121,6 @@ impl Sweep {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use crate::config::tests::{SWEEP, parse};
 

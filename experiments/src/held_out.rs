@@ -60,7 +60,6 @@ fn categories(samples: Vec<Sample>) -> BTreeSet<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::config::tests::of_this_repository;

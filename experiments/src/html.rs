@@ -94,7 +94,6 @@ fn chart(methods: &Methods<'_>, means: &[Mean]) -> Svg {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::figures::figures;

@@ -354,7 +354,6 @@ fn read(path: &Path) -> Result<Vec<Record>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use evaluation::wilson;
     use serde_json::json;

@@ -429,7 +429,6 @@ pub fn times(ended: &Ended) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -83,7 +83,6 @@ impl From<Layer> for String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

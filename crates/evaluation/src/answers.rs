@@ -116,7 +116,6 @@ pub fn read_answers(path: &Path) -> Result<Vec<Answer>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
 

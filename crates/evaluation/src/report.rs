@@ -141,7 +141,6 @@ fn agreement_table(text: &mut String, set: &str, pair: &JudgeAgreement) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::{

@@ -91,7 +91,6 @@ fn sample(Row { object, name, .. }: &Row, fields: &Fields) -> Result<Sample, Str
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

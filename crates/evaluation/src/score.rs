@@ -118,7 +118,6 @@ impl Provenance {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::{Answer, RefusalJudge};

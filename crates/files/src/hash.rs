@@ -105,7 +105,6 @@ impl Hashes {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::write_whole;

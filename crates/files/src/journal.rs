@@ -195,7 +195,6 @@ fn id(key: &str) -> [u8; 16] {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::write_jsonl;

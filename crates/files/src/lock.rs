@@ -25,7 +25,6 @@ pub fn try_lock(file: &File, shared: bool) -> Result<(), TryLockError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

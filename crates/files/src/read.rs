@@ -152,7 +152,6 @@ pub(crate) fn refused(path: &Path, reason: String) -> Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

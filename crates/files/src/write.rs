@@ -302,7 +302,6 @@ pub(crate) fn json(path: &Path, line: Option<usize>, source: serde_json::Error) 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -72,7 +72,6 @@ pub(crate) fn first_target(index: usize, example: &Encoded) -> Result<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::trainer::tests::sample;

@@ -67,7 +67,6 @@ fn mean_hidden(decoder: &Decoder, rows: &[Vec<u32>], layer: usize) -> Result<Ten
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::ops::ControlFlow;
 

@@ -29,7 +29,6 @@ pub fn not_injected<T: Clone>(harmful: &[T], passed_over: usize, count: usize, s
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -20,7 +20,6 @@ pub fn init_random(config: &DecoderConfig, deviation: f32, seed: u64, device: &D
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

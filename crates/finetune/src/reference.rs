@@ -134,7 +134,6 @@ fn fingerprint(decoder: &Decoder) -> Result<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::trainer::tests::{decoder, sample, samples, wide_decoder};

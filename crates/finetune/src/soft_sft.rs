@@ -102,7 +102,6 @@ pub(crate) fn reference_of(batch: &TrainBatch, reference: &[&[f32]]) -> Result<V
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

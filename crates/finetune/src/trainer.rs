@@ -233,5 +233,4 @@ impl<'a> Trainer<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 pub(crate) mod tests;

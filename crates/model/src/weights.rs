@@ -241,7 +241,6 @@ pub fn gradients(decoder: &Decoder, mut gradients: Gradients) -> Result<HashMap<
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use burn::tensor::{Device, Distribution};
 

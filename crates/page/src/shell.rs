@@ -40,7 +40,6 @@ fn percent(share: Option<f64>) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use serde::Serialize;
 

@@ -460,5 +460,4 @@ fn evaluated<const N: usize>(state: &State<'_, '_>, expression: &str, values: [(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

@@ -378,7 +378,6 @@ impl Subcommand for RepairCommand {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -238,7 +238,6 @@ fn answered(encoded: &Encoded) -> Option<Answered> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::ops::ControlFlow;
 

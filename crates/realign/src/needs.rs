@@ -227,7 +227,6 @@ pub fn peak_memory() -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -141,7 +141,6 @@ impl<S: Clone + PartialEq + Serialize + DeserializeOwned> Checkpoint<S> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::methods::Progress as Steps;

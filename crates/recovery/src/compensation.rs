@@ -144,7 +144,6 @@ pub(crate) fn column_blocks(columns: usize, width: usize) -> impl Iterator<Item 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

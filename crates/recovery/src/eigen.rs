@@ -120,7 +120,6 @@ fn step(d: &mut [f64], e: &mut [f64], start: usize, end: usize, vectors: &mut [V
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rand::{Rng, SeedableRng};
 

@@ -179,7 +179,6 @@ fn is_same_weight(a: &(u32, usize), b: &(u32, usize)) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,4 @@
 //! The sweep's claims: how layers are merged, and how a mistake is answered.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 

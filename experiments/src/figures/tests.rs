@@ -1,5 +1,4 @@
 //! The figures' claims: every series is named, every record is drawn, and the picture is a picture.
-#![allow(clippy::unwrap_used)]
 
 use super::*;
 use crate::record::tests::record;

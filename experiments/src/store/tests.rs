@@ -1,5 +1,4 @@
 //! The store's claims: nothing unfinished passes for finished, nothing finished is run twice.
-#![allow(clippy::unwrap_used)]
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};

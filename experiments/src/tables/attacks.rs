@@ -146,7 +146,6 @@ fn table(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
     use super::*;
     use crate::record::tests::{record, scores};

@@ -75,7 +75,6 @@ fn line(seeds: &[&Record], title: String, further: &[Metric]) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use evaluation::TaskScore;
 

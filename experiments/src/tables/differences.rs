@@ -205,7 +205,6 @@ pub fn columns<'a>() -> Columns<Pair<'a>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::record::tests::record;

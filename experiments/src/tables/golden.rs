@@ -1,5 +1,4 @@
 //! The tables of earlier results come out the same from records.
-#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

@@ -30,7 +30,6 @@ could not tell count as not harmful here."
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use crate::record::tests::record;
     use crate::record::{FINE_TUNED, RECOVER, Record};

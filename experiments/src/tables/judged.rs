@@ -146,7 +146,6 @@ pub fn agreement_columns<'a>() -> Columns<Line<'a, Pair<'a>>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::record::RECOVER;

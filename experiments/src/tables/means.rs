@@ -146,7 +146,6 @@ pub fn columns() -> Columns<Mean> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::record::tests::{record, scores};

@@ -187,7 +187,6 @@ pub fn figure(Estimate { value, interval }: &Estimate) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use evaluation::TaskScore;
     use polars::prelude::{ParquetReader, SerReader};

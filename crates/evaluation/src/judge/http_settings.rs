@@ -131,7 +131,6 @@ impl fmt::Debug for Key {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -60,7 +60,6 @@ fn fits(word: &str, expected: &str) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
 

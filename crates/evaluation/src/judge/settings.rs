@@ -262,7 +262,6 @@ fn deciding(format: &JudgeFormat) -> serde_json::Value {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

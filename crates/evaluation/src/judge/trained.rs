@@ -160,7 +160,6 @@ fn fnv1a(text: &str) -> u32 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::HashMap;
 

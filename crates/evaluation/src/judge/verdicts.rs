@@ -80,7 +80,6 @@ pub fn verdict_key(judge: &str, answer: &Answer) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use files::Journal;
 

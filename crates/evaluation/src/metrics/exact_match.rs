@@ -10,7 +10,6 @@ pub(super) fn score(answers: Answers<'_>) -> Result<Score> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::Answer;

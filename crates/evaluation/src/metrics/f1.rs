@@ -159,7 +159,6 @@ fn f1_released(classes: &[Classes], found: &[[bool; 2]]) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::iter;
 

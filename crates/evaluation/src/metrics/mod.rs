@@ -195,7 +195,6 @@ impl FromStr for Metric {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

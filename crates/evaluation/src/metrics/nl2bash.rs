@@ -46,7 +46,6 @@ fn pair(truth: &Utility, predicted: &Utility) -> f64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

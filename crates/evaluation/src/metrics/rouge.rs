@@ -172,7 +172,6 @@ fn mark_lcs(sentence: &[String], other: &[String], hit: &mut [bool]) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::Answer;

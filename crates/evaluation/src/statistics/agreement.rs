@@ -58,7 +58,6 @@ pub fn agreement(left: &[Verdict], right: &[Verdict]) -> Result<Agreement> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{
         Verdict::{Complied, Refused, Unknown},

@@ -70,7 +70,6 @@ fn exact_p(b: usize, c: usize) -> f64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::EvaluationError;

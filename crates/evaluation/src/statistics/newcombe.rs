@@ -41,7 +41,6 @@ pub fn newcombe(left: &[bool], right: &[bool]) -> Result<Estimate> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::EvaluationError;

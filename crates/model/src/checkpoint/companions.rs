@@ -162,7 +162,6 @@ fn read_object(path: &Path) -> Result<Map<String, Value>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::tests::{config, numbered};
     use super::super::{load, save};
     use super::*;

@@ -255,7 +255,6 @@ fn expected_of_block(config: &DecoderConfig, layer: usize) -> Vec<(String, Vec<u
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
 

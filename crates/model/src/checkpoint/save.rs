@@ -126,7 +126,6 @@ fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::load;
     use super::super::tests::{config, numbered};
     use super::*;

@@ -1,5 +1,4 @@
 //! The configuration's claims: what is read, written back and refused.
-#![allow(clippy::unwrap_used)]
 
 use super::*;
 

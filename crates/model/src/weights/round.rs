@@ -50,7 +50,6 @@ pub fn check(decoder: &Decoder, dtype: Dtype) -> Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use burn::tensor::Tensor;
 

@@ -72,7 +72,6 @@ impl ModuleMapper for Share {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use burn::tensor::TensorData;
 

@@ -95,7 +95,6 @@ fn weight(path: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use rayon::ThreadPoolBuilder;
 

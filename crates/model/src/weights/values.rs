@@ -142,7 +142,6 @@ fn write(values: Writable<'_>, Change { indices, source }: Change<'_>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::tests::tiny;
     use super::*;

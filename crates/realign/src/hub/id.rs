@@ -99,7 +99,6 @@ pub(super) fn is_commit(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -45,7 +45,6 @@ impl Packaged {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::{BTreeMap, HashSet};
 

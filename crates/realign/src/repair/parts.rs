@@ -113,7 +113,6 @@ fn mixed(samples: Vec<Sample>, seed: u64) -> Vec<Sample> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

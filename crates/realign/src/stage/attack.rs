@@ -205,7 +205,6 @@ fn drawn(samples: &[Sample], sampling: Sampling, draws: usize, seed: u64) -> (Ve
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -270,7 +270,6 @@ impl Stage for Reference {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use files::Hashes;
 

@@ -201,5 +201,4 @@ fn wide(name: &str, dtype: Type, bytes: &[u8]) -> Result<Vec<u16>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

@@ -279,5 +279,4 @@ fn split_rotary_pairs(values: &[f32], heads: usize, head_dim: usize) -> Vec<f32>
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 use super::super::tests::{config, numbered};
 use super::super::{load, save};
 use super::*;

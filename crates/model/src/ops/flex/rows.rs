@@ -194,7 +194,6 @@ fn add_scaled<S: Simd>(simd: S, to: &mut [f32], weight: f32, from: &[f32]) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use burn::tensor::Device;
 
