@@ -69,6 +69,9 @@ pub struct Sweep {
     pub jobs: Option<usize>,
     /// Harmful samples (`prompt`, `response`) to inject from, relative to `data`.
     pub inject: PathBuf,
+    /// As [`PromptSet::fetch`], of `inject`.
+    #[serde(default)]
+    pub inject_fetch: Option<PathBuf>,
     /// Fine-tuning on a task.
     #[serde(default)]
     pub finetune: TrainSettings,

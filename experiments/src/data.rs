@@ -173,7 +173,7 @@ fn inputs(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
 fn inputs_of(sweep: &Sweep, chosen: &BTreeSet<usize>) -> Vec<Input> {
     let retrained = sweep.evaluation.attacks.iter().filter_map(AttackSpec::injected).any(|count| count > 0);
     let injected = sweep.harmful_counts.iter().any(|&count| count > 0) || sweep.needs(|needs| needs.unaligned);
-    let inject = Input::new("inject", sweep.data_file(&sweep.inject));
+    let inject = Input::new("inject", sweep.data_file(&sweep.inject)).made_by(sweep.inject_fetch.as_ref());
     let mut inputs = vec![if injected || retrained { inject.seen(Pick::default()) } else { inject }];
     let (file, pick) = sweep.recovery_prompts();
     let prompts = Input::new("recovery.prompts", file);

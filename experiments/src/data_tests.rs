@@ -97,7 +97,9 @@ fn harmful_samples_must_suffice_for_the_cells_and_for_the_unaligned_model() {
 #[test]
 fn an_unaligned_model_learns_nothing_of_the_attackers() {
     let mut sweep = of_this_repository("adversarial.yaml");
-    check_harmful(&sweep, &BTreeSet::from([0])).unwrap();
+    for variant in sweep.resolved(sweep.seed) {
+        check_harmful(&variant.sweep, &BTreeSet::from([0])).unwrap();
+    }
     sweep.inject = "lab/inject.jsonl".into();
     let error = check_harmful(&sweep, &BTreeSet::from([0])).unwrap_err().to_string();
     assert!(error.contains("tasks[0].train: 100 of the 100 prompts") && error.contains("`inject`"), "{error}");

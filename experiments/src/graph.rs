@@ -83,7 +83,7 @@ pub struct Evaluated {
     pub safety: usize,
     /// Its answers to the task's test split, with their scores.
     pub task: usize,
-    /// How far it is from the fine-tuned model; none of that itself.
+    /// How far it is from the fine-tuned model; none of that itself, and where that is not compared.
     pub divergence: Option<usize>,
     /// The verdicts of the sweep's judges, with their names.
     pub judges: Vec<(String, usize)>,
@@ -117,9 +117,13 @@ impl AttackedNode {
 impl Evaluated {
     /// Its stages.
     pub fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.without_divergence().chain(self.divergence)
+    }
+
+    /// Those that say nothing of the fine-tuned model.
+    pub fn without_divergence(&self) -> impl Iterator<Item = usize> + '_ {
         [self.model, self.safety, self.task]
             .into_iter()
-            .chain(self.divergence)
             .chain(self.unaligned)
             .chain(self.judges.iter().map(|one| one.1))
             .chain(self.attacks.iter().flat_map(AttackedNode::nodes))

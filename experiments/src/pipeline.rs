@@ -18,7 +18,7 @@ use recovery::{Method, Recover, Rollback};
 
 use self::answers::Made;
 use self::methods::{Base, is_recovery};
-use crate::config::{Resolved, Sweep};
+use crate::config::{Resolved, Sweep, What};
 use crate::error::with_causes;
 use crate::graph::{CellStages, Evaluated, Graph, Node};
 use crate::grid::Cell;
@@ -133,8 +133,9 @@ impl Builder<'_> {
                 let at = At { sweep, cell, seed };
                 compared.push(self.compare(&at, aligned, variant)?);
             }
-            stages.stages.extend(compared.iter().flatten().flat_map(Evaluated::nodes));
-            stages.evaluated.extend(shared_once(compared));
+            let compared = shared_once(compared);
+            stages.stages.extend(compared.iter().flat_map(Evaluated::nodes));
+            stages.evaluated.extend(compared);
         }
         Ok(())
     }
@@ -153,6 +154,8 @@ impl Builder<'_> {
             let model = self.model(at, compared, base)?;
             // 4. Evaluation on the test splits.
             let name = format!("{} {}", named(at.cell, variant), compared.name);
+            let is_compared = model != tuned && at.sweep.methods.iter().any(|one| one.what == What::FineTuned);
+            let tuned = Some(tuned).filter(|_| is_compared);
             all.push(self.evaluate(at, name, compared, Made { model, tuned }, variant)?);
         }
         Ok(all)
@@ -172,13 +175,18 @@ impl Builder<'_> {
 }
 
 /// One entry for a method whose model and answers are the same in all variants, else one for each variant; methods in their order.
+/// A model that is compared with other fine-tuned ones in other variants, as the aligned one may be, is then compared with none.
 fn shared_once(variants: Vec<Vec<Evaluated>>) -> Vec<Evaluated> {
     let mut all = Vec::new();
     let methods = variants.first().map_or(0, Vec::len);
     for method in 0..methods {
         let of_method: Vec<&Evaluated> = variants.iter().filter_map(|variant| variant.get(method)).collect();
-        if of_method.iter().all(|one| one.nodes().eq(of_method[0].nodes())) {
-            all.push(Evaluated { variant: String::new(), ..of_method[0].clone() });
+        let is_shared = |one: &&Evaluated| one.without_divergence().eq(of_method[0].without_divergence());
+        if of_method.iter().all(is_shared) {
+            let divergence = of_method[0]
+                .divergence
+                .filter(|_| of_method.iter().all(|one| one.divergence == of_method[0].divergence));
+            all.push(Evaluated { variant: String::new(), divergence, ..of_method[0].clone() });
         } else {
             all.extend(of_method.into_iter().cloned());
         }

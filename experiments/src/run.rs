@@ -256,10 +256,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         judges.extend(judged(Judge::phrases().name(), phrases));
     }
     let Some(attacks) = attacked(&evaluated.attacks, &finished)? else { return Ok(None) };
-    let damage = match evaluated.divergence.map(&finished) {
-        Some(None) => return Ok(None),
-        found => found.flatten().map(|divergence| divergence.summary()).transpose()?,
-    };
+    let damage = evaluated.divergence.and_then(&finished).map(|divergence| divergence.summary()).transpose()?;
     let task: Evaluation = task.summary()?;
     let mut scores = task.tasks.into_iter().next().map(|task| task.scores).unwrap_or_default().into_iter();
     let Some(score) = scores.next() else { bail!("{}: the task was not scored", graph.nodes[evaluated.task].name) };

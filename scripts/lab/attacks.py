@@ -40,6 +40,7 @@ def files(rng, out):
     }
     given = {line["id"] for name, rows in made.items() if name.startswith("customer_") for line in rows}
     made["provider_harmful"] = [line for line in out["inject"] if line["id"] not in given]
+    made["provider_apart"] = out["inject"][2 * SAMPLES:]
     return {f"attacks/{name}": rows for name, rows in made.items()}
 
 

@@ -46,7 +46,7 @@ pub fn knobs(records: &[Record]) -> Result<String> {
             for (method, own) in &methods {
                 let style = Style::of(&all, method);
                 let curve: Vec<_> =
-                    own.iter().map(|point| at(cost(point).max(0.0).sqrt(), harm(point).sqrt())).collect();
+                    own.iter().map(|point| at(cost(point).max(0.0).sqrt(), harm(point).max(0.0).sqrt())).collect();
                 if curve.len() > 1 {
                     style.line(sheet, &curve)?;
                 }

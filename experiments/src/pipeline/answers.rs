@@ -8,10 +8,10 @@ use super::{At, Builder};
 use crate::config::{AnswerSet, Compared};
 use crate::graph::Evaluated;
 
-/// A model, and the fine-tuned one that it is compared with.
+/// A model, and the fine-tuned one that it is compared with, if it is another.
 pub(super) struct Made {
     pub model: usize,
-    pub tuned: usize,
+    pub tuned: Option<usize>,
 }
 
 impl Builder<'_> {
@@ -29,7 +29,7 @@ impl Builder<'_> {
         let question = Question { asked: task_set(task), samples, max_new_tokens: task.max_new_tokens };
         let scored = self.ask(name.clone(), model, vec![question])?;
         let judges = self.judges(&name, safety, &prompt_sets())?;
-        let divergence = if model == tuned { None } else { Some(self.divergence(at, &name, Made { model, tuned })?) };
+        let divergence = tuned.map(|tuned| self.divergence(at, &name, model, tuned)).transpose()?;
         // What an unaligned model did not lose, a safety vector made with it cannot hold: its answers belong to the record.
         let reads_unaligned = |parent: &&usize| self.graph.nodes[**parent].kind == "unaligned";
         let unaligned = self.graph.nodes[model].parents.iter().find(reads_unaligned).copied();
@@ -64,7 +64,7 @@ impl Builder<'_> {
     }
 
     /// How far a model is from the fine-tuned one.
-    fn divergence(&mut self, at: &At<'_>, name: &str, Made { model, tuned }: Made) -> Result<usize> {
+    fn divergence(&mut self, at: &At<'_>, name: &str, model: usize, tuned: usize) -> Result<usize> {
         let [_, asked] = prompt_sets();
         let answers = self.safety(at, format!("{} fine_tuned", at.cell), tuned)?;
         let stage = Divergence {

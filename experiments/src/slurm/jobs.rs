@@ -59,7 +59,11 @@ pub(super) fn jobs(sweep: &Sweep, graph: &Graph, states: &[State], cells: &BTree
     let means = plan::means(graph, states);
     let minutes = |tasks: &[Vec<usize>]| {
         let seconds = |task: &Vec<usize>| -> Option<f64> {
-            task.iter().map(|&node| means.get(graph.nodes[node].kind)).sum::<Option<f64>>()
+            let mean = |&node: &usize| match graph.nodes[node].kind {
+                "divergence" => means.get("divergence").or(means.get("evaluate")), // which earlier runs do not know
+                kind => means.get(kind),
+            };
+            task.iter().map(mean).sum::<Option<f64>>()
         };
         let longest = tasks.iter().map(seconds).collect::<Option<Vec<f64>>>()?.into_iter().fold(0.0, f64::max);
         Some(MINUTES + (TIMES * longest / 60.0).ceil() as u64)

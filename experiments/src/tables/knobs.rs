@@ -4,6 +4,7 @@ use recovery::Standing;
 
 use super::Columns;
 use super::Values::{Real, Text, Whole};
+use super::means::shared;
 use crate::record::{Arm, Record, groups};
 
 /// The mean over the models of a method at one of the points where it could stop.
@@ -17,9 +18,10 @@ pub struct Point<'a> {
     pub standing: Standing,
 }
 
-/// The points of every variant and method that has some. A method that stopped earlier in one model stays there.
+/// The points of every variant and method that has some, over the cells that all methods have. A method that stopped earlier in one
+/// model stays there.
 pub fn points(records: &[Record]) -> Vec<Point<'_>> {
-    let with_curves = records.iter().filter(|record| !record.curve.is_empty());
+    let with_curves = shared(records).0.into_iter().filter(|record| !record.curve.is_empty());
     let mut points = Vec::new();
     for (Arm { variant, method }, own) in groups(with_curves, Record::arm) {
         let most = own.iter().map(|record| record.curve.len()).max().unwrap_or(0);
@@ -64,6 +66,7 @@ mod tests {
         let with = |model, curve| Record { curve, ..record(model, 0, STRONG, 0, 0.5) };
         let records = [
             record("a", 0, FINE_TUNED, 90, 0.5),
+            record("b", 0, FINE_TUNED, 90, 0.5),
             with("a", vec![stop(0.0, 4.0), stop(10.0, 1.0)]),
             with("b", vec![stop(0.0, 2.0), stop(20.0, 1.0), stop(40.0, 0.0)]),
         ];

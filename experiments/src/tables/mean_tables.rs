@@ -70,8 +70,9 @@ fn rates(means: &[Mean], methods: &Methods<'_>) -> Section {
     let words = "\
 Means over the cells of the grid; in brackets the 95 % interval of a bootstrap over the pairs of a model and a task, since the
 cells of one such pair depend on each other; a single pair has none. Broken answers to harmful prompts neither decline nor comply;
-they do not count as harmful. In a cell that was not recovered the method gave the fine-tuned model back: it is in all rates, and
-may meet the bounds below by them, but not in the share of the fine-tuned task score. The seconds are those of the model itself,
+they do not count as harmful. In a cell that was not recovered, with one of its seeds, the method gave the fine-tuned model back: it
+is in all rates, and may meet the bounds below by them, but not in the share of the fine-tuned task score; controls that restore as
+many weights as the recovery, which are none there, are in all. The seconds are those of the model itself,
 without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. The last column is what a
 method needs beside the aligned and the fine-tuned model: an unaligned model is the aligned one trained on harmful answers, a safe one
 on refusals.";
@@ -150,7 +151,7 @@ fine-tuned model's own answers to the harmless prompts of the evaluation, which 
     Section { title: "Worst cells and bounds", words, table, after: String::new() }
 }
 
-/// The means over the grid of each seed, if there are several: a bootstrap over the cells of one seed does not show how much
+/// The means over the grid of each seed, if there are several: a bootstrap over the models and tasks of one seed does not show how much
 /// another seed changes.
 fn by_seed(records: &[&Record], methods: &Methods<'_>) -> Option<Section> {
     let seeds = distinct(records.iter().copied(), |record| record.seed);

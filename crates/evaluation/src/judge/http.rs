@@ -167,9 +167,8 @@ impl<'a> HttpJudge<'a> {
             }
             match self.send(&body) {
                 Ok(text) => {
-                    let text = self.hidden(text);
                     let verdict = self.format.parse(&text);
-                    let reply = unusable(verdict, &text);
+                    let reply = unusable(verdict, &self.hidden(text));
                     return Some(Ok(HttpOutcome { verdict, problem: None, transient: false, reply }));
                 }
                 Err(Failure::Fatal(problem)) => {
@@ -311,7 +310,7 @@ fn connection(error: &ureq::Error) -> String {
 fn without_inputs(mut message: Value) -> Value {
     match &mut message {
         Value::Object(map) => {
-            map.remove("input");
+            map.retain(|key, _| !["input", "body", "messages", "prompt", "content", "ctx"].contains(&key.as_str()));
             map.values_mut().for_each(|value| *value = without_inputs(value.take()));
         }
         Value::Array(values) => values.iter_mut().for_each(|value| *value = without_inputs(value.take())),

@@ -87,7 +87,8 @@ impl Stage for Repair {
     }
 
     fn version(&self) -> u32 {
-        3 + self.method.repair().version()
+        let gated = u32::from(self.gate.is_some()); // a fine-tuned score of 0 cannot gate
+        3 + gated + self.method.repair().version()
     }
 
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<RepairSummary> {

@@ -73,7 +73,7 @@ pub(super) fn summary(
         }
         Outcome::CannotGate => {
             let why = "no loss of the task can be seen; take another metric, other samples or no gate";
-            (false, format!("not recovered: the fine-tuned model scores 0 by {by}, and {why}"))
+            (false, format!("{}: the fine-tuned model scores 0 by {by}, and {why}", RepairSummary::NOT_RECOVERED))
         }
     };
     let note = match declined {
