@@ -270,7 +270,8 @@ fn what_a_model_is_compared_by_is_in_the_key() {
         let (asked, max_new_tokens) = (field(&value, "asked")?, field(&value, "max_new_tokens")?);
         let of = |name| Ok::<_, String>(Artifact { key: field(&value, name)?, path: "nowhere".into() });
         let (model, fine_tuned, answers) = (of("model")?, of("fine_tuned")?, of("answers")?);
-        key_of(&Divergence { model, fine_tuned, answers, asked, max_new_tokens })
+        let samples = Samples { file: "nowhere".into(), content: String::new(), pick: Pick::default() };
+        key_of(&Divergence { model, fine_tuned, answers, asked, samples, max_new_tokens })
     });
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, check_regular, list};
+use crate::{Error, Result, check_sized, list};
 
 /// A running SHA-256. Parts are framed by their lengths, so that no two lists of parts are alike.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +68,7 @@ pub fn hash_json(value: &impl Serialize) -> std::result::Result<String, serde_js
 /// When it cannot be read, is an empty directory, or a device or pipe, which might never end.
 pub fn hash_path(path: &Path) -> Result<String> {
     if !path.is_dir() {
-        check_regular(path, u64::MAX)?;
+        check_sized(path, u64::MAX)?;
         let mut hash = Sha256::new();
         File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash)).map_err(Error::io("read", path))?;
         return Ok(format!("{:x}", hash.finalize()));

@@ -99,19 +99,50 @@ fn check_yaml(text: &str) -> std::result::Result<(), String> {
 }
 
 /// The bytes of a YAML text, each as often as there can be brackets around it. A bracket that closes is believed where nothing
-/// since the one that it closes can hide it: quotes, a comment, a tag.
+/// since the one that it closes can hide it: a comment, a tag, or quotes but for those that surely begin a value and end on its
+/// line; after other quotes no quotes are sure.
 fn bracketed(text: &str) -> usize {
+    let bytes = text.as_bytes();
     let (mut open, mut hidden, mut sum) = (0_usize, 0, 0_usize);
-    for byte in text.bytes() {
+    let (mut at, mut before, mut is_sure) = (0, [b'\n'; 2], true);
+    while let Some(&byte) = bytes.get(at) {
+        let mut length = 1;
         match byte {
             b'[' | b'{' => open += 1,
             b']' | b'}' if open > hidden => open -= 1,
-            b'\'' | b'"' | b'#' | b'!' => hidden = open,
+            b'\'' | b'"' => match quoted(&bytes[at..], before).filter(|_| is_sure) {
+                Some(found) => {
+                    length = found;
+                    open += bytes[at..at + found].iter().filter(|byte| b"[{".contains(byte)).count();
+                }
+                None => (hidden, is_sure) = (open, false),
+            },
+            b'#' | b'!' => hidden = open,
             _ => {}
         }
-        sum = sum.saturating_add(open);
+        sum = sum.saturating_add(open.saturating_mul(length));
+        at += length;
+        let last = bytes[at - 1];
+        before = [last, if b" \t".contains(&last) { before[1] } else { last }];
     }
     sum
+}
+
+/// The length of a quoted scalar that surely begins here and ends on its line. `before` are the byte before it and the last one
+/// that is no blank.
+fn quoted(text: &[u8], before: [u8; 2]) -> Option<usize> {
+    let begins = b"[{,".contains(&before[1]) || (before[1] == b':' && before[0] == b' ');
+    let quote = *text.first().filter(|_| begins)?;
+    let mut at = 1;
+    loop {
+        match *text.get(at)? {
+            b'\n' | b'\r' => return None,
+            b'\\' if quote == b'"' => at += 2,
+            found if found != quote => at += 1,
+            _ if quote == b'\'' && text.get(at + 1) == Some(&quote) => at += 2,
+            _ => return Some(at + 1),
+        }
+    }
 }
 
 const FULL: &str = "it holds more values or text than such a file has";
@@ -243,5 +274,10 @@ mod tests {
         let entry = "- { name: \"a [b\", source: { dir: 'c' }, of: [1, 2] } # [see]\n  text: it's [so] {far}\n";
         assert!(bracketed(&entry.repeat(900)) < MOST_BRACKETED);
         assert_eq!(bracketed("a: [1, [2], {b: c}]"), 22);
+        // Quotes that begin a value and end on its line hide nothing; others may.
+        assert_eq!(bracketed("- { a: \"it's ]\", b: 'it''s' }\nx"), bracketed("- { a: ........., b: ....... }\nx"));
+        let samples = "- { prompt: \"How do I bake bread at home?\", id: 1 }\n".repeat(20_000);
+        assert!(bracketed(&samples) < samples.len());
+        assert!(bracketed(&("[\"\n".to_owned() + &"[\"]\"".repeat(30_000))) > MOST_BRACKETED);
     }
 }

@@ -19,7 +19,9 @@ pub use journal::{Journal, Keyed};
 pub use json::{check_json, json_value, read_json_inside, read_json_value, read_yaml_text};
 pub use lock::try_lock;
 pub use printable::printable;
-pub use read::{check_regular, inside, open_input, read_if_there, read_input, read_inside, read_regular, under};
+pub use read::{
+    check_regular, check_sized, inside, open_input, read_if_there, read_input, read_inside, read_regular, under,
+};
 pub use seed::{derived_seed, uniform};
 pub use shell::shell_word;
 pub use write::{

@@ -49,7 +49,7 @@ pub fn inside(dir: &Path, file: &str) -> std::result::Result<PathBuf, String> {
     let path = dir.join(file);
     let real = |path: &Path| path.canonicalize().map_err(|error| format!("cannot be opened: {error}"));
     let (found, dir) = (real(&path)?, real(dir)?);
-    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
+    let snapshots = dir.ancestors().filter_map(Path::parent).find(|parent| parent.ends_with("snapshots"));
     let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
     let is_blob = blobs.is_some_and(|blobs| found.parent() == Some(&blobs));
     if is_blob || found.starts_with(dir) { Ok(path) } else { Err(outside()) }
@@ -117,11 +117,19 @@ pub fn read_input(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read_regular`].
 pub fn check_regular(path: &Path, largest: u64) -> Result<()> {
+    check_sized(path, largest)?;
+    check_fetched(path, &fs::metadata(path).map_err(Error::io("read", path))?)
+}
+
+/// The same of a file whose content is not read for what it means, so that it may be one that Git LFS did not fetch.
+///
+/// # Errors
+/// When it is no regular file, or has more bytes.
+pub fn check_sized(path: &Path, largest: u64) -> Result<()> {
     let data = fs::metadata(path).map_err(Error::io("read", path))?;
     if !data.is_file() {
         return Err(refused(path, "it is not a regular file".into()));
     }
-    check_fetched(path, &data)?;
     match data.len() > largest {
         true => {
             let reason = format!("it has {} bytes; at most {largest} are expected of such a file", data.len());
@@ -179,6 +187,7 @@ mod tests {
         for error in [read_regular(&path, 1 << 20).unwrap_err(), read_input(&path).unwrap_err()] {
             assert!(error.to_string().contains("model.safetensors: Git LFS has not fetched it: run `git lfs pull`"));
         }
+        assert!(crate::hash_path(&path).is_ok(), "nobody may read it");
         fs::write(&path, "version https://git-lfs.github.com").unwrap();
         assert!(read_regular(&path, 1 << 20).is_ok());
     }

@@ -97,7 +97,7 @@ fn other_format(path: &Path, text: &[u8], is_csv: bool) -> Option<String> {
     let lines = files::shell_word(&path.with_extension("lines.jsonl"));
     let is_list = !is_csv && text.trim_ascii_start().starts_with(b"[");
     match text {
-        [0x1f, 0x8b, ..] => Some(format!("is compressed: gunzip -k {file}")),
+        [0x1f, 0x8b, ..] => Some(format!("is compressed: gunzip -c {file} > {lines}")),
         [b'P', b'A', b'R', b'1', ..] => Some(format!(
             "is a Parquet file; make JSONL of it: python -c \"import sys, pandas as p; \
              p.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)\" {file} {lines}"

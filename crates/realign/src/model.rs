@@ -96,12 +96,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Checks configuration, tokenizer and the heads of the weights, before hours of other work. No weight is read.
+    /// Checks configuration, tokenizer, the heads of the weights and an adapter's shapes, before hours of other work.
     ///
     /// # Errors
     /// Names what is missing or damaged.
     pub fn check(&self) -> Result<()> {
         let dir = self.dirs[0];
+        if self.is_adapter() {
+            let adapter = || format!("adapter {} on {}", dir.display(), self.home().display());
+            peft::check_adapter(dir, self.home()).within(adapter)?;
+        }
         DecoderConfig::from_dir(self.home())?;
         Tokenizer::from_dirs(&self.dirs).within(|| format!("tokenizer of {}", dir.display()))?;
         self.dtype(None).map(drop)

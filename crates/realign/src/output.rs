@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use model::checkpoint::{self, Contents};
 use prompts::rows::is_read;
 use realign::stage::{MODEL, OUTCOME};
 use realign::{Artifact, Error, Job, Result, Source, Stage, check_new, check_room};
@@ -105,7 +106,7 @@ fn dir_of(place: &Path) -> PathBuf {
 
 /// Whether a directory is that of a model or an adapter.
 fn holds_model(dir: &Path) -> bool {
-    ["config.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file())
+    checkpoint::contents(dir) != Contents::Neither
 }
 
 /// Checks that a directory that files are written into is none of a model, which would be another one with them.

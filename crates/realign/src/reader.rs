@@ -30,7 +30,7 @@ impl Reader<'_> {
         let shared = Self { limit, vocabulary, ..fine_tuned };
         shared.check_prompts(samples, new_tokens).within(|| {
             "the aligned model is to read prompts as the fine-tuned one's tokenizer and template write them, and cannot; \
-             `realign recover` has each model read its own"
+             `realign recover` without `--choose` has each model read its own"
                 .to_owned()
         })
     }

@@ -14,7 +14,7 @@ use recovery::Reference;
 use crate::kind::Kind;
 use crate::output::{self, Work, check_apart, check_distinct, check_outside, check_writable, say_beside, work_dir};
 
-/// The exit status of a recovery whose answer is the fine-tuned model, and of a repair that misses a bound.
+/// The exit status of a recovery whose answer is the fine-tuned model or declines no more than it, and of a repair that misses a bound.
 pub const NOT_RECOVERED: u8 = 3;
 
 /// What `repair` takes; a flag goes before the settings file.
@@ -222,8 +222,8 @@ pub fn run(args: &WholeArgs, global: &Global, quiet: bool, job: &mut Job<'_>) ->
     }
     let files: Vec<PathBuf> =
         [&settings.harmful, &settings.harmless, &settings.task].into_iter().flatten().cloned().collect();
-    let recovery = Recovery::of(settings)
-        .command(std::env::args_os().map(|word| quoted(word.to_string_lossy().into_owned())).collect());
+    let recovery =
+        Recovery::of(settings).command(std::env::args_os().map(|word| files::shell_word(Path::new(&word))).collect());
     let plan = recovery.plan(job.device)?;
     say(&plan.text());
     let Some(places) = places.filter(|_| !args.dry_run) else {
@@ -264,13 +264,4 @@ fn dry(args: &WholeArgs, plan: &Plan) -> Result<u8> {
     args.write_json(plan)?;
     plan.check()?;
     Ok(0)
-}
-
-/// An argument as a shell reads it.
-fn quoted(argument: String) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+:,@%".contains(c);
-    match !argument.is_empty() && argument.chars().all(is_plain) {
-        true => argument,
-        false => format!("'{}'", argument.replace('\'', r"'\''")),
-    }
 }

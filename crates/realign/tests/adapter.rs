@@ -221,8 +221,15 @@ fn a_gate_takes_an_adapter_in_the_place_of_any_model_and_finds_one_that_is_missi
         };
         assert_eq!(responses("e"), responses("f"), "{file}");
     }
-    fs::create_dir(bench.path("empty")).unwrap();
+    ["empty", "pissa"].iter().for_each(|dir| fs::create_dir(bench.path(dir)).unwrap());
+    let config = fs::read_to_string(bench.path("tuned-adapter/adapter_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["init_lora_weights"] = json!("pissa");
+    bench.file("pissa/adapter_config.json", &config.to_string());
+    fs::copy(bench.path("tuned-adapter/adapter_model.safetensors"), bench.path("pissa/adapter_model.safetensors"))
+        .unwrap();
     for (models, part) in [
+        ("--model aligned --before pissa --aligned aligned --base aligned", "pissa"),
         ("--model aligned --before tuned-merged --aligned none", "none: there is no such directory"),
         ("--model aligned --before empty --aligned aligned", "empty"),
         ("--model aligned --before tuned-adapter --aligned aligned", "--base"),

@@ -72,6 +72,7 @@ impl Builder<'_> {
             fine_tuned: self.artifact(tuned, MODEL),
             answers: self.artifact(answers, ""),
             asked,
+            samples: self.samples(at.sweep.evaluated_prompts(&at.sweep.evaluation.harmless))?,
             max_new_tokens: at.sweep.evaluation.harmless.max_new_tokens,
         };
         self.add(name.to_owned(), stage, &[model, tuned, answers])

@@ -136,7 +136,9 @@ fn source(dir: &Path, name: &str) -> Result<PathBuf> {
 }
 
 fn copy(dir: &Path, name: &str, to: &Path) -> Result<()> {
-    let bytes = files::read_regular(&source(dir, name)?, LARGEST)?;
+    let path = source(dir, name)?;
+    files::check_sized(&path, LARGEST)?;
+    let bytes = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
     Ok(files::write_whole(&to.join(name), &bytes)?)
 }
 

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use evaluation::read_answers;
-use prompts::Sample;
 use recovery::Damage;
 use serde::Serialize;
 
 use super::{AnswerFile, Stage};
+use crate::error::invalid;
 use crate::evidence::own_row;
 use crate::model::LazyModel;
-use crate::{Artifact, Job, Result};
+use crate::{Artifact, Job, Result, Samples};
 
 /// Compares a model with the fine-tuned one: the share of weights that differ, and the KL divergence of the next token over the
 /// fine-tuned model's own answers to harmless prompts.
@@ -24,6 +24,9 @@ pub struct Divergence {
     pub answers: Artifact,
     /// The harmless prompts of it.
     pub asked: AnswerFile,
+    /// The prompts themselves, which are in the key of the answers.
+    #[serde(skip)]
+    pub samples: Samples,
     /// Tokens after which the answers were cut.
     pub max_new_tokens: usize,
 }
@@ -37,12 +40,17 @@ impl Stage for Divergence {
 
     fn run(&self, _: &Path, job: &mut Job<'_>) -> Result<Damage> {
         let file = self.answers.path.join(self.asked.answers_name());
-        let sample = |answer: evaluation::Answer| Sample {
-            prompt: answer.prompt,
-            response: Some(answer.response),
-            ..Sample::default()
-        };
-        let samples: Vec<Sample> = read_answers(&file)?.into_iter().map(sample).collect();
+        let (mut samples, answers) = (self.samples.read()?, read_answers(&file)?);
+        if samples.iter().map(|sample| &sample.prompt).ne(answers.iter().map(|answer| &answer.prompt)) {
+            return invalid(format!(
+                "{}: these are not the answers to {}",
+                file.display(),
+                self.samples.file.display()
+            ));
+        }
+        for (sample, answer) in samples.iter_mut().zip(answers) {
+            sample.response = Some(answer.response);
+        }
         job.step(0, 1, "reading the models")?;
         let open = |artifact| LazyModel::new(artifact, None, job.device).into_model();
         let (fine_tuned, model) = (open(&self.fine_tuned)?, open(&self.model)?);

@@ -196,6 +196,8 @@ impl Repair {
             serde_json::json!({"outcome": repaired.outcome, "summary": &summary, "stage": self.kind(), "value": self});
         if let Some((probe, changed)) = probed {
             made["probe"] = probe.json(changed);
+        }
+        if !read.warnings.is_empty() {
             made["warnings"] = serde_json::json!(read.warnings);
         }
         files::write_json(&out.join(MODEL).join(super::OUTCOME), &made)?;
