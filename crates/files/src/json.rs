@@ -275,7 +275,7 @@ mod tests {
         assert!(bracketed(&entry.repeat(900)) < MOST_BRACKETED);
         assert_eq!(bracketed("a: [1, [2], {b: c}]"), 22);
         // Quotes that begin a value and end on its line hide nothing; others may.
-        assert_eq!(bracketed("- { a: \"it's ]\", b: 'it''s' }\nx"), bracketed("- { a: ........., b: ....... }\nx"));
+        assert_eq!(bracketed("- { a: \"it's ]\", b: 'it''s' }\nx"), bracketed("- { a: ........, b: ....... }\nx"));
         let samples = "- { prompt: \"How do I bake bread at home?\", id: 1 }\n".repeat(20_000);
         assert!(bracketed(&samples) < samples.len());
         assert!(bracketed(&("[\"\n".to_owned() + &"[\"]\"".repeat(30_000))) > MOST_BRACKETED);

@@ -266,7 +266,7 @@ mod tests {
             read(&dir.path().join(name), None).map_err(|error| error.to_string())
         };
         for (name, bytes, wanted) in [
-            ("a.jsonl.gz", &b"\x1f\x8b\x08\0"[..], "a.jsonl.gz is compressed: gunzip -k"),
+            ("a.jsonl.gz", &b"\x1f\x8b\x08\0"[..], "a.jsonl.gz is compressed: gunzip -c"),
             ("a.parquet", b"PAR1\0", "read_parquet"),
             ("a.json", b"\xef\xbb\xbf\n [{\"prompt\": \"a\"}]", "a.lines.jsonl"),
         ] {

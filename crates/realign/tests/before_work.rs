@@ -96,7 +96,7 @@ fn prompts_of_another_format_and_files_that_git_did_not_fetch_are_told_what_to_d
     bench.file("list.json", "[{\"prompt\": \"a\"}]");
     let generate = "generate --model al --out o --prompts";
     bench.fails(&format!("{generate} list.json"), &["jq -c '.[]' list.json > list.lines.jsonl"]);
-    for name in ["al/tokenizer.json", "al/model.safetensors"] {
+    for name in ["al/model.safetensors", "al/tokenizer.json"] {
         bench.file(name, "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n");
         bench.fails(&format!("{generate} p.jsonl"), &[name, "git lfs pull"]);
     }

@@ -83,7 +83,9 @@ fn a_model_is_attacked_in_every_way() {
         assert_ne!(again.replace('#', ""), lines(""), "{name}");
     }
     assert_eq!(bench.works("evaluate --out s"), said, "stored answers are judged again without the model");
-    bench.works("gate --scores s --max-harmful 1 --by point"); // the best of three answers among them
+    // The best of three answers among them; this tiny model says nothing that could be judged.
+    let undecided = bench.says("gate --scores s --max-harmful 1 --by point", 2, &[]);
+    assert!(undecided.contains("best-of-3-at-1") && undecided.contains("are broken, neither"), "{undecided}");
     let without = "evaluate --model m --harmful p.jsonl --out t --attacks";
     bench.fails(&format!("{without} ablation"), &["ablation", "--direction-harmful"]);
     bench.fails(&format!("{without} sampling --top-p 2"), &["top_p", "at most 1"]);

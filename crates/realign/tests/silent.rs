@@ -286,7 +286,6 @@ fn models_that_seem_swapped_or_prompts_that_are_not_refused_are_named() {
     for (aligned, tuned, before, warning) in [
         ("aligned", "refuses", 4, "are the two models swapped?"),
         ("aligned", "tuned", 0, "recovery needs prompts that it refuses"),
-        ("refuses", "still", 4, "refuses 4 of 4 prompts of p.jsonl, as the aligned one does"),
     ] {
         let said = bench.says(&recover(aligned, tuned), 3, &[warning]);
         assert!(
@@ -304,6 +303,10 @@ fn models_that_seem_swapped_or_prompts_that_are_not_refused_are_named() {
             "{said}"
         );
     }
+    // Where both decline everything the prompts tell nothing, and the method's word is left.
+    bench.says(&recover("refuses", "still"), 0, &["refuses 4 of 4 prompts of p.jsonl, as the aligned one does"]);
+    let outcome: Value = serde_json::from_slice(&fs::read(bench.path("o/outcome.json")).unwrap()).unwrap();
+    assert!(outcome["warnings"][0].is_string() && outcome["summary"]["recovered"] == true, "{outcome}");
     let sound = bench.realign(&recover("refuses", "tuned"));
     assert!(!String::from_utf8_lossy(&sound.stderr).contains("WARN"), "{sound:?}");
 }

@@ -34,9 +34,14 @@ impl Axis {
     pub fn of_roots(highest: f64) -> Self {
         let high = highest.max(1e-4) * 1.1;
         let steps = (-4..4).flat_map(|power| [1.0, 3.0].map(|digit| digit * 10f64.powi(power)));
-        let ticks = steps.filter(|value| *value <= high && *value >= high / 400.0);
+        let mut ticks = vec![0.0];
+        for value in steps.filter(|value| *value <= high) {
+            if f64::sqrt(value) - f64::sqrt(*ticks.last().unwrap_or(&0.0)) > 0.08 * high.sqrt() {
+                ticks.push(value);
+            }
+        }
         let tick = |value: f64| (value.sqrt(), ((value * 1e6).round() / 1e6).to_string());
-        let ticks = std::iter::once(0.0).chain(ticks).map(tick).collect();
+        let ticks = ticks.into_iter().map(tick).collect();
         Self { ends: (-0.03 * high.sqrt(), high.sqrt()), ticks, words: true }
     }
 
@@ -115,5 +120,7 @@ mod tests {
         assert_eq!(words(0.0, 100.0), ["0", "20", "40", "60", "80", "100"]);
         assert_eq!(words(0.0, 0.5), ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
         assert_eq!(words(-104.0, 4.0).last().map(String::as_str), Some("0"));
+        let roots = |high| Axis::of_roots(high).ticks.into_iter().map(|tick| tick.1).collect::<Vec<_>>();
+        assert_eq!(roots(1.0), ["0", "0.01", "0.1", "0.3", "1"]);
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{AnswerFile, Stage};
 use crate::error::invalid;
 use crate::evidence::own_row;
-use crate::model::LazyModel;
+use crate::model::{LazyModel, Source};
 use crate::{Artifact, Job, Result, Samples};
 
 /// Compares a model with the fine-tuned one: the share of weights that differ, and the KL divergence of the next token over the
@@ -52,10 +52,10 @@ impl Stage for Divergence {
             sample.response = Some(answer.response);
         }
         job.step(0, 1, "reading the models")?;
-        let open = |artifact| LazyModel::new(artifact, None, job.device).into_model();
-        let (fine_tuned, model) = (open(&self.fine_tuned)?, open(&self.model)?);
+        let fine_tuned = LazyModel::new(&self.fine_tuned, None, job.device).into_model()?;
+        let model = Source::new(&self.model.path, None)?.decoder(None, job.device)?; // it reads no text
         let encoded = fine_tuned.encode_samples(&samples, &file)?;
         let rows: Vec<_> = encoded.iter().filter_map(|row| own_row(row, self.max_new_tokens)).collect();
-        Ok(recovery::damage(&fine_tuned.decoder, &model.decoder, &rows)?)
+        Ok(recovery::damage(&fine_tuned.decoder, &model, &rows)?)
     }
 }

@@ -59,12 +59,13 @@ impl Probe {
     }
 
     /// What came of a method where the changed model declines so many: what was decided by nothing else is no recovery where it
-    /// declines no more than before; a fine-tuned model that declines all prompts leaves nothing to tell by.
+    /// declines no more than before; where both models decline all prompts there is nothing to tell by.
     pub fn told(&self, changed: usize, outcome: &Outcome, summary: RepairSummary) -> RepairSummary {
         let (all, before, file) = (self.asked.len(), self.fine_tuned, self.file.display());
         let counts = format!("{changed} of {all} prompts of {file}, and {before} before");
         let is_undecided = matches!(outcome, Outcome::Changed | Outcome::Recovered { .. });
-        if !is_undecided || changed > before || before == all {
+        let says_nothing = before == all && self.aligned == all;
+        if !is_undecided || changed > before || says_nothing {
             let note = format!("{}; the model declines {counts}", summary.note);
             return RepairSummary { note, ..summary };
         }
