@@ -283,30 +283,26 @@ fn models_that_seem_swapped_or_prompts_that_are_not_refused_are_named() {
         format!("recover --aligned {aligned} --finetuned {tuned} {SHORT} --out o").replace("--probe 0", "")
     };
     variant(&bench, "refuses", "still", 1.0001, |_| {});
-    for (aligned, tuned, before, warning) in [
-        ("aligned", "refuses", 4, "are the two models swapped?"),
-        ("aligned", "tuned", 0, "recovery needs prompts that it refuses"),
-    ] {
-        let said = bench.says(&recover(aligned, tuned), 3, &[warning]);
-        assert!(
-            said.starts_with("restored ") && said.contains("declines no more of the prompts than before"),
-            "{said}"
-        );
-        let outcome: Value = serde_json::from_slice(&fs::read(bench.path("o/outcome.json")).unwrap()).unwrap();
-        assert_eq!(outcome["summary"]["recovered"], false, "{outcome}");
-        assert!(said.contains(outcome["summary"]["note"].as_str().unwrap()), "{outcome}");
-        assert!(outcome["warnings"][0].as_str().unwrap().contains(warning), "{outcome}");
-        assert_eq!((&outcome["probe"]["prompts"], &outcome["probe"]["fine_tuned"]), (&json!(4), &json!(before)));
-        let changed = outcome["probe"]["result"].as_u64().unwrap();
-        assert!(
-            said.contains(&format!("than before: {changed} of 4 prompts of p.jsonl, and {before} before")),
-            "{said}"
-        );
-    }
-    // Where both decline everything the prompts tell nothing, and the method's word is left.
-    bench.says(&recover("refuses", "still"), 0, &["refuses 4 of 4 prompts of p.jsonl, as the aligned one does"]);
+    let (before, warning) = (4, "are the two models swapped?");
+    let said = bench.says(&recover("aligned", "refuses"), 3, &[warning]);
+    assert!(said.starts_with("restored ") && said.contains("declines no more of the prompts than before"), "{said}");
     let outcome: Value = serde_json::from_slice(&fs::read(bench.path("o/outcome.json")).unwrap()).unwrap();
-    assert!(outcome["warnings"][0].is_string() && outcome["summary"]["recovered"] == true, "{outcome}");
+    assert_eq!(outcome["summary"]["recovered"], false, "{outcome}");
+    assert!(said.contains(outcome["summary"]["note"].as_str().unwrap()), "{outcome}");
+    assert!(outcome["warnings"][0].as_str().unwrap().contains(warning), "{outcome}");
+    assert_eq!((&outcome["probe"]["prompts"], &outcome["probe"]["fine_tuned"]), (&json!(4), &json!(before)));
+    let changed = outcome["probe"]["result"].as_u64().unwrap();
+    assert!(said.contains(&format!("than before: {changed} of 4 prompts of p.jsonl, and {before} before")), "{said}");
+    // Where both decline equally many the prompts tell nothing, and no recovery is claimed.
+    for (aligned, tuned, warning) in [
+        ("refuses", "still", "refuses 4 of 4 prompts of p.jsonl, as the aligned one does"),
+        ("aligned", "tuned", "recovery needs prompts that it refuses"),
+    ] {
+        let said = bench.says(&recover(aligned, tuned), 0, &[warning]);
+        assert!(said.starts_with("restored ") && said.contains("they do not show a recovery"), "{said}");
+        let outcome: Value = serde_json::from_slice(&fs::read(bench.path("o/outcome.json")).unwrap()).unwrap();
+        assert!(outcome["warnings"][0].as_str().unwrap().contains(warning), "{outcome}");
+    }
     let sound = bench.realign(&recover("refuses", "tuned"));
     assert!(!String::from_utf8_lossy(&sound.stderr).contains("WARN"), "{sound:?}");
 }
@@ -336,6 +332,6 @@ fn progress_is_a_line_a_step_where_there_is_no_terminal() {
     let bench = bench();
     let recover = format!("recover --aligned aligned --finetuned tuned {SHORT} --out");
     bench.says(&format!("{recover} a"), 0, &["reading the models", "1/2 loss", "2/2 loss"]);
-    bench.says(&format!("{recover} b -v").replace("--probe 0", "--probe 1"), 3, &["INFO", "2/2 loss"]);
+    bench.says(&format!("{recover} b -v").replace("--probe 0", "--probe 1"), 0, &["INFO", "2/2 loss"]);
     bench.works(&format!("{recover} c"));
 }

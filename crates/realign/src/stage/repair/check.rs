@@ -59,17 +59,21 @@ impl Probe {
     }
 
     /// What came of a method where the changed model declines so many: what was decided by nothing else is no recovery where it
-    /// declines no more than before; where both models decline all prompts there is nothing to tell by.
+    /// declines no more than before. Where the aligned and the fine-tuned model decline equally many the prompts do not tell.
     pub fn told(&self, changed: usize, outcome: &Outcome, summary: RepairSummary) -> RepairSummary {
         let (all, before, file) = (self.asked.len(), self.fine_tuned, self.file.display());
         let counts = format!("{changed} of {all} prompts of {file}, and {before} before");
         let is_undecided = matches!(outcome, Outcome::Changed | Outcome::Recovered { .. });
-        let says_nothing = before == all && self.aligned == all;
-        if !is_undecided || changed > before || says_nothing {
+        if !is_undecided || changed > before {
             let note = format!("{}; the model declines {counts}", summary.note);
             return RepairSummary { note, ..summary };
         }
         let done = summary.restored.map_or(summary.note, |count| format!("restored {count} weights"));
+        if self.aligned == before {
+            let note =
+                format!("{done}; the model declines {counts}, as many as the aligned one: they do not show a recovery");
+            return RepairSummary { note, ..summary };
+        }
         let note = format!("{done}; the model declines no more of the prompts than before: {counts}");
         RepairSummary { recovered: false, note, ..summary }
     }
