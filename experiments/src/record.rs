@@ -49,7 +49,7 @@ pub struct Record {
     pub restored: Option<u64>,
     /// How far it is from the fine-tuned model; none of that itself.
     pub damage: Option<Damage>,
-    /// The model on held-out prompts at each point where the method could stop ([`RepairSummary`](realign::stage::RepairSummary)).
+    /// The model on held-out prompts at each point where the method could stop ([`RepairSummary`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<(f64, Standing)>,
     /// Seconds that it took to make the model.
