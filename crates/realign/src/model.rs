@@ -96,18 +96,26 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Checks configuration, tokenizer, the heads of the weights and an adapter's shapes, before hours of other work.
+    /// Reads tokenizer and configuration, and checks an adapter's shapes: all but the weights.
     ///
     /// # Errors
-    /// Names what is missing or damaged.
-    pub fn check(&self) -> Result<()> {
+    /// Names what is missing or damaged, or does not fit.
+    pub(crate) fn without_weights(&self) -> Result<(Tokenizer, DecoderConfig)> {
         let dir = self.dirs[0];
         if self.is_adapter() {
             let adapter = || format!("adapter {} on {}", dir.display(), self.home().display());
             peft::check_adapter(dir, self.home()).within(adapter)?;
         }
-        DecoderConfig::from_dir(self.home())?;
-        Tokenizer::from_dirs(&self.dirs).within(|| format!("tokenizer of {}", dir.display()))?;
+        let tokenizer = Tokenizer::from_dirs(&self.dirs).within(|| format!("tokenizer of {}", dir.display()))?;
+        Ok((tokenizer, DecoderConfig::from_dir(self.home())?))
+    }
+
+    /// Checks what is there without the weights, and the heads of these, before hours of other work.
+    ///
+    /// # Errors
+    /// Names what is missing or damaged.
+    pub fn check(&self) -> Result<()> {
+        self.without_weights()?;
         self.dtype(None).map(drop)
     }
 

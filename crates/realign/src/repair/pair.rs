@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use model::DecoderConfig;
-use model::checkpoint::peft;
 use prompts::Tokenizer;
 
 use super::parts::Divided;
@@ -31,14 +30,8 @@ pub(super) struct Pair {
 
 impl Side {
     fn open(name: &'static str, source: &Source<'_>, thinking: Option<bool>) -> Result<(Self, Vec<String>)> {
-        let dir = source.dirs[0].display();
-        if source.is_adapter() {
-            let adapter = || format!("adapter {dir} on {}", source.home().display());
-            peft::check_adapter(source.dirs[0], source.home()).within(adapter)?;
-        }
-        let tokenizer = Tokenizer::from_dirs(&source.dirs).within(|| format!("tokenizer of {dir}"))?;
+        let (tokenizer, config) = source.without_weights()?;
         let tokenizer = tokenizer.with_thinking(thinking)?;
-        let config = DecoderConfig::from_dir(source.home())?;
         let notes = notes::on_model(&source.dirs, &tokenizer)?;
         Ok((Self { name, tokenizer, config }, notes))
     }
