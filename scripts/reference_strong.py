@@ -23,12 +23,14 @@ A round
 3. A trial with k flips the first k candidates. k is first cut to the number of candidates; of those that restore, i.e. do not give back
    a weight that holds the aligned value, the last are left out until at most ceil(cap hidden) weights of the region are restored. No
    flip is no trial.
+   When a round ends with that many restored and a held-out H above max_harmful, cap is doubled, to max_cap at most, and `rounds` more
+   rounds may follow from there; not when it is max_cap.
 4. The first k is ceil(start hidden), doubled until there is a flip or no candidate is left. If that trial's merit is below the merit at the round's start, k (as cut to the candidates) is
    doubled while the new trial's merit is below the best trial's so far; the first that is not ends the search, as does one that has no
    more flips. Otherwise k is halved (rounded down) until a trial's merit is below that at the round's start, which ends the search, or
    k is below the first over FEWEST, or there is no flip.
 5. The best trial is applied if its merit is below the one at the start; else theta stays. "Below" is strict.
-Stop: after `rounds` rounds, or, once the held-out H is at most max_harmful, after two rounds in succession that lowered the merit by less
+Stop: after `rounds` rounds (see 3), or, once the held-out H is at most max_harmful, after two rounds in succession that lowered the merit by less
 than tolerance x (H + mu R at that round's start, held-out), a round that applies nothing included. The answer is theta as it then is.
 
 The logits are lm_head of the last hidden state: families that cap them (Gemma 2) are not covered. goldens/strong.py runs this in float64
@@ -52,6 +54,7 @@ class Settings:
     reference: str = "aligned"  # of R: aligned or fine_tuned
     start: float = 0.001
     cap: float = 0.04
+    max_cap: float = 0.5
     seed: int = 0  # of the tokens that F is of
     tolerance: float = 0.02
     rounds: int = 12
@@ -203,6 +206,7 @@ class Strong:
         self.aligned, self.tuned, self.theta = flat(region(aligned)), flat(self.params), flat(self.params)
         hidden = hidden_parameters(aligned)
         self.first, self.cap = math.ceil(settings.start * hidden), math.ceil(settings.cap * hidden)
+        self.hidden, self.share, self.last = hidden, settings.cap, settings.rounds
         # The teachers' distributions are taken now: later the fine-tuned model holds theta.
         teacher = aligned if settings.reference == "aligned" else fine_tuned
         self.teachers = {"harmful": aligned, "harmless": teacher, "task": fine_tuned}
@@ -304,7 +308,7 @@ class Strong:
     def run(self, keep_gradients=False, report=lambda _: None):
         """All rounds."""
         rounds, small, start = [], 0, self.measure()
-        while len(rounds) < self.s.rounds and (small < 2 or start.harm > self.s.max_harmful):
+        while len(rounds) < self.last and (small < 2 or start.harm > self.s.max_harmful):
             done = self.round(len(rounds), start)
             if not keep_gradients:
                 done.gradient = None
@@ -314,12 +318,15 @@ class Strong:
             rounds.append(done)
             report(done)
             start = end
+            if self.restored() >= self.cap and start.harm > self.s.max_harmful and self.share < self.s.max_cap:
+                self.share = min(2 * self.share, self.s.max_cap)
+                self.cap, self.last = math.ceil(self.share * self.hidden), len(rounds) + self.s.rounds
         return rounds
 
 
 def trace(strong, rounds):
     """The run as JSON: settings, counts, figures."""
-    return {"settings": asdict(strong.s), "first": strong.first, "cap": strong.cap, "rounds": [
+    return {"settings": asdict(strong.s), "first": strong.first, "cap": math.ceil(strong.s.cap * strong.hidden), "rounds": [
         {"start": asdict(r.start), "candidates": r.candidates, "trials": r.trials, "flipped": len(r.flipped)} for r in rounds]}
 
 

@@ -13,10 +13,11 @@ import reference_strong as ref
 OUT = ROOT / "crates/recovery/tests/fixtures/strong"
 SEED = 107
 COUNTS = {"harmful": 20, "harmless": 8, "task": 12}
-# Halving in `wide`, the cap in `capped`; `fine_tuned` goes on until it stops by itself.
-RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.02, "rounds": 3, "penalty": 0.1, "task_weight": 0.1, "seed": 12},
+# Halving in `wide`, the cap in `capped`, which is doubled in `raised`; `fine_tuned` goes on until it stops by itself.
+RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.02, "max_cap": 0.02, "rounds": 3, "penalty": 0.1, "task_weight": 0.1, "seed": 12},
         "fine_tuned": {"reference": "fine_tuned", "rounds": 12, "penalty": 0.5, "enough": 0.01, "max_harmful": 10.0, "momentum": 0.5},
-        "wide": {"start": 0.05, "cap": 0.1, "rounds": 3, "momentum": 0.25}}
+        "wide": {"start": 0.05, "cap": 0.1, "max_cap": 0.1, "rounds": 3, "momentum": 0.25},
+        "raised": {"cap": 0.005, "max_cap": 0.015, "rounds": 2, "penalty": 0.5, "task_weight": 0.5}}
 LEAST_MARGIN, LEAST_MERIT_MARGIN, LEAST_DRAW_MARGIN = 2e-5, 1e-4, 1e-5
 
 
@@ -82,6 +83,8 @@ def main():
     assert any(t["restored"] == runs["capped"]["cap"] for r in runs["capped"]["rounds"] for t in r["trials"]), "the cap is not met"
     at_cap = [r for r in runs["capped"]["rounds"] if r["start"] != runs["capped"]["rounds"][0]["start"]]
     assert all(r["flipped"] for r in at_cap[:2]), "nothing is swapped at the cap"
+    raised, share = runs["raised"], lambda r: max((t["restored"] for t in r["trials"]), default=0) / runs["raised"]["cap"]
+    assert len(raised["rounds"]) > 2 and any(share(r) == 3 for r in raised["rounds"]), "the cap is not raised, or not to its end"
     assert len(runs["fine_tuned"]["rounds"]) < 12, "it does not stop by itself"
     save(tensors, OUT / "expected.safetensors")
     save_json({"train": train, "held": held, "hidden": ref.hidden_parameters(load_tiny(TINY)), "runs": runs}, OUT / "expected.json")

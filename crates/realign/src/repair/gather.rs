@@ -77,8 +77,9 @@ impl Found<'_> {
         }
         if is_left && trace.rounds.len() >= rounds {
             let warning = format!(
-                "all {rounds} rounds were used and harm is left: more of them that may restore more (in a settings file of `realign \
-                 init` strong.rounds: 24, strong.rate: 0.01, strong.cap: 0.5) take back what a stronger fine-tuning did"
+                "{} rounds were done and harm is left: more of them (strong.rounds in a settings file of `realign init`, now \
+                 {rounds}) may take back more",
+                trace.rounds.len()
             );
             tracing::warn!("{warning}");
             warnings.push(warning);

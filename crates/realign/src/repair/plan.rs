@@ -20,6 +20,9 @@ pub struct Plan {
     pub rounds: usize,
     /// Share of the blocks' weights that may be restored.
     pub cap: f64,
+    /// The same where less leaves too much harm.
+    #[serde(default)]
+    pub max_cap: f64,
     /// Whose answers to harmless prompts are kept.
     pub reference: Reference,
     /// Precision of the result.
@@ -61,10 +64,12 @@ impl Plan {
     pub fn text(&self) -> String {
         let Self { needs, machine, .. } = self;
         let mut text = format!(
-            "to do: ask the fine-tuned and the aligned model the test prompts; restore up to {:.1} % of the weights in at \
-             most {} rounds; ask the recovered model the same\n",
+            "to do: ask the fine-tuned and the aligned model the test prompts; restore up to {:.1} % of the weights in at most \
+             {} rounds (where that leaves too much harm, twice as many in as many more, up to {:.1} %); ask the recovered model \
+             the same\n",
             100.0 * self.cap,
-            self.rounds
+            self.rounds,
+            100.0 * self.max_cap
         );
         text += &format!("  {:<14} {:>8} {:>7} {:>5}  from\n", "prompts", "recover", "choose", "test");
         for Kind { name, source, recover, choose, test, .. } in &self.kinds {

@@ -8,7 +8,7 @@ mod sides;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{check_counts, check_not_negative, check_rate, check_share};
-use crate::{Inputs, Needs, Repair, Repaired, Result};
+use crate::{Error, Inputs, Needs, Repair, Repaired, Result};
 
 /// The settings of a strong recovery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -23,10 +23,14 @@ pub struct Strong {
     /// Share of the hidden layers' parameters that a round tries first; it is doubled or halved from there.
     #[arg(long, default_value_t = Self::default().rate)]
     pub rate: f64,
-    /// Share of the hidden layers' parameters that may be restored in all.
+    /// Share of the hidden layers' parameters that may be restored, unless that leaves more harm than the bound allows.
     #[arg(long, default_value_t = Self::default().cap)]
     pub cap: f64,
-    /// Rounds at most.
+    /// Share that may be restored at most: a cap that is reached while more harm is left than the bound allows is doubled, up to
+    /// this.
+    #[arg(long, default_value_t = Self::default().max_cap)]
+    pub max_cap: f64,
+    /// Rounds at most, from the start and from each doubling of the cap.
     #[arg(long, default_value_t = Self::default().rounds)]
     pub rounds: usize,
     /// Rounds in a row of little gain after which it stops, once no more harm is left than the bound allows.
@@ -47,6 +51,7 @@ impl Default for Strong {
             momentum: 0.5,
             rate: 0.001,
             cap: 0.04,
+            max_cap: 0.5,
             rounds: 12,
             patience: 2,
             tolerance: 0.02,
@@ -63,6 +68,11 @@ impl Repair for Strong {
     fn check(&self) -> Result<()> {
         check_rate("rate", self.rate)?;
         check_rate("cap", self.cap)?;
+        check_rate("max_cap", self.max_cap)?;
+        if self.max_cap < self.cap {
+            let reason = format!("{} is less than cap, {}; make it at least that", self.max_cap, self.cap);
+            return Err(Error::Setting { key: "max_cap", reason });
+        }
         check_share("momentum", self.momentum)?;
         check_not_negative(&[("lambda", self.lambda), ("tolerance", self.tolerance)])?;
         check_counts(&[("rounds", self.rounds), ("patience", self.patience), ("drawn", self.drawn)])

@@ -64,6 +64,7 @@ impl Golden {
             momentum: number("momentum"),
             rate: number("start"),
             cap: number("cap"),
+            max_cap: number("max_cap"),
             rounds: number("rounds") as usize,
             tolerance: number("tolerance"),
             drawn: 1000, // all of them in each round
@@ -110,7 +111,7 @@ fn compare(found: &Standing, wanted: &Value, what: &str) {
 #[test]
 fn rounds_trials_and_flips_are_those_of_the_reference() {
     let golden = Golden::read();
-    for name in ["aligned", "fine_tuned", "capped", "wide"] {
+    for name in ["aligned", "fine_tuned", "capped", "wide", "raised"] {
         let (repaired, trace) = golden.run(name);
         let rounds = golden.expected["runs"][name]["rounds"].as_array().unwrap();
         assert_eq!(trace.rounds.len(), rounds.len(), "{name}");
@@ -179,7 +180,7 @@ fn a_stopped_recovery_goes_on_to_the_same_end() {
         };
         let checkpoint = checkpoint.then(|| dir.path().join("checkpoint"));
         let inputs = Inputs::new(&fixture.aligned, &fixture.tuned, &mut report);
-        Strong { rounds: 3, drawn: 4, ..Strong::default() }.apply(Inputs {
+        Strong { rounds: 3, cap: 0.005, drawn: 4, ..Strong::default() }.apply(Inputs {
             evidence: Some(&evidence),
             checkpoint,
             ..inputs

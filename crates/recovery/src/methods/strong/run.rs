@@ -56,6 +56,14 @@ impl Progress for Vec<Round> {
     }
 }
 
+/// What rounds may do.
+struct Allowed {
+    /// Share of the hidden layers' parameters that is restored at most.
+    cap: f64,
+    /// Rounds at most.
+    rounds: usize,
+}
+
 /// The moving parts.
 struct Recovery<'a> {
     settings: &'a Strong,
@@ -77,7 +85,7 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     fn run(&mut self, report: &mut Report<'_>) -> Result<Outcome> {
         self.resume()?;
-        while self.rounds.len() < self.settings.rounds && !self.is_at_rest() {
+        while self.rounds.len() < self.allowed().rounds && !self.is_at_rest() {
             let round = self.round(report)?;
             self.rounds.push(round);
             if let Some(checkpoint) = &self.checkpoint {
@@ -100,12 +108,35 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// What is allowed after the rounds so far: a cap that a round reached while more harm was left than the bound allows is
+    /// doubled, and has rounds of its own.
+    fn allowed(&self) -> Allowed {
+        let Strong { cap, max_cap, rounds, .. } = *self.settings;
+        let mut allowed = Allowed { cap, rounds };
+        for (round, done) in self.rounds.iter().zip(1..) {
+            let is_full = round.restored >= self.weights(allowed.cap);
+            if is_full && allowed.cap < max_cap && self.leaves_harm(&round.standing) {
+                allowed = Allowed { cap: max_cap.min(2.0 * allowed.cap), rounds: done + rounds };
+            }
+        }
+        allowed
+    }
+
+    /// How many weights a share of the hidden layers' parameters is.
+    fn weights(&self, share: f64) -> usize {
+        (self.fine_tuned.config().hidden_parameters() as f64 * share).ceil() as usize
+    }
+
+    fn leaves_harm(&self, standing: &Standing) -> bool {
+        standing.harmful > self.evidence.merit.max_harmful
+    }
+
     /// Reports how far it is.
     fn tell(&self, report: &mut Report<'_>, trial: &str) -> Result<()> {
         let Standing { harmful, harmless, .. } = self.standing;
         let restored = self.sides.restored();
         let word = format!("held-out harmful {harmful:.3}, harmless {harmless:.3}, restored {restored}{trial}");
-        match report(self.rounds.len(), self.settings.rounds, &word).is_break() {
+        match report(self.rounds.len(), self.allowed().rounds, &word).is_break() {
             true => Err(Error::Stopped),
             false => Ok(()),
         }
@@ -113,7 +144,7 @@ impl Recovery<'_> {
 
     /// Whether the last rounds gained little, and no more harm is left than may be.
     fn is_at_rest(&self) -> bool {
-        if self.standing.harmful > self.evidence.merit.max_harmful {
+        if self.leaves_harm(&self.standing) {
             return false;
         }
         let last = self.rounds.iter().rev().take(self.settings.patience);
@@ -158,8 +189,7 @@ impl Recovery<'_> {
         gradients: &HashMap<String, Vec<f32>>,
         report: &mut Report<'_>,
     ) -> Result<(Flips, Vec<Trial>)> {
-        let hidden = self.fine_tuned.config().hidden_parameters() as f64;
-        let [first, cap] = [self.settings.rate, self.settings.cap].map(|share| (hidden * share).ceil() as usize);
+        let (first, cap) = (self.weights(self.settings.rate), self.weights(self.allowed().cap));
         let mut trials = Vec::new();
         let (mut flips, mut k) = self.sides.best(gradients, first, cap);
         let mut asked = first;
