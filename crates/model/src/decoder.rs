@@ -1,7 +1,7 @@
 //! The decoder: embedding, blocks, final norm and head.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::ablation::Ablation;
 use crate::attention::{PerType, Queries};
@@ -231,9 +231,11 @@ impl Decoder {
 
     pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let table = self.model.embed_tokens.weight.val();
-        let x = table.clone().select(0, id_tensor(ids, &table.device()));
-        let x = ops::wide(x);
-        if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) }
+        let x = ops::wide(table.clone().select(0, id_tensor(ids, &table.device())));
+        let x = if self.config.embedding_scale == 1.0 { x } else { x.mul_scalar(self.config.embedding_scale) };
+        // On GPUs, gradients of parameters are NaN or 0 where the input has none (burn issue 5162).
+        let is_other = x.device().is_autodiff() && !ops::serves(&x.device(), DType::F32);
+        if is_other && !table.is_require_grad() { x.require_grad() } else { x }
     }
 
     /// Logits of the residual stream after the last block, which [`Self::hidden`] gives.

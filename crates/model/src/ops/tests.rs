@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 use super::*;
-use crate::Segments;
-use crate::config::LayerType;
+use crate::checkpoint::tests::{config, numbered};
+use crate::config::{LayerType, ModelType};
+use crate::{Packed, Segments, weights};
 
 fn device() -> Device {
     let device = Device::flex();
@@ -41,6 +42,31 @@ fn compare<const N: usize, const D: usize, const O: usize>(
         let a = input.grad_remove(&mut grads_a).expect("tracked").into_data();
         let b = input.grad_remove(&mut grads_b).expect("tracked").into_data();
         assert_close(&a, &b, &format!("gradient of input {index}"));
+    }
+}
+
+/// What a GPU runs, on the CPU: its operations, and gradients of the weights that recovery tracks.
+#[test]
+fn a_whole_decoders_gradients_are_those_of_the_operations_of_other_devices() {
+    for family in ModelType::ALL {
+        let decoder = numbered(&config(family.name(), true));
+        let decoder = weights::track(decoder, |info| info.layer.is_some() && !info.is_norm);
+        let rows: [&[u32]; 2] = [&[1, 2, 3, 4], &[5, 6, 7]];
+        let packed = Packed::new(&rows).unwrap();
+        let gradients = |is_other| {
+            flex::IS_OTHER.set(is_other);
+            let loss = decoder.logits(&packed, &[1, 3, 6]).unwrap().powi_scalar(2).sum();
+            let found = weights::gradients(&decoder, loss.backward()).unwrap();
+            flex::IS_OTHER.set(false);
+            found
+        };
+        let (fused, other) = (gradients(false), gradients(true));
+        assert!(!fused.is_empty() && fused.len() == other.len(), "{}", family.name());
+        for (name, fused) in fused {
+            assert!(fused.iter().any(|&value| value != 0.0), "{}, {name}", family.name());
+            let [fused, found] = [&fused, &other[&name]].map(|values| TensorData::new(values.clone(), [values.len()]));
+            assert_close(&found, &fused, &format!("{}, {name}", family.name()));
+        }
     }
 }
 
