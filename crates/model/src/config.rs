@@ -173,6 +173,12 @@ impl DecoderConfig {
         (768 * 576 / self.hidden_size.max(1)).clamp(512, 3072)
     }
 
+    /// Positions of a pack where distributions over the vocabulary are taken, each of which is kept several times: as many as
+    /// bound their memory. A row goes through whole, however many it has.
+    pub fn answers_at_once(&self) -> usize {
+        (384 * 49152 / self.vocab_size.max(1)).max(64)
+    }
+
     /// Names within a block and shapes of its parameters.
     pub(crate) fn block_shapes(&self) -> Vec<(&'static str, Vec<usize>)> {
         let (d, f) = (self.hidden_size, self.intermediate_size);

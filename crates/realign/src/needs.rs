@@ -21,14 +21,15 @@ pub fn parameters(config: &DecoderConfig) -> u64 {
 /// Bytes of memory of strong recovery, which needs the most: those of weights and gradients, and those of the answers of two
 /// teachers to prompts of so many positions. There are two decoders and a third one's blocks, in bf16 where the models are, else in
 /// f32; in f32 what a flip of each of the blocks' weights costs, and their gradients of two rounds; the teachers' hidden states; and
-/// distributions over the vocabulary at the positions that go through the decoder at once, about half of two packs, with a head in
-/// bf16 widened in each. Measured on SmolLM2-135M in f32: 3.3 to 3.4 GB.
+/// five distributions over the vocabulary at each of the answers' positions of two packs, with a head in bf16 widened in
+/// each. Measured on SmolLM2-135M in f32: 3.3 to 3.4 GB.
 #[must_use]
 pub fn memory(config: &DecoderConfig, positions: usize, dtype: Dtype) -> (u64, u64) {
     let kept_weight = if dtype == Dtype::Bf16 { 2 } else { 4 };
     let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
     let kept = 2.0 * positions as f64 * config.hidden_size as f64;
-    let at_once = 5.0 * config.positions_at_once() as f64 * config.vocab_size as f64;
+    let of_pack = config.answers_at_once().min(config.positions_at_once() / 2);
+    let at_once = 10.0 * of_pack as f64 * config.vocab_size as f64;
     let heads = if dtype == Dtype::Bf16 { 2.0 * config.vocab_size as f64 * config.hidden_size as f64 } else { 0.0 };
     (kept_weight * (2 * all + hidden) + 4 * 3 * hidden, (4.0 * (kept + at_once + heads)) as u64)
 }

@@ -246,14 +246,15 @@ fn drawn(logits: &mut [f32], uniform: f64) -> u32 {
 
 /// Runs of rows of which each goes through a decoder of this shape at once.
 pub(crate) fn at_once(config: &DecoderConfig, rows: &[&Answered]) -> Vec<Range<usize>> {
-    let most = config.positions_at_once();
-    let (mut runs, mut start, mut held) = (Vec::new(), 0, 0usize);
+    let most = (config.positions_at_once(), config.answers_at_once());
+    let (mut runs, mut start, mut held) = (Vec::new(), 0, (0, 0));
     for (at, row) in rows.iter().enumerate() {
-        if at > start && held + row.ids.len() > most {
+        let own = (row.ids.len(), row.ids.len().saturating_sub(row.start));
+        if at > start && (held.0 + own.0 > most.0 || held.1 + own.1 > most.1) {
             runs.push(start..at);
-            (start, held) = (at, 0);
+            (start, held) = (at, (0, 0));
         }
-        held += row.ids.len();
+        held = (held.0 + own.0, held.1 + own.1);
     }
     if start < rows.len() {
         runs.push(start..rows.len());
