@@ -196,10 +196,7 @@ impl Worker<'_> {
             interrupt.flow()
         };
         let batch = sweep.evaluation.batch;
-        store.run(
-            node,
-            &mut Job { device, batch, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report },
-        )
+        store.run(node, &mut Job { device, batch, max_shard: None, earlier: Vec::new(), report: &mut report })
     }
 
     /// Writes the records of what is finished of a cell.

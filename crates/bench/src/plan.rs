@@ -11,7 +11,7 @@ use prompts::{Encoded, Sample, Tokenizer, read_jsonl_first};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use realign::stage::Import;
-use realign::{Artifact, Job, MAX_SHARD, Progress, Stage as _};
+use realign::{Artifact, Job, Progress, Stage as _};
 use serde::{Deserialize, Serialize};
 
 use crate::Args;
@@ -71,14 +71,14 @@ impl Plan {
             let json = files::json_value(&std::fs::read(shape).with_context(|| shape.display().to_string())?)?;
             let config = DecoderConfig::from_json(&json, shape)?;
             if !aligned.join("config.json").exists() {
-                checkpoint::save_as(&drawn(&config), dtype, MAX_SHARD, &aligned)?;
+                checkpoint::save_as(&drawn(&config), dtype, checkpoint::MAX_SHARD, &aligned)?;
             }
             let place = aligned.display();
             ensure!(DecoderConfig::from_dir(&aligned)? == config, "{place} is of another shape: remove it");
         }
         let decoder = checkpoint::load(&aligned, &Device::flex())?;
         if !tuned.join("config.json").exists() {
-            checkpoint::save_as(&fine_tuned(&decoder)?, dtype, MAX_SHARD, &tuned)?;
+            checkpoint::save_as(&fine_tuned(&decoder)?, dtype, checkpoint::MAX_SHARD, &tuned)?;
         }
         let read = |path: &Path, count| -> Result<Vec<Sample>> {
             let found = read_jsonl_first(path, count)?;
@@ -124,7 +124,7 @@ fn import(gguf: &Path, out: &Path) -> Result<()> {
     let source = Artifact::model(gguf, &files::Hashes::default())?;
     let device = Device::flex();
     let mut report = |_: Progress<'_>| ControlFlow::Continue(());
-    let mut job = Job { device: &device, batch: 1, max_shard: MAX_SHARD, earlier: Vec::new(), report: &mut report };
+    let mut job = Job { device: &device, batch: 1, max_shard: None, earlier: Vec::new(), report: &mut report };
     Import { source, base: None, dtype: None }.run(out, &mut job)?;
     Ok(())
 }

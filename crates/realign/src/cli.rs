@@ -53,8 +53,8 @@ pub struct Cli {
     /// Seed of everything random [default: 1].
     #[arg(long, global = true)]
     pub seed: Option<u64>,
-    /// Precision in which weights are kept [default: that of the model that the command changes; f32 for a GGUF file
-    /// and for a model of mixed precisions].
+    /// Precision in which weights are kept [default: that of the model that the command changes, tensor by tensor where they
+    /// differ and lose nothing; f32 for a GGUF file].
     ///
     /// Weights are rounded to it, ties to even, when a model is read, and are written in it; a weight that is too
     /// large for it is an error. Arithmetic is in f32, training included, whose weights are rounded when they are
@@ -62,9 +62,10 @@ pub struct Cli {
     /// loses nothing. The models of judges are read as they are.
     #[arg(long, value_enum, global = true)]
     pub dtype: Option<Dtype>,
-    /// The largest file of weights of a model that is written; a larger model is written in shards, with an index.
-    #[arg(long, global = true, value_name = "SIZE", default_value = "5GB", value_parser = size)]
-    pub max_shard_size: u64,
+    /// The largest file of weights of a model that is written; a larger model is written in shards, with an index [default: the
+    /// files that the changed model has; 5GB for a GGUF file].
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub max_shard_size: Option<u64>,
     /// What chat templates see as `enable_thinking`; without it they decide.
     #[arg(long, global = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub enable_thinking: Option<bool>,

@@ -270,7 +270,7 @@ mod tests {
             screen: true,
         };
         let mut report = |_: crate::Progress<'_>| ControlFlow::Continue(());
-        let mut job = Job { device: &device, batch: 8, max_shard: u64::MAX, earlier: Vec::new(), report: &mut report };
+        let mut job = Job { device: &device, batch: 8, max_shard: None, earlier: Vec::new(), report: &mut report };
         let pair = Pair { aligned: (&model, &artifact), fine_tuned: (&model, &artifact) };
         let sizes = |found: &recovery::Evidence| (found.task.train.len(), found.task.held_out.len());
         let (found, declined) = evidence.read(&pair, out.path(), &mut job).unwrap();

@@ -13,8 +13,9 @@ pub struct Job<'a> {
     pub device: &'a Device,
     /// Prompts answered at a time.
     pub batch: usize,
-    /// Bytes of weights that a file of a saved model has at most.
-    pub max_shard: u64,
+    /// Bytes of weights that a file of a saved model has at most; without it, files are as those of the model that it was made
+    /// of.
+    pub max_shard: Option<u64>,
     /// Directories of finished stages that may hold some of the answers or verdicts.
     pub earlier: Vec<PathBuf>,
     /// Called as the stage goes on; when it breaks, the stage stops at the next point from which it can go on.

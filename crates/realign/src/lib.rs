@@ -37,7 +37,7 @@
 //!     println!("{} of {}: {}", step.done, step.all, step.word);
 //!     ControlFlow::Continue(()) // a break stops; the same stage in the same directory goes on from there
 //! };
-//! let mut job = Job { device: &device, batch: 64, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report };
+//! let mut job = Job { device: &device, batch: 64, max_shard: None, earlier: Vec::new(), report: &mut report };
 //! let summary = stage.run(Path::new("work"), &mut job)?; // the model is in work/model
 //! println!("{}", summary.note);
 //! # Ok(())
@@ -64,7 +64,6 @@ mod refusal;
 pub mod repair;
 pub mod stage;
 
-pub use ::model::checkpoint::MAX_SHARD;
 pub use answers::{How, Start, Wanted, answer_files, answers};
 pub use args::{at_least_one, metric_names, up_to};
 pub use device::DeviceName;

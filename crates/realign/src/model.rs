@@ -245,13 +245,19 @@ impl Model {
     }
 }
 
-/// Writes `decoder` in `dtype` as a Hugging Face directory with the companions of `source`; a file has `max_shard` bytes of
-/// weights at most.
+/// Writes `decoder` as a Hugging Face directory with the companions of `source`; precisions and files that are not asked for
+/// are those of `source`.
 ///
 /// # Errors
-/// When a weight is too large for `dtype`, or a file cannot be written.
-pub fn save(decoder: &Decoder, dtype: Dtype, source: &Source<'_>, max_shard: u64, dir: &Path) -> Result<()> {
-    checkpoint::save_as(decoder, dtype, max_shard, dir)?;
+/// When a weight is too large for the precision, or a file cannot be written.
+pub fn save(
+    decoder: &Decoder,
+    dtype: Option<Dtype>,
+    source: &Source<'_>,
+    max_shard: Option<u64>,
+    dir: &Path,
+) -> Result<()> {
+    checkpoint::save_like(decoder, source.home(), dtype, max_shard, dir)?;
     Ok(checkpoint::copy_companions_of(&source.dirs, dir)?)
 }
 

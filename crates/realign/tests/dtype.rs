@@ -82,6 +82,22 @@ fn a_model_recovered_in_bf16_has_half_the_size_and_exactly_the_weights_of_the_tw
 }
 
 #[test]
+fn a_recovered_model_has_the_files_of_the_fine_tuned_one() {
+    let bench = bench();
+    bench.works("import --from tuned --dtype bf16 --max-shard-size 4KB --out sharded");
+    recover(&bench, "aligned", "sharded", "--patch p.safetensors --out kept");
+    let index = |name: &str| fs::read_to_string(bench.path(name).join(checkpoint::INDEX)).unwrap();
+    assert!(index("sharded").contains("model-00003-of-"), "{}", index("sharded"));
+    assert_eq!(index("kept"), index("sharded"));
+    assert_ne!(bits(&bench.path("kept")), bits(&bench.path("sharded")));
+    bench.works("patch apply --patch p.safetensors --model sharded --out applied");
+    assert_eq!((index("applied"), bits(&bench.path("applied"))), (index("sharded"), bits(&bench.path("kept"))));
+    recover(&bench, "aligned", "sharded", "--max-shard-size 1GB --out single");
+    assert!(!bench.path("single").join(checkpoint::INDEX).exists());
+    assert_eq!(bits(&bench.path("single")), bits(&bench.path("kept")));
+}
+
+#[test]
 fn training_in_16_bits_keeps_f32_until_it_is_saved() {
     let bench = bench();
     bench.works("import --from aligned --dtype bf16 --out b");

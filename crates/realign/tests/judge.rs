@@ -31,8 +31,7 @@ fn model(dir: &Path) {
 /// The verdict file's records of these answers.
 fn judge_all(judge: &Judge, answers: &[Answer], path: &Path) -> realign::Result<Vec<VerdictRecord>> {
     let (device, mut report) = (Device::default(), |_: realign::Progress<'_>| ControlFlow::Continue(()));
-    let mut job =
-        Job { device: &device, batch: 4, max_shard: realign::MAX_SHARD, earlier: Vec::new(), report: &mut report };
+    let mut job = Job { device: &device, batch: 4, max_shard: None, earlier: Vec::new(), report: &mut report };
     let file = path.with_extension("answers");
     files::write_jsonl(&file, answers)?;
     let set = ToJudge { answers: file, count: answers.len(), path: path.to_owned() };

@@ -55,13 +55,7 @@ fn run(store: &Store, node: &Node) -> Result<(Finished, bool)> {
     let mut report = |_: realign::Progress<'_>| ControlFlow::Continue(());
     store.run(
         node,
-        &mut Job {
-            device: &Device::default(),
-            batch: 1,
-            max_shard: realign::MAX_SHARD,
-            earlier: Vec::new(),
-            report: &mut report,
-        },
+        &mut Job { device: &Device::default(), batch: 1, max_shard: None, earlier: Vec::new(), report: &mut report },
     )
 }
 

@@ -16,13 +16,14 @@ use crate::{Decoder, DecoderConfig, Dtype, Error, Result, weights};
 
 mod companions;
 pub mod gguf;
+mod layout;
 pub mod peft;
 mod safetensors;
 mod save;
 
 pub use companions::{COMPANIONS, copy_companions, copy_companions_of};
 pub use safetensors::{INDEX, SINGLE, shards};
-pub use save::{MAX_SHARD, save, save_as};
+pub use save::{MAX_SHARD, save, save_as, save_like};
 
 const HEAD: &str = "lm_head.weight";
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -139,14 +140,19 @@ pub fn contents(dir: &Path) -> Contents {
 /// When a file is missing, damaged or hostile, or a tensor is missing or has another type.
 pub fn stored_dtype(dir: &Path) -> Result<Dtype> {
     let Opened { config, files, .. } = open(dir)?;
+    Ok(common_dtype(&files, &config)?.unwrap_or(Dtype::F32))
+}
+
+/// The precision of all tensors of a model; none where they differ.
+fn common_dtype(files: &safetensors::Files, config: &DecoderConfig) -> Result<Option<Dtype>> {
     let mut common = None;
-    for (name, _) in expected(&config) {
+    for (name, _) in expected(config) {
         let dtype = files.dtype(&name)?;
         if *common.get_or_insert(dtype) != dtype {
-            return Ok(Dtype::F32);
+            return Ok(None);
         }
     }
-    Ok(common.unwrap_or(Dtype::F32))
+    Ok(common)
 }
 
 /// Makes a decoder of the tensors that `read` returns (row-major); `shapes` are all there are.

@@ -122,6 +122,11 @@ impl Files {
         self.tensors.iter().map(|(name, stored)| (name.clone(), stored.shape.clone())).collect()
     }
 
+    /// The file that holds a tensor.
+    pub(super) fn file_of(&self, name: &str) -> Option<&Path> {
+        self.tensors.get(name).map(|tensor| tensor.file.as_path())
+    }
+
     /// The precision of a tensor.
     pub(super) fn dtype(&self, name: &str) -> Result<Dtype> {
         let stored = self.stored(name)?;

@@ -6,10 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use burn_store::{FloatCastAdapter, ModuleSnapshot, SafetensorsStore};
+use burn_store::burn_pack::Tensor as PackTensor;
+use burn_store::{FloatCastAdapter, ModuleAdapter, ModuleContext, ModuleSnapshot, SafetensorsStore};
 
-use super::safetensors::{INDEX, SINGLE};
+use super::layout::{self, Precisions, Shard};
+use super::safetensors::{Files, INDEX, SINGLE};
+use crate::weights::WeightInfo;
 use crate::{Decoder, Dtype, Error, Result, weights};
 
 /// Bytes of weights that a file has at most, as transformers has it.
@@ -29,23 +33,74 @@ pub fn save(decoder: &Decoder, dir: &Path) -> Result<()> {
 /// # Errors
 /// As [`save()`], and when a value is not finite or too large for the precision.
 pub fn save_as(decoder: &Decoder, dtype: Dtype, max_shard: u64, dir: &Path) -> Result<()> {
+    check(decoder, dtype)?;
+    let precisions = layout::uniform(decoder, dtype);
+    write(decoder, layout::divide(sizes(decoder, &precisions), max_shard), precisions, dir)
+}
+
+/// The same with what is not given as it is in the directory of another model: the precision of each tensor, where it holds
+/// all values (else the tensor is in f32), and which tensors share a file.
+///
+/// # Errors
+/// As [`save_as()`], and when the other model's files are missing or damaged.
+pub fn save_like(
+    decoder: &Decoder,
+    like: &Path,
+    dtype: Option<Dtype>,
+    max_shard: Option<u64>,
+    dir: &Path,
+) -> Result<()> {
+    let files = Files::open(like)?;
+    let common = match dtype {
+        Some(dtype) => Some(dtype),
+        None => super::common_dtype(&files, decoder.config())?,
+    };
+    check(decoder, common.unwrap_or(Dtype::F32))?;
+    let precisions = match common {
+        Some(dtype) => layout::uniform(decoder, dtype),
+        None => layout::precisions_like(decoder, &files)?,
+    };
+    let sizes = sizes(decoder, &precisions);
+    let shards = match max_shard {
+        Some(most) => layout::divide(sizes, most),
+        None => layout::divide_like(sizes, &files),
+    };
+    write(decoder, shards, precisions, dir)
+}
+
+/// Checks that a model can be written in a precision.
+fn check(decoder: &Decoder, dtype: Dtype) -> Result<()> {
     if let Some(info) = weights::infos(decoder).into_iter().find(|info| info.name.contains(".lora.")) {
         return Err(Error::Input(format!("`{}` is an adapter's: merge adapters before saving a model", info.name)));
     }
-    weights::check(decoder, dtype)?;
-    files::create_dir(dir)?;
-    let sizes = weights::infos(decoder).into_iter().map(|info| {
+    weights::check(decoder, dtype)
+}
+
+/// The bytes of each tensor.
+fn sizes(decoder: &Decoder, precisions: &Precisions) -> Vec<(String, u64)> {
+    let bytes = |(info, (_, dtype)): (WeightInfo, &(String, Dtype))| {
         let bytes = (info.len() * dtype.in_burn().size()) as u64;
         (info.name, bytes)
-    });
-    let shards = divide(sizes, max_shard);
+    };
+    weights::infos(decoder).into_iter().zip(precisions).map(bytes).collect()
+}
+
+fn write(decoder: &Decoder, shards: Vec<Shard>, precisions: Precisions, dir: &Path) -> Result<()> {
+    files::create_dir(dir)?;
     let name = |index: usize| match shards.len() {
         1 => SINGLE.to_owned(),
         count => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
     };
     let names: Vec<String> = (0..shards.len()).map(name).collect();
+    let mut config = decoder.config().to_json();
+    let first = precisions.first().map_or(Dtype::F32, |(_, dtype)| *dtype);
+    let is_uniform = precisions.iter().all(|(_, dtype)| *dtype == first);
+    if is_uniform || config.get("torch_dtype").is_none() {
+        config["torch_dtype"] = if is_uniform { first } else { Dtype::F32 }.torch_name().into();
+    }
+    let cast = Cast(Arc::new(precisions.into_iter().collect()));
     for (file, shard) in names.iter().zip(&shards) {
-        write_shard(decoder, dtype, shard, &dir.join(file))?;
+        write_shard(decoder, &cast, shard, &dir.join(file))?;
     }
     remove_earlier(dir, &names)?;
     if shards.len() > 1 {
@@ -57,39 +112,32 @@ pub fn save_as(decoder: &Decoder, dtype: Dtype, max_shard: u64, dir: &Path) -> R
         let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
         files::write_json(&dir.join(INDEX), &index)?;
     }
-    let mut config = decoder.config().to_json();
-    config["torch_dtype"] = dtype.torch_name().into();
     Ok(files::write_json(&dir.join("config.json"), &config)?)
 }
 
-/// The tensors of one file.
-#[derive(Debug, Default)]
-struct Shard {
-    names: Vec<String>,
-    bytes: u64,
-}
+/// Casts each tensor to its precision as it is written.
+#[derive(Clone)]
+struct Cast(Arc<BTreeMap<String, Dtype>>);
 
-/// Divides tensors, in their order, among files with `most` bytes at most.
-fn divide(tensors: impl Iterator<Item = (String, u64)>, most: u64) -> Vec<Shard> {
-    let mut shards = vec![Shard::default()];
-    for (name, bytes) in tensors {
-        if shards.last().is_some_and(|last| !last.names.is_empty() && last.bytes.saturating_add(bytes) > most) {
-            shards.push(Shard::default());
-        }
-        if let Some(last) = shards.last_mut() {
-            last.names.push(name);
-            last.bytes += bytes;
+impl ModuleAdapter for Cast {
+    fn adapt(&self, tensor: PackTensor, context: ModuleContext<'_>) -> PackTensor {
+        match self.0.get(&tensor.name) {
+            Some(dtype) => FloatCastAdapter::to(dtype.in_burn()).adapt(tensor, context),
+            None => tensor,
         }
     }
-    shards
+
+    fn clone_box(&self) -> Box<dyn ModuleAdapter> {
+        Box::new(self.clone())
+    }
 }
 
-fn write_shard(decoder: &Decoder, dtype: Dtype, shard: &Shard, path: &Path) -> Result<()> {
+fn write_shard(decoder: &Decoder, cast: &Cast, shard: &Shard, path: &Path) -> Result<()> {
     files::write_at(path, |scratch| {
         // The store writes a new file of mode 0600 in the place of one that is there but keeps its mode.
         let store = SafetensorsStore::from_file(scratch).clear_metadata().metadata("format", "pt").overwrite(true);
         let store = store.with_full_paths(shard.names.iter().cloned());
-        let mut store = store.with_to_adapter(FloatCastAdapter::to(dtype.in_burn()));
+        let mut store = store.with_to_adapter(cast.clone());
         decoder.save_into(&mut store).map_err(|error| unwritable(path, &error))
     })
 }
@@ -149,15 +197,6 @@ mod tests {
     }
 
     #[test]
-    fn tensors_are_divided_in_their_order() {
-        let sizes = [3, 3, 5, 1, 9, 1].into_iter().enumerate().map(|(at, bytes)| (at.to_string(), bytes));
-        let shards = divide(sizes, 6);
-        let names: Vec<String> = shards.iter().map(|shard| shard.names.join(" ")).collect();
-        assert_eq!(names, ["0 1", "2 3", "4", "5"]);
-        assert_eq!(shards.iter().map(|shard| shard.bytes).collect::<Vec<_>>(), [6, 6, 9, 1]);
-    }
-
-    #[test]
     fn large_models_are_saved_in_shards_and_loaded_back_bit_for_bit() {
         let dir = tempfile::tempdir().unwrap();
         let decoder = numbered(&config("llama", false));
@@ -191,6 +230,53 @@ mod tests {
         assert_eq!(files_of_weights(), [SINGLE], "shards are gone");
         assert!(!dir.path().join(INDEX).exists());
         assert!(counts[0] == all(&decoder).len() && counts[0] > counts[1] && counts[1] > counts[2] && counts[2] > 1);
+    }
+
+    #[test]
+    fn a_model_is_saved_in_the_files_and_precisions_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let [like, out] = ["like", "out"].map(|name| dir.path().join(name));
+        let decoder = weights::round(numbered(&config("llama", false)), Dtype::Bf16).unwrap();
+        // Norms in f32, the rest in bf16, in three files that are not the ones a size would give.
+        let dtype_of = |name: &str| if name.contains("norm") { Dtype::F32 } else { Dtype::Bf16 };
+        let precisions: Precisions =
+            weights::infos(&decoder).into_iter().map(|info| (info.name.clone(), dtype_of(&info.name))).collect();
+        let mut shards: Vec<Shard> = (0..3).map(|_| Shard::default()).collect();
+        for (at, (name, bytes)) in sizes(&decoder, &precisions).into_iter().enumerate() {
+            let shard = &mut shards[(at + 1) % 3];
+            shard.names.push(name);
+            shard.bytes += bytes;
+        }
+        write(&decoder, shards, precisions, &like).unwrap();
+        assert_eq!(super::super::stored_dtype(&like).unwrap(), Dtype::F32, "of mixed precisions");
+        let layout = |dir: &Path| -> Vec<(String, String, Dtype)> {
+            let files = Files::open(dir).unwrap();
+            let of = |info: WeightInfo| {
+                let file = files.file_of(&info.name).unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+                let dtype = files.dtype(&info.name).unwrap();
+                (info.name, file, dtype)
+            };
+            weights::infos(&decoder).into_iter().map(of).collect()
+        };
+        save_like(&decoder, &like, None, None, &out).unwrap();
+        assert_eq!(layout(&out), layout(&like));
+        let all = |decoder: &Decoder| weights::read(decoder, |_| true).unwrap();
+        assert_eq!(all(&load(&out, &Device::default()).unwrap()), all(&decoder));
+        let config_of = |dir: &Path| files::read_json_value(&dir.join("config.json")).unwrap()["torch_dtype"].clone();
+        assert_eq!(config_of(&out), config_of(&like));
+        // A tensor that bf16 cannot hold is not rounded.
+        let odd = "model.layers.0.mlp.up_proj.weight";
+        let moved = weights::replace(decoder.clone(), |info| {
+            (info.name == odd).then(|| TensorData::new(vec![1.0001_f32; info.len()], info.shape.clone()))
+        });
+        save_like(&moved, &like, None, None, &out).unwrap();
+        let differ: Vec<_> = layout(&out).into_iter().zip(layout(&like)).filter(|(a, b)| a != b).collect();
+        assert!(differ.len() == 1 && differ[0].0.0 == odd && differ[0].0.2 == Dtype::F32, "{differ:?}");
+        assert_eq!(all(&load(&out, &Device::default()).unwrap()), all(&moved));
+        // What is asked for goes before what the other model has.
+        save_like(&decoder, &like, Some(Dtype::F32), Some(u64::MAX), &out).unwrap();
+        assert!(layout(&out).iter().all(|(_, file, dtype)| file == SINGLE && *dtype == Dtype::F32));
+        assert_eq!(config_of(&out), "float32");
     }
 
     #[test]

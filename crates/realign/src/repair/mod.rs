@@ -174,7 +174,7 @@ impl Recovery {
         let mut job = Job {
             device: &device,
             batch: self.settings.batch,
-            max_shard: crate::MAX_SHARD,
+            max_shard: None,
             earlier: Vec::new(),
             report: &mut report,
         };

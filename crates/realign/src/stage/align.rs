@@ -63,7 +63,7 @@ impl Stage for Align {
         let mut report = |step: &StepReport| job.report(step.step, step.steps, &format!("loss {:.3}", step.loss));
         let run = Run { seed: self.seed, checkpoint: Some(&checkpoint), report: &mut report };
         let trained = ::finetune::align(model.decoder, data, &self.settings, run)?;
-        save(&trained.decoder, dtype, &source, job.max_shard, &out.join(MODEL))?;
+        save(&trained.decoder, self.dtype, &source, job.max_shard, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(refusals.len() + helpful.len(), trained))
     }

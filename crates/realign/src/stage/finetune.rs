@@ -227,7 +227,7 @@ impl Finetune {
             config["base_model_name_or_path"] = base.into();
             files::write_json(&path, &config)?;
         }
-        save(&trained.decoder, dtype, &source, job.max_shard, &out.join(MODEL))?;
+        save(&trained.decoder, self.dtype, &source, job.max_shard, &out.join(MODEL))?;
         files::remove(&checkpoint)?;
         Ok(TrainSummary::new(examples.len(), trained))
     }

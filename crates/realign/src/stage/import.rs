@@ -36,12 +36,17 @@ impl Stage for Import {
         if source.is_dir() {
             let source = Source::with_base(source, self.base.as_ref().map(|base| base.path.as_path()))?;
             let dtype = source.dtype(self.dtype)?;
-            return save(&source.decoder(Some(dtype), job.device)?, dtype, &source, job.max_shard, &out);
+            return save(&source.decoder(Some(dtype), job.device)?, self.dtype, &source, job.max_shard, &out);
         }
         let vocab = vocab(source)?;
         vocab.notes().iter().for_each(|note| tracing::warn!("{}: {note}", source.display()));
         let decoder = gguf::load(source, job.device)?;
-        checkpoint::save_as(&decoder, self.dtype.unwrap_or(Dtype::F32), job.max_shard, &out)?;
+        checkpoint::save_as(
+            &decoder,
+            self.dtype.unwrap_or(Dtype::F32),
+            job.max_shard.unwrap_or(checkpoint::MAX_SHARD),
+            &out,
+        )?;
         Ok(prompts::write_tokenizer(&vocab, &out)?)
     }
 }

@@ -61,7 +61,8 @@ impl Stage for ApplyPatch {
         let on = || format!("{} on {}", self.patch.path.display(), self.model.path.display());
         let decoder = file.rewrite(decoder, from, to).within(on)?;
         let model = out.join(MODEL);
-        save(&decoder, file.dtype, &source, job.max_shard, &model)?;
+        let asked = (source.dtype(None)? != file.dtype).then_some(file.dtype);
+        save(&decoder, asked, &source, job.max_shard, &model)?;
         let summary = PatchSummary { step: to, restored: file.path.at(to).len(), dtype: file.dtype };
         // In place of that of the model that it was made of.
         let made = serde_json::json!({"summary": &summary, "stage": self.kind(), "value": self});

@@ -176,12 +176,12 @@ impl Repair {
         (repaired, points): (&Repaired, &[Point]),
         probed: Option<(&Probe, usize)>,
         out: &Path,
-        max_shard: u64,
+        max_shard: Option<u64>,
     ) -> Result<RepairSummary> {
         if let Some(trace) = &repaired.trace {
             files::write_json(&out.join("trace.json"), trace)?;
         }
-        save(&repaired.decoder, read.dtype, &read.source, max_shard, &out.join(MODEL))?;
+        save(&repaired.decoder, self.dtype, &read.source, max_shard, &out.join(MODEL))?;
         let (aligned, fine_tuned) = (&read.aligned.decoder, &read.fine_tuned.decoder);
         let models = recovery::Models { aligned, fine_tuned, dtype: read.dtype };
         super::patch::write(&out.join(super::PATCH), repaired, models, &self.method)?;
