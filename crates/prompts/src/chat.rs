@@ -52,7 +52,7 @@ impl Message {
 pub struct ChatTemplate {
     template: Template,
     name: String,
-    special_tokens: BTreeMap<&'static str, String>,
+    special_tokens: BTreeMap<String, String>,
     thinking: Option<bool>,
     is_dated: bool,
     probed: Probed,
@@ -70,15 +70,11 @@ struct Probed {
 /// A question that no template says by itself.
 const QUESTION: &str = "Which of the 7 blue maps is this?";
 
-/// The keys of tokenizer_config.json that a template may use as variables.
-const SPECIAL_TOKENS: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
 impl ChatTemplate {
     /// Compiles a template; `bos` and `eos` are the texts of the tokens it knows under `bos_token` and `eos_token`.
     pub fn from_source(source: String, bos: Option<String>, eos: Option<String>) -> Result<Self> {
         let tokens = [("bos_token", bos), ("eos_token", eos)];
-        let special_tokens = tokens.into_iter().filter_map(|(key, text)| Some((key, text?))).collect();
+        let special_tokens = tokens.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?))).collect();
         Self::compile("in memory".into(), &source, special_tokens)
     }
 
@@ -89,13 +85,11 @@ impl ChatTemplate {
 
     /// The template of the first place that has one.
     pub(crate) fn from_places(places: &Places<'_>) -> Result<Self> {
-        let special_tokens =
-            SPECIAL_TOKENS.into_iter().filter_map(|key| Some((key, places.special_token(key)?))).collect();
         let (name, source) = places.chat_template()?;
-        Self::compile(name, &source, special_tokens)
+        Self::compile(name, &source, places.variables())
     }
 
-    fn compile(name: String, source: &str, special_tokens: BTreeMap<&'static str, String>) -> Result<Self> {
+    fn compile(name: String, source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self> {
         let source = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja reads a template
         let template = Template::new(transformers_environment(), &without_generation_marks(&source));
         let template = template.map_err(|error| template_error(&name, error))?;
@@ -125,7 +119,7 @@ impl ChatTemplate {
     /// What the template raises, with its message and line.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let mut context: BTreeMap<&str, Value> =
-            self.special_tokens.iter().map(|(&key, text)| (key, Value::from(text.as_str()))).collect();
+            self.special_tokens.iter().map(|(key, text)| (key.as_str(), Value::from(text.as_str()))).collect();
         context.insert("messages", Value::from_serialize(messages));
         context.insert("add_generation_prompt", add_generation_prompt.into());
         context.insert("tools", Value::from(()));
@@ -229,8 +223,24 @@ fn transformers_environment() -> Environment<'static> {
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::None => Ok(out.write_str("None")?),
         ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
+            Err(refused("writes a list or a map in Python's own form, which is not supported; `tojson` and `join` are"))
+        }
         _ => template::emit(out, state, value),
     });
+    // What Python holds of a value, where the engine holds otherwise.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    environment.add_test("sequence", |value: &Value| match value.kind() {
+        ValueKind::Iterable => value.len().is_some(),
+        kind => matches!(kind, ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined),
+    });
+    environment.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
+    for (name, is_case, is_other) in [
+        ("lower", char::is_lowercase as fn(char) -> bool, char::is_uppercase as fn(char) -> bool),
+        ("upper", char::is_uppercase, char::is_lowercase),
+    ] {
+        environment.add_test(name, move |text: &str| text.chars().any(is_case) && !text.chars().any(is_other));
+    }
     environment.add_filter("tojson", tojson);
     environment.add_filter("trim", |state: &State<'_, '_>, value: &Value, chars: Option<&str>| {
         let text = template::text_of(state, value)?;

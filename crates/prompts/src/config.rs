@@ -1,10 +1,15 @@
 //! The JSON files of a Hugging Face directory, as far as this crate reads them; unknown keys are ignored.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+
+/// The keys of tokenizer_config.json that name special tokens, and that a template may use as variables.
+pub(crate) const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A JSON file or template may have this many bytes.
 const LARGEST: u64 = 64 << 20;
@@ -37,6 +42,8 @@ impl<'a> Places<'a> {
 
     /// The first directory that has a file, else the first. The model's configuration is that of the base, as its weights are.
     fn dir(&self, file: &str) -> &'a Path {
+        // Its ids are those of the vocabulary beside it.
+        let file = if file == "added_tokens.json" { "tokenizer.json" } else { file };
         let has = |dir: &&&Path| dir.join(file).exists();
         let base = self.dirs.last().filter(|_| file == "config.json");
         base.or_else(|| self.dirs.iter().find(has)).or(self.dirs.first()).copied().unwrap_or(Path::new(""))
@@ -63,14 +70,49 @@ impl<'a> Places<'a> {
         self.path(Self::CONFIG)
     }
 
-    /// The text of `bos_token` and its like: a plain string, or an object with `content`.
+    /// The text of `bos_token` and its like.
     pub(crate) fn special_token(&self, key: &str) -> Option<String> {
-        let text = |json: &Value| {
-            let token = &json[key];
-            token.as_str().or_else(|| token["content"].as_str()).map(str::to_string)
-        };
+        let text = |json: &Value| text_of(&json[key]).map(str::to_owned);
         let named = self.configs.iter().find(|config| !config.is_null());
         named.and_then(text).or_else(|| text(&self.special_tokens_map))
+    }
+
+    /// The first `tokenizer_config.json`, and where it is.
+    pub(crate) fn config(&self) -> (PathBuf, &Value) {
+        let found = self.configs.iter().find(|config| !config.is_null());
+        (self.config_path(), found.unwrap_or(&Value::Null))
+    }
+
+    /// The special tokens that the files name besides [`SPECIAL_TOKENS`], with the names that some have.
+    fn more_special_tokens(&self) -> Vec<(Option<&str>, &str)> {
+        let lists = ["additional_special_tokens", "extra_special_tokens"];
+        let mut tokens = Vec::new();
+        for (of, key) in
+            [self.config().1, &self.special_tokens_map].into_iter().flat_map(|of| lists.map(|key| (of, key)))
+        {
+            match &of[key] {
+                Value::Array(list) => tokens.extend(list.iter().filter_map(|token| Some((None, text_of(token)?)))),
+                Value::Object(named) => {
+                    tokens.extend(named.iter().filter_map(|(name, token)| Some((Some(name.as_str()), text_of(token)?))))
+                }
+                _ => {}
+            }
+        }
+        tokens
+    }
+
+    /// The texts of the special tokens under [`SPECIAL_TOKENS`], and of the others.
+    pub(crate) fn special_tokens(&self) -> (Vec<String>, Vec<String>) {
+        let more = self.more_special_tokens().into_iter().map(|(_, token)| token.to_owned());
+        (SPECIAL_TOKENS.into_iter().filter_map(|key| self.special_token(key)).collect(), more.collect())
+    }
+
+    /// The special tokens that a template may use as variables, by their names.
+    pub(crate) fn variables(&self) -> BTreeMap<String, String> {
+        let more = self.more_special_tokens().into_iter();
+        let more = more.filter_map(|(name, token)| Some((name?.to_owned(), token.to_owned())));
+        let named = SPECIAL_TOKENS.into_iter().filter_map(|key| Some((key.to_owned(), self.special_token(key)?)));
+        more.chain(named).collect()
     }
 
     /// The template and where it is from: a file of its own, else in the configuration a string, or the one named
@@ -92,6 +134,11 @@ impl<'a> Places<'a> {
         }
         Err(Error::NoTemplate { dir: self.dirs.first().map(|dir| dir.to_path_buf()).unwrap_or_default() })
     }
+}
+
+/// The text of a special token: a plain string, or an object with `content`.
+fn text_of(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token["content"].as_str())
 }
 
 /// A JSON object from a file, `None` where there is no file.

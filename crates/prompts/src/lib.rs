@@ -3,6 +3,7 @@
 //! Paper section III-B (how prompts are rendered before a hidden state is read) and IV-A (loss on the
 //! response tokens only). Knows nothing of models or tensors: ids go out, ids come in.
 
+mod added;
 pub mod batch;
 mod caught;
 pub mod chat;

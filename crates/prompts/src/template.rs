@@ -261,7 +261,11 @@ pub fn environment() -> Environment<'static> {
     counted!(environment: upper lower title capitalize trim dictsort items reverse sort batch slice indent format
         select selectattr reject rejectattr map groupby unique min max sum attr safe);
     counted::add_filters(&mut environment);
-    let length = Value::from_function(filters::length);
+    let counted_length = Value::from_function(filters::length);
+    let length = Value::from_function(move |state: &State<'_, '_>, value: Value| match value.is_undefined() {
+        true => Ok(Value::from(0)), // as Jinja counts it
+        false => counted_length.call(state, &[value]),
+    });
     for (name, filter) in [
         ("length", length.clone()),
         ("count", length),

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::added::added;
 use crate::caught::Limit;
 use crate::chat::{ChatTemplate, Message, Role};
 use crate::config::Places;
@@ -91,6 +92,7 @@ impl Tokenizer {
         let [read, written] =
             [read, growth(&inner.get_decoder())].map(|growth| growth.map_err(|step| wrap(asked(&step))));
         let growth = [read?, written?];
+        let inner = with_added(inner, &places)?;
         let (limit, template) = (Limit::new(STACK), ChatTemplate::from_places(&places)?);
         let mut tokenizer =
             Self { inner: Arc::new(inner), growth, limit, template, path, end_of_turn: None, eos_ids: Vec::new() };
@@ -327,13 +329,34 @@ pub(crate) fn of_bytes(bytes: Vec<u8>) -> std::result::Result<tokenizers::Tokeni
         );
         return Err(reason.into());
     }
-    let grown = growth(&outline.normalizer).map_err(|step| asked(&step))?.saturating_mul(added);
-    if grown > MOST_ADDED {
-        let reason = format!("\"added_tokens\" have {added} bytes and can become {grown}, more than {MOST_ADDED}");
-        return Err(reason.into());
-    }
+    check_added(&outline.normalizer, added)?;
     let time = TIME + Duration::from_secs((bytes.len() / SLOWEST) as u64);
     contained(&Limit::new(STACK), time, || tokenizers::Tokenizer::from_bytes(bytes))
+}
+
+/// The tokenizer with the tokens that other files add to it.
+fn with_added(mut inner: tokenizers::Tokenizer, places: &Places<'_>) -> Result<tokenizers::Tokenizer> {
+    let added = added(&inner, places)?;
+    if added.is_empty() {
+        return Ok(inner);
+    }
+    let wrap = |source| Error::Tokenizer { path: places.path("tokenizer.json"), source };
+    let bytes = added.iter().map(|one| one.token.content.len()).fold(0, usize::saturating_add);
+    check_added(&inner.get_normalizer(), bytes).map_err(wrap)?;
+    let tokens: Vec<_> = added.iter().map(|one| one.token.clone()).collect();
+    let work = move || inner.add_tokens(tokens).map(|_| inner);
+    let inner = contained(&Limit::new(STACK), TIME, work).map_err(wrap)?;
+    added.iter().try_for_each(|one| one.check(&inner))?;
+    Ok(inner)
+}
+
+/// Checks that added tokens with so many bytes in all do not become too long by a normaliser.
+fn check_added(normalizer: &impl Serialize, bytes: usize) -> std::result::Result<(), tokenizers::Error> {
+    let grown = growth(normalizer).map_err(|step| asked(&step))?.saturating_mul(bytes);
+    match grown > MOST_ADDED {
+        true => Err(format!("added tokens have {bytes} bytes and can become {grown}, more than {MOST_ADDED}").into()),
+        false => Ok(()),
+    }
 }
 
 fn conversation(prompt: &str, system: Option<&str>) -> Vec<Message> {

@@ -288,11 +288,67 @@ fn what_a_tokenizer_takes_memory_for_is_bounded() {
     };
     type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
     let changes: [(Change<'_>, &str); 3] =
-        [(&many, "\"added_tokens\" have"), (&prepended, "can become"), (&before_texts, "can become")];
+        [(&many, "added tokens have"), (&prepended, "can become"), (&before_texts, "can become")];
     for (change, wanted) in changes {
         let error = fails(change);
         assert!(error.contains(wanted) && error.contains("tokenizer.json"), "{error}");
     }
+}
+
+/// As transformers 4.53 and 5.23 read these files.
+#[test]
+fn tokens_that_other_files_add_are_known() {
+    let (dir, plain) = written(&vocab(CHATML));
+    let size = plain.vocab_size() as u32;
+    let read = |config: serde_json::Value| {
+        set(dir.path(), "tokenizer_config.json", &config.to_string());
+        Tokenizer::from_dir(dir.path())
+    };
+    let token = |content: &str, special: bool| {
+        serde_json::json!({"content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": special})
+    };
+    let config = serde_json::json!({"eos_token": "<note>", "chat_template": CHATML, "pad_token": "<pad>"});
+    let with = |key: &str, value: serde_json::Value| {
+        let mut config = config.clone();
+        config[key] = value;
+        config
+    };
+    let text = "<new>hello<note><pad>";
+    let tokenizer = read(config.clone()).unwrap();
+    assert_eq!(tokenizer.encode(text).unwrap(), plain.encode(text).unwrap());
+    let ids = tokenizer.encode("<note>").unwrap();
+    assert_eq!(
+        (plain.decode(&ids, true).unwrap(), tokenizer.decode(&ids, true).unwrap()),
+        ("<note>".into(), "".into())
+    );
+    let stated = |special| with("added_tokens_decoder", serde_json::json!({size.to_string(): token("<new>", special)}));
+    for (config, shown) in [
+        (stated(false), "<new>"),
+        (stated(true), ""),
+        (with("additional_special_tokens", serde_json::json!(["<new>"])), ""),
+        (with("extra_special_tokens", serde_json::json!({"new_token": "<new>"})), ""),
+    ] {
+        let tokenizer = read(config).unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap()[0], size);
+        assert_eq!(tokenizer.decode(&[size], true).unwrap(), shown);
+    }
+    let named = with("extra_special_tokens", serde_json::json!({"new_token": "<new>"}));
+    let source = "{{ messages[0].content }}{{ new_token }}";
+    set(dir.path(), "chat_template.jinja", source);
+    assert!(read(named).unwrap().encode_prompt("hello", None).unwrap().ends_with(&[size]));
+    set(dir.path(), "added_tokens.json", &format!("{{\"<new>\": {size}}}"));
+    assert_eq!(read(config.clone()).unwrap().decode(&[size], true).unwrap(), "<new>");
+    set(dir.path(), "added_tokens.json", "{\"<new>\": 7}");
+    let error = read(config.clone()).unwrap_err().to_string();
+    assert!(
+        error.contains("added_tokens.json") && error.contains(&format!("has the id 7 here, and {size} by")),
+        "{error}"
+    );
+    let long = with("additional_special_tokens", serde_json::json!(["x".repeat(3 << 20)]));
+    assert!(read(long).unwrap_err().to_string().contains("added tokens have"));
+    let wrong = with("added_tokens_decoder", serde_json::json!({"a": token("<new>", false)}));
+    assert!(read(wrong).unwrap_err().to_string().contains("`a`: is not a token id"));
 }
 
 #[test]

@@ -12,6 +12,29 @@ fn an_unset_special_token_prints_as_nothing() {
 }
 
 #[test]
+fn values_are_told_apart_as_python_tells_them() {
+    let is = |test: &str| {
+        let values = ["none", "true", "1.5", "'a b'", "'A'", "''", "[1]", "{'a': 1}", "missing", "range(2)"];
+        let holds = |value: &&str| render(&format!("{{{{ ({value}) is {test} }}}}")).is_ok_and(|text| text == "True");
+        values.into_iter().filter(holds).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(is("iterable"), "'a b' 'A' '' [1] {'a': 1} missing range(2)");
+    assert_eq!(is("sequence"), "'a b' 'A' '' [1] {'a': 1} missing range(2)");
+    assert_eq!(is("number"), "true 1.5");
+    assert_eq!((is("lower").as_str(), is("upper").as_str()), ("'a b'", "'A'"));
+    assert_eq!(render("{{ missing | length }}").unwrap(), "0");
+}
+
+#[test]
+fn what_only_python_can_print_is_refused() {
+    for source in ["{{ messages }}", "{{ ['a'] }}", "{{ {'a': 1} }}"] {
+        let error = render(source).unwrap_err().to_string();
+        assert!(error.contains("in Python's own form"), "{source}: {error}");
+    }
+    assert_eq!(render("{{ ['a', 1] | tojson }} {{ ['a', 1] | join(',') }}").unwrap(), "[\"a\", 1] a,1");
+}
+
+#[test]
 fn what_a_template_raises_comes_with_its_line() {
     let error = render("{{ bos_token }}\n{{ raise_exception('no such role') }}").unwrap_err().to_string();
     assert_eq!(error, "chat template in memory, line 2: no such role");
