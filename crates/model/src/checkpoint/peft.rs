@@ -62,17 +62,18 @@ struct Fit {
     files: Files,
     /// The rank of each projection that it is of, by its path.
     ranks: BTreeMap<String, usize>,
-    /// Whole tensors that were trained beside it, by the decoder's names: norms, biases, and a head or embedding that are not
-    /// one.
-    saved: Vec<(String, Vec<usize>)>,
+    /// Whole tensors that were trained beside it, by the decoder's names, with the file's: norms, biases, and a head or
+    /// embedding that are not one.
+    saved: BTreeMap<String, String>,
 }
 
 impl Fit {
     fn new(dir: &Path, config: &DecoderConfig) -> Result<Self> {
         let mut fit =
-            Self { settings: Settings::read(dir)?, files: open(dir)?, ranks: BTreeMap::new(), saved: Vec::new() };
+            Self { settings: Settings::read(dir)?, files: open(dir)?, ranks: BTreeMap::new(), saved: BTreeMap::new() };
         let Self { settings, files, ranks, saved } = &mut fit;
         let shapes = files.shapes();
+        check_vocabulary(files.path(), &shapes, config)?;
         let mut unknown: BTreeSet<&str> = shapes.keys().map(String::as_str).collect();
         let mut take = |name: &str| unknown.remove(name);
         for (name, shape) in super::expected(config) {
@@ -91,10 +92,12 @@ impl Fit {
                     ranks.insert(path.to_owned(), rank);
                 }
             }
-            let whole = format!("{ROOT}{name}");
-            if !(config.tie_word_embeddings && name == EMBEDDING) && take(&whole) {
+            if config.tie_word_embeddings && name == EMBEDDING {
+                continue;
+            }
+            if let Some(whole) = whole_names(&name).into_iter().find(|whole| take(whole)) {
                 files.check(&whole, &shape)?;
-                saved.push((name, shape));
+                saved.insert(name, whole);
             }
         }
         fit.check_rest(&unknown, config.tie_word_embeddings)?;
@@ -110,10 +113,17 @@ impl Fit {
                 true => "replaces one of head and embedding, which are one tensor in the model (tie_word_embeddings)",
                 false => "belongs to no projection of the decoder",
             };
-            let reason = format!("tensor `{name}` {why}; {}", way_out(&settings.file));
+            let way_out = match whole.starts_with(ROOT) {
+                true => format!(
+                    "it was trained on a model that had an adapter already: merge that one into its base, take `{ROOT}` off the \
+                     names of all tensors once, and name the merged model as the base"
+                ),
+                false => way_out(&settings.file),
+            };
+            let reason = format!("tensor `{name}` {why}; {way_out}");
             return Err(Error::checkpoint(files.path(), reason));
         }
-        let is_there = |module: &str| saved.iter().any(|(name, _)| name.split('.').any(|part| part == module));
+        let is_there = |module: &str| saved.keys().any(|name| name.split('.').any(|part| part == module));
         if let Some(module) = settings.keys.modules_to_save.iter().flatten().find(|module| !is_there(module)) {
             let reason =
                 format!("key `modules_to_save` names `{module}`, of which {} has no tensor", files.path().display());
@@ -159,7 +169,7 @@ pub fn load_adapter(decoder: &mut Decoder, dir: &Path) -> Result<()> {
             adapters.insert(path, lora);
         }
     }
-    let value = |(name, _): &(String, Vec<usize>)| Ok((name.clone(), fit.values(&format!("{ROOT}{name}"))?));
+    let value = |(name, whole): (&String, &String)| Ok((name.clone(), fit.values(whole)?));
     let saved: BTreeMap<String, Vec<f32>> = fit.saved.iter().map(value).collect::<Result<_>>()?;
     if !saved.is_empty() {
         *decoder = weights::replace(decoder.clone(), |info| {
@@ -208,6 +218,28 @@ const ROOT: &str = "base_model.model.";
 /// peft's names of a projection's two tensors.
 fn tensor_names(path: &str) -> [String; 2] {
     ["A", "B"].map(|part| format!("{ROOT}{path}.lora_{part}.weight"))
+}
+
+/// peft's names of a whole tensor; the bias of a projection with an adapter lies within it.
+fn whole_names(name: &str) -> Vec<String> {
+    let within = name.strip_suffix(".bias").map(|path| format!("{ROOT}{path}.base_layer.bias"));
+    [Some(format!("{ROOT}{name}")), within].into_iter().flatten().collect()
+}
+
+/// That an adapter's own head or embedding has the base's number of tokens.
+fn check_vocabulary(path: &Path, shapes: &BTreeMap<String, Vec<usize>>, config: &DecoderConfig) -> Result<()> {
+    for name in [EMBEDDING, HEAD].map(|name| format!("{ROOT}{name}")) {
+        let Some(&rows) = shapes.get(&name).and_then(|shape| shape.first()) else { continue };
+        if rows != config.vocab_size {
+            let reason = format!(
+                "tensor `{name}` has {rows} rows, and the base {} tokens: the vocabulary was resized before the training; save \
+                 the base so, with model.resize_token_embeddings({rows}) in transformers, and name that as the base",
+                config.vocab_size
+            );
+            return Err(Error::checkpoint(path, reason));
+        }
+    }
+    Ok(())
 }
 
 /// peft's name of the lengths of a projection's rows.

@@ -171,6 +171,36 @@ fn a_head_or_embedding_of_an_adapter_that_the_model_ties_is_to_be_merged_first()
 }
 
 #[test]
+fn a_bias_is_read_beside_or_within_an_adapted_projection() {
+    for name in ["k_proj.base_layer.bias", "k_proj.bias"] {
+        let base = numbered(&config("qwen2", true));
+        let mut adapted = base.clone();
+        let dir = saved();
+        add(dir.path(), &format!("{ROOT}model.layers.1.self_attn.{name}"), &[8]);
+        load_adapter(&mut adapted, dir.path()).unwrap();
+        let zeros = |decoder: &Decoder| -> Vec<String> {
+            let all = weights::read(decoder, |info| info.name.ends_with("bias")).unwrap();
+            let zeros = all.into_iter().filter(|(_, values)| values.iter().all(|&value| value == 0.0));
+            zeros.map(|(info, _)| info.name).collect()
+        };
+        assert_eq!((zeros(&base), zeros(&adapted)), (vec![], vec!["model.layers.1.self_attn.k_proj.bias".to_owned()]));
+    }
+}
+
+#[test]
+fn an_adapter_of_a_resized_or_an_adapted_base_says_so() {
+    let refused = |name: &str, shape: &[usize]| {
+        let dir = saved();
+        add(dir.path(), &format!("{ROOT}{name}"), shape);
+        load_adapter(&mut numbered(&config("llama", false)), dir.path()).unwrap_err().to_string()
+    };
+    let error = refused(EMBEDDING, &[40, 16]);
+    assert!(error.contains("has 40 rows, and the base 32 tokens") && error.contains("embeddings(40)"), "{error}");
+    let error = refused(&format!("{ROOT}model.layers.0.mlp.up_proj.lora_A.weight"), &[2, 16]);
+    assert!(error.contains("had an adapter already") && !error.contains("python -c"), "{error}");
+}
+
+#[test]
 fn the_way_to_merge_an_adapter_keeps_its_tokenizer_and_takes_any_path() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("it's");
