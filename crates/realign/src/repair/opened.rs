@@ -178,7 +178,7 @@ impl Opened {
                 self.pair.config(),
                 self.work(settings),
                 Precision { saved: self.dtype, kept },
-                strong.max_cap,
+                strong.cap,
                 speed(device),
             ),
             machine: Machine::here(place),
