@@ -197,6 +197,12 @@ fn missing_of(path: &Path, name: &str, shapes: &BTreeMap<String, Vec<usize>>) ->
     match (longer, shorter) {
         (Some(other), _) => wrong(other, format!("take `{}` off all names", &other[..other.len() - name.len()])),
         (None, Some(other)) => wrong(other, format!("put `model.` before all names but `{HEAD}`")),
+        (None, None) if name == HEAD => {
+            let reason = format!(
+                "tensor `{HEAD}` is missing: where the embedding is the model's head, set tie_word_embeddings to true in config.json"
+            );
+            Error::checkpoint(path, reason)
+        }
         (None, None) => missing(path, name),
     }
 }
@@ -391,6 +397,15 @@ pub(crate) mod tests {
         let error = refused(&|name| name.replacen("model.", "", 1));
         assert!(error.contains("put `model.` before all names"), "{error}");
         save(&numbered(&config("llama", true)), dir.path()).unwrap();
+        let json = dir.path().join("config.json");
+        let tied = std::fs::read_to_string(&json).unwrap();
+        std::fs::write(&json, tied.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false")).unwrap();
+        let error = load(dir.path(), &Device::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("`lm_head.weight` is missing: where") && error.contains("tie_word_embeddings"),
+            "{error}"
+        );
+        std::fs::write(&json, tied).unwrap();
         std::fs::rename(dir.path().join("model.safetensors"), dir.path().join("pytorch_model.bin")).unwrap();
         let error = load(dir.path(), &Device::default()).unwrap_err().to_string();
         assert!(error.contains("safe_serialization"), "{error}");
