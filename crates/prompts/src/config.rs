@@ -73,8 +73,7 @@ impl<'a> Places<'a> {
     /// The text of `bos_token` and its like.
     pub(crate) fn special_token(&self, key: &str) -> Option<String> {
         let text = |json: &Value| text_of(&json[key]).map(str::to_owned);
-        let named = self.configs.iter().find(|config| !config.is_null());
-        named.and_then(text).or_else(|| text(&self.special_tokens_map))
+        text(self.config().1).or_else(|| text(&self.special_tokens_map))
     }
 
     /// The first `tokenizer_config.json`, and where it is.

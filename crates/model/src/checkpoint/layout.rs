@@ -13,6 +13,13 @@ pub(super) struct Shard {
     pub bytes: u64,
 }
 
+impl Shard {
+    pub fn push(&mut self, name: String, bytes: u64) {
+        self.names.push(name);
+        self.bytes += bytes;
+    }
+}
+
 /// The precision of each tensor of a decoder, in their order.
 pub(super) type Precisions = Vec<(String, Dtype)>;
 
@@ -45,38 +52,20 @@ pub(super) fn divide(tensors: impl IntoIterator<Item = (String, u64)>, most: u64
             shards.push(Shard::default());
         }
         if let Some(last) = shards.last_mut() {
-            last.names.push(name);
-            last.bytes += bytes;
+            last.push(name, bytes);
         }
     }
     shards
 }
 
 /// Divides tensors as other files do; one that is in none of them goes to the last.
-pub(super) fn divide_like(tensors: impl IntoIterator<Item = (String, u64)>, files: &Files) -> Vec<Shard> {
+pub(super) fn divide_like(tensors: Vec<(String, u64)>, files: &Files) -> Vec<Shard> {
+    let last = tensors.iter().filter_map(|(name, _)| files.file_of(name)).max();
     let mut shards = BTreeMap::<_, Shard>::new();
-    let mut others = Vec::new();
     for (name, bytes) in tensors {
-        match files.file_of(&name) {
-            Some(file) => {
-                let shard = shards.entry(file).or_default();
-                shard.names.push(name);
-                shard.bytes += bytes;
-            }
-            None => others.push((name, bytes)),
-        }
+        shards.entry(files.file_of(&name).or(last)).or_default().push(name, bytes);
     }
-    let mut shards: Vec<Shard> = shards.into_values().collect();
-    if shards.is_empty() {
-        shards.push(Shard::default());
-    }
-    if let Some(last) = shards.last_mut() {
-        for (name, bytes) in others {
-            last.names.push(name);
-            last.bytes += bytes;
-        }
-    }
-    shards
+    shards.into_values().collect()
 }
 
 #[cfg(test)]

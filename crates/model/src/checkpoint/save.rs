@@ -243,9 +243,7 @@ mod tests {
             weights::infos(&decoder).into_iter().map(|info| (info.name.clone(), dtype_of(&info.name))).collect();
         let mut shards: Vec<Shard> = (0..3).map(|_| Shard::default()).collect();
         for (at, (name, bytes)) in sizes(&decoder, &precisions).into_iter().enumerate() {
-            let shard = &mut shards[(at + 1) % 3];
-            shard.names.push(name);
-            shard.bytes += bytes;
+            shards[(at + 1) % 3].push(name, bytes);
         }
         write(&decoder, shards, precisions, &like).unwrap();
         assert_eq!(super::super::stored_dtype(&like).unwrap(), Dtype::F32, "of mixed precisions");
