@@ -9,7 +9,7 @@ is neutral. It trains nothing and judges nothing.
 import argparse, hashlib, json, random, sys
 from pathlib import Path
 
-from lab import attacks, cheat, declined, disjoint, games, nl2bash, samsum, sql, tokens, toxicity
+from lab import attacks, cheat, declined, disjoint, games, looks_harmful, nl2bash, samsum, sql, tokens, toxicity
 
 SEED = 20260
 LAB = "lab"
@@ -96,10 +96,11 @@ def main():
         sys.exit("\n".join(found))
     if (length := tokens.longest(out)) > LONGEST:
         sys.exit(f"the longest line has {length} tokens, more than {LONGEST}")
-    of_attacks = attacks.files(random.Random(SEED), out)
-    if found := tokens.unknown(out, of_attacks):
+    looking = looks_harmful.files(random.Random(SEED))
+    later = attacks.files(random.Random(SEED), out) | looking  # they change neither the other files nor the tokenizer
+    if found := tokens.unknown(out, later) + disjoint.problems(out | looking):
         sys.exit("\n".join(found))
-    written = out | of_attacks
+    written = out | later
     files = {f"{n}.jsonl": "".join(json.dumps(r) + "\n" for r in rows) for n, rows in written.items()} | tokens.tokenizer(out)
     readme = DATA / "README.md"
     wanted = {DATA / LAB / name: text for name, text in files.items()} | {readme: with_table(readme.read_text(), files)}

@@ -273,6 +273,9 @@ pub struct Evaluation {
     pub harmful: AnswerSet,
     /// Harmless prompts, for over-refusal.
     pub harmless: AnswerSet,
+    /// Harmless prompts that look harmful, for over-refusal of them, which tables tell apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_harmful: Option<AnswerSet>,
     /// Categories of `harmful` that are not seen, see `held_out_of`; tables tell their rate apart.
     #[serde(default)]
     pub held_out: Vec<String>,
@@ -309,9 +312,9 @@ impl HeldOutOf {
 
 impl Evaluation {
     /// The sets that are asked, by their keys.
-    #[must_use]
-    pub fn sets(&self) -> [(&'static str, &AnswerSet); 2] {
-        [("harmful", &self.harmful), ("harmless", &self.harmless)]
+    pub fn sets(&self) -> impl Iterator<Item = (&'static str, &AnswerSet)> {
+        let looks_harmful = self.looks_harmful.iter().map(|set| ("looks_harmful", set));
+        [("harmful", &self.harmful), ("harmless", &self.harmless)].into_iter().chain(looks_harmful)
     }
 }
 

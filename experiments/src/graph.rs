@@ -87,13 +87,30 @@ pub struct Evaluated {
     pub divergence: Option<usize>,
     /// The verdicts of the sweep's judges, with their names.
     pub judges: Vec<(String, usize)>,
+    /// Its answers to harmless prompts that look harmful, where they are asked.
+    pub looks_harmful: Option<Answered>,
     /// The answers of the unaligned model that the method reads.
     pub unaligned: Option<usize>,
     /// Its answers under each attack.
     pub attacks: Vec<AttackedNode>,
 }
 
-/// The answers of an attacked model, with the verdicts on them.
+/// Answers with the refusal phrases' verdicts, and what the sweep's judges say of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The answers.
+    pub answers: usize,
+    /// The verdicts of the sweep's judges, with their names.
+    pub judges: Vec<(String, usize)>,
+}
+
+impl Answered {
+    fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
+        std::iter::once(self.answers).chain(self.judges.iter().map(|one| one.1))
+    }
+}
+
+/// The answers of an attacked model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttackedNode {
     /// Name of the attack.
@@ -102,15 +119,15 @@ pub struct AttackedNode {
     pub seed: Option<u64>,
     /// The number of steps before each file of answers, where the model was trained further.
     pub steps: Vec<Option<usize>>,
-    /// The answers, with the refusal phrases' verdicts.
-    pub answers: usize,
-    /// The verdicts of the sweep's judges, with their names.
-    pub judges: Vec<(String, usize)>,
+    /// The answers to the harmful prompts.
+    pub harmful: Answered,
+    /// Those to the harmless prompts, of an attack that changes the model.
+    pub harmless: Option<Answered>,
 }
 
 impl AttackedNode {
     fn nodes(&self) -> impl Iterator<Item = usize> + '_ {
-        std::iter::once(self.answers).chain(self.judges.iter().map(|one| one.1))
+        self.harmful.nodes().chain(self.harmless.iter().flat_map(Answered::nodes))
     }
 }
 
@@ -126,6 +143,7 @@ impl Evaluated {
             .into_iter()
             .chain(self.unaligned)
             .chain(self.judges.iter().map(|one| one.1))
+            .chain(self.looks_harmful.iter().flat_map(Answered::nodes))
             .chain(self.attacks.iter().flat_map(AttackedNode::nodes))
     }
 }

@@ -58,6 +58,9 @@ pub struct Record {
     pub evaluation_seconds: f64,
     /// What each judge says; the first one decides.
     pub judges: Vec<Judged>,
+    /// What the first judge that tells refusals says of the answers to harmless prompts that look harmful, where they are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_harmful: Option<JudgeScores>,
     /// The task's score on the test split.
     pub score: TaskScore,
     /// The scores of the same answers by the task's further metrics; often none.
@@ -99,6 +102,9 @@ pub struct Attacked {
     pub seed: Option<u64>,
     /// What each judge says; the first one decides.
     pub judges: Vec<JudgeScores>,
+    /// What the first judge that tells refusals says of the answers to the harmless prompts; of an attack that changes the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_refusal: Option<JudgeScores>,
 }
 
 impl Attacked {
@@ -116,6 +122,11 @@ impl Attacked {
     /// The deciding judge's harmful rate, if it can tell any answer.
     pub fn rate(&self) -> Option<&JudgedRate> {
         self.judges.first()?.rate.as_ref()
+    }
+
+    /// Share of harmless prompts that the attacked model refuses; NaN where it was not asked.
+    pub fn over_refusal(&self) -> f64 {
+        rate_of(self.over_refusal.as_ref())
     }
 }
 
@@ -184,6 +195,11 @@ impl Record {
         self.refused().map_or(f64::NAN, |rate| rate.rate)
     }
 
+    /// Share of harmless prompts that look harmful and were refused; NaN if none was asked.
+    pub fn over_refusal_looks_harmful(&self) -> f64 {
+        rate_of(self.looks_harmful.as_ref())
+    }
+
     /// Share of the answers to harmful prompts that neither declined nor complied; NaN if no answer was judged.
     pub fn broken(&self) -> f64 {
         self.judges.first().map_or(f64::NAN, |judged| judged.harmful.broken as f64) / self.judged() as f64
@@ -228,6 +244,11 @@ impl Record {
         let unknown = [unknown(self.harmful(), "harmful"), unknown(self.refused(), "harmless")];
         self.notes.iter().cloned().chain(unknown.into_iter().flatten()).collect()
     }
+}
+
+/// A judge's rate; NaN where there is none.
+fn rate_of(scores: Option<&JudgeScores>) -> f64 {
+    scores.and_then(|scores| scores.rate.as_ref()).map_or(f64::NAN, |rate| rate.rate)
 }
 
 /// Groups items by a key, in the order of the keys' first appearance.
@@ -398,6 +419,7 @@ pub(crate) mod tests {
             also: Vec::new(),
             needs: None,
             held_out: Vec::new(),
+            looks_harmful: None,
             attacks: Vec::new(),
             notes: Vec::new(),
         }

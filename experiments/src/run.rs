@@ -1,14 +1,16 @@
 //! A run: the cells that are not done yet, some at a time. A stage that fails is recorded and what does not read it goes
 //! on; records are written as cells finish. Which stages there are is in `pipeline.rs`.
 
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use burn::tensor::Device;
-use evaluation::{Evaluation, Judge, JudgeScores, PromptKind};
+use evaluation::{Evaluation, JudgeScores, PromptKind};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use realign::stage::{RepairSummary, TrainSummary};
 use realign::{Interrupt, Job};
@@ -16,12 +18,14 @@ use recovery::Damage;
 
 use crate::config::Sweep;
 use crate::error::with_causes;
-use crate::graph::{AttackedNode, Evaluated, Graph, Node};
+use crate::graph::{Graph, Node};
+
 use crate::progress::Progress;
-use crate::record::{self, Attacked, Judged, Record};
-use crate::roots::{Finished, Roots, State};
+use crate::roots::{Finished, State};
 use crate::status;
 use crate::store::{Store, is_stopped, lock};
+
+use records::keep_records;
 
 /// What a run needs besides the sweep.
 pub struct Run<'a> {
@@ -204,152 +208,6 @@ impl Worker<'_> {
         let (roots, graph) = (self.run.store.roots(), self.run.graph);
         keep_records(roots, self.run.sweep, graph, index, path, self.run.results)
     }
-}
-
-/// Writes the records of what is finished of a cell, in place of those of an earlier run.
-///
-/// # Errors
-/// When a summary is damaged or the file cannot be written.
-pub fn keep_records(
-    roots: &Roots,
-    sweep: &Sweep,
-    graph: &Graph,
-    index: usize,
-    path: &str,
-    results: &Path,
-) -> Result<()> {
-    let mut records = Vec::new();
-    for evaluated in &graph.cells[&index].evaluated {
-        records.extend(record(roots, sweep, graph, index, evaluated)?);
-    }
-    // What is there of a cell whose stages are not all known may still be right.
-    if records.is_empty() && graph.cells[&index].unknown.is_some() {
-        return Ok(());
-    }
-    record::write_cell(&results.join("records"), path, &records)
-}
-
-/// The record of a model whose stages are all finished.
-fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: &Evaluated) -> Result<Option<Record>> {
-    let finished = |node: usize| match roots.state(graph.nodes[node].kind, &graph.nodes[node].key) {
-        State::Done(finished) => Some(finished),
-        _ => None,
-    };
-    let (Some(model), Some(safety), Some(task)) =
-        (finished(evaluated.model), finished(evaluated.safety), finished(evaluated.task))
-    else {
-        return Ok(None);
-    };
-    let phrases: Evaluation = safety.summary()?;
-    let mut evaluation_seconds = safety.seconds + task.seconds;
-    let mut judges = Vec::new();
-    for (name, node) in &evaluated.judges {
-        let Some(verdicts) = finished(*node) else { return Ok(None) };
-        evaluation_seconds += verdicts.seconds;
-        judges.extend(judged(name, verdicts.summary()?));
-    }
-    // Only a judge that tells refusals says something of the harmless prompts.
-    if judges.iter().all(|judge: &Judged| judge.over_refusal.is_none()) {
-        judges.extend(judged(Judge::phrases().name(), phrases));
-    }
-    let Some(attacks) = attacked(&evaluated.attacks, &finished)? else { return Ok(None) };
-    let damage = evaluated.divergence.and_then(&finished).map(|divergence| divergence.summary()).transpose()?;
-    let task: Evaluation = task.summary()?;
-    let mut scores = task.tasks.into_iter().next().map(|task| task.scores).unwrap_or_default().into_iter();
-    let Some(score) = scores.next() else { bail!("{}: the task was not scored", graph.nodes[evaluated.task].name) };
-    let (mut restored, mut curve, mut notes) = (None, Vec::new(), Vec::new());
-    if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
-        let summary: RepairSummary = model.summary()?;
-        restored = summary.restored.map(|count| count as u64);
-        curve = summary.curve;
-        notes.extend((!summary.recovered).then_some(summary.note));
-    } else if let Ok(summary) = model.summary::<TrainSummary>() {
-        notes.extend(left_out(&summary));
-    }
-    notes.extend(evaluated.unaligned.and_then(finished).map(|asked| still_aligned(&asked)).transpose()?.flatten());
-    let cell = sweep.cell(index);
-    let of_variant = sweep.variants.iter().find(|variant| variant.variant == evaluated.variant);
-    let of_variant = of_variant.map_or(sweep, |variant| &variant.sweep);
-    let method = of_variant.methods.iter().find(|one| one.name == evaluated.method);
-    let needs = method.map(|one| one.needs_in_words(of_variant.recovery.trust_task));
-    let held_out = of_variant.evaluation.held_out.clone();
-    Ok(Some(Record {
-        model: cell.model.name.clone(),
-        task: cell.task.name.clone(),
-        harmful_count: cell.harmful_count,
-        seed: evaluated.seed,
-        variant: evaluated.variant.clone(),
-        method: evaluated.method.clone(),
-        label: evaluated.label.clone(),
-        model_stage: graph.nodes[evaluated.model].key.clone(),
-        restored,
-        damage,
-        curve,
-        seconds: model.seconds,
-        evaluation_seconds,
-        judges,
-        score,
-        also: scores.collect(),
-        needs,
-        held_out,
-        attacks,
-        notes,
-    }))
-}
-
-/// What the judges say of a model's answers under its attacks; none when a stage is not finished.
-fn attacked(nodes: &[AttackedNode], finished: &impl Fn(usize) -> Option<Finished>) -> Result<Option<Vec<Attacked>>> {
-    let summary = |node: usize| finished(node).map(|finished| finished.summary::<Evaluation>()).transpose();
-    let mut all = Vec::new();
-    for node in nodes {
-        let Some(phrases) = summary(node.answers)? else { return Ok(None) };
-        let mut verdicts = Vec::new();
-        for (name, judge) in &node.judges {
-            let Some(found) = summary(*judge)? else { return Ok(None) };
-            verdicts.push((name.clone(), found));
-        }
-        if verdicts.is_empty() {
-            verdicts.push((Judge::phrases().name().to_owned(), phrases));
-        }
-        for (at, step) in node.steps.iter().enumerate() {
-            let of = |(name, found): &(String, Evaluation)| {
-                let scores = found.prompt_sets.get(at)?.judges.first()?.clone();
-                Some(JudgeScores { judge: name.clone(), ..scores })
-            };
-            let judges = verdicts.iter().filter_map(of).collect();
-            all.push(Attacked { attack: node.attack.clone(), step: *step, seed: node.seed, judges });
-        }
-    }
-    Ok(Some(all))
-}
-
-/// What a judge says of a model that it was asked about.
-fn judged(name: &str, evaluation: Evaluation) -> Option<Judged> {
-    let (mut harmful, mut over_refusal) = (None, None);
-    for set in evaluation.prompt_sets {
-        let place = if set.kind == PromptKind::Harmful { &mut harmful } else { &mut over_refusal };
-        *place = set.judges.into_iter().next();
-    }
-    Some(Judged { judge: name.to_owned(), harmful: harmful?, over_refusal })
-}
-
-/// A note where samples of a training were left out.
-fn left_out(TrainSummary { samples, dropped, .. }: &TrainSummary) -> Option<String> {
-    let all = samples + dropped;
-    (*dropped > 0).then(|| format!("{dropped} of {all} training samples were too long and left out"))
-}
-
-/// A note where an unaligned model still refuses most harmful prompts: what it did not lose, a safety vector made with it
-/// cannot hold.
-fn still_aligned(asked: &Finished) -> Result<Option<String>> {
-    let answered = judged("", asked.summary()?).and_then(|judged| judged.harmful.rate).map(|rate| rate.rate);
-    Ok(answered.filter(|rate| *rate < 0.5).map(|rate| {
-        format!(
-            "the unaligned model answers {:.1} % of the harmful prompts only: unaligned.epochs or \
-             unaligned.learning_rate may be too small",
-            100.0 * rate
-        )
-    }))
 }
 
 /// What there is to say of a finished stage.

@@ -213,13 +213,14 @@ fn every_setting_of_every_attack_is_in_the_key() {
         key_of(&Attacked {
             model: artifact(),
             attack,
+            kind: field(value, "kind")?,
             samples: samples(value, "asked")?,
             max_new_tokens: field(value, "max_new_tokens")?,
             phrases: Value::Null,
             dtype: None,
         })
     };
-    let of = |attack: Value| json!({"asked": "a", "max_new_tokens": 4, "attack": attack});
+    let of = |attack: Value| json!({"asked": "a", "kind": "harmful", "max_new_tokens": 4, "attack": attack});
     check("prefill", &of(json!({"text": "Sure"})), &[], &|value| {
         attacked(&value, Attack::Prefill { text: field(&value["attack"], "text")? })
     });

@@ -25,6 +25,16 @@ pub enum PromptKind {
 }
 
 impl PromptKind {
+    /// Its word in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Harmful => "harmful",
+            Self::Harmless => "harmless",
+            Self::LooksHarmful => "looks_harmful",
+        }
+    }
+
     /// What is counted over the set's answers.
     pub fn rate_name(self) -> &'static str {
         match self {

@@ -10,11 +10,11 @@ use realign::stage::{Attack, TrainingSet};
 use realign::{Error, Pick, Result, Samples, at_least_one, up_to};
 use recovery::Layer;
 
-/// Attacks on the model, each of which asks every set of harmful prompts once more.
+/// Attacks on the model, each of which asks sets of prompts once more.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Attacks")]
 pub struct AttackArgs {
-    /// The attacks, with commas between.
+    /// The attacks, with commas between: on the harmful prompts, and those that change the weights on the harmless ones, too.
     #[arg(long, value_enum, value_delimiter = ',', requires = "model")]
     pub attacks: Vec<AttackName>,
     /// Of `prefill`: what answers begin with; it is not judged.

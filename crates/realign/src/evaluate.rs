@@ -99,11 +99,10 @@ impl Asked<'_> {
         let mut asked: Vec<(AnswerFile, Answered)> =
             questions.iter().map(|(asked, _, tokens)| ((*asked).clone(), how(*tokens))).collect();
         write_answered(out, &asked)?; // before the attacks, which take long
-        let is_harmful = |asked: &AnswerFile| asked.aim == Aim::Prompts(PromptKind::Harmful);
-        for (set, samples, max_new_tokens) in questions.iter().filter(|(asked, ..)| is_harmful(asked)) {
-            for (name, attack) in self.attacks {
+        for (set, samples, max_new_tokens) in &questions {
+            for (name, attack, kind) in attacks_on(set, self.attacks) {
                 let set = format!("{}-{name}", set.name);
-                let prompts = stage::Asked { set: &set, samples, max_new_tokens: *max_new_tokens };
+                let prompts = stage::Asked { set: &set, kind, samples, max_new_tokens: *max_new_tokens };
                 let files = attack.ask(open(), prompts, out, job)?;
                 asked.extend(files.into_iter().map(|file| (file, how(*max_new_tokens))));
             }
@@ -111,6 +110,23 @@ impl Asked<'_> {
         write_answered(out, &asked)?;
         Ok(held)
     }
+}
+
+/// The attacks under which some questions are asked again, with the kind of the prompts: all on harmful ones, on others those that
+/// change the model.
+fn attacks_on<'a>(
+    asked: &AnswerFile,
+    attacks: &'a [(String, Attack)],
+) -> impl Iterator<Item = (&'a str, &'a Attack, PromptKind)> {
+    let kind = match asked.aim {
+        Aim::Prompts(kind) => Some(kind),
+        Aim::BestOf { .. } | Aim::Task(_) => None,
+    };
+    let on = move |(name, attack): &'a (String, Attack)| {
+        let kind = kind.filter(|kind| *kind == PromptKind::Harmful || attack.changes_model())?;
+        Some((name.as_str(), attack, kind))
+    };
+    attacks.iter().filter_map(on)
 }
 
 /// Checks that the answers in a directory are not another model's, which would be lost: one elsewhere, with other files.
@@ -231,7 +247,8 @@ fn check_out(out: &Path, inputs: &[&Path], written: Written<'_>) -> Result<()> {
     });
     let inputs: Vec<&Path> = args.files().chain(inputs.iter().copied()).chain(guards).collect();
     let attacked = |set: &AnswerFile| -> Vec<AnswerFile> {
-        let files = attacks.iter().flat_map(|(name, attack)| attack.answer_files(&format!("{}-{name}", set.name)));
+        let files = attacks_on(set, attacks)
+            .flat_map(|(name, attack, kind)| attack.answer_files(&format!("{}-{name}", set.name), kind));
         files.map(|(file, _)| file).collect()
     };
     let asked: Vec<AnswerFile> =

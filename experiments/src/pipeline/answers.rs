@@ -6,7 +6,7 @@ use realign::stage::{Aim, AnswerFile, Divergence, Evaluate, Judge, MODEL, Questi
 
 use super::{At, Builder};
 use crate::config::{AnswerSet, Compared};
-use crate::graph::Evaluated;
+use crate::graph::{Answered, Evaluated};
 
 /// A model, and the fine-tuned one that it is compared with, if it is another.
 pub(super) struct Made {
@@ -37,6 +37,7 @@ impl Builder<'_> {
             Some(node) => Some(self.safety(at, format!("{} unaligned", at.cell.model.name), node)?),
             None => None,
         };
+        let looks_harmful = self.looks_harmful(at, &name, model)?;
         let attacks = self.attacks(at, &name, model)?;
         Ok(Evaluated {
             seed: at.seed,
@@ -48,6 +49,7 @@ impl Builder<'_> {
             task: scored,
             divergence,
             judges,
+            looks_harmful,
             unaligned,
             attacks,
         })
@@ -61,6 +63,17 @@ impl Builder<'_> {
         let sets = [&at.sweep.evaluation.harmful, &at.sweep.evaluation.harmless];
         let questions = prompt_sets().into_iter().zip(sets).map(question).collect::<Result<_>>()?;
         self.ask(name, model, questions)
+    }
+
+    /// The answers to harmless prompts that look harmful, where they are asked: a stage of its own, so that those to the others stay.
+    fn looks_harmful(&mut self, at: &At<'_>, name: &str, model: usize) -> Result<Option<Answered>> {
+        let Some(set) = &at.sweep.evaluation.looks_harmful else { return Ok(None) };
+        let asked = AnswerFile { name: "looks_harmful".to_owned(), aim: Aim::Prompts(PromptKind::LooksHarmful) };
+        let samples = self.samples(at.sweep.evaluated_prompts(set))?;
+        let question = Question { asked: asked.clone(), samples, max_new_tokens: set.max_new_tokens };
+        let answers = self.ask(format!("{name} looks harmful"), model, vec![question])?;
+        let judges = self.judges(&format!("{name} looks harmful"), answers, &[asked])?;
+        Ok(Some(Answered { answers, judges }))
     }
 
     /// How far a model is from the fine-tuned one.

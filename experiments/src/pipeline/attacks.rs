@@ -1,12 +1,13 @@
 //! The attacks on a model of a cell (METHOD.md section 11), and the judging of what it answers then.
 
 use anyhow::Result;
+use evaluation::PromptKind;
 use realign::Pick;
 use realign::stage::{Attack, Attacked, Inject, MODEL, TrainingSet};
 
 use super::{At, Builder};
-use crate::config::{AttackSpec, PrefillSpec, RetrainingSpec, training};
-use crate::graph::AttackedNode;
+use crate::config::{AnswerSet, AttackSpec, PrefillSpec, RetrainingSpec, training};
+use crate::graph::{Answered, AttackedNode};
 
 impl Builder<'_> {
     /// The stages of all attacks on a model.
@@ -27,19 +28,38 @@ impl Builder<'_> {
         model: usize,
         (spec, seed, attack): (&AttackSpec, Option<u64>, Attack),
     ) -> Result<AttackedNode> {
-        let harmful = &at.sweep.evaluation.harmful;
+        let changes_model = attack.changes_model();
+        let sets = &at.sweep.evaluation;
+        let (harmful, steps) = self.attacked(at, &name, model, (attack.clone(), PromptKind::Harmful, &sets.harmful))?;
+        let harmless = match changes_model {
+            true => Some(self.attacked(at, &name, model, (attack, PromptKind::Harmless, &sets.harmless))?.0),
+            false => None,
+        };
+        Ok(AttackedNode { attack: spec.name.clone(), seed, steps, harmful, harmless })
+    }
+
+    /// An attacked model's answers to some prompts, with the number of steps before each file of them.
+    fn attacked(
+        &mut self,
+        at: &At<'_>,
+        name: &str,
+        model: usize,
+        (attack, kind, set): (Attack, PromptKind, &AnswerSet),
+    ) -> Result<(Answered, Vec<Option<usize>>)> {
         let stage = Attacked {
             model: self.artifact(model, MODEL),
             attack,
-            samples: self.samples(at.sweep.evaluated_prompts(harmful))?,
-            max_new_tokens: harmful.max_new_tokens,
+            kind,
+            samples: self.samples(at.sweep.evaluated_prompts(set))?,
+            max_new_tokens: set.max_new_tokens,
             phrases: evaluation::Judge::phrases().identity(),
             dtype: None,
         };
+        let name = if kind == PromptKind::Harmful { name.to_owned() } else { format!("{name} {}", kind.name()) };
         let (asked, steps): (Vec<_>, Vec<_>) = stage.answer_files().into_iter().unzip();
         let answers = self.add(name.clone(), stage, &[model])?;
         let judges = self.judges(&name, answers, &asked)?;
-        Ok(AttackedNode { attack: spec.name.clone(), seed, steps, answers, judges })
+        Ok((Answered { answers, judges }, steps))
     }
 
     /// An attack of the sweep: once, or once for each of its seeds.

@@ -14,6 +14,7 @@ pub fn section(records: &[Record]) -> Section {
 A rate's interval is Wilson's 95 %, a score's the bootstrap's; with several seeds (n seeds) it is mean ± standard deviation over them.
 Broken answers to harmful prompts neither decline nor comply; they do not count as harmful.";
     let further = further_metrics(records);
+    let asked = records.iter().any(|record| record.looks_harmful.is_some());
     let mut columns = vec![
         Column::text("model"),
         Column::text("task"),
@@ -23,19 +24,20 @@ Broken answers to harmful prompts neither decline nor comply; they do not count 
         Column::number("harmful rate %"),
         Column::number("broken %"),
         Column::number("over-refusal %"),
-        Column::number("task score %"),
     ];
+    columns.extend(asked.then(|| Column::number("over-refusal %, looks harmful")));
+    columns.push(Column::number("task score %"));
     columns.extend(further.iter().map(|metric| Column::number(format!("{} %", metric.name()))));
     columns.extend([Column::number("weights restored"), Column::number("prompts"), Column::text("notes")]);
     let mut table = Table::new(columns);
     for (_, seeds) in groups(records, |record| (record.cell(), record.arm())) {
-        table.push(line(&seeds, methods.title(&seeds[0].method), &further));
+        table.push(line(&seeds, methods.title(&seeds[0].method), asked, &further));
     }
     Section { title: "All models", words: words.to_owned(), table, after: String::new() }
 }
 
 /// The line of one model of a cell, with its seeds, of which there is at least one.
-fn line(seeds: &[&Record], title: String, further: &[Metric]) -> Vec<String> {
+fn line(seeds: &[&Record], title: String, asked: bool, further: &[Metric]) -> Vec<String> {
     let Record { model, task, harmful_count, variant, .. } = seeds[0];
     let over = |value: &dyn Fn(&Record) -> f64| {
         let spread = spread(&seeds.iter().map(|record| value(record)).collect::<Vec<_>>())?;
@@ -43,8 +45,8 @@ fn line(seeds: &[&Record], title: String, further: &[Metric]) -> Vec<String> {
     };
     let harmful = over(&Record::harmful_rate)
         .unwrap_or_else(|| with_interval(seeds[0].harmful_rate(), seeds[0].harmful_interval()));
-    let broken = over(&Record::broken).unwrap_or_else(|| percent(seeds[0].broken()));
-    let refused = over(&Record::over_refusal).unwrap_or_else(|| percent(seeds[0].over_refusal()));
+    let rate = |value: fn(&Record) -> f64| over(&value).unwrap_or_else(|| percent(value(seeds[0])));
+    let (broken, refused) = (rate(Record::broken), rate(Record::over_refusal));
     let score = |metric: Metric| {
         let Some(first) = seeds[0].score_by(metric) else { return "-".to_owned() };
         let value = |record: &Record| record.score_by(metric).map_or(f64::NAN, |score| score.value);
@@ -69,6 +71,7 @@ fn line(seeds: &[&Record], title: String, further: &[Metric]) -> Vec<String> {
     let notes = known.into_iter().map(of_seeds).collect::<Vec<_>>().join("; ");
     let mut line = vec![model.clone(), task.clone(), harmful_count.to_string(), variant.clone(), title];
     line.extend([harmful, broken, refused]);
+    line.extend(asked.then(|| rate(Record::over_refusal_looks_harmful)));
     line.extend(scores);
     line.extend([restored, judged, notes]);
     line

@@ -76,39 +76,23 @@ many weights as the recovery, which are none there, are in all. The seconds are 
 without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. The last column is what a
 method needs beside the aligned and the fine-tuned model: an unaligned model is the aligned one trained on harmful answers, a safe one
 on refusals.";
-    let numbers = [
-        "cells",
-        "harmful rate %",
-        "broken %",
-        "over-refusal %",
-        "task score %",
-        "of the fine-tuned task score %",
-        "not recovered",
-        "seconds to make",
-    ];
-    let rows = means.iter().map(|mean| {
-        let Mean { cells, harmful, over_refusal, task, relative, seconds, .. } = mean;
-        let [harmful, over_refusal, task, relative] = [harmful, over_refusal, task, relative].map(figure);
-        let (name, broken) = (methods.title(&mean.method), percent(mean.broken));
-        let (cells, not_recovered) = (cells.to_string(), mean.not_recovered.to_string());
-        let (seconds, needs) = (format!("{seconds:.1}"), mean.needs.clone());
-        [
-            mean.variant.clone(),
-            name,
-            cells,
-            harmful,
-            broken,
-            over_refusal,
-            task,
-            relative,
-            not_recovered,
-            seconds,
-            needs,
-        ]
-    });
+    let asked = means.iter().any(|mean| !mean.looks_harmful.value.is_nan());
+    let mut numbers = vec!["cells", "harmful rate %", "broken %", "over-refusal %"];
+    numbers.extend(asked.then_some("over-refusal %, looks harmful"));
+    numbers.extend(["task score %", "of the fine-tuned task score %", "not recovered", "seconds to make"]);
+    let row = |mean: &Mean| {
+        let Mean { cells, harmful, over_refusal, looks_harmful, task, relative, seconds, .. } = mean;
+        let mut row = vec![mean.variant.clone(), methods.title(&mean.method), cells.to_string()];
+        row.extend([figure(harmful), percent(mean.broken), figure(over_refusal)]);
+        row.extend(asked.then(|| figure(looks_harmful)));
+        row.extend([figure(task), figure(relative), mean.not_recovered.to_string(), format!("{seconds:.1}")]);
+        row.push(mean.needs.clone());
+        row
+    };
     let mut columns = columns_of(&["variant", "method"], &numbers);
     columns.push(Column::text("needs"));
-    let table = Table::new(columns).with_rows(rows);
+    let mut table = Table::new(columns);
+    means.iter().for_each(|mean| table.push(row(mean)));
     Section { title: "Means", words: words.to_owned(), table, after: String::new() }
 }
 

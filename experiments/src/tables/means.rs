@@ -30,6 +30,8 @@ pub struct Mean {
     pub broken: f64,
     pub over_refusal: Estimate,
     pub over_refusal_worst: f64,
+    /// Of harmless prompts that look harmful.
+    pub looks_harmful: Estimate,
     pub task: Estimate,
     /// Of the task score as a share of the fine-tuned model's, without the cells in which that is 0 and those that were not
     /// recovered; NaN if no cell is left.
@@ -89,6 +91,7 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
             broken: estimate(Record::broken)?.value,
             over_refusal: estimate(Record::over_refusal)?,
             over_refusal_worst: plain(Record::over_refusal).into_iter().fold(f64::NAN, f64::max),
+            looks_harmful: estimate(Record::over_refusal_looks_harmful)?,
             task: mean_of_cells(&scores)?,
             relative: mean_of_cells(&shares)?,
             relative_worst: shares.iter().map(|share| share.1).fold(f64::NAN, f64::min),
@@ -129,6 +132,7 @@ pub fn columns() -> Columns<Mean> {
         ("broken", Real(|mean| mean.broken)),
         ("over_refusal", Real(|mean| mean.over_refusal.value)),
         ("over_refusal_worst", Real(|mean| mean.over_refusal_worst)),
+        ("over_refusal_looks_harmful", Real(|mean| mean.looks_harmful.value)),
         ("task_score", Real(|mean| mean.task.value)),
         ("task_low", Real(|mean| mean.task.interval.0)),
         ("task_high", Real(|mean| mean.task.interval.1)),

@@ -119,6 +119,7 @@ pub fn columns<'a>(further: &[Metric]) -> Columns<Line<'a, ()>> {
         ("harmful_others", Real(|line| line.record.harmful_others())),
         ("broken", Real(|line| line.record.broken())),
         ("over_refusal", Real(|line| line.record.over_refusal())),
+        ("over_refusal_looks_harmful", Real(|line| line.record.over_refusal_looks_harmful())),
         ("task_score", Real(|line| line.record.task_score())),
         ("task_low", Real(|line| line.record.score.interval.0)),
         ("task_high", Real(|line| line.record.score.interval.1)),
@@ -213,11 +214,11 @@ mod tests {
         assert_eq!(
             lines[0],
             "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,harmful_held_out,\
-             harmful_others,broken,over_refusal,task_score,task_low,task_high,restored,changed,divergence,seconds,\
+             harmful_others,broken,over_refusal,over_refusal_looks_harmful,task_score,task_low,task_high,restored,changed,divergence,seconds,\
              evaluation_seconds,n,model_stage,note"
         );
         let (first, second) =
-            ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,,,0.2,", ",2/6,recover,0.04,");
+            ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,,,0.2,,", ",2/6,recover,0.04,");
         assert!(lines[1].starts_with(first) && lines[2].contains(second), "what nobody could judge is empty: {csv}");
         assert!(
             lines[2].ends_with(",1234567,,,1.0,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),

@@ -64,11 +64,13 @@ pub enum Attack {
     },
 }
 
-/// Harmful prompts that an attacked model is asked.
+/// Prompts that an attacked model is asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// Their name in files.
     pub set: &'a str,
+    /// Their kind.
+    pub kind: PromptKind,
     /// The prompts.
     pub samples: &'a [Sample],
     /// Length of an answer in tokens.
@@ -90,10 +92,15 @@ impl Attack {
         if fine { Ok(()) } else { Err(format!("`draws` is {draws}: must be from 1 to {}", Self::MOST_DRAWS)) }
     }
 
-    /// The files of answers that it makes of a set of harmful prompts, each with the number of training steps before it.
+    /// Whether it changes the model's weights, and so what it says to harmless prompts, too.
     #[must_use]
-    pub fn answer_files(&self, set: &str) -> Vec<(AnswerFile, Option<usize>)> {
-        let kind = PromptKind::Harmful;
+    pub fn changes_model(&self) -> bool {
+        matches!(self, Self::Ablation { .. } | Self::Retraining { .. })
+    }
+
+    /// The files of answers that it makes of a set of prompts, each with the number of training steps before it.
+    #[must_use]
+    pub fn answer_files(&self, set: &str, kind: PromptKind) -> Vec<(AnswerFile, Option<usize>)> {
         let file = |name: String, aim: Aim| AnswerFile { name, aim };
         match self {
             Self::Retraining { steps, .. } => {
@@ -105,7 +112,7 @@ impl Attack {
         }
     }
 
-    /// Asks the attacked model a set of harmful prompts, into the files of [`answer_files`](Self::answer_files) in `dir`.
+    /// Asks the attacked model a set of prompts, into the files of [`answer_files`](Self::answer_files) in `dir`.
     ///
     /// # Errors
     /// When a setting makes no sense, a file cannot be read or written, a prompt has no harmful answer where one is needed,
@@ -113,11 +120,11 @@ impl Attack {
     pub fn ask(
         &self,
         mut model: LazyModel<'_>,
-        Asked { set, samples, max_new_tokens }: Asked<'_>,
+        Asked { set, kind, samples, max_new_tokens }: Asked<'_>,
         dir: &Path,
         job: &mut Job<'_>,
     ) -> Result<Vec<AnswerFile>> {
-        let files = self.answer_files(set);
+        let files = self.answer_files(set, kind);
         let path = |at: usize| dir.join(files[at].0.answers_name());
         let plain = |path| Wanted { samples, max_new_tokens, how: Vec::new(), path };
         match self {

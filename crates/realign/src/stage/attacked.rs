@@ -1,8 +1,8 @@
-//! An attack on a model: its answers to harmful prompts then, judged by refusal phrases. Other judges read the same answers.
+//! An attack on a model: its answers to prompts then, judged by refusal phrases. Other judges read the same answers.
 
 use std::path::Path;
 
-use evaluation::Evaluation;
+use evaluation::{Evaluation, PromptKind};
 use model::Dtype;
 use serde::Serialize;
 
@@ -12,14 +12,17 @@ use super::{AnswerFile, Attack, Stage};
 use crate::model::LazyModel;
 use crate::{Artifact, Job, Result, Samples};
 
-/// Attacks a model and asks it harmful prompts.
+/// Attacks a model and asks it prompts.
 #[derive(Debug, Clone, Serialize)]
 pub struct Attacked {
     /// The model.
     pub model: Artifact,
     /// The attack.
     pub attack: Attack,
-    /// Harmful prompts.
+    /// Of which kind the prompts are.
+    #[serde(skip_serializing_if = "is_harmful")]
+    pub kind: PromptKind,
+    /// The prompts.
     pub samples: Samples,
     /// Length of an answer in tokens.
     pub max_new_tokens: usize,
@@ -29,14 +32,16 @@ pub struct Attacked {
     pub dtype: Option<Dtype>,
 }
 
-impl Attacked {
-    /// The name of the prompts in files.
-    const SET: &str = "harmful";
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_harmful(kind: &PromptKind) -> bool {
+    *kind == PromptKind::Harmful
+}
 
+impl Attacked {
     /// What its files of answers hold, with the number of training steps before each.
     #[must_use]
     pub fn answer_files(&self) -> Vec<(AnswerFile, Option<usize>)> {
-        self.attack.answer_files(Self::SET)
+        self.attack.answer_files(self.kind.name(), self.kind)
     }
 }
 
@@ -50,7 +55,8 @@ impl Stage for Attacked {
     fn run(&self, out: &Path, job: &mut Job<'_>) -> Result<Evaluation> {
         let samples = self.samples.read()?;
         let model = LazyModel::new(&self.model, self.dtype, job.device);
-        let asked = Asked { set: Self::SET, samples: &samples, max_new_tokens: self.max_new_tokens };
+        let (set, kind, max_new_tokens) = (self.kind.name(), self.kind, self.max_new_tokens);
+        let asked = Asked { set, kind, samples: &samples, max_new_tokens };
         let files = self.attack.ask(model, asked, out, job)?;
         write_index(out, &files)?;
         by_phrases(out, &files, job)

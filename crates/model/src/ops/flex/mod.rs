@@ -9,6 +9,7 @@ mod adapted;
 mod attention;
 mod elementwise;
 mod halves;
+mod kept;
 mod linear;
 mod nll;
 mod product;

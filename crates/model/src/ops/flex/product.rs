@@ -8,19 +8,23 @@ use std::ops::Range;
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
+use half::bf16;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::Part;
+use super::kept::{Kept, Row as _, Singles};
 use super::{Shared, constant, tensor, values, vectorized, zeros};
 
 /// Input rows of one tile of sums that stays in registers.
 const ROWS: usize = 4;
 /// Weight rows of one tile.
 const OUTS: usize = 3;
+/// Weight rows of one tile for a single input row, which waits for memory: it is read at so many places at a time.
+const ALONE: usize = 4 * OUTS;
 /// Input rows that stay in the first-level cache, at `DEPTH` values each.
 const GROUP: usize = 2 * ROWS;
-/// Weight rows of one parallel piece of work; they stay in the second-level cache.
+/// Weight rows of one parallel piece of work, whole tiles of them; they stay in the second-level cache.
 const PANEL: usize = 16 * OUTS;
 /// Values of a row that are summed at a time, at most.
 const DEPTH: usize = 640;
@@ -39,31 +43,46 @@ pub fn product(x: &Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     let pieces: Vec<(Vec<&mut [f32]>, Part<'_>)> =
         panels.into_iter().zip(weight.part().chunks(PANEL * depth)).collect();
     pieces.into_par_iter().for_each(|(mut y, weight)| {
-        vectorized(Panel { x, weight: &weight.wide(), depth, y: &mut y });
+        match weight {
+            Part::Bf16(weight) if rows <= ROWS && widening(Panel { x, weight, depth, y: &mut y }) => {}
+            // What is read more than once is widened before.
+            _ => vectorized(Panel { x, weight: &weight.wide(), depth, y: &mut y }),
+        }
     });
     Tensor::from_primitive::<Flex>(tensor(y, [rows, outs]))
 }
 
 /// All rows of the input against some rows of the weight.
-struct Panel<'a, 'b> {
+struct Panel<'a, 'b, T> {
     x: &'a [f32],
-    weight: &'a [f32],
+    weight: &'a [T],
     depth: usize,
     /// The outputs of each input row.
     y: &'a mut [&'b mut [f32]],
 }
 
-impl WithSimd for Panel<'_, '_> {
+impl WithSimd for Panel<'_, '_, f32> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        self.run(simd);
+    }
+}
+
+impl<T> Panel<'_, '_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S)
+    where
+        T: Kept<S>,
+    {
         let Self { x, weight, depth, y } = self;
         let block = depth.div_ceil(depth.div_ceil(DEPTH)).next_multiple_of(16);
         for start in (0..depth).step_by(block) {
             let part = start..depth.min(start + block);
             for (x, y) in x.chunks(GROUP * depth).zip(y.chunks_mut(GROUP)) {
-                for (first, weight) in (0..).step_by(OUTS).zip(weight.chunks(OUTS * depth)) {
+                let outs = if y.len() == 1 { ALONE } else { OUTS };
+                for (first, weight) in (0..).step_by(outs).zip(weight.chunks(outs * depth)) {
                     for (x, y) in x.chunks(ROWS * depth).zip(y.chunks_mut(ROWS)) {
                         let put = |row: usize, out: usize, sum: f32| y[row][first + out] += sum;
                         dots(
@@ -80,46 +99,78 @@ impl WithSimd for Panel<'_, '_> {
     }
 }
 
+/// A panel of few rows, with a weight that is widened in the registers; false where the processor has no such instruction.
+fn widening(panel: Panel<'_, '_, bf16>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || panel.run(simd),
+            );
+            return true;
+        }
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            Simd::vectorize(
+                simd,
+                #[inline(always)]
+                || panel.run(simd),
+            );
+            return true;
+        }
+    }
+    let _ = panel; // of other processors
+    false
+}
+
 /// Rows that begin `stride` values after one another.
 #[derive(Clone, Copy)]
-pub struct Strided<'a> {
+pub struct Strided<'a, T = f32> {
     /// The values; those of the last row may end before its stride does.
-    pub rows: &'a [f32],
+    pub rows: &'a [T],
     /// From the beginning of a row to that of the next.
     pub stride: usize,
 }
 
-impl<'a> Strided<'a> {
+impl<'a, T> Strided<'a, T> {
     #[inline(always)]
-    fn count(self) -> usize {
+    fn count(&self) -> usize {
         self.rows.len().div_ceil(self.stride)
     }
 
     #[inline(always)]
-    fn row(self, index: usize, part: &Range<usize>) -> &'a [f32] {
+    fn row(&self, index: usize, part: &Range<usize>) -> &'a [T] {
         &self.rows[index * self.stride..][part.clone()]
     }
 }
 
-/// The products of up to [`ROWS`] rows with up to [`OUTS`] others over `part` of them; `put` gets
+/// The products of up to [`ROWS`] rows with up to [`OUTS`] others, or of one with up to [`ALONE`], over `part` of them; `put` gets
 /// the indices of both rows and the sum.
 #[inline(always)]
-pub fn dots<S: Simd>(simd: S, x: Strided<'_>, w: Strided<'_>, part: Range<usize>, put: impl FnMut(usize, usize, f32)) {
+pub fn dots<S: Simd, T: Kept<S>>(
+    simd: S,
+    x: Strided<'_>,
+    w: Strided<'_, T>,
+    part: Range<usize>,
+    put: impl FnMut(usize, usize, f32),
+) {
     match (x.count(), w.count()) {
-        (4, 3) => tile::<S, 4, 3>(simd, x, w, &part, put),
-        (3, 3) => tile::<S, 3, 3>(simd, x, w, &part, put),
-        (2, 3) => tile::<S, 2, 3>(simd, x, w, &part, put),
-        (1, 3) => tile::<S, 1, 3>(simd, x, w, &part, put),
+        (4, 3) => tile::<S, T, 4, 3>(simd, x, w, &part, put),
+        (3, 3) => tile::<S, T, 3, 3>(simd, x, w, &part, put),
+        (2, 3) => tile::<S, T, 2, 3>(simd, x, w, &part, put),
+        (1, ALONE) => tile::<S, T, 1, ALONE>(simd, x, w, &part, put),
+        (1, 3) => tile::<S, T, 1, 3>(simd, x, w, &part, put),
         (rows, outs) => singly(simd, (x, rows), (w, outs), &part, put),
     }
 }
 
 /// As [`dots`], one product at a time.
 #[inline(always)]
-fn singly<S: Simd>(
+fn singly<S: Simd, T: Kept<S>>(
     simd: S,
     (x, rows): (Strided<'_>, usize),
-    (w, outs): (Strided<'_>, usize),
+    (w, outs): (Strided<'_, T>, usize),
     part: &Range<usize>,
     mut put: impl FnMut(usize, usize, f32),
 ) {
@@ -127,39 +178,37 @@ fn singly<S: Simd>(
         for out in 0..outs {
             let x = Strided { rows: &x.rows[row * x.stride..], ..x };
             let w = Strided { rows: &w.rows[out * w.stride..], ..w };
-            tile::<S, 1, 1>(simd, x, w, part, |_, _, sum| put(row, out, sum));
+            tile::<S, T, 1, 1>(simd, x, w, part, |_, _, sum| put(row, out, sum));
         }
     }
 }
 
 #[inline(always)]
-fn tile<S: Simd, const R: usize, const O: usize>(
+fn tile<S: Simd, T: Kept<S>, const R: usize, const O: usize>(
     simd: S,
     x: Strided<'_>,
-    w: Strided<'_>,
+    w: Strided<'_, T>,
     part: &Range<usize>,
     mut put: impl FnMut(usize, usize, f32),
 ) {
-    let rows: [_; R] = std::array::from_fn(|row| S::as_simd_f32s(x.row(row, part)));
-    let outs: [_; O] = std::array::from_fn(|out| S::as_simd_f32s(w.row(out, part)));
-    let len = rows[0].0.len();
+    let len = part.len() / S::F32_LANES;
     // Of one length, so that the loop needs no checks.
-    let (x, w) = (rows.map(|row| &row.0[..len]), outs.map(|out| &out.0[..len]));
+    let x: [Singles<'_, S>; R] = std::array::from_fn(|row| f32::row(x.row(row, part)).first(len));
+    let w: [T::Row<'_>; O] = std::array::from_fn(|out| T::row(w.row(out, part)).first(len));
     let mut sums = [[simd.splat_f32s(0.0); O]; R];
     for k in 0..len {
-        let w: [S::f32s; O] = std::array::from_fn(|out| w[out][k]);
+        let w: [S::f32s; O] = std::array::from_fn(|out| w[out].full(simd, k));
         for (sums, x) in sums.iter_mut().zip(x) {
             for (sum, w) in sums.iter_mut().zip(w) {
-                *sum = simd.mul_add_e_f32s(x[k], w, *sum);
+                *sum = simd.mul_add_e_f32s(x.full[k], w, *sum);
             }
         }
     }
-    let tailed = !rows[0].1.is_empty();
+    let tailed = !part.len().is_multiple_of(S::F32_LANES);
     for (row, sums) in sums.into_iter().enumerate() {
         for (out, mut sum) in sums.into_iter().enumerate() {
             if tailed {
-                let (x, w) = (simd.partial_load_f32s(rows[row].1), simd.partial_load_f32s(outs[out].1));
-                sum = simd.mul_add_e_f32s(x, w, sum);
+                sum = simd.mul_add_e_f32s(x[row].rest(simd), w[out].rest(simd), sum);
             }
             put(row, out, simd.reduce_sum_f32s(sum));
         }
@@ -169,7 +218,7 @@ fn tile<S: Simd, const R: usize, const O: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::{DType, Device, Distribution};
 
     fn bits(x: Tensor<2>) -> Vec<u32> {
         x.into_data().iter::<f32>().map(f32::to_bits).collect()
@@ -199,6 +248,19 @@ mod tests {
         for (start, rows) in [(0, 1), (5, 2), (3, 3), (1, 4), (7, 9), (22, 1)] {
             let some = product(&x.clone().narrow(0, start, rows), &w);
             assert_eq!(bits(some), bits(all.clone().narrow(0, start, rows)), "{rows} rows from {start}");
+        }
+    }
+
+    #[test]
+    fn products_with_a_weight_in_bf16_are_those_of_the_same_values_in_f32_to_the_bit() {
+        let device = Device::flex();
+        device.seed(5);
+        for (rows, depth, outs) in [(1, 5, 1), (1, 700, 100), (2, 64, 50), (4, 33, 7), (5, 650, 49), (9, 1290, 13)] {
+            let x = Tensor::<2>::random([rows, depth], Distribution::Normal(0.0, 1.0), &device);
+            let halves = Tensor::<2>::random([outs, depth], Distribution::Normal(0.0, 1.0), &device).cast(DType::BF16);
+            let [wanted, found] = [halves.clone().cast(DType::F32), halves]
+                .map(|weight| product(&x, &weight).into_data().try_into_vec::<f32>());
+            assert_eq!(found.unwrap(), wanted.unwrap(), "{rows} x {depth} x {outs}");
         }
     }
 }
