@@ -23,7 +23,7 @@ const OUTS: usize = 3;
 /// Weight rows of one tile for a single input row, which waits for memory: it is read at so many places at a time.
 const ALONE: usize = 4 * OUTS;
 /// Input rows that stay in the first-level cache, at `DEPTH` values each.
-const GROUP: usize = 2 * ROWS;
+const GROUP: usize = 3 * ROWS;
 /// Weight rows of one parallel piece of work, whole tiles of them; they stay in the second-level cache.
 const PANEL: usize = 16 * OUTS;
 /// Values of a row that are summed at a time, at most.
