@@ -132,6 +132,18 @@ fn scripts_are_printed_with_what_was_asked_for_and_nothing_is_written() {
 }
 
 #[test]
+fn an_array_that_is_too_long_for_the_cluster_has_several_cells_in_a_task() {
+    let cluster = Cluster::new(&sweep());
+    cluster.program("scontrol", "echo 'MaxArraySize            = 1'");
+    text(&cluster.run("slurm"));
+    let script = fs::read_to_string(cluster.bench.path("results/slurm/tiny-1/cells.sh")).unwrap();
+    assert!(script.contains("#SBATCH --array=0-0\n") && script.contains("task += 1"), "{script}");
+    assert!(!cluster.log().contains("failed"), "{}", cluster.log());
+    let out = text(&cluster.run("status"));
+    assert!(out.contains("2 done"), "{out}");
+}
+
+#[test]
 fn a_sweep_is_submitted_once_and_can_be_cancelled() {
     let cluster = Cluster::new(&sweep());
     cluster.program("sbatch", "echo \"sbatch $*\" >> \"$SLURM_LOG\"; grep -c ^sbatch \"$SLURM_LOG\"");

@@ -75,7 +75,7 @@ impl Scripts {
         let free = (1..).map(of).find(|name| !results.join("slurm").join(name).exists());
         let name = free.unwrap_or_default();
         let dir = results.join("slurm").join(&name);
-        let setting = Setting::new(args, sweep, &name, &dir)?;
+        let setting = Setting::new(args, sweep, &name, &dir, queue::most_tasks())?;
         let with_script = |job: Job| setting.script(&job).map(|script| (job, script));
         let jobs = jobs::jobs(sweep, graph, states, cells).into_iter().map(with_script).collect::<Result<_>>()?;
         Ok(Self { name, dir, jobs })

@@ -26,10 +26,22 @@ pub(super) fn submit(script: &Path, after: Option<u64>) -> Result<u64> {
     let after = after.map(|id| format!("--dependency=afterany:{id}"));
     let arguments: Vec<&str> = ["--parsable"].into_iter().chain(after.as_deref()).chain([script.as_str()]).collect();
     let said = output("sbatch", &arguments)
-        .context("if the array is too long for this cluster, submit a part with --cells")?;
+        .context("if that is too many jobs for this cluster, submit a part with --cells")?;
     // "number" or "number;cluster"
     let number = said.split(';').next().and_then(|number| number.parse().ok());
     number.with_context(|| format!("sbatch gave {said:?} and not a job's number"))
+}
+
+/// Tasks that an array may have; as many as there are where Slurm does not say.
+pub(super) fn most_tasks() -> usize {
+    let config = output("scontrol", &["show", "config"]).unwrap_or_default();
+    of_config(&config).filter(|most| *most > 0).unwrap_or(usize::MAX)
+}
+
+fn of_config(config: &str) -> Option<usize> {
+    let (_, value) =
+        config.lines().filter_map(|line| line.split_once('=')).find(|line| line.0.trim() == "MaxArraySize")?;
+    value.trim().parse().ok()
 }
 
 /// Cancels jobs; those that have ended are left.
@@ -107,6 +119,12 @@ fn tally<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_array_is_that_of_the_configuration() {
+        let config = "Configuration data as of now\nMaxArraySize            = 1001\nMaxJobCount             = 10000\n";
+        assert_eq!([of_config(config), of_config("nothing")], [Some(1001), None]);
+    }
 
     #[test]
     fn tasks_are_counted_by_state() {

@@ -17,15 +17,17 @@ pub(super) struct Setting<'a> {
     program: PathBuf,
     sweep: PathBuf,
     out: Option<PathBuf>,
+    /// Tasks that an array may have.
+    most_tasks: usize,
 }
 
 impl<'a> Setting<'a> {
-    pub fn new(args: &'a SlurmArgs, sweep: &Sweep, name: &'a str, dir: &'a Path) -> Result<Self> {
+    pub fn new(args: &'a SlurmArgs, sweep: &Sweep, name: &'a str, dir: &'a Path, most_tasks: usize) -> Result<Self> {
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let absolute =
             |path: &Path| std::path::absolute(path).with_context(|| format!("cannot tell where {} is", path.display()));
         let out = args.plan.sweep.out.as_deref().map(absolute).transpose()?;
-        Ok(Self { args, name, dir, program, sweep: absolute(sweep.file())?, out })
+        Ok(Self { args, name, dir, program, sweep: absolute(sweep.file())?, out, most_tasks })
     }
 
     /// # Errors
@@ -51,12 +53,32 @@ impl<'a> Setting<'a> {
         // Stages are looked up among those of the cells that were chosen.
         let patterns = if job.work == Work::Stages { &*self.args.plan.cells } else { &[] };
         let chosen: String = patterns.iter().map(|cells| format!(" --cells {}", quoted(Path::new(cells)))).collect();
-        script += &format!(
-            ")\nexec {program} run {on} --device {} --jobs 1 --submission {}{chosen} --{word} \"${{tasks[$SLURM_ARRAY_TASK_ID]}}\"\n",
-            self.args.device.name(),
-            quoted(Path::new(self.name)),
-        );
+        let run = |task: &str| {
+            let (device, name) = (self.args.device.name(), quoted(Path::new(self.name)));
+            format!(
+                "{program} run {on} --device {device} --jobs 1 --submission {name}{chosen} --{word} \"${{tasks[{task}]}}\""
+            )
+        };
+        let length = self.length(job);
+        script += ")\n";
+        script += &match length == job.tasks.len() {
+            true => format!("exec {}\n", run("$SLURM_ARRAY_TASK_ID")),
+            false => format!(
+                "failed=0\nfor ((task = SLURM_ARRAY_TASK_ID; task < ${{#tasks[@]}}; task += {length})); do\n  {} || failed=1\ndone\nexit $failed\n",
+                run("$task")
+            ),
+        };
         Ok(script)
+    }
+
+    /// Tasks of a job's array, each with as many of the job's as are needed: a cluster bounds an array's length.
+    fn length(&self, job: &Job) -> usize {
+        job.tasks.len().div_ceil(self.rounds(job))
+    }
+
+    /// Tasks of a job that one of its array does, at most.
+    fn rounds(&self, job: &Job) -> usize {
+        job.tasks.len().div_ceil(self.most_tasks).max(1)
     }
 
     fn sweep_and_out(&self) -> String {
@@ -77,11 +99,12 @@ impl<'a> Setting<'a> {
             ("mem", args.mem.clone().unwrap_or_else(|| format!("{}M", job.megabytes))),
         ];
         if is_array {
-            options.push(("array", format!("0-{}", job.tasks.len().saturating_sub(1))));
+            options.push(("array", format!("0-{}", self.length(job).saturating_sub(1))));
             let gpus = args.gpus.unwrap_or(usize::from(args.device != DeviceName::Flex));
             options.extend((gpus > 0).then(|| ("gres", format!("gpu:{gpus}"))));
         }
-        let time = args.time.clone().or_else(|| job.minutes.map(|minutes| minutes.to_string()));
+        let minutes = |minutes: u64| minutes.saturating_mul(self.rounds(job) as u64).to_string();
+        let time = args.time.clone().or_else(|| job.minutes.map(minutes));
         options.extend(time.map(|time| ("time", time)));
         options.extend(args.partition.clone().map(|partition| ("partition", partition)));
         options
