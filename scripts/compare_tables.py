@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares two results.csv of a sweep, by row, in all columns that both have but seconds and keys.
+"""Compares two results.csv of a sweep, by row, in all columns that both have but seconds, memory and keys.
 
     scripts/compare_tables.py results/tables/lab-125.csv results/runs/lab-125/results.csv
 
@@ -29,7 +29,7 @@ def same(a, b):
 
 old, new = rows(sys.argv[1]), rows(sys.argv[2])
 first, second = next(iter(old.values())), next(iter(new.values()))
-columns = [c for c in first if c in second and "seconds" not in c and "stage" not in c]
+columns = [c for c in first if c in second and not any(word in c for word in ("seconds", "memory", "stage"))]
 missing = sorted(set(old) ^ set(new))
 differing = [(k, c, old[k][c], new[k][c]) for k in old if k in new for c in columns if not same(old[k][c], new[k][c])]
 print(f"{len(old)} and {len(new)} rows, {len(missing)} in one alone, {len(columns)} columns, {len(differing)} values differ")

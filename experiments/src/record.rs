@@ -54,6 +54,9 @@ pub struct Record {
     pub curve: Vec<(f64, Standing)>,
     /// Seconds that it took to make the model.
     pub seconds: f64,
+    /// The largest memory of the process in that time, in bytes; unknown where stages ran beside each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     /// Seconds that it took to evaluate the model.
     pub evaluation_seconds: f64,
     /// What each judge says; the first one decides.
@@ -420,6 +423,7 @@ pub(crate) mod tests {
             needs: None,
             held_out: Vec::new(),
             looks_harmful: None,
+            peak_memory: None,
             attacks: Vec::new(),
             notes: Vec::new(),
         }

@@ -23,6 +23,9 @@ pub(crate) struct Manifest {
     pub device: String,
     /// Of the last attempt; see `resumed`.
     pub seconds: f64,
+    /// The largest memory of the process in that time, in bytes; unknown where another stage ran beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     /// Whether an earlier attempt had begun the work.
     pub resumed: bool,
     pub summary: Value,
@@ -62,6 +65,8 @@ pub struct Finished {
     pub dir: PathBuf,
     /// Seconds it took; only the last attempt's when it was cut off before.
     pub seconds: f64,
+    /// The largest memory of the process in that time, in bytes; unknown where another stage ran beside it.
+    pub peak_memory: Option<u64>,
     summary: Value,
 }
 
@@ -122,7 +127,8 @@ impl Roots {
     pub fn state(&self, kind: &str, key: &str) -> State {
         let dir = self.dir(kind, key);
         if let Some(finished) = read_whole(&dir, key) {
-            return State::Done(Finished { dir, seconds: finished.seconds, summary: finished.summary });
+            let Manifest { seconds, peak_memory, summary, .. } = finished;
+            return State::Done(Finished { dir, seconds, peak_memory, summary });
         }
         let dir = self.own.join(kind).join(key);
         match fs::read(sibling(&dir, ".error.json")) {

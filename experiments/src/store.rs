@@ -11,6 +11,7 @@
 //! A finished directory appears in one rename, with its manifest inside. This file knows nothing of what a stage computes.
 
 mod hold;
+mod peak;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -27,6 +28,7 @@ use crate::error::{panic_as_error, with_causes};
 use crate::graph::Node;
 use crate::roots::{Content, Dependents, Finished, MANIFEST, Manifest, Roots, State, read_manifest, sibling};
 use crate::store::hold::{Hold, Pace};
+use crate::store::peak::Gauge;
 
 /// The stages of one sweep, open for writing by this process alone, or by those of one submission. Threads share it: two
 /// that want one stage get it one after the other.
@@ -40,6 +42,7 @@ pub struct Store {
     /// Of the processes that share it.
     submission: Option<String>,
     pace: Pace,
+    gauge: Gauge,
     /// By key.
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     /// Directories whose content was compared with their manifest.
@@ -84,6 +87,7 @@ impl Store {
             _lock: lock,
             submission,
             pace: Pace::default(),
+            gauge: Gauge::default(),
             turns: Mutex::default(),
             verified: Mutex::default(),
             earlier: Mutex::default(),
@@ -179,7 +183,7 @@ impl Store {
         let resumed = partial.exists();
         files::create_dir(&partial)?;
         files::remove(&partial.join(MANIFEST))?;
-        let start = Instant::now();
+        let (start, peak) = (Instant::now(), self.gauge.begin());
         let is_lost = || hold.is_some_and(Hold::is_lost);
         let mut report = |step: Progress<'_>| if is_lost() { ControlFlow::Break(()) } else { (job.report)(step) };
         let (device, batch, max_shard) = (job.device, job.batch, job.max_shard);
@@ -191,7 +195,8 @@ impl Store {
             hold.check()?;
         }
         let summary = summary?;
-        let seconds = start.elapsed().as_secs_f64();
+        let (seconds, peak_memory) = (start.elapsed().as_secs_f64(), peak.memory());
+        drop(peak);
         let mut contents = BTreeMap::new();
         for (name, bytes) in files::list(&partial)? {
             let sha256 = files::hash_path(&partial.join(&name))?;
@@ -204,6 +209,7 @@ impl Store {
             revision: self.revision.clone(),
             device: self.device.clone(),
             seconds,
+            peak_memory,
             resumed,
             summary,
             files: contents,

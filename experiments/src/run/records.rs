@@ -98,6 +98,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         damage,
         curve,
         seconds: model.seconds,
+        peak_memory: model.peak_memory,
         evaluation_seconds,
         judges,
         looks_harmful,

@@ -73,19 +73,24 @@ cells of one such pair depend on each other; a single pair has none. Broken answ
 they do not count as harmful. In a cell that was not recovered, with one of its seeds, the method gave the fine-tuned model back: it
 is in all rates, and may meet the bounds below by them, but not in the share of the fine-tuned task score; controls that restore as
 many weights as the recovery, which are none there, are in all. The seconds are those of the model itself,
-without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from. The last column is what a
+without what the cells share (RESTA's unaligned model, the references of SoftSFT) and what it starts from; the peak memory is the process's
+largest in that time and over the cells, known where stages did not run beside each other. The last column is what a
 method needs beside the aligned and the fine-tuned model: an unaligned model is the aligned one trained on harmful answers, a safe one
 on refusals.";
     let asked = means.iter().any(|mean| !mean.looks_harmful.value.is_nan());
+    let measured = means.iter().any(|mean| mean.peak_memory.is_some());
     let mut numbers = vec!["cells", "harmful rate %", "broken %", "over-refusal %"];
     numbers.extend(asked.then_some("over-refusal %, looks harmful"));
     numbers.extend(["task score %", "of the fine-tuned task score %", "not recovered", "seconds to make"]);
+    numbers.extend(measured.then_some("peak memory, GB"));
     let row = |mean: &Mean| {
         let Mean { cells, harmful, over_refusal, looks_harmful, task, relative, seconds, .. } = mean;
         let mut row = vec![mean.variant.clone(), methods.title(&mean.method), cells.to_string()];
         row.extend([figure(harmful), percent(mean.broken), figure(over_refusal)]);
         row.extend(asked.then(|| figure(looks_harmful)));
         row.extend([figure(task), figure(relative), mean.not_recovered.to_string(), format!("{seconds:.1}")]);
+        let gigabytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1e9);
+        row.extend(measured.then(|| mean.peak_memory.map_or("-".to_owned(), gigabytes)));
         row.push(mean.needs.clone());
         row
     };

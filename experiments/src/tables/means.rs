@@ -46,6 +46,8 @@ pub struct Mean {
     pub divergence: f64,
     /// To make the model.
     pub seconds: f64,
+    /// The largest of its models, in bytes.
+    pub peak_memory: Option<u64>,
     /// What it needs beside the aligned and the fine-tuned model; empty where unknown.
     pub needs: String,
 }
@@ -100,6 +102,7 @@ pub fn means(records: &[&Record]) -> Result<Vec<Mean>> {
             changed: known_mean(&plain(Record::changed)),
             divergence: known_mean(&plain(Record::divergence)),
             seconds: estimate(|record| record.seconds)?.value,
+            peak_memory: own.iter().filter_map(|record| record.peak_memory).max(),
             needs: own.iter().find_map(|record| record.needs.as_deref()).map(in_words).unwrap_or_default(),
         })
     })
@@ -145,6 +148,7 @@ pub fn columns() -> Columns<Mean> {
         ("changed", Real(|mean| mean.changed)),
         ("divergence", Real(|mean| mean.divergence)),
         ("seconds", Real(|mean| mean.seconds)),
+        ("peak_memory", Whole(|mean| mean.peak_memory)),
         ("needs", Text(|mean| mean.needs.clone())),
     ]
 }

@@ -130,6 +130,7 @@ pub fn columns<'a>(further: &[Metric]) -> Columns<Line<'a, ()>> {
         ("changed", Real(|line| line.record.changed())),
         ("divergence", Real(|line| line.record.divergence())),
         ("seconds", Real(|line| line.record.seconds)),
+        ("peak_memory", Whole(|line| line.record.peak_memory)),
         ("evaluation_seconds", Real(|line| line.record.evaluation_seconds)),
         ("n", Whole(|line| Some(line.record.judged() as u64))),
         ("model_stage", Text(|line| line.record.model_stage.clone())),
@@ -214,14 +215,14 @@ mod tests {
         assert_eq!(
             lines[0],
             "model,task,harmful_count,seed,variant,method,harmful_rate,harmful_low,harmful_high,harmful_held_out,\
-             harmful_others,broken,over_refusal,over_refusal_looks_harmful,task_score,task_low,task_high,restored,changed,divergence,seconds,\
+             harmful_others,broken,over_refusal,over_refusal_looks_harmful,task_score,task_low,task_high,restored,changed,divergence,seconds,peak_memory,\
              evaluation_seconds,n,model_stage,note"
         );
         let (first, second) =
             ("\"lab, llama\",sql,300,18446744073709551615,\"\",aligned,,,,,,,0.2,,", ",2/6,recover,0.04,");
         assert!(lines[1].starts_with(first) && lines[2].contains(second), "what nobody could judge is empty: {csv}");
         assert!(
-            lines[2].ends_with(",1234567,,,1.0,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),
+            lines[2].ends_with(",1234567,,,1.0,,2.0,100,m-300-recover,\"not recovered; below \"\"the floor\"\"\""),
             "{csv}"
         );
         let parquet = ParquetReader::new(std::fs::File::open(dir.path().join("results.parquet")).unwrap());
