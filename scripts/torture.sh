@@ -44,14 +44,14 @@ fi
 
 run() { "$program" run $sweep --out "$1" > "$work/said" 2>&1; }
 
-# Everything that must be equal: what stages made, and the tables without seconds.
+# Everything that must be equal: what stages made, and the tables without seconds and memory.
 digest() {
   (cd "$1" && find . -mindepth 3 -type f ! -name '*.json' -print0 | sort -z | xargs -0 sha256sum
    find . -mindepth 3 -type f -name '*.json' ! -name stage.json ! -name '*trace*' | sort | while read -r file; do
      echo "$(grep -v '"seconds"' "$file" | sha256sum) $file"
    done
    for table in results.csv means.csv; do
-     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) keep[i] = $i !~ /second/ } { line = ""; for (i = 1; i <= NF; i++) if (keep[i]) line = line "," $i; print line }' "$table"
+     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) keep[i] = $i !~ /second|memory/ } { line = ""; for (i = 1; i <= NF; i++) if (keep[i]) line = line "," $i; print line }' "$table"
    done) 2>&1
 }
 
