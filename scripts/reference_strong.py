@@ -7,8 +7,8 @@ A row is {"ids": [...], "start": n}: the answer is ids[n:], n >= 1, and each of 
   T  the same on the task rows; p is the fine-tuned model's
   merit = max(0, H - enough) + mu R + penalty T, all on the held-out rows; smaller is better
 
-Region: all weights of all blocks whose name has no "norm" (biases are in), as ONE flat vector, block by block, q k v o gate up down,
-a bias behind its weight. hidden = all parameters of the blocks, norms included. theta starts as the fine-tuned model.
+Region: all weights of all blocks whose name has no "norm" (biases are in), with `all_tensors` also every other tensor that differs between
+the models, as ONE flat vector, block by block, q k v o gate up down, a bias behind its weight, the others where the model has them. hidden = all parameters of the blocks, norms included. theta starts as the fine-tuned model.
 
 A round
 1. g = gradient of H + mu R + lambda T by theta, on this round's training rows (each term a mean over its own answer tokens); from the
@@ -58,6 +58,7 @@ class Settings:
     seed: int = 0  # of the tokens that F is of
     tolerance: float = 0.02
     rounds: int = 12
+    all_tensors: bool = False
     batch: int = 8  # rows per forward pass; no figure depends on it
 
 
@@ -79,9 +80,11 @@ def uniform(seed, number):
     return (derived_seed(seed, number) >> 11) / 2**53
 
 
-def region(model):
-    """Names and parameters of all blocks without norms."""
-    return [(n, p) for n, p in model.named_parameters() if n.startswith("model.layers.") and "norm" not in n]
+def region(model, other=None):
+    """Names and parameters of all blocks without norms; with another model also those that differ from its own."""
+    own = dict(other.named_parameters()) if other is not None else {}
+    differs = lambda n, p: n in own and own[n].shape == p.shape and not torch.equal(own[n], p)
+    return [(n, p) for n, p in model.named_parameters() if n.startswith("model.layers.") and "norm" not in n or differs(n, p)]
 
 
 def hidden_parameters(model):
@@ -202,8 +205,11 @@ class Strong:
 
     def __init__(self, aligned, fine_tuned, train, held, settings):
         self.s, self.model, self.train, self.mean = settings, fine_tuned, train, None
-        self.params = region(fine_tuned)
-        self.aligned, self.tuned, self.theta = flat(region(aligned)), flat(self.params), flat(self.params)
+        aligned.model.embed_tokens.padding_idx = fine_tuned.model.embed_tokens.padding_idx = None  # which would have no gradient
+        both = settings.all_tensors
+        self.params = region(fine_tuned, aligned if both else None)
+        self.aligned = flat(region(aligned, fine_tuned if both else None))
+        self.tuned, self.theta = flat(self.params), flat(self.params)
         hidden = hidden_parameters(aligned)
         self.first, self.cap = math.ceil(settings.start * hidden), math.ceil(settings.cap * hidden)
         self.hidden, self.share, self.last = hidden, settings.cap, settings.rounds

@@ -10,8 +10,9 @@ use indicatif::{BinaryBytes, HumanDuration};
 use model::checkpoint::gguf::{self, Gguf};
 use model::{DecoderConfig, Dtype};
 use realign::needs;
+use recovery::Method;
 
-use crate::config::{ModelSpec, Source, Sweep};
+use crate::config::{Compared, ModelSpec, Source, Sweep, What};
 use crate::graph::Graph;
 use crate::roots::State;
 use crate::status::{self, CellState};
@@ -71,7 +72,7 @@ pub(crate) fn means<'a>(graph: &'a Graph, states: &[State]) -> BTreeMap<&'a str,
 /// Bytes of memory that a recovery of the largest model of some cells takes; 0 where its size is not known.
 pub(crate) fn memory(sweep: &Sweep, chosen: &BTreeSet<usize>) -> u64 {
     let (models, positions) = (sweep.models_of(chosen).into_iter(), positions(sweep));
-    models.filter_map(|(_, model)| Some(memory_of(&config(sweep, model)?, positions))).max().unwrap_or(0)
+    models.filter_map(|(_, model)| Some(memory_of(sweep, &config(sweep, model)?, positions))).max().unwrap_or(0)
 }
 
 /// A model with fewer parameters leaves threads idle, so that several cells at a time are done sooner.
@@ -99,8 +100,10 @@ fn positions(sweep: &Sweep) -> usize {
     })
 }
 
-fn memory_of(config: &DecoderConfig, positions: usize) -> u64 {
-    let (weights, answers) = needs::memory(config, positions, Dtype::F32);
+fn memory_of(sweep: &Sweep, config: &DecoderConfig, positions: usize) -> u64 {
+    let restores_all = |one: &Compared| matches!(&one.what, What::Repair(Method::Strong(strong)) if strong.all_tensors);
+    let all_tensors = sweep.methods.iter().any(restores_all);
+    let (weights, answers) = needs::memory(config, positions, Dtype::F32, all_tensors);
     weights.saturating_add(answers)
 }
 
@@ -142,7 +145,7 @@ fn models(sweep: &Sweep, graph: &Graph, states: &[State]) -> String {
         };
         let parameters = needs::parameters(&config);
         largest = largest.max(parameters);
-        let memory = BinaryBytes(memory_of(&config, positions)).to_string();
+        let memory = BinaryBytes(memory_of(sweep, &config, positions)).to_string();
         text += &format!("{:<20} {:>12.1} M {:>14}\n", model.name, parameters as f64 / 1e6, memory);
     }
     let left = graph.nodes.iter().zip(states);

@@ -17,6 +17,7 @@ COUNTS = {"harmful": 20, "harmless": 8, "task": 12}
 RUNS = {"aligned": {"rounds": 3}, "capped": {"cap": 0.02, "max_cap": 0.02, "rounds": 3, "penalty": 0.1, "task_weight": 0.1, "seed": 12},
         "fine_tuned": {"reference": "fine_tuned", "rounds": 12, "penalty": 0.5, "enough": 0.01, "max_harmful": 10.0, "momentum": 0.5},
         "wide": {"start": 0.05, "cap": 0.1, "max_cap": 0.1, "rounds": 3, "momentum": 0.25},
+        "all_tensors": {"all_tensors": True, "start": 0.01, "cap": 0.1, "max_cap": 0.1, "rounds": 3},
         "raised": {"cap": 0.005, "max_cap": 0.015, "rounds": 2, "penalty": 0.5, "task_weight": 0.5}}
 LEAST_MARGIN, LEAST_MERIT_MARGIN, LEAST_DRAW_MARGIN = 2e-5, 1e-4, 1e-5
 

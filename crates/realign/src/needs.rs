@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use indicatif::BinaryBytes;
 use model::{DecoderConfig, Dtype};
+use recovery::Strong;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -22,16 +23,17 @@ pub fn parameters(config: &DecoderConfig) -> u64 {
 /// teachers to prompts of so many positions. There are two decoders and a third one's blocks, in bf16 where the models are, else in
 /// f32; in f32 what a flip of each of the blocks' weights costs, and their gradients of two rounds; the teachers' hidden states; and
 /// five distributions over the vocabulary at each of the answers' positions of two packs, with a head in bf16 widened in
-/// each. Measured on SmolLM2-135M in f32: 3.3 to 3.4 GB.
+/// each. With `all_tensors` what is said of the blocks is so of all weights. Measured on SmolLM2-135M in f32: 3.3 to 3.4 GB.
 #[must_use]
-pub fn memory(config: &DecoderConfig, positions: usize, dtype: Dtype) -> (u64, u64) {
+pub fn memory(config: &DecoderConfig, positions: usize, dtype: Dtype, all_tensors: bool) -> (u64, u64) {
     let kept_weight = if dtype == Dtype::Bf16 { 2 } else { 4 };
-    let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
+    let all = parameters(config);
+    let changing = if all_tensors { all } else { config.hidden_parameters() as u64 };
     let kept = 2.0 * positions as f64 * config.hidden_size as f64;
     let of_pack = config.answers_at_once().min(config.positions_at_once() / 2);
     let at_once = 10.0 * of_pack as f64 * config.vocab_size as f64;
     let heads = if dtype == Dtype::Bf16 { 2.0 * config.vocab_size as f64 * config.hidden_size as f64 } else { 0.0 };
-    (kept_weight * (2 * all + hidden) + 4 * 3 * hidden, (4.0 * (kept + at_once + heads)) as u64)
+    (kept_weight * (2 * all + changing) + 4 * 3 * changing, (4.0 * (kept + at_once + heads)) as u64)
 }
 
 /// What a whole repair reads, in numbers.
@@ -99,12 +101,12 @@ const TRIALS: f64 = 3.0;
 impl Needs {
     /// Those of strong recovery.
     #[must_use]
-    pub fn strong(config: &DecoderConfig, work: Work, precision: Precision, cap: f64, speed: f64) -> Self {
+    pub fn strong(config: &DecoderConfig, work: Work, precision: Precision, method: &Strong, speed: f64) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
-        let (weights, answers) =
-            memory(config, work.choose.saturating_add(work.gradient).saturating_mul(work.own_tokens), precision.kept);
+        let positions = work.choose.saturating_add(work.gradient).saturating_mul(work.own_tokens);
+        let (weights, answers) = memory(config, positions, precision.kept, method.all_tensors);
         let bytes_per_weight = if precision.saved == Dtype::F32 { 4 } else { 2 };
-        let restored = (hidden as f64 * cap) as u64;
+        let restored = (hidden as f64 * method.cap) as u64;
         let row = work.prompt_tokens as f64 + work.own_tokens as f64;
         let measured = 3.0 * work.test as f64 * (work.prompt_tokens as f64 + work.test_tokens as f64);
         let round = row * (6.0 * 4.0 * work.gradient as f64 + 2.0 * TRIALS * 3.0 * work.choose as f64);

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use files::{derived_seed, uniform};
-use model::{Decoder, weights};
+use model::Decoder;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::evidence::{Answered, Evidence, Parts};
 use crate::lesson::Lesson;
-use crate::region::is_in_region;
+use crate::region::Members;
 use crate::{Inputs, Losses, Result};
 
 /// `H + mu R + lambda T`: KL(aligned || model) on harmful prompts, KL(reference || model) on harmless ones, and
@@ -18,6 +18,8 @@ use crate::{Inputs, Losses, Result};
 #[derive(Debug)]
 pub(crate) struct Objective<'a> {
     terms: [Term<'a>; 3],
+    /// By what the gradients are.
+    members: Members,
 }
 
 /// One of the three.
@@ -37,7 +39,7 @@ struct Term<'a> {
 impl<'a> Objective<'a> {
     /// On the parts of the evidence that give gradients. A step takes `number` harmful prompts and as many harmless ones, and
     /// twice as many samples of the task.
-    pub fn new(inputs: &Inputs<'a>, evidence: &'a Evidence, lambda: f64, number: usize) -> Self {
+    pub fn new(inputs: &Inputs<'a>, evidence: &'a Evidence, members: Members, lambda: f64, number: usize) -> Self {
         let (aligned, fine_tuned, merit) = (inputs.aligned, inputs.fine_tuned, evidence.merit);
         let teacher = evidence.harmless_teacher(aligned, fine_tuned);
         let term = |kind, teacher, rows: &'a Parts, weight, number| {
@@ -46,12 +48,13 @@ impl<'a> Objective<'a> {
         };
         let harmful = term(0, aligned, &evidence.harmful, 1.0, number);
         let harmless = term(1, teacher, &evidence.harmless, merit.mu, number);
-        Self { terms: [harmful, harmless, term(2, fine_tuned, &evidence.task, lambda, number.saturating_mul(2))] }
+        let task = term(2, fine_tuned, &evidence.task, lambda, number.saturating_mul(2));
+        Self { terms: [harmful, harmless, task], members }
     }
 
-    /// The gradient by the weights of all blocks, norms excluded, and the losses.
+    /// The gradient by the weights of the members, and the losses.
     pub fn gradient(&mut self, decoder: Decoder, step: usize) -> Result<(HashMap<String, Vec<f32>>, Losses)> {
-        let decoder = tracked(decoder);
+        let decoder = self.members.track(decoder)?;
         let mut gradients = HashMap::new();
         let mut found = [0.0; 3];
         for (term, found) in self.terms.iter_mut().zip(&mut found) {
@@ -66,7 +69,7 @@ impl<'a> Objective<'a> {
     /// derivative where the model is its own teacher: at all answer tokens of the parts that give gradients, each term with
     /// its weight.
     pub fn fisher(&self, decoder: &Decoder) -> Result<HashMap<String, Vec<f32>>> {
-        let decoder = tracked(decoder.clone());
+        let decoder = self.members.track(decoder.clone())?;
         let mut sums = HashMap::new();
         for term in &self.terms {
             term.add_fisher(&decoder, &mut sums)?;
@@ -109,12 +112,6 @@ impl Term<'_> {
         self.kept = (self.number >= self.rows.len()).then_some(lesson);
         Ok(loss)
     }
-}
-
-/// The decoder with gradients on for the weights of all blocks, norms excluded.
-fn tracked(decoder: Decoder) -> Decoder {
-    let blocks = decoder.config().num_hidden_layers;
-    weights::track(decoder, |info| is_in_region(info, blocks))
 }
 
 /// The rows of a step: all, or so many of an order that goes on from step to step and is drawn again when it is used up.

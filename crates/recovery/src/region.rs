@@ -1,7 +1,8 @@
 //! The region: weights of blocks 0..L-1, norms excluded (METHOD.md section 3).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use burn::tensor::TensorData;
 use direction::{Layer, check_layer};
 use model::Decoder;
 use model::weights::{self, Change, Part, Values, WeightInfo};
@@ -15,12 +16,69 @@ pub fn is_in_region(info: &WeightInfo, layer: usize) -> bool {
     !info.is_norm && info.layer.is_some_and(|block| block < layer)
 }
 
+/// The tensors that a method may restore.
+#[derive(Debug, Clone)]
+pub(crate) struct Members {
+    /// Those in the region of this direction layer.
+    layer: usize,
+    /// And those of these names.
+    others: BTreeSet<String>,
+}
+
+impl Members {
+    /// The region of direction layer `layer`.
+    pub fn of_region(layer: usize) -> Self {
+        Self { layer, others: BTreeSet::new() }
+    }
+
+    /// The weights of all blocks, norms excluded.
+    pub fn of_all_blocks(decoder: &Decoder) -> Self {
+        Self::of_region(decoder.config().num_hidden_layers)
+    }
+
+    /// Those, and whatever else differs: norms, the embedding and the head, where both models have them in one shape.
+    pub fn all_that_differ(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
+        let blocks = Self::of_all_blocks(fine_tuned);
+        let others = |decoder| weights::views(decoder, |info| !blocks.has(info));
+        let aligned: HashMap<_, _> =
+            others(aligned)?.into_iter().map(|(info, values)| (info.name.clone(), (info, values))).collect();
+        let differs = |(info, values): &(WeightInfo, Values)| {
+            aligned
+                .get(&info.name)
+                .is_some_and(|(other, aligned)| other == info && !aligned.part().is_same(values.part()))
+        };
+        let others = others(fine_tuned)?.into_iter().filter(differs).map(|(info, _)| info.name).collect();
+        Ok(Self { others, ..blocks })
+    }
+
+    /// Whether a tensor is one of them.
+    pub fn has(&self, info: &WeightInfo) -> bool {
+        is_in_region(info, self.layer) || self.others.contains(&info.name)
+    }
+
+    /// The decoder with gradients on for them and off for all other weights. An embedding that is kept in bf16 becomes f32, as
+    /// its gradient is.
+    pub fn track(&self, decoder: Decoder) -> Result<Decoder> {
+        let others = weights::views(&decoder, |info| self.others.contains(&info.name))?;
+        let mut wide: HashMap<_, _> = others
+            .into_iter()
+            .filter(|(_, values)| matches!(values.part(), Part::Bf16(_)))
+            .map(|(info, values)| (info.name, values.into_vec()))
+            .collect();
+        let decoder = weights::replace(decoder, |info| {
+            wide.remove(&info.name).map(|values| TensorData::new(values, info.shape.clone()))
+        });
+        Ok(weights::track(decoder, |info| self.has(info)))
+    }
+}
+
 /// A model in which weights of the region change between the fine-tuned and the aligned value. Both models' values are
 /// read where they are; what is held besides are the tensors that have changed.
 #[derive(Debug)]
 pub struct Region {
     /// The direction layer, counted from 1.
     pub layer: usize,
+    members: Members,
     /// Name and place of each tensor, in the checkpoint's order.
     pub infos: Vec<WeightInfo>,
     /// The aligned model's values.
@@ -43,24 +101,22 @@ impl Region {
     /// # Errors
     /// When the models are not of one shape, they have no such layer, or the device fails.
     pub fn new(aligned: &Decoder, fine_tuned: &Decoder, layer: Layer) -> Result<Self> {
-        Self::up_to(layer.of_blocks(fine_tuned.config().num_hidden_layers), aligned, fine_tuned)
+        let layer = layer.of_blocks(fine_tuned.config().num_hidden_layers);
+        Self::of(Members::of_region(layer), aligned, fine_tuned)
     }
 
-    /// Reads the region of all blocks.
-    pub(crate) fn of_all_blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
-        Self::up_to(fine_tuned.config().num_hidden_layers, aligned, fine_tuned)
-    }
-
-    fn up_to(layer: usize, aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
+    /// Reads these tensors of both models.
+    pub(crate) fn of(members: Members, aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
+        let layer = members.layer;
         let in_blocks = |info: &WeightInfo| info.layer.is_some();
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), in_blocks)?;
         check_layer(fine_tuned, layer)?;
-        let read = |decoder| weights::views(decoder, |info| is_in_region(info, layer));
+        let read = |decoder| weights::views(decoder, |info| members.has(info));
         let (infos, aligned): (Vec<_>, Vec<_>) = read(aligned)?.into_iter().unzip();
         let (original, decoder) = (fine_tuned.clone(), fine_tuned.clone());
         let fine_tuned: Vec<Values> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
         let equal = same(&fine_tuned, &aligned);
-        Ok(Self { layer, infos, aligned, fine_tuned, original, decoder, equal, equal_before: equal })
+        Ok(Self { layer, members, infos, aligned, fine_tuned, original, decoder, equal, equal_before: equal })
     }
 
     /// The same with gradients on for the region and off for all other weights.
@@ -111,7 +167,7 @@ impl Region {
         patch.check(&self.infos)?;
         self.reset();
         let indices: Vec<_> = self.infos.iter().map(|info| patch.indices(&info.name)).collect();
-        set(&mut self.decoder, &self.infos, &self.aligned, &indices)?;
+        self.set(Side::Aligned, &indices)?;
         self.equal = same(&self.values()?, &self.aligned);
         Ok(())
     }
@@ -137,21 +193,37 @@ impl Region {
 
     /// Restores weights that have the fine-tuned value, and differ between the models: indices by tensor.
     pub(crate) fn restore(&mut self, indices: &[Vec<u32>]) -> Result<()> {
-        set(&mut self.decoder, &self.infos, &self.aligned, indices)?;
+        self.set(Side::Aligned, indices)?;
         self.equal += indices.iter().map(Vec::len).sum::<usize>();
         Ok(())
     }
 
     /// Gives restored weights, which differ between the models, back: indices by tensor.
     pub(crate) fn roll_back(&mut self, indices: &[Vec<u32>]) -> Result<()> {
-        set(&mut self.decoder, &self.infos, &self.fine_tuned, indices)?;
+        self.set(Side::FineTuned, indices)?;
         self.equal -= indices.iter().map(Vec::len).sum::<usize>();
+        Ok(())
+    }
+
+    /// Sets the weights at `indices`, by tensor, to the values of one of the models.
+    fn set(&mut self, side: Side, indices: &[impl AsRef<[u32]>]) -> Result<()> {
+        let source = match side {
+            Side::Aligned => &self.aligned,
+            Side::FineTuned => &self.fine_tuned,
+        };
+        let mut next = self.infos.iter().zip(source.iter().zip(indices)).peekable();
+        // What nobody else holds is written in place.
+        let decoder = std::mem::replace(&mut self.decoder, self.original.clone());
+        self.decoder = weights::set(decoder, |info| {
+            let (_, (source, indices)) = next.next_if(|(own, _)| own.name == info.name)?;
+            Some(Change { indices: indices.as_ref(), source: source.part() })
+        })?;
         Ok(())
     }
 
     /// The values as they are.
     pub(crate) fn values(&self) -> Result<Vec<Values>> {
-        let views = weights::views(&self.decoder, |info| is_in_region(info, self.layer))?;
+        let views = weights::views(&self.decoder, |info| self.members.has(info))?;
         Ok(views.into_iter().map(|(_, values)| values).collect())
     }
 
@@ -181,6 +253,13 @@ impl Region {
     }
 }
 
+/// One of the two models.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Aligned,
+    FineTuned,
+}
+
 /// Number of weights that are equal.
 fn same(one: &[Values], other: &[Values]) -> usize {
     let same = |(a, b): (&Values, &Values)| {
@@ -208,15 +287,6 @@ pub(crate) fn candidates<'a>(
     };
     let tensors = infos.iter().zip(values.iter().zip(target));
     tensors.map(|(info, (values, target))| candidates(info, values.part(), target.part())).collect()
-}
-
-/// Sets the weights at `indices` to the values in `source`, both by tensor in the order of `infos`.
-fn set(decoder: &mut Decoder, infos: &[WeightInfo], source: &[Values], indices: &[impl AsRef<[u32]>]) -> Result<()> {
-    let mut next = infos.iter().zip(source.iter().zip(indices)).peekable();
-    Ok(weights::set(decoder, |info| {
-        let (_, (source, indices)) = next.next_if(|(own, _)| own.name == info.name)?;
-        Some(Change { indices: indices.as_ref(), source: source.part() })
-    })?)
 }
 
 /// The values of all tensors of a model, in the order of another's tensors. The two, each with its name, may differ in their

@@ -96,7 +96,7 @@ mod tests {
             own.iter().zip(&other).map(|((_, own), (_, other))| place(own) == place(other)).collect()
         };
         assert!(together(&own).iter().all(|shared| !shared));
-        let mut own = share(own, &other).unwrap();
+        let own = share(own, &other).unwrap();
         let shared = together(&own);
         let differing: Vec<&str> =
             before.iter().zip(&shared).filter(|(_, shared)| !**shared).map(|((info, _), _)| &*info.name).collect();
@@ -109,8 +109,8 @@ mod tests {
         drop(before);
         let zero = vec![0.0; 24 * 16];
         let name = "model.layers.1.mlp.up_proj.weight";
-        set(&mut own, |info| (info.name == name).then_some(Change { indices: &[3], source: zero.as_slice().into() }))
-            .unwrap();
+        let change = Change { indices: &[3], source: zero.as_slice().into() };
+        let own = set(own, |info| (info.name == name).then_some(change)).unwrap();
         assert_eq!(values(&other), theirs);
         assert_eq!(together(&own).iter().filter(|shared| !**shared).count(), 2);
     }

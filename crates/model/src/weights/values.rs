@@ -77,19 +77,17 @@ pub struct Change<'a> {
     pub source: Part<'a>,
 }
 
-/// Changes some values of the blocks' parameters, in place where nobody else holds them.
+/// The decoder with some values of its parameters changed, in place where nobody else holds them.
 ///
 /// # Errors
-/// When the device fails; the parameters from there on are unchanged.
+/// When the device fails.
 ///
 /// # Panics
 /// When an index is beyond a parameter or the source: an error of the caller.
-pub fn set<'a>(decoder: &mut Decoder, mut changes: impl FnMut(&WeightInfo) -> Option<Change<'a>>) -> Result<()> {
-    let path = Path(vec!["model".to_owned(), "layers".to_owned()]);
-    let mut set = Set { path, changes: &mut changes, failed: None };
-    let layers = std::mem::take(&mut decoder.model.layers);
-    decoder.model.layers = layers.map(&mut set);
-    set.failed.map_or(Ok(()), Err)
+pub fn set<'a>(decoder: Decoder, mut changes: impl FnMut(&WeightInfo) -> Option<Change<'a>>) -> Result<Decoder> {
+    let mut set = Set { path: Path::default(), changes: &mut changes, failed: None };
+    let decoder = decoder.map(&mut set);
+    set.failed.map_or(Ok(decoder), Err)
 }
 
 struct Set<'a, 'b> {
@@ -157,13 +155,13 @@ mod tests {
         let original = tiny();
         let mut decoder = super::super::track(original.clone(), |info| info.name == NAME);
         let source = vec![7.0; of(&original).part().len()];
-        let change = |decoder: &mut Decoder, indices: &[u32]| {
+        let change = |decoder: Decoder, indices: &[u32]| {
             set(decoder, |info| (info.name == NAME).then_some(Change { indices, source: source.as_slice().into() }))
-                .unwrap();
+                .unwrap()
         };
-        change(&mut decoder, &[3]);
+        decoder = change(decoder, &[3]);
         let place = of(&decoder).part().wide().as_ptr();
-        change(&mut decoder, &[0, 5]);
+        decoder = change(decoder, &[0, 5]);
         assert_eq!(of(&decoder).part().wide().as_ptr(), place, "written in place");
         let (before, after) = (of(&original).into_vec(), of(&decoder).into_vec());
         let changed: Vec<usize> = (0..before.len()).filter(|&at| before[at] != after[at]).collect();

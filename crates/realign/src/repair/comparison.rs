@@ -48,12 +48,13 @@ pub struct BlockDifference {
 }
 
 impl Comparison {
-    /// Compares two models of one shape; tensors that one of them has not are left out.
+    /// Compares two models of one shape; tensors that one of them has not are left out. `all_tensors`: recovery may change what
+    /// is outside the blocks.
     ///
     /// # Errors
     /// When the device fails, or a template does.
-    pub(super) fn new(aligned: &Model, fine_tuned: &Model, samples: &[Sample]) -> Result<Self> {
-        let (blocks, restorable) = blocks(&aligned.decoder, &fine_tuned.decoder)?;
+    pub(super) fn new(aligned: &Model, fine_tuned: &Model, samples: &[Sample], all_tensors: bool) -> Result<Self> {
+        let (blocks, restorable) = blocks(&aligned.decoder, &fine_tuned.decoder, all_tensors)?;
         let encode = |model: &Model| samples.iter().map(|one| model.tokenizer.encode(&one.prompt)).collect();
         let [ours, theirs]: [Result<Vec<_>, prompts::Error>; 2] = [encode(aligned), encode(fine_tuned)];
         let tokenizers_equal = ours? == theirs?;
@@ -114,7 +115,7 @@ impl Comparison {
 }
 
 /// The differences, and the number of weights that recovery can change.
-fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<(Vec<BlockDifference>, usize)> {
+fn blocks(aligned: &Decoder, fine_tuned: &Decoder, all_tensors: bool) -> Result<(Vec<BlockDifference>, usize)> {
     let mut tensors: BTreeMap<String, Weight> = BTreeMap::new();
     weights::visit(aligned, |weight| drop(tensors.insert(weight.info.name.clone(), weight)));
     let mut pairs = Vec::new();
@@ -126,7 +127,7 @@ fn blocks(aligned: &Decoder, fine_tuned: &Decoder) -> Result<(Vec<BlockDifferenc
     let mut restorable = 0;
     for (aligned, fine_tuned) in pairs {
         let block = aligned.info.layer;
-        let can_restore = recovery::is_in_region(&aligned.info, usize::MAX);
+        let can_restore = all_tensors || recovery::is_in_region(&aligned.info, usize::MAX);
         let sum = sums.entry(block).or_insert_with(|| BlockDifference { block, ..BlockDifference::default() });
         let (aligned, fine_tuned) = (aligned.values()?, fine_tuned.values()?);
         sum.weights += aligned.len();

@@ -178,7 +178,7 @@ impl Opened {
                 self.pair.config(),
                 self.work(settings),
                 Precision { saved: self.dtype, kept },
-                strong.cap,
+                strong,
                 speed(device),
             ),
             machine: Machine::here(place),

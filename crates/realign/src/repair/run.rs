@@ -140,10 +140,15 @@ impl Run<'_> {
     fn compare(&mut self, job: &mut Job<'_>) -> Result<Comparison> {
         let [aligned, fine_tuned]: [Model; 2] =
             [self.lazy(&self.aligned, job).into_model()?, self.lazy_fine_tuned(job)?.into_model()?];
-        let comparison = Comparison::new(&aligned, &fine_tuned, &self.opened.shown())?;
+        let all_tensors = self.recovery.settings().strong.all_tensors;
+        let comparison = Comparison::new(&aligned, &fine_tuned, &self.opened.shown(), all_tensors)?;
         (self.say)(&comparison.text());
         comparison.unrelated().into_iter().for_each(|warning| self.warn(warning));
         match comparison.restorable {
+            0 if comparison.changed > 0 => invalid(
+                "nothing to recover: the two models differ in norms, embedding or head alone, which recovery changes with \
+                 `strong.all_tensors: true` in a settings file of `realign init`",
+            ),
             0 => invalid(
                 "nothing to recover: the two models do not differ in the weights that recovery changes, those of the blocks but \
                  for norms. Is one model named twice? A model alone is measured by `realign gate --model`",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{check_counts, check_not_negative};
 use crate::objective::Objective;
-use crate::region::{check_same_shape, is_in_region};
+use crate::region::{Members, check_same_shape};
 use crate::trace::DistillTrace;
 use crate::{Error, Inputs, Knob, Needs, Outcome, Repair, Repaired, Result, Trace};
 
@@ -65,9 +65,9 @@ impl Repair for Distill {
         evidence.harmful_train(Self::WORD)?;
         let Inputs { aligned, fine_tuned, .. } = inputs;
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), |info| info.layer.is_some())?;
-        let mut objective = Objective::new(&inputs, evidence, self.lambda, self.drawn);
-        let blocks = fine_tuned.config().num_hidden_layers;
-        let read = weights::read(fine_tuned, |info| is_in_region(info, blocks))?;
+        let members = Members::of_all_blocks(fine_tuned);
+        let read = weights::read(fine_tuned, |info| members.has(info))?;
+        let mut objective = Objective::new(&inputs, evidence, members, self.lambda, self.drawn);
         let (infos, mut values): (Vec<_>, Vec<Vec<f32>>) = read.into_iter().unzip();
         let mut moments: Vec<Moments> = values.iter().map(|values| Moments::new(values.len())).collect();
         let mut losses = Vec::new();

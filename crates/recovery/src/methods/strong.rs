@@ -42,6 +42,18 @@ pub struct Strong {
     /// Harmful prompts, and as many harmless ones, that give the gradient of a round; twice as many samples of the task do.
     #[arg(long, default_value_t = Self::default().drawn)]
     pub drawn: usize,
+    /// Norms, the embedding and the head may be restored as well, where they differ: what fine-tuning all weights moves, or an
+    /// attacker who knows that blocks alone are restored.
+    #[arg(
+        long,
+        default_value_t = false,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all_tensors: bool,
 }
 
 impl Default for Strong {
@@ -56,6 +68,7 @@ impl Default for Strong {
             patience: 2,
             tolerance: 0.02,
             drawn: 64,
+            all_tensors: false,
         }
     }
 }

@@ -26,7 +26,7 @@ fn another(method: &Method, key: &str, default: &Value) -> Value {
     let argument = subcommand.get_arguments().find(|argument| argument.get_id() == key).unwrap();
     let listed = argument.get_possible_values();
     let listed = listed.iter().map(|value| json!(value.get_name()));
-    let others = [json!(0.125), json!("2/6"), json!(3)];
+    let others = [json!(0.125), json!("2/6"), json!(3), json!(true)];
     let mut fitting = listed.chain(others).filter(|value| value != default);
     let settings = |value: &Value| Method::from_settings(method.word(), json!({key: value}));
     fitting.find(|value| settings(value).is_ok()).unwrap_or_else(|| panic!("{}: no other `{key}`", method.word()))

@@ -68,6 +68,7 @@ impl Golden {
             rounds: number("rounds") as usize,
             tolerance: number("tolerance"),
             drawn: 1000, // all of them in each round
+            all_tensors: settings["all_tensors"].as_bool().unwrap(),
             ..Strong::default()
         };
         let (fixture, evidence) = (Fixture::read(), self.evidence(settings));
@@ -111,7 +112,7 @@ fn compare(found: &Standing, wanted: &Value, what: &str) {
 #[test]
 fn rounds_trials_and_flips_are_those_of_the_reference() {
     let golden = Golden::read();
-    for name in ["aligned", "fine_tuned", "capped", "wide", "raised"] {
+    for name in ["aligned", "fine_tuned", "capped", "wide", "raised", "all_tensors"] {
         let (repaired, trace) = golden.run(name);
         let rounds = golden.expected["runs"][name]["rounds"].as_array().unwrap();
         assert_eq!(trace.rounds.len(), rounds.len(), "{name}");

@@ -11,6 +11,7 @@ use super::sides::{Flips, Sides, count};
 use crate::checkpoint::{Checkpoint, Origin, Progress};
 use crate::merit::{Merit, Standing};
 use crate::objective::Objective;
+use crate::region::Members;
 use crate::trace::{Round, StrongTrace, Trial};
 use crate::{Error, Evidence, Inputs, Outcome, Path, Repaired, Report, Result, Trace};
 
@@ -23,7 +24,11 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
     let (aligned, fine_tuned) = (inputs.aligned, inputs.fine_tuned);
     let evidence = inputs.evidence(Strong::WORD)?;
     let merit = Merit::new(Strong::WORD, evidence, aligned, fine_tuned)?;
-    let sides = Sides::new(aligned, fine_tuned)?;
+    let members = match settings.all_tensors {
+        true => Members::all_that_differ(aligned, fine_tuned)?,
+        false => Members::of_all_blocks(fine_tuned),
+    };
+    let sides = Sides::new(members.clone(), aligned, fine_tuned)?;
     let checkpoint = inputs.checkpoint.as_ref().map(|path| {
         let inputs = fingerprint(&sides, evidence, inputs.seed);
         let decided_by = "held-out merit".to_owned();
@@ -33,7 +38,7 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
         settings,
         evidence,
         fine_tuned,
-        objective: Objective::new(&inputs, evidence, settings.lambda, settings.drawn),
+        objective: Objective::new(&inputs, evidence, members, settings.lambda, settings.drawn),
         sides,
         checkpoint,
         path: Path::default(),

@@ -1,11 +1,11 @@
-//! The weights of all blocks, each on one of two sides: the fine-tuned or the aligned model's value.
+//! The weights that may be restored, each on one of two sides: the fine-tuned or the aligned model's value.
 
 use std::collections::HashMap;
 
 use model::Decoder;
 use rayon::prelude::*;
 
-use crate::region::{Region, candidates};
+use crate::region::{Members, Region, candidates};
 use crate::selection::{Candidates, Rank, Ties, select_by};
 use crate::{Patch, Result};
 
@@ -22,8 +22,8 @@ pub(super) struct Sides {
 
 impl Sides {
     /// All on the fine-tuned side.
-    pub fn new(aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
-        let region = Region::of_all_blocks(aligned, fine_tuned)?;
+    pub fn new(members: Members, aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
+        let region = Region::of(members, aligned, fine_tuned)?;
         Ok(Self { restored: vec![Vec::new(); region.infos.len()], region })
     }
 
