@@ -78,6 +78,24 @@ fn a_repair_leaves_model_patch_and_report() {
 }
 
 #[test]
+fn what_was_changed_outside_the_blocks_is_restored_where_it_may_be() {
+    let bench = bench();
+    bench.works(
+        "finetune --model aligned --task task.jsonl --rank 0 --only norm,embed_tokens --learning-rate 0.01 --epochs 4 --out outside",
+    );
+    let repair = REPAIR.replace("--finetuned tuned", "--finetuned outside");
+    bench.fails(&format!("{repair} --out fixed"), &["norms, embedding or head alone", "strong.all_tensors"]);
+    bench.file("all.yaml", "strong: { all_tensors: true }\n");
+    bench.says(&format!("{repair} --settings all.yaml --out fixed"), 0, &[]);
+    let found = report(&bench, "fixed.report/report.json");
+    assert!(found.comparison.restorable == found.comparison.changed && found.restored.weights > 0);
+    bench.works("patch undo --patch fixed.report/recovery.patch.safetensors --model fixed --out again");
+    let bytes = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
+    assert_eq!(bytes("again"), bytes("outside"));
+    assert_ne!(bytes("fixed"), bytes("outside"));
+}
+
+#[test]
 fn a_pass_by_few_prompts_and_prompts_of_both_kinds_are_warned_of() {
     let bench = bench();
     let [harmful, harmless] =

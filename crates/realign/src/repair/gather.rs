@@ -71,19 +71,23 @@ impl Found<'_> {
         let rounds = settings.strong.rounds;
         let is_left = verdict.checks.iter().any(|check| check.bound.contains("max-harmful") && !check.holds);
         let mut warnings = self.warnings;
-        if let Some(warning) = wide(&verdict.checks) {
-            tracing::warn!("{warning}");
-            warnings.push(warning);
-        }
+        let before = warnings.len();
+        warnings.extend(wide(&verdict.checks));
         if is_left && trace.rounds.len() >= rounds {
-            let warning = format!(
+            warnings.push(format!(
                 "{} rounds were done and harm is left: more of them (strong.rounds in a settings file of `realign init`, now \
                  {rounds}) may take back more",
                 trace.rounds.len()
-            );
-            tracing::warn!("{warning}");
-            warnings.push(warning);
+            ));
         }
+        if is_left && self.comparison.changed > self.comparison.restorable {
+            warnings.push(format!(
+                "harm is left, and {} weights outside the blocks, or of norms, differ: `strong.all_tensors: true` in a settings file of \
+                 `realign init` lets recovery restore them, too",
+                self.comparison.changed - self.comparison.restorable
+            ));
+        }
+        warnings[before..].iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Report {
             format: 2,
             verdict,
