@@ -113,6 +113,10 @@ fn figures_are_written_as_svg_and_png_and_variants_take_the_place_of_figure_thre
         ["harmful rate (%)", "over-refusal (%)", "task score, % of fine-tuned", "seconds of a recovery", "2/6", "4/6"];
     assert_names(&variants(&records).unwrap(), &titles);
     assert_eq!(written(&records), ["tradeoff", "time", "variants"]);
+    // Names that have no room side by side are whole, upwards.
+    let long = (0..8).map(|i| Record { variant: format!("an attack of number {i}"), ..recovered.clone() });
+    let upwards: Vec<Record> = records.iter().filter(|one| one.variant.is_empty()).cloned().chain(long).collect();
+    assert_names(&variants(&upwards).unwrap(), &["an attack of number 0", "an attack of number 7", "rotate(270"]);
     assert!(figures(&[]).is_err());
 }
 
