@@ -19,7 +19,6 @@ use recovery::Damage;
 use crate::config::Sweep;
 use crate::error::with_causes;
 use crate::graph::{Graph, Node};
-
 use crate::progress::Progress;
 use crate::roots::{Finished, State};
 use crate::status;

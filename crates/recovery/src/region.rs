@@ -76,8 +76,6 @@ impl Members {
 /// read where they are; what is held besides are the tensors that have changed.
 #[derive(Debug)]
 pub struct Region {
-    /// The direction layer, counted from 1.
-    pub layer: usize,
     members: Members,
     /// Name and place of each tensor, in the checkpoint's order.
     pub infos: Vec<WeightInfo>,
@@ -107,25 +105,28 @@ impl Region {
 
     /// Reads these tensors of both models.
     pub(crate) fn of(members: Members, aligned: &Decoder, fine_tuned: &Decoder) -> Result<Self> {
-        let layer = members.layer;
         let in_blocks = |info: &WeightInfo| info.layer.is_some();
         check_same_shape(("aligned", aligned), ("fine-tuned", fine_tuned), in_blocks)?;
-        check_layer(fine_tuned, layer)?;
+        check_layer(fine_tuned, members.layer)?;
         let read = |decoder| weights::views(decoder, |info| members.has(info));
         let (infos, aligned): (Vec<_>, Vec<_>) = read(aligned)?.into_iter().unzip();
         let (original, decoder) = (fine_tuned.clone(), fine_tuned.clone());
         let fine_tuned: Vec<Values> = read(fine_tuned)?.into_iter().map(|(_, values)| values).collect();
         let equal = same(&fine_tuned, &aligned);
-        Ok(Self { layer, members, infos, aligned, fine_tuned, original, decoder, equal, equal_before: equal })
+        Ok(Self { members, infos, aligned, fine_tuned, original, decoder, equal, equal_before: equal })
     }
 
     /// The same with gradients on for the region and off for all other weights.
     #[must_use]
     pub fn tracked(mut self) -> Self {
-        let layer = self.layer;
-        self.original = weights::track(self.original, |info| is_in_region(info, layer));
-        self.decoder = weights::track(self.decoder, |info| is_in_region(info, layer));
+        self.original = weights::track(self.original, |info| self.members.has(info));
+        self.decoder = weights::track(self.decoder, |info| self.members.has(info));
         self
+    }
+
+    /// The direction layer, counted from 1.
+    pub fn layer(&self) -> usize {
+        self.members.layer
     }
 
     /// Number of weights.

@@ -68,11 +68,11 @@ impl Builder<'_> {
     /// The answers to harmless prompts that look harmful, where they are asked: a stage of its own, so that those to the others stay.
     fn looks_harmful(&mut self, at: &At<'_>, name: &str, model: usize) -> Result<Option<Answered>> {
         let Some(set) = &at.sweep.evaluation.looks_harmful else { return Ok(None) };
-        let asked = AnswerFile { name: "looks_harmful".to_owned(), aim: Aim::Prompts(PromptKind::LooksHarmful) };
+        let (asked, name) = (prompt_set(PromptKind::LooksHarmful), format!("{name} looks harmful"));
         let samples = self.samples(at.sweep.evaluated_prompts(set))?;
         let question = Question { asked: asked.clone(), samples, max_new_tokens: set.max_new_tokens };
-        let answers = self.ask(format!("{name} looks harmful"), model, vec![question])?;
-        let judges = self.judges(&format!("{name} looks harmful"), answers, &[asked])?;
+        let answers = self.ask(name.clone(), model, vec![question])?;
+        let judges = self.judges(&name, answers, &[asked])?;
         Ok(Some(Answered { answers, judges }))
     }
 
@@ -110,8 +110,11 @@ impl Builder<'_> {
 
 /// The prompt sets of a sweep, by their names in files.
 pub(super) fn prompt_sets() -> [AnswerFile; 2] {
-    [("harmful", PromptKind::Harmful), ("harmless", PromptKind::Harmless)]
-        .map(|(name, kind)| AnswerFile { name: name.to_owned(), aim: Aim::Prompts(kind) })
+    [PromptKind::Harmful, PromptKind::Harmless].map(prompt_set)
+}
+
+fn prompt_set(kind: PromptKind) -> AnswerFile {
+    AnswerFile { name: kind.name().to_owned(), aim: Aim::Prompts(kind) }
 }
 
 fn task_set(task: &TaskSpec) -> AnswerFile {

@@ -57,13 +57,8 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     if judges.iter().all(|judge: &Judged| judge.over_refusal.is_none()) {
         judges.extend(judged(Judge::phrases().name(), phrases));
     }
-    let looks_harmful = match &evaluated.looks_harmful {
-        None => None,
-        Some(answered) => {
-            let Some(verdicts) = Verdicts::of(answered, &finished)? else { return Ok(None) };
-            verdicts.first(0)
-        }
-    };
+    let Some(looks_harmful) = Verdicts::of_asked(evaluated.looks_harmful.as_ref(), &finished)? else { return Ok(None) };
+    let looks_harmful = looks_harmful.and_then(|verdicts| verdicts.first(0));
     let Some(attacks) = attacked(&evaluated.attacks, &finished)? else { return Ok(None) };
     let damage = evaluated.divergence.and_then(&finished).map(|divergence| divergence.summary()).transpose()?;
     let task: Evaluation = task.summary()?;
@@ -116,13 +111,7 @@ fn attacked(nodes: &[AttackedNode], finished: &impl Fn(usize) -> Option<Finished
     let mut all = Vec::new();
     for AttackedNode { attack, seed, steps, harmful, harmless } in nodes {
         let Some(harmful) = Verdicts::of(harmful, finished)? else { return Ok(None) };
-        let harmless = match harmless {
-            None => None,
-            Some(harmless) => {
-                let Some(harmless) = Verdicts::of(harmless, finished)? else { return Ok(None) };
-                Some(harmless)
-            }
-        };
+        let Some(harmless) = Verdicts::of_asked(harmless.as_ref(), finished)? else { return Ok(None) };
         for (at, &step) in steps.iter().enumerate() {
             let over_refusal = harmless.as_ref().and_then(|harmless| harmless.first(at));
             all.push(Attacked { attack: attack.clone(), step, seed: *seed, judges: harmful.scores(at), over_refusal });
@@ -149,6 +138,15 @@ impl Verdicts {
             judges.push((name.clone(), found));
         }
         Ok(Some(Self { judges, phrases }))
+    }
+
+    /// As [`of`](Self::of); inside, none where nothing was asked.
+    fn of_asked(
+        answered: Option<&Answered>,
+        finished: &impl Fn(usize) -> Option<Finished>,
+    ) -> Result<Option<Option<Self>>> {
+        let Some(answered) = answered else { return Ok(Some(None)) };
+        Ok(Self::of(answered, finished)?.map(Some))
     }
 
     /// On one file of answers, of each judge that can tell them; where none can, of the refusal phrases.

@@ -51,7 +51,7 @@ impl Repair for Random {
         inputs.check_prompts(Self::WORD, self.needs())?;
         let count = inputs.count(Self::WORD, self.count)?;
         let region = Region::new(inputs.aligned, inputs.fine_tuned, self.layer)?;
-        let layer = region.layer;
+        let layer = region.layer();
         let direction = mean_direction(inputs.aligned, inputs.of_aligned(), layer)?;
         let objective = Objective { rows: inputs.prompts, direction, layer, batch: self.batch };
         let decoder = weights::track(inputs.fine_tuned.clone(), |info| is_in_region(info, layer));

@@ -59,7 +59,7 @@ struct Recovery<'a> {
 impl<'a> Recovery<'a> {
     fn new(settings: Recover, inputs: Inputs<'a>, needs: Needs, decided_by: String) -> Result<Self> {
         let region = Region::new(inputs.aligned, inputs.fine_tuned, settings.layer)?;
-        let layer = region.layer;
+        let layer = region.layer();
         let objective = |decoder, read: &[Vec<u32>], rows: Vec<Vec<u32>>| -> Result<Objective> {
             let direction = mean_direction(decoder, read, layer)?;
             Ok(Objective { rows, direction, layer, batch: settings.batch })
@@ -282,7 +282,7 @@ impl<'a> Recovery<'a> {
         let trace = StepsTrace {
             params: self.fine_tuned.config().hidden_parameters(),
             region: self.region.len(),
-            layer: self.region.layer,
+            layer: self.region.layer(),
             direction_s,
             direction_norm: self.harm.direction.iter().map(|&d| f64::from(d).powi(2)).sum::<f64>().sqrt(),
             total_s: start.elapsed().as_secs_f64(),
