@@ -101,9 +101,11 @@ fn positions(sweep: &Sweep) -> usize {
 }
 
 fn memory_of(sweep: &Sweep, config: &DecoderConfig, positions: usize) -> u64 {
-    let restores_all = |one: &Compared| matches!(&one.what, What::Repair(Method::Strong(strong)) if strong.all_tensors);
-    let all_tensors = sweep.methods.iter().any(restores_all);
-    let (weights, answers) = needs::memory(config, positions, Dtype::F32, all_tensors);
+    let restores_all =
+        |one: &Compared| matches!(&one.what, What::Repair(Method::Strong(strong)) if strong.all_tensors == Some(true));
+    let hidden = config.hidden_parameters();
+    let outside = if sweep.methods.iter().any(restores_all) { needs::parameters(config) as usize - hidden } else { 0 };
+    let (weights, answers) = needs::memory(config, positions, Dtype::F32, outside);
     weights.saturating_add(answers)
 }
 

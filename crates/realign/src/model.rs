@@ -110,6 +110,16 @@ impl<'a> Source<'a> {
         Ok((tokenizer, DecoderConfig::from_dir(self.home())?))
     }
 
+    /// The number of parameters in those tensors outside the blocks that are not the ones of a whole model, both rounded to `dtype`.
+    pub(crate) fn differing_outside_blocks(&self, other: &Path, dtype: Dtype) -> Result<usize> {
+        let dir = self.dirs[0];
+        let differing = match self.is_adapter() {
+            true => peft::changed_outside_blocks(dir, self.home()),
+            false => checkpoint::differing_outside_blocks(dir, other, dtype),
+        };
+        differing.within(|| format!("weights of {}", dir.display()))
+    }
+
     /// Checks what is there without the weights, and the heads of these, before hours of other work.
     ///
     /// # Errors

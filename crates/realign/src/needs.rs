@@ -23,17 +23,19 @@ pub fn parameters(config: &DecoderConfig) -> u64 {
 /// teachers to prompts of so many positions. There are two decoders and a third one's blocks, in bf16 where the models are, else in
 /// f32; in f32 what a flip of each of the blocks' weights costs, and their gradients of two rounds; the teachers' hidden states; and
 /// five distributions over the vocabulary at each of the answers' positions of two packs, with a head in bf16 widened in
-/// each. With `all_tensors` what is said of the blocks is so of all weights. Measured on SmolLM2-135M in f32: 3.3 to 3.4 GB.
+/// each. What is said of the blocks is so of the `outside` parameters that are restored outside them, which are widened.
+/// Measured on SmolLM2-135M in f32: 3.3 to 3.4 GB.
 #[must_use]
-pub fn memory(config: &DecoderConfig, positions: usize, dtype: Dtype, all_tensors: bool) -> (u64, u64) {
+pub fn memory(config: &DecoderConfig, positions: usize, dtype: Dtype, outside: usize) -> (u64, u64) {
     let kept_weight = if dtype == Dtype::Bf16 { 2 } else { 4 };
     let all = parameters(config);
-    let changing = if all_tensors { all } else { config.hidden_parameters() as u64 };
+    let changing = (config.hidden_parameters() + outside) as u64;
+    let widened = if dtype == Dtype::Bf16 { 4 * outside as u64 } else { 0 };
     let kept = 2.0 * positions as f64 * config.hidden_size as f64;
     let of_pack = config.answers_at_once().min(config.positions_at_once() / 2);
     let at_once = 10.0 * of_pack as f64 * config.vocab_size as f64;
     let heads = if dtype == Dtype::Bf16 { 2.0 * config.vocab_size as f64 * config.hidden_size as f64 } else { 0.0 };
-    (kept_weight * (2 * all + changing) + 4 * 3 * changing, (4.0 * (kept + at_once + heads)) as u64)
+    (kept_weight * (2 * all + changing) + 4 * 3 * changing + widened, (4.0 * (kept + at_once + heads)) as u64)
 }
 
 /// What a whole repair reads, in numbers.
@@ -99,12 +101,19 @@ const EFFICIENCY: f64 = 0.3;
 const TRIALS: f64 = 3.0;
 
 impl Needs {
-    /// Those of strong recovery.
+    /// Those of strong recovery of two models that differ in tensors of so many parameters outside their blocks.
     #[must_use]
-    pub fn strong(config: &DecoderConfig, work: Work, precision: Precision, method: &Strong, speed: f64) -> Self {
+    pub fn strong(
+        config: &DecoderConfig,
+        outside: usize,
+        work: Work,
+        precision: Precision,
+        method: &Strong,
+        speed: f64,
+    ) -> Self {
         let (all, hidden) = (parameters(config), config.hidden_parameters() as u64);
         let positions = work.choose.saturating_add(work.gradient).saturating_mul(work.own_tokens);
-        let (weights, answers) = memory(config, positions, precision.kept, method.all_tensors);
+        let (weights, answers) = memory(config, positions, precision.kept, outside);
         let bytes_per_weight = if precision.saved == Dtype::F32 { 4 } else { 2 };
         let restored = (hidden as f64 * method.cap) as u64;
         let row = work.prompt_tokens as f64 + work.own_tokens as f64;

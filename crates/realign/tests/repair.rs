@@ -78,17 +78,29 @@ fn a_repair_leaves_model_patch_and_report() {
 }
 
 #[test]
-fn what_was_changed_outside_the_blocks_is_restored_where_it_may_be() {
+fn what_was_changed_outside_the_blocks_is_restored_and_planned_for() {
     let bench = bench();
     bench.works(
         "finetune --model aligned --task task.jsonl --rank 0 --only norm,embed_tokens --learning-rate 0.01 --epochs 4 --out outside",
     );
     let repair = REPAIR.replace("--finetuned tuned", "--finetuned outside");
-    bench.fails(&format!("{repair} --out fixed"), &["norms, embedding or head alone", "strong.all_tensors"]);
-    bench.file("all.yaml", "strong: { all_tensors: true }\n");
-    bench.says(&format!("{repair} --settings all.yaml --out fixed"), 0, &[]);
+    bench.file("blocks.yaml", "strong: { all_tensors: false }\n");
+    let blocks = format!("{repair} --settings blocks.yaml");
+    bench.fails(&format!("{blocks} --out fixed"), &["norms, embedding or head alone", "strong.all_tensors"]);
+    bench.file("rate.yaml", "strong: { rate: 0.01 }\n"); // which leaves the default of a repair
+    bench.says(&format!("{repair} --settings rate.yaml --out fixed"), 0, &[]);
     let found = report(&bench, "fixed.report/report.json");
     assert!(found.comparison.restorable == found.comparison.changed && found.restored.weights > 0);
+    let planned = |command: &str| {
+        bench.works(&format!("{command} --dry-run --json plan.json"));
+        let plan: Value = serde_json::from_str(&fs::read_to_string(bench.path("plan.json")).unwrap()).unwrap();
+        plan["needs"]["weights"].as_u64().unwrap()
+    };
+    let config: Value = serde_json::from_str(&fs::read_to_string(bench.path("outside/config.json")).unwrap()).unwrap();
+    let [vocabulary, width] = ["vocab_size", "hidden_size"].map(|key| config[key].as_u64().unwrap());
+    // Embedding and final norm differ. In f32: the weights kept, two gradients and costs.
+    assert_eq!(planned(&repair) - planned(&blocks), 4 * 4 * (vocabulary * width + width));
+    assert_eq!(planned(REPAIR), planned(&format!("{REPAIR} --settings blocks.yaml")), "blocks alone were trained");
     bench.works("patch undo --patch fixed.report/recovery.patch.safetensors --model fixed --out again");
     let bytes = |dir: &str| fs::read(bench.path(dir).join("model.safetensors")).unwrap();
     assert_eq!(bytes("again"), bytes("outside"));

@@ -17,11 +17,13 @@ use crate::{Decoder, DecoderConfig, Dtype, Error, Result, weights};
 mod companions;
 pub mod gguf;
 mod layout;
+mod outside;
 pub mod peft;
 mod safetensors;
 mod save;
 
 pub use companions::{COMPANIONS, copy_companions, copy_companions_of};
+pub use outside::differing_outside_blocks;
 pub use safetensors::{INDEX, SINGLE, shards};
 pub use save::{MAX_SHARD, save, save_as, save_like};
 

@@ -18,6 +18,7 @@ pub use self::settings::{STARTS, UNSUPPORTED};
 use self::settings::{Settings, way_out};
 use super::safetensors::{Files, inside};
 use super::{EMBEDDING, HEAD, check_finite};
+use crate::weights::WeightInfo;
 use crate::{Decoder, DecoderConfig, Error, Linear, Lora, Result, weights};
 
 const CONFIG: &str = "adapter_config.json";
@@ -54,6 +55,19 @@ fn open(dir: &Path) -> Result<Files> {
 /// As [`load_adapter`], as far as it comes up without the values; when a file of the base is missing or damaged.
 pub fn check_adapter(dir: &Path, base: &Path) -> Result<()> {
     Fit::new(dir, &super::open(base)?.config).map(drop)
+}
+
+/// The number of parameters in those tensors outside the blocks of the model in `base` that an adapter changes.
+///
+/// # Errors
+/// As [`check_adapter`].
+pub fn changed_outside_blocks(dir: &Path, base: &Path) -> Result<usize> {
+    let config = super::open(base)?.config;
+    let fit = Fit::new(dir, &config)?;
+    let infos = super::expected(&config).map(|(name, shape)| WeightInfo::new(name, shape));
+    // The projections that it adapts are all in blocks.
+    let changed = infos.filter(|info| info.layer.is_none() && fit.saved.contains_key(&info.name));
+    Ok(changed.map(|info| info.len()).sum())
 }
 
 /// An adapter whose tensors fit a decoder; their values are still on disk.

@@ -165,6 +165,17 @@ impl Files {
         Ok(self.bytes(name)?.as_chunks().0.iter().map(|&bytes| bf16::from_le_bytes(bytes)).collect())
     }
 
+    /// Whether a tensor has other values in `other` once both are rounded to `dtype`.
+    pub(super) fn differs(&self, other: &Self, name: &str, dtype: Dtype) -> Result<bool> {
+        let kept = [self.dtype(name)?, other.dtype(name)?];
+        let [one, other] = [self.bytes(name)?, other.bytes(name)?];
+        if kept[0] == kept[1] && one == other {
+            return Ok(false);
+        }
+        let rounded = |kept: Dtype, bytes: &[u8]| kept.decode(bytes).into_iter().map(move |value| dtype.round(value));
+        Ok(!rounded(kept[0], &one).eq(rounded(kept[1], &other)))
+    }
+
     fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let stored = self.stored(name)?;
         let mut bytes = Vec::new();

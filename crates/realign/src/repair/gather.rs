@@ -80,13 +80,6 @@ impl Found<'_> {
                 trace.rounds.len()
             ));
         }
-        if is_left && self.comparison.changed > self.comparison.restorable {
-            warnings.push(format!(
-                "harm is left, and {} weights outside the blocks, or of norms, differ: `strong.all_tensors: true` in a settings file of \
-                 `realign init` lets recovery restore them, too",
-                self.comparison.changed - self.comparison.restorable
-            ));
-        }
         warnings[before..].iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Report {
             format: 2,

@@ -1,4 +1,4 @@
-//! The inputs of a repair, read and divided, and the plan that they make. No weight is read.
+//! The inputs of a repair, read and divided, and the plan that they make. Of the weights only those outside the blocks are read.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -31,6 +31,8 @@ pub(super) struct Opened {
     /// The precision of the result.
     pub dtype: Dtype,
     pub pair: Pair,
+    /// Parameters outside the blocks that may be restored.
+    outside: usize,
     /// What looks wrong in the prompts.
     pub warnings: Vec<String>,
     harmful: Divided,
@@ -67,6 +69,10 @@ impl Opened {
         let (of_aligned, source) = (Source::new(aligned, None)?, Source::new(fine_tuned, Some(aligned))?);
         let pair = Pair::open(&of_aligned, &source, settings.enable_thinking)?;
         let dtype = source.dtype(settings.dtype)?;
+        let outside = match settings.strong.all_tensors {
+            Some(true) => source.differing_outside_blocks(of_aligned.home(), dtype)?,
+            _ => 0,
+        };
         let judges = settings.judges.as_deref().map_or_else(|| Ok(vec![Judge::phrases()]), Judge::read_list)?;
         judges.iter().try_for_each(check_judge)?;
         let mut opened = Self {
@@ -74,6 +80,7 @@ impl Opened {
             questions: Questions { asked: Vec::new(), max_new_tokens: settings.max_new_tokens, judges },
             dtype,
             pair,
+            outside,
             warnings: Vec::new(),
             harmful: Divided::default(),
             harmless: Divided::default(),
@@ -176,6 +183,7 @@ impl Opened {
             dtype: self.dtype.name().to_owned(),
             needs: Needs::strong(
                 self.pair.config(),
+                self.outside,
                 self.work(settings),
                 Precision { saved: self.dtype, kept },
                 strong,

@@ -140,7 +140,7 @@ impl Run<'_> {
     fn compare(&mut self, job: &mut Job<'_>) -> Result<Comparison> {
         let [aligned, fine_tuned]: [Model; 2] =
             [self.lazy(&self.aligned, job).into_model()?, self.lazy_fine_tuned(job)?.into_model()?];
-        let all_tensors = self.recovery.settings().strong.all_tensors;
+        let all_tensors = self.recovery.settings().strong.all_tensors == Some(true);
         let comparison = Comparison::new(&aligned, &fine_tuned, &self.opened.shown(), all_tensors)?;
         (self.say)(&comparison.text());
         comparison.unrelated().into_iter().for_each(|warning| self.warn(warning));

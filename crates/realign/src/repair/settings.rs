@@ -134,7 +134,7 @@ impl Default for Settings {
             max_new_tokens: 64,
             own_tokens: 32,
             batch: 64,
-            strong: Strong { drawn: 64, ..Strong::default() },
+            strong: Strong { drawn: 64, all_tensors: Some(true), ..Strong::default() },
             merit: MeritSettings::default(),
             gate: Bounds::default(),
             seed: 1,
@@ -156,7 +156,9 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, serde_yaml::Error> {
-        Ok(serde_yaml::from_str::<Option<Self>>(text)?.unwrap_or_default())
+        let mut settings = serde_yaml::from_str::<Option<Self>>(text)?.unwrap_or_default();
+        settings.strong.all_tensors.get_or_insert(true); // the default of a repair, not of the method
+        Ok(settings)
     }
 
     /// The files and directories that are read.

@@ -43,17 +43,10 @@ pub struct Strong {
     #[arg(long, default_value_t = Self::default().drawn)]
     pub drawn: usize,
     /// Norms, the embedding and the head may be restored as well, where they differ: what fine-tuning all weights moves, or an
-    /// attacker who knows that blocks alone are restored.
-    #[arg(
-        long,
-        default_value_t = false,
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        action = clap::ArgAction::Set
-    )]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub all_tensors: bool,
+    /// attacker who knows that blocks alone are restored. Where it is not said they may not; a whole repair sets it.
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_tensors: Option<bool>,
 }
 
 impl Default for Strong {
@@ -68,7 +61,7 @@ impl Default for Strong {
             patience: 2,
             tolerance: 0.02,
             drawn: 64,
-            all_tensors: false,
+            all_tensors: None,
         }
     }
 }

@@ -68,7 +68,7 @@ impl Golden {
             rounds: number("rounds") as usize,
             tolerance: number("tolerance"),
             drawn: 1000, // all of them in each round
-            all_tensors: settings["all_tensors"].as_bool().unwrap(),
+            all_tensors: settings["all_tensors"].as_bool(),
             ..Strong::default()
         };
         let (fixture, evidence) = (Fixture::read(), self.evidence(settings));

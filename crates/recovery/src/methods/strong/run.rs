@@ -24,7 +24,7 @@ pub(super) fn recover(settings: &Strong, inputs: Inputs<'_>) -> Result<Repaired>
     let (aligned, fine_tuned) = (inputs.aligned, inputs.fine_tuned);
     let evidence = inputs.evidence(Strong::WORD)?;
     let merit = Merit::new(Strong::WORD, evidence, aligned, fine_tuned)?;
-    let members = match settings.all_tensors {
+    let members = match settings.all_tensors == Some(true) {
         true => Members::all_that_differ(aligned, fine_tuned)?,
         false => Members::of_all_blocks(fine_tuned),
     };
