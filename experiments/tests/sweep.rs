@@ -376,3 +376,35 @@ fn methods_that_read_the_model_before_alignment_and_a_safe_model_run() {
     let modules = trace["modules"].as_array().unwrap();
     assert!(modules.iter().any(|module| module["changed"] == true && module["cosine"].as_f64() > Some(0.0)), "{trace}");
 }
+
+#[test]
+fn a_method_that_trains_is_trained_with_each_value_and_chosen() {
+    let bench = Bench::new();
+    let text = SWEEP.replace(
+        "task_prompts: 4 }",
+        "task_prompts: 4, evidence: { harmless: recovery_prompts.jsonl, count: 4, max_new_tokens: 4 } }",
+    );
+    let methods = "methods:\n  - fine_tuned\n  - { name: soft, choose: true, soft_sft: {} }\n  - { name: double, soft_sft: { beta_first: \
+                   1.0, beta_early: 4.0, beta_later: 0.2 } }\n";
+    let sweep = bench.sweep("tiny.yaml", &(text + methods));
+    let ended = bench.run(&sweep, 1).unwrap();
+    assert!(ended.failed.is_empty(), "{:?}", ended.failed);
+    assert_eq!([ended.times["soft_sft"][0].0, ended.times["choose"][0].0], [5, 1], "twice the betas is one of five");
+    let records = bench.records();
+    let [chosen, double] = [&records[1], &records[2]];
+    let tried: Vec<f64> = chosen.curve.iter().map(|point| point.0).collect();
+    assert_eq!(tried, [0.125, 0.25, 0.5, 1.0, 2.0]);
+    assert!(chosen.seconds > double.seconds, "of five trainings and of one of them");
+    // The model is the one of the least merit, which the stage says.
+    let graph = bench.graph(&sweep);
+    let roots = Roots::new(&bench.results(), None);
+    let weights = |node: usize| {
+        let node = &graph.nodes[node];
+        std::fs::read(roots.dir(node.kind, &node.key).join(MODEL).join("model.safetensors")).unwrap()
+    };
+    let place = graph.nodes.iter().position(|node| node.kind == "choose").unwrap();
+    let merits: Vec<f64> = chosen.curve.iter().map(|point| point.1.merit).collect();
+    let least = (0..5).min_by(|&a, &b| merits[a].total_cmp(&merits[b])).unwrap();
+    assert!(chosen.notes.is_empty(), "all bounds are kept by so short a training: {:?}", chosen.notes);
+    assert_eq!(weights(place), weights(graph.nodes[place].parents[least]));
+}

@@ -51,6 +51,14 @@ impl SoftSftSettings {
         require((0.0..=1.0).contains(&self.min_weight), "min_weight", self.min_weight, "must be between 0 and 1")
     }
 
+    /// The same, with each beta so many times as large.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        let Self { beta_first, beta_early, beta_later, min_weight } = self;
+        let [beta_first, beta_early, beta_later] = [beta_first, beta_early, beta_later].map(|beta| factor * beta);
+        Self { beta_first, beta_early, beta_later, min_weight }
+    }
+
     /// The weight of response token `t` in the loss, given `log p_theta - log p_aligned`.
     ///
     /// # Mathematical Definition

@@ -30,7 +30,7 @@ mod selection;
 mod tensors;
 mod trace;
 
-pub use choice::{Point, choose};
+pub use choice::{Choice, Point, choose};
 pub use damage::{Damage, damage};
 pub use direction::Layer;
 pub use drift::Projector;

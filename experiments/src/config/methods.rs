@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use finetune::{SoftSftSettings, TrainSettings};
-use recovery::{Method, Needs};
+use recovery::{Knob, Method, Needs};
 use serde::{Deserialize, Serialize};
 use serde_yaml::{Mapping, Value};
 
@@ -19,7 +19,7 @@ pub struct Compared {
     pub label: String,
     /// How it is made.
     pub what: What,
-    /// Whether its knob or step is chosen by held-out merit (`choose: true`).
+    /// Whether its knob or step is chosen by held-out merit (`choose: true`); a method that trains is trained with each value.
     pub by_merit: bool,
     /// Keys over `finetune`, of a method that trains.
     pub train: Option<Value>,
@@ -135,9 +135,38 @@ impl What {
         }
     }
 
-    /// Whether there is a knob or a path to choose on.
-    fn has_knob(&self) -> bool {
-        matches!(self, Self::Repair(method) if method.repair().knob().is_some())
+    /// What is chosen among where the sweep says so, values from little to much.
+    #[must_use]
+    pub fn knob(&self) -> Option<Knob> {
+        match self {
+            Self::Aligned | Self::FineTuned => None,
+            Self::SoftSft(_) => Some(Knob { key: "betas times", values: &[0.125, 0.25, 0.5, 1.0, 2.0] }),
+            Self::SafeInstruct(_) => Some(Knob { key: "share", values: &[0.01, 0.03, 0.1, 0.3] }),
+            Self::OneShot(_) => Some(Knob { key: "pairs", values: &[1.0, 2.0, 4.0, 8.0, 16.0, 64.0] }),
+            Self::Repair(method) => method.repair().knob(),
+        }
+    }
+
+    /// A method that trains, with a value of its knob; others as they are.
+    #[must_use]
+    pub fn with(&self, value: f64) -> Self {
+        match self.clone() {
+            Self::SoftSft(settings) => Self::SoftSft(settings.times(value)),
+            Self::SafeInstruct(_) => Self::SafeInstruct(SafeInstruct { share: value }),
+            Self::OneShot(settings) => Self::OneShot(OneShot { pairs: value as usize, ..settings }),
+            other => other,
+        }
+    }
+
+    /// The word of a method that trains a model, which is the kind of the stage, too.
+    #[must_use]
+    pub fn trained(&self) -> Option<&'static str> {
+        match self {
+            Self::SoftSft(_) => Some("soft_sft"),
+            Self::SafeInstruct(_) => Some("safe_instruct"),
+            Self::OneShot(_) => Some("one_shot"),
+            Self::Aligned | Self::FineTuned | Self::Repair(_) => None,
+        }
     }
 
     /// The word's settings, checked; an unknown word is answered with all there are.
@@ -254,10 +283,10 @@ fn resolve(entry: &Value, settings: &BTreeMap<String, Value>) -> Result<Compared
     let what = What::from_settings(word, if own.is_null() { below } else { merge(below, own) })?;
     let label = label.or_else(|| Some(name.as_ref()?.replace('_', " ")));
     let label = label.unwrap_or_else(|| what.label().to_owned());
-    if by_merit && !what.has_knob() {
+    if by_merit && what.knob().is_none() {
         return Err(format!("`choose`: {word} has no knob to choose by held-out merit"));
     }
-    if train.is_some() && !matches!(what, What::SoftSft(_) | What::SafeInstruct(_) | What::OneShot(_)) {
+    if train.is_some() && what.trained().is_none() {
         return Err(format!("`train`: {word} does not train"));
     }
     Ok(Compared { name: name.unwrap_or_else(|| word.to_owned()), label, what, by_merit, train })

@@ -1,9 +1,9 @@
 //! The model that each method makes, and what decides about it.
 
 use anyhow::{Result, anyhow};
-use realign::stage::{Gate, MODEL, Objective, OwnAnswers, REFERENCE, Repair, TrainingSet};
+use realign::stage::{Choose, Gate, MODEL, Objective, OwnAnswers, REFERENCE, Repair, TrainingSet};
 use realign::{Evidence, Parts, Pick};
-use recovery::{MeritSettings, Method};
+use recovery::{Knob, MeritSettings, Method};
 
 use super::{At, Builder, DTYPE};
 use crate::config::{Compared, OneShot, SafeInstruct, What};
@@ -22,6 +22,40 @@ pub(super) struct Base {
 impl Builder<'_> {
     /// The stage that makes a model to be compared.
     pub(super) fn model(&mut self, at: &At<'_>, compared: &Compared, base: Base) -> Result<usize> {
+        match (compared.what.trained(), compared.what.knob()) {
+            (Some(method), Some(knob)) if compared.by_merit => self.chosen(at, compared, (method, knob), base),
+            _ => self.with_its_settings(at, compared, base),
+        }
+    }
+
+    /// The stage that chooses among models that a method trains with each value of its knob.
+    fn chosen(
+        &mut self,
+        at: &At<'_>,
+        compared: &Compared,
+        (method, knob): (&'static str, Knob),
+        base: Base,
+    ) -> Result<usize> {
+        let Base { aligned, tuned, .. } = base;
+        let with = |&value| Compared { what: compared.what.with(value), by_merit: false, ..compared.clone() };
+        let trained = knob.values.iter().map(|value| self.with_its_settings(at, &with(value), base));
+        let trained: Vec<usize> = trained.collect::<Result<_>>()?;
+        let evidence = self.evidence(at)?;
+        let answers = self.own_answers(at, aligned, evidence.clone())?;
+        let stage = Choose {
+            method,
+            knob,
+            models: trained.iter().map(|&node| self.artifact(node, MODEL)).collect(),
+            aligned: self.artifact(aligned, MODEL),
+            fine_tuned: self.artifact(tuned, MODEL),
+            evidence,
+            answers: Some(self.artifact(answers, "")),
+            dtype: DTYPE,
+        };
+        self.add(format!("{} {}", at.cell, compared.name), stage, &[&trained[..], &[aligned, tuned, answers]].concat())
+    }
+
+    fn with_its_settings(&mut self, at: &At<'_>, compared: &Compared, base: Base) -> Result<usize> {
         let Base { aligned, tuned, .. } = base;
         match &compared.what {
             What::Aligned => Ok(aligned),

@@ -6,7 +6,7 @@ use realign::stage::{Finetune, Inject, MODEL, Objective, OwnAnswers, OwnPairs, R
 use realign::{Evidence, Pick, Samples};
 
 use super::{At, Builder, DTYPE};
-use crate::config::{Compared, EvadingSpec, What};
+use crate::config::{Compared, EvadingSpec};
 
 /// How a method trains.
 fn training(at: &At<'_>, compared: &Compared) -> Result<TrainSettings> {
@@ -38,11 +38,7 @@ impl Builder<'_> {
         others: &[usize],
     ) -> Result<usize> {
         let settings = training(at, compared)?;
-        let kind = match compared.what {
-            What::SafeInstruct(_) => "safe_instruct",
-            What::OneShot(_) => "one_shot",
-            _ => "soft_sft",
-        };
+        let kind = compared.what.trained().ok_or_else(|| anyhow!("{} trains no model", compared.name))?;
         self.trained(at, kind, start, data, (objective, settings), others)
     }
 

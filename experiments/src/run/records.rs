@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use evaluation::{Evaluation, Judge, JudgeScores, PromptKind};
-use realign::stage::{RepairSummary, TrainSummary};
+use realign::stage::{Choose, RepairSummary, TrainSummary};
 
 use crate::config::Sweep;
 use crate::graph::{Answered, AttackedNode, Evaluated, Graph};
@@ -65,7 +65,8 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     let mut scores = task.tasks.into_iter().next().map(|task| task.scores).unwrap_or_default().into_iter();
     let Some(score) = scores.next() else { bail!("{}: the task was not scored", graph.nodes[evaluated.task].name) };
     let (mut restored, mut curve, mut notes) = (None, Vec::new(), Vec::new());
-    if recovery::Method::WORDS.contains(&graph.nodes[evaluated.model].kind) {
+    let node = &graph.nodes[evaluated.model];
+    if recovery::Method::WORDS.contains(&node.kind) || node.kind == Choose::KIND {
         let summary: RepairSummary = model.summary()?;
         restored = summary.restored.map(|count| count as u64);
         curve = summary.curve;
@@ -78,6 +79,11 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
     let of_variant = sweep.variants.iter().find(|variant| variant.variant == evaluated.variant);
     let of_variant = of_variant.map_or(sweep, |variant| &variant.sweep);
     let method = of_variant.methods.iter().find(|one| one.name == evaluated.method);
+    // A model that was chosen among some that a method trained took the training of each.
+    let trained = node.parents.iter().filter(|&&parent| {
+        node.kind == Choose::KIND && method.and_then(|one| one.what.trained()) == Some(graph.nodes[parent].kind)
+    });
+    let seconds: f64 = trained.filter_map(|&parent| finished(parent)).map(|trained| trained.seconds).sum();
     let needs = method.map(|one| one.needs_in_words(of_variant.recovery.trust_task));
     let held_out = of_variant.evaluation.held_out.clone();
     Ok(Some(Record {
@@ -92,7 +98,7 @@ fn record(roots: &Roots, sweep: &Sweep, graph: &Graph, index: usize, evaluated: 
         restored,
         damage,
         curve,
-        seconds: model.seconds,
+        seconds: model.seconds + seconds,
         peak_memory: model.peak_memory,
         evaluation_seconds,
         judges,

@@ -6,6 +6,7 @@
 mod align;
 mod attack;
 mod attacked;
+mod choose;
 mod divergence;
 mod evaluate;
 mod finetune;
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 pub use align::Align;
 pub use attack::{Asked, Attack};
 pub use attacked::Attacked;
+pub use choose::Choose;
 pub use divergence::Divergence;
 pub use evaluate::{
     Aim, AnswerFile, Answered, Evaluate, Measured, Question, ask, check_judged, first_problem, measure, read_answered,

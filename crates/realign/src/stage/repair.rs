@@ -16,6 +16,7 @@ use self::check::Probe;
 pub(crate) use self::check::compare;
 use self::read::Read;
 pub use self::summary::RepairSummary;
+pub(super) use self::summary::summary;
 use super::{MODEL, Stage};
 use crate::answers::answers;
 use crate::error::Within as _;
@@ -187,7 +188,7 @@ impl Repair {
         super::patch::write(&out.join(super::PATCH), repaired, models, &self.method)?;
         let by = read.gate.as_ref().map_or("nothing", |gate| gate.name.as_str());
         let damage = recovery::damage(fine_tuned, &repaired.decoder, &[])?;
-        let summary = summary::summary(repaired, points, by, damage, read.declined);
+        let summary = summary(repaired, points, by, damage, read.declined);
         let summary = match probed {
             Some((probe, changed)) => probe.told(changed, &repaired.outcome, summary),
             None => summary,

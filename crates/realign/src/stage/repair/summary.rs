@@ -34,7 +34,8 @@ impl RepairSummary {
     pub const NOT_RECOVERED: &str = "not recovered";
 }
 
-pub(super) fn summary(
+/// The summary of a repaired model.
+pub(in crate::stage) fn summary(
     repaired: &Repaired,
     points: &[Point],
     by: &str,
