@@ -141,7 +141,7 @@ impl What {
         match self {
             Self::Aligned | Self::FineTuned => None,
             Self::SoftSft(_) => Some(Knob { key: "betas times", values: &[0.125, 0.25, 0.5, 1.0, 2.0] }),
-            Self::SafeInstruct(_) => Some(Knob { key: "share", values: &[0.01, 0.03, 0.1, 0.3] }),
+            Self::SafeInstruct(_) => Some(Knob { key: "share", values: &[0.01, 0.03, 0.1] }),
             Self::OneShot(_) => Some(Knob { key: "pairs", values: &[1.0, 2.0, 4.0, 8.0, 16.0, 64.0] }),
             Self::Repair(method) => method.repair().knob(),
         }

@@ -6,14 +6,14 @@ use anyhow::Result;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::frame::{Axis, draw_frame};
-use super::marks::{Style, draw_legend, draw_text, draw_upwards, styles};
-use super::on_sheet;
+use super::marks::{Sheet, Style, draw_legend, draw_text, draw_upwards, styles};
+use super::{legend_height, on_sheet};
 use crate::record::{Methods, Record, groups};
 use crate::tables::knobs::{Point, points};
 
 const SIDE: i32 = 380;
-/// Room on the left, above and below, and between panels.
-const ROOM: (i32, i32, i32, i32) = (74, 92, 56, 70);
+/// Room on the left and below, and between panels.
+const ROOM: (i32, i32, i32) = (74, 56, 70);
 
 /// What a point costs.
 type Cost = fn(&Point<'_>) -> f64;
@@ -32,11 +32,13 @@ pub fn knobs(records: &[Record]) -> Result<String> {
     ];
     let harm = |point: &Point<'_>| point.standing.harmful;
     let highest = |value: &dyn Fn(&Point<'_>) -> f64| found.iter().map(value).fold(0.0, f64::max);
-    let (left, top, below, gap) = ROOM;
+    let (left, below, gap) = ROOM;
     let width = left + 2 * SIDE + gap + 20;
+    let drawn = styles(&all, records.iter().filter(|record| !record.curve.is_empty()));
+    let legend = |sheet: &Sheet<'_>| draw_legend(sheet, &drawn, (left, 20, width - 10), true, &[]);
+    let top = legend_height(width, legend)? + 8;
     on_sheet((width, top + SIDE + below), |sheet| {
-        let drawn = records.iter().filter(|record| !record.curve.is_empty());
-        draw_legend(sheet, &styles(&all, drawn), (left, 20, width - 10), true, &[])?;
+        legend(sheet)?;
         draw_upwards(sheet, "KL to the aligned model on harmful prompts, nats per token", (16, top + SIDE / 2), 13)?;
         for (panel, (words, cost)) in (0..).zip(costs) {
             let place = left + panel * (SIDE + gap);

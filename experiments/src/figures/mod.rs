@@ -109,6 +109,16 @@ fn ends(Estimate { value, interval: (low, high) }: &Estimate) -> (f64, f64) {
     if low.is_nan() { (*value, *value) } else { (*low, *high) }
 }
 
+/// The height of a legend, which is known when it is drawn.
+fn legend_height(width: i32, legend: impl FnOnce(&Sheet<'_>) -> Result<i32>) -> Result<i32> {
+    let mut height = 0;
+    on_sheet((width, 400), |sheet| {
+        height = legend(sheet)?;
+        Ok(())
+    })?;
+    Ok(height)
+}
+
 /// Draws on a white sheet of some width and height, and gives it as SVG.
 fn on_sheet((width, height): (i32, i32), paint: impl FnOnce(&Sheet<'_>) -> Result<()>) -> Result<String> {
     for (style, bytes) in [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())] {

@@ -54,8 +54,11 @@ pub fn time(records: &[Record]) -> Result<String> {
     })
 }
 
-/// A bar of a colour, or an empty one.
+/// A bar of a colour, or an empty one; none that is narrower than a pixel.
 fn draw_bar(sheet: &Sheet<'_>, corners: [Pixel; 2], colour: Option<RGBColor>) -> Result<()> {
+    if corners[0].0 == corners[1].0 {
+        return Ok(());
+    }
     if let Some(colour) = colour {
         return draw(sheet.draw(&Rectangle::new(corners, colour.filled())));
     }

@@ -14,7 +14,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use super::frame::{Axis, draw_frame};
 use super::marks::{FAINT, INK, Pixel, Sheet, Style, draw, draw_legend, draw_path, draw_text, draw_upwards, styles};
-use super::on_sheet;
+use super::{legend_height, on_sheet};
 use crate::record::{ALIGNED, FINE_TUNED, Methods, RECOVER, Record, STRONG, distinct, groups, mean};
 
 const LEFT: i32 = 86;
@@ -47,12 +47,7 @@ pub fn tradeoff(records: &[Record]) -> Result<String> {
     let width = LEFT + columns * (wide + GAP.0) + RIGHT;
     let crowded = panels.iter().any(|panel| panel.records.len() > CROWDED);
     let styles = styles(&methods, records);
-    // The legend's height is known when it is drawn.
-    let mut top = 0;
-    on_sheet((width, 400), |sheet| {
-        top = legend(sheet, &styles, width, crowded)? + 22;
-        Ok(())
-    })?;
+    let top = legend_height(width, |sheet| legend(sheet, &styles, width, crowded))? + 22;
     let tall = high + BETWEEN + low + GAP.1;
     let height = top + lines * tall + 2;
     let most_refused = records.iter().map(|record| 100.0 * record.over_refusal()).fold(8.0, f64::max);

@@ -61,11 +61,15 @@ fn panels<'a>(means: &'a [Mean], recovered: &[&Mean], others: &[&str]) -> Vec<Pa
         drawn.map(level).filter(|level| !level.2.is_nan()).collect()
     };
     let seconds = |mean: &&Mean| Estimate { value: mean.seconds, interval: (mean.seconds, mean.seconds) };
+    let strong = || means.iter().filter(|mean| mean.method == STRONG && others.contains(&STRONG));
+    let strong_task = strong().map(|mean| (STRONG, mean.variant.as_str(), 100.0 * mean.relative.value));
+    let task = std::iter::once((FINE_TUNED, "", 100.0)).chain(strong_task.filter(|level| !level.2.is_nan()));
+    let strong_seconds = strong().map(|mean| (STRONG, mean.variant.as_str(), mean.seconds));
     let mut panels = vec![
         ("harmful rate (%)", of(|mean| mean.harmful), levels(|mean| mean.harmful), Some(104.0)),
         ("over-refusal (%)", of(|mean| mean.over_refusal), levels(|mean| mean.over_refusal), None),
-        ("task score, % of fine-tuned", of(|mean| mean.relative), vec![(FINE_TUNED, "", 100.0)], None),
-        ("seconds of a recovery", recovered.iter().map(seconds).collect(), Vec::new(), None),
+        ("task score, % of fine-tuned", of(|mean| mean.relative), task.collect(), None),
+        ("seconds of a recovery", recovered.iter().map(seconds).collect(), strong_seconds.collect(), None),
     ];
     panels.retain(|panel| panel.1.iter().all(|value| !value.value.is_nan()));
     panels
