@@ -10,7 +10,7 @@ use model::{Decoder, DecoderConfig, Dtype, checkpoint};
 use prompts::{Encoded, Sample, Tokenizer, read_jsonl_first};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use realign::stage::Import;
+use realign::stage::{Import, MODEL};
 use realign::{Artifact, Job, Progress, Stage as _};
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +58,11 @@ impl Plan {
     /// Makes the models where they are missing, and writes the plan; returns its path.
     pub fn make(args: &Args) -> Result<PathBuf> {
         let Args { gguf, prompts, samples, work, .. } = args;
-        let (mut aligned, mut tuned) = (work.join("aligned"), work.join("tuned"));
+        let imported = work.join("imported");
+        let (mut aligned, mut tuned) = (imported.join(MODEL), work.join("tuned"));
         if !aligned.join("config.json").exists() {
             ensure!(gguf.exists(), "{} is missing: run scripts/fetch-smollm2.sh", gguf.display());
-            import(gguf, &aligned).with_context(|| format!("{} could not be imported", gguf.display()))?;
+            import(gguf, &imported).with_context(|| format!("{} could not be imported", gguf.display()))?;
         }
         let tokenizer = Tokenizer::from_dirs(&[&aligned])?;
         let mut dtype = Dtype::F32;
