@@ -71,7 +71,9 @@ fn logits(decoder: &Decoder) -> Vec<f32> {
 #[test]
 fn an_attached_adapter_has_no_effect_at_first_and_a_seeded_start() {
     let [one, same, other] = [7, 7, 8].map(|seed| lora::attach(decoder(), &lora(0.0), seed));
-    assert_eq!(logits(&one), logits(&decoder()));
+    // The adapted layer sums in another order than one without gradients.
+    let off = logits(&one).iter().zip(logits(&decoder())).map(|(one, plain)| (one - plain).abs()).fold(0.0, f32::max);
+    assert!(off < 1e-6, "{off}");
     let adapters = |decoder: &Decoder| values(decoder, |info| info.name.contains(".lora."));
     assert_eq!(adapters(&one).len(), 2 * 7 * 2);
     assert_eq!(adapters(&one), adapters(&same));

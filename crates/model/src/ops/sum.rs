@@ -32,19 +32,14 @@ impl Sum {
         Self { shared: self.shared.clone(), turn }
     }
 
-    pub fn add(&self, gradient: &[f32]) {
+    pub fn add(&self, gradient: Vec<f32>) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.next != self.turn {
-            shared.early.insert(self.turn, gradient.to_vec());
-            return;
-        }
-        shared.add(gradient);
-        shared.next += 1;
+        shared.early.insert(self.turn, gradient);
         while let Some(gradient) = {
             let next = shared.next;
             shared.early.remove(&next)
         } {
-            shared.add(&gradient);
+            shared.add(gradient);
             shared.next += 1;
         }
     }
@@ -53,17 +48,17 @@ impl Sum {
     pub fn take(&self) -> Vec<f32> {
         let shared = std::mem::take(&mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner));
         let mut all = Shared { sum: shared.sum, ..Shared::default() };
-        shared.early.values().for_each(|gradient| all.add(gradient));
+        shared.early.into_values().for_each(|gradient| all.add(gradient));
         all.sum
     }
 }
 
 impl Shared {
-    fn add(&mut self, gradient: &[f32]) {
+    fn add(&mut self, gradient: Vec<f32>) {
         if self.sum.is_empty() {
-            self.sum = gradient.to_vec();
+            self.sum = gradient;
         } else {
-            let places = self.sum.par_iter_mut().zip(gradient).with_min_len(1 << 14);
+            let places = self.sum.par_iter_mut().zip(&gradient).with_min_len(1 << 14);
             places.for_each(|(sum, value)| *sum += value);
         }
     }

@@ -4,7 +4,8 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Fused, matmul, wide};
+use super::matmul::{matrix, multiply, multiply_both};
+use super::{Fused, contiguous, wide};
 
 /// See [`super::super::adapted_linear`]; inputs: x, weight, A, B.
 #[derive(Debug, Clone)]
@@ -26,6 +27,10 @@ pub struct Saved {
 }
 
 impl Adapted {
+    fn scaled(&self, low: FlexTensor) -> FlexTensor {
+        Flex::float_mul_scalar(low, self.scale.into())
+    }
+
     fn masked(&self, x: FlexTensor) -> FlexTensor {
         match &self.mask {
             Some(mask) => Flex::float_mul(x, mask.clone()),
@@ -38,22 +43,34 @@ impl Fused<4> for Adapted {
     type Saved = Saved;
 
     fn forward(&self, [x, weight, a, b]: [FlexTensor; 4]) -> (FlexTensor, Self::Saved) {
+        let inputs = [contiguous(x), weight, contiguous(a), contiguous(b)];
+        let [x, weight, a, b] = &inputs;
         let masked = self.masked(x.clone());
-        let low = Flex::float_mul_scalar(matmul(masked.clone(), a.transpose(0, 1)), self.scale.into());
-        let dense = matmul(x.clone(), wide(weight.clone()).transpose(0, 1));
-        let y = Flex::float_add(dense, matmul(low.clone(), b.transpose(0, 1)));
-        (y, Saved { inputs: [x, weight, a, b], masked, low })
+        let low = self.scaled(multiply(matrix(&masked), matrix(a).transpose()));
+        let weight = wide(weight.clone());
+        let y = multiply_both([matrix(x), matrix(&weight).transpose()], [matrix(&low), matrix(b).transpose()]);
+        (y, Saved { inputs, masked, low })
     }
 
     fn backward(&self, saved: Self::Saved, grad: FlexTensor, wanted: [bool; 4]) -> [Option<FlexTensor>; 4] {
         let Saved { inputs: [x, weight, a, b], masked, low } = saved;
         let [for_x, for_weight, for_a, for_b] = wanted;
-        let transposed = grad.transpose(0, 1);
-        let for_b = for_b.then(|| matmul(transposed.clone(), low));
-        let for_weight = for_weight.then(|| matmul(transposed, x));
-        let for_low = Flex::float_mul_scalar(matmul(grad.clone(), b), self.scale.into());
-        let for_a = for_a.then(|| matmul(for_low.transpose(0, 1), masked));
-        let for_x = for_x.then(|| Flex::float_add(matmul(grad, wide(weight)), self.masked(matmul(for_low, a))));
+        let grad = matrix(&grad);
+        let for_b = for_b.then(|| multiply(grad.transpose(), matrix(&low)));
+        let for_weight = for_weight.then(|| multiply(grad.transpose(), matrix(&x)));
+        let for_low = self.scaled(multiply(grad, matrix(&b)));
+        let for_low = matrix(&for_low);
+        let for_a = for_a.then(|| multiply(for_low.transpose(), matrix(&masked)));
+        let for_x = for_x.then(|| {
+            let weight = wide(weight);
+            match self.mask {
+                None => multiply_both([grad, matrix(&weight)], [for_low, matrix(&a)]),
+                Some(_) => {
+                    let dense = multiply(grad, matrix(&weight));
+                    Flex::float_add(dense, self.masked(multiply(for_low, matrix(&a))))
+                }
+            }
+        });
         [for_x, for_weight, for_a, for_b]
     }
 }

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use burn::backend::flex::FlexTensor;
+use faer::MatRef;
 use rayon::prelude::*;
 
 use super::super::{AttentionPlan, Scores, Span};
 use super::elementwise::exp;
-use super::{Fused, contiguous, dims, matmul, tensor, values, zeros};
+use super::matmul::{heads, multiply_heads};
+use super::{Fused, contiguous, dims, fold, tensor, values, widely, zeros};
 
 /// See [`super::super::attention`]; inputs: query, key, value.
 #[derive(Debug, Clone)]
@@ -51,42 +53,43 @@ impl Fused<3> for Attention {
 
     fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
         let [query, key, value] = inputs.map(contiguous);
-        let heads = Heads::of(dims(&query), dims(&key));
+        let of = Heads::of(dims(&query), dims(&key));
         let mut output = zeros(values(&query).len());
-        let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, heads.query_width());
+        let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, of.query_width());
         spans.into_par_iter().for_each(|(span, output)| {
-            let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
+            let own = SpanTensors::new(&self.plan, span, of, [&query, &key, &value]);
             let weights = own.weights(self, span);
-            scatter_rows(values(&contiguous(matmul(weights, own.value))), output, heads.group(), heads);
+            let attended = multiply_heads(heads(&weights), heads(&own.value));
+            scatter_rows(values(&attended), output, of.group(), of);
         });
         let [rows, _, _] = dims(&query);
-        (tensor(output, [rows, heads.heads, heads.head_dim]), [query, key, value])
+        (tensor(output, [rows, of.heads, of.head_dim]), [query, key, value])
     }
 
     fn backward(&self, [query, key, value]: Self::Saved, grad: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let heads = Heads::of(dims(&query), dims(&key));
+        let of = Heads::of(dims(&query), dims(&key));
         let mut for_query = zeros(values(&query).len());
-        let cut = self.cut(&mut for_query, heads.query_width());
+        let cut = self.cut(&mut for_query, of.query_width());
         let parts: Vec<(&Span, [FlexTensor; 2])> = cut
             .into_par_iter()
             .map(|(span, for_query)| {
-                let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
-                let grad = grouped(rows(&grad, &span.queries, heads.query_width()), heads.group(), heads);
+                let own = SpanTensors::new(&self.plan, span, of, [&query, &key, &value]);
+                let grad = grouped(rows(&grad, &span.queries, of.query_width()), of.group(), of);
                 let [span_query, span_key, span_value] = own.backward(self, span, grad);
-                scatter_rows(values(&contiguous(span_query)), for_query, heads.group(), heads);
-                (span, [contiguous(span_key), contiguous(span_value)])
+                scatter_rows(values(&span_query), for_query, of.group(), of);
+                (span, [span_key, span_value])
             })
             .collect();
         let mut for_key = zeros(values(&key).len());
         let mut for_value = zeros(values(&key).len());
         for (span, [span_key, span_value]) in parts {
-            self.add_rows(&span_key, span, &mut for_key, heads);
-            self.add_rows(&span_value, span, &mut for_value, heads);
+            self.add_rows(&span_key, span, &mut for_key, of);
+            self.add_rows(&span_value, span, &mut for_value, of);
         }
         let [query_rows, _, _] = dims(&query);
         let key_shape: [usize; 3] = dims(&key);
         [
-            Some(tensor(for_query, [query_rows, heads.heads, heads.head_dim])),
+            Some(tensor(for_query, [query_rows, of.heads, of.head_dim])),
             Some(tensor(for_key, key_shape)),
             Some(tensor(for_value, key_shape)),
         ]
@@ -147,7 +150,7 @@ impl SpanTensors {
     }
 
     fn products(&self) -> FlexTensor {
-        contiguous(matmul(self.query.clone(), self.key.transpose(1, 2)))
+        multiply_heads(heads(&self.query), heads(&self.key).map(MatRef::transpose))
     }
 
     fn weights_of(&self, products: FlexTensor, op: &Attention, span: &Span) -> FlexTensor {
@@ -158,13 +161,16 @@ impl SpanTensors {
             weights[..visible.start].fill(0.0);
             weights[visible.end..].fill(0.0);
             let visible = &mut weights[visible];
-            match op.scores.softcap {
-                None => softmax(visible, op.scores.scale as f32),
-                Some(cap) => {
-                    visible.iter_mut().for_each(|x| *x = cap as f32 * tanh(op.scores, *x));
-                    softmax(visible, 1.0);
-                }
-            }
+            widely(
+                #[inline(always)]
+                || match op.scores.softcap {
+                    None => softmax(visible, op.scores.scale as f32),
+                    Some(cap) => {
+                        visible.iter_mut().for_each(|x| *x = cap as f32 * tanh(op.scores, *x));
+                        softmax(visible, 1.0);
+                    }
+                },
+            );
         }
         tensor(weights, shape)
     }
@@ -173,17 +179,22 @@ impl SpanTensors {
     fn backward(self, op: &Attention, span: &Span, grad: FlexTensor) -> [FlexTensor; 3] {
         let products = self.products();
         let weights = self.weights_of(products.clone(), op, span);
-        let for_value = matmul(weights.transpose(1, 2), grad.clone());
-        let for_weights = contiguous(matmul(grad, self.value.transpose(1, 2)));
+        let for_value = multiply_heads(heads(&weights).map(MatRef::transpose), heads(&grad));
+        let for_weights = multiply_heads(heads(&grad), heads(&self.value).map(MatRef::transpose));
         let shape: [usize; 3] = dims(&weights);
         let scale = op.scores.scale as f32;
         let mut for_scores = zeros(values(&weights).len());
         let pairs = values(&weights).chunks(shape[2]).zip(values(&for_weights).chunks(shape[2]));
         for (output, (weights, grads)) in for_scores.chunks_mut(shape[2]).zip(pairs) {
-            let dot: f32 = weights.iter().zip(grads).map(|(weight, grad)| weight * grad).sum();
-            for ((output, weight), grad) in output.iter_mut().zip(weights).zip(grads) {
-                *output = weight * (grad - dot) * scale;
-            }
+            widely(
+                #[inline(always)]
+                || {
+                    let dot = fold::sum([weights, grads], |[weight, grad]| weight * grad);
+                    for ((output, weight), grad) in output.iter_mut().zip(weights).zip(grads) {
+                        *output = weight * (grad - dot) * scale;
+                    }
+                },
+            );
         }
         if op.scores.softcap.is_some() {
             for (output, product) in for_scores.iter_mut().zip(values(&products)) {
@@ -192,8 +203,8 @@ impl SpanTensors {
             }
         }
         let for_scores = tensor(for_scores, shape);
-        let for_key = matmul(for_scores.transpose(1, 2), self.query);
-        [matmul(for_scores, self.key), for_key, for_value]
+        let for_key = multiply_heads(heads(&for_scores).map(MatRef::transpose), heads(&self.query));
+        [multiply_heads(heads(&for_scores), heads(&self.key)), for_key, for_value]
     }
 }
 
@@ -204,9 +215,9 @@ pub(super) fn tanh(scores: Scores, product: f32) -> f32 {
 
 #[inline(always)] // into code with the processor's vectors
 pub(super) fn softmax(row: &mut [f32], scale: f32) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = fold::max(row);
     row.iter_mut().for_each(|x| *x = exp((*x - max) * scale));
-    let inverse = 1.0 / row.iter().sum::<f32>();
+    let inverse = 1.0 / fold::sum([row], |[x]| x);
     row.iter_mut().for_each(|x| *x *= inverse);
 }
 

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::super::Activation;
-use super::{Fused, contiguous, dims, rows_per_task, tensor, values, zeros};
+use super::{Fused, contiguous, dims, fold, rows_per_task, tensor, values, widely, zeros};
 
 /// See [`super::super::rms_norm`]; inputs: x, weight.
 #[derive(Debug, Clone)]
@@ -29,11 +29,10 @@ impl Fused<2> for RmsNorm {
             .zip(inverse.par_iter_mut())
             .with_min_len(rows_per_task(width))
             .for_each(|((output, x), inverse)| {
-                let mean_square = x.iter().map(|x| x * x).sum::<f32>() / width as f32;
-                *inverse = 1.0 / (mean_square + self.epsilon as f32).sqrt();
-                for ((output, x), scale) in output.iter_mut().zip(x).zip(scale) {
-                    *output = x * *inverse * scale;
-                }
+                *inverse = widely(
+                    #[inline(always)]
+                    || norm_row(output, x, scale, self.epsilon as f32),
+                );
             });
         (tensor(output, [rows, width]), (x, weight, inverse))
     }
@@ -64,15 +63,34 @@ impl Fused<2> for RmsNorm {
                 .zip(inverse.par_iter())
                 .with_min_len(rows_per_task(width))
                 .for_each(|(((output, x), grad), &inverse)| {
-                    let dot: f32 = x.iter().zip(grad).zip(scale).map(|((x, grad), scale)| x * grad * scale).sum();
-                    let pull = dot * inverse * inverse * inverse / width as f32;
-                    for (((output, x), grad), scale) in output.iter_mut().zip(x).zip(grad).zip(scale) {
-                        *output = grad * scale * inverse - x * pull;
-                    }
+                    widely(
+                        #[inline(always)]
+                        || norm_row_backward(output, [x, grad, scale], inverse),
+                    );
                 });
             tensor(output, [rows, width])
         });
         [for_x, for_weight]
+    }
+}
+
+/// The normed row, and the inverse of its root mean square.
+#[inline(always)] // into code with the processor's vectors, as all functions of rows here
+fn norm_row(output: &mut [f32], x: &[f32], scale: &[f32], epsilon: f32) -> f32 {
+    let mean_square = fold::sum([x], |[x]| x * x) / x.len() as f32;
+    let inverse = 1.0 / (mean_square + epsilon).sqrt();
+    for ((output, x), scale) in output.iter_mut().zip(x).zip(scale) {
+        *output = x * inverse * scale;
+    }
+    inverse
+}
+
+#[inline(always)]
+fn norm_row_backward(output: &mut [f32], [x, grad, scale]: [&[f32]; 3], inverse: f32) {
+    let dot = fold::sum([x, grad, scale], |[x, grad, scale]| x * grad * scale);
+    let pull = dot * inverse * inverse * inverse / x.len() as f32;
+    for (((output, x), grad), scale) in output.iter_mut().zip(x).zip(grad).zip(scale) {
+        *output = grad * scale * inverse - x * pull;
     }
 }
 
@@ -97,16 +115,28 @@ impl Rotate {
             .zip(values(&self.cos).par_chunks(half).zip(values(&self.sin).par_chunks(half)))
             .with_min_len(rows_per_task(heads * head_dim))
             .for_each(|((output, x), (cos, sin))| {
-                for (output, x) in output.chunks_mut(head_dim).zip(x.chunks(head_dim)) {
-                    let (first, second) = output.split_at_mut(half);
-                    for i in 0..half {
-                        let (a, b, sin) = (x[i], x[half + i], sign * sin[i]);
-                        first[i] = a * cos[i] - b * sin;
-                        second[i] = b * cos[i] + a * sin;
-                    }
-                }
+                widely(
+                    #[inline(always)]
+                    || {
+                        for (output, x) in output.chunks_mut(head_dim).zip(x.chunks(head_dim)) {
+                            turn_head(output, x, [cos, sin], sign);
+                        }
+                    },
+                );
             });
         tensor(output, [rows, heads, head_dim])
+    }
+}
+
+#[inline(always)]
+fn turn_head(output: &mut [f32], x: &[f32], [cos, sin]: [&[f32]; 2], sign: f32) {
+    let half = cos.len();
+    let ((first, second), (a, b)) = (output.split_at_mut(half), x.split_at(half));
+    let outputs = first.iter_mut().zip(second);
+    for (((first, second), (a, b)), (cos, sin)) in outputs.zip(a.iter().zip(b)).zip(cos.iter().zip(sin)) {
+        let sin = sign * sin;
+        *first = a * cos - b * sin;
+        *second = b * cos + a * sin;
     }
 }
 
@@ -133,34 +163,40 @@ impl Gated {
     fn apply(&self, gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
         let [rows, width] = dims(gate);
         let mut output = zeros(rows * width);
-        let row = match self.activation {
-            Activation::Silu => gate_row::<false>,
-            Activation::GeluTanh => gate_row::<true>,
-        };
         output
             .par_chunks_mut(width)
             .zip(values(gate).par_chunks(width))
             .zip(values(up).par_chunks(width))
             .with_min_len(rows_per_task(width))
-            .for_each(|((output, gate), up)| row(output, gate, up));
+            .for_each(|((output, gate), up)| {
+                widely(
+                    #[inline(always)]
+                    || match self.activation {
+                        Activation::Silu => gate_row::<false>(output, gate, up),
+                        Activation::GeluTanh => gate_row::<true>(output, gate, up),
+                    },
+                );
+            });
         tensor(output, [rows, width])
     }
 }
 
+#[inline(always)]
 fn gate_row<const GELU: bool>(output: &mut [f32], gate: &[f32], up: &[f32]) {
     for ((output, &gate), &up) in output.iter_mut().zip(gate).zip(up) {
         *output = gate * sigmoid(inner::<GELU>(gate).0) * up;
     }
 }
 
+#[inline(always)]
 fn gate_row_backward<const GELU: bool>(outputs: [&mut [f32]; 2], gate: &[f32], up: &[f32], grad: &[f32]) {
     let [for_gate, for_up] = outputs;
-    for i in 0..gate.len() {
-        let (gate, up, grad) = (gate[i], up[i], grad[i]);
-        let (inner, slope) = inner::<GELU>(gate);
+    let outputs = for_gate.iter_mut().zip(for_up);
+    for (((for_gate, for_up), (gate, up)), grad) in outputs.zip(gate.iter().zip(up)).zip(grad) {
+        let (inner, slope) = inner::<GELU>(*gate);
         let sigmoid = sigmoid(inner);
-        for_up[i] = grad * gate * sigmoid;
-        for_gate[i] = grad * up * sigmoid * (1.0 + gate * slope * (1.0 - sigmoid));
+        *for_up = grad * gate * sigmoid;
+        *for_gate = grad * up * sigmoid * (1.0 + gate * slope * (1.0 - sigmoid));
     }
 }
 
@@ -169,7 +205,7 @@ fn gate_row_backward<const GELU: bool>(outputs: [&mut [f32]; 2], gate: &[f32], u
 ///
 /// # Mathematical Definition
 /// SiLU: `x`; the tanh approximation of GeLU: `2 sqrt(2 / pi) (x + 0.044715 x^3)`.
-#[inline]
+#[inline(always)]
 fn inner<const GELU: bool>(x: f32) -> (f32, f32) {
     const TWICE: f32 = 1.595_769;
     if !GELU {
@@ -194,23 +230,27 @@ impl Fused<2> for Gated {
         let [rows, width] = dims(&gate);
         let mut for_gate = zeros(rows * width);
         let mut for_up = zeros(rows * width);
-        // One loop for each activation, so that both vectorise.
-        let row = match self.activation {
-            Activation::Silu => gate_row_backward::<false>,
-            Activation::GeluTanh => gate_row_backward::<true>,
-        };
         for_gate
             .par_chunks_mut(width)
             .zip(for_up.par_chunks_mut(width))
             .zip(values(&gate).par_chunks(width).zip(values(&up).par_chunks(width)))
             .zip(values(&grad).par_chunks(width))
             .with_min_len(rows_per_task(width))
-            .for_each(|(((for_gate, for_up), (gate, up)), grad)| row([for_gate, for_up], gate, up, grad));
+            .for_each(|(((for_gate, for_up), (gate, up)), grad)| {
+                widely(
+                    #[inline(always)]
+                    || match self.activation {
+                        // A loop for each, so that both vectorise.
+                        Activation::Silu => gate_row_backward::<false>([for_gate, for_up], gate, up, grad),
+                        Activation::GeluTanh => gate_row_backward::<true>([for_gate, for_up], gate, up, grad),
+                    },
+                );
+            });
         [Some(tensor(for_gate, [rows, width])), Some(tensor(for_up, [rows, width]))]
     }
 }
 
-#[inline]
+#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -219,16 +259,18 @@ fn sigmoid(x: f32) -> f32 {
 ///
 /// # Mathematical Definition
 /// `e^x = 2^n e^r` with `n = round(x / ln 2)` and a polynomial for `|r| <= ln 2 / 2`.
-#[inline]
+#[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     // ln 2 in two parts, so that r keeps its last bits.
     let r = (x - n * 0.693_145_75) - n * 1.428_606_8e-6;
     let p =
         1.0 + r * (1.0 + r * (0.5 + r * (1.666_666_7e-1 + r * (4.166_579_6e-2 + r * (8.333_452e-3 + r * 1.398_2e-3)))));
-    p * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    // The last bits of `rounded` are n; a conversion would be done for one value at a time.
+    p * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 #[cfg(test)]

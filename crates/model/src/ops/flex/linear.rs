@@ -3,7 +3,8 @@
 use burn::backend::flex::FlexTensor;
 
 use super::super::Sum;
-use super::{Fused, Gated, matmul, values, wide};
+use super::matmul::{matrix, multiply, product};
+use super::{Fused, Gated, contiguous, tensor, wide};
 
 /// See [`super::super::linear`]; inputs: x, weight.
 #[derive(Debug, Clone)]
@@ -16,23 +17,25 @@ impl Fused<2> for Linear {
     type Saved = [FlexTensor; 2];
 
     fn forward(&self, [x, weight]: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
-        (matmul(x.clone(), wide(weight.clone()).transpose(0, 1)), [x, weight])
+        let x = contiguous(x);
+        (multiply(matrix(&x), matrix(&wide(weight.clone())).transpose()), [x, weight])
     }
 
     fn backward(&self, [x, weight]: Self::Saved, grad: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let for_weight = wanted[1].then(|| self.for_weight(x, &grad)).flatten();
-        [wanted[0].then(|| matmul(grad, wide(weight))), for_weight]
+        let for_weight = wanted[1].then(|| self.for_weight(&x, &grad)).flatten();
+        [wanted[0].then(|| multiply(matrix(&grad), matrix(&wide(weight)))), for_weight]
     }
 }
 
 impl Linear {
     /// The weight's gradient, unless it is added to a sum.
-    fn for_weight(&self, x: FlexTensor, grad: &FlexTensor) -> Option<FlexTensor> {
-        let gradient = matmul(grad.transpose(0, 1), x);
+    fn for_weight(&self, x: &FlexTensor, grad: &FlexTensor) -> Option<FlexTensor> {
+        let (x, grad) = (matrix(x), matrix(grad));
+        let gradient = product(grad.transpose(), x);
         match &self.sum {
-            None => Some(gradient),
+            None => Some(tensor(gradient, [grad.ncols(), x.ncols()])),
             Some(sum) => {
-                sum.add(values(&gradient));
+                sum.add(gradient);
                 None
             }
         }
@@ -65,9 +68,9 @@ impl Fused<3> for GatedLinear {
         [gate, up, of_weight]: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
         let again = || self.gated.forward(gate_and_up.clone()).0;
-        let for_weight = of_weight.then(|| self.linear.for_weight(again(), &grad)).flatten();
+        let for_weight = of_weight.then(|| self.linear.for_weight(&again(), &grad)).flatten();
         let [for_gate, for_up] = match gate || up {
-            true => self.gated.backward(gate_and_up, matmul(grad, wide(weight)), [gate, up]),
+            true => self.gated.backward(gate_and_up, multiply(matrix(&grad), matrix(&wide(weight))), [gate, up]),
             false => [None, None],
         };
         [for_gate, for_up, for_weight]

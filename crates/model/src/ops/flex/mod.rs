@@ -8,9 +8,11 @@
 mod adapted;
 mod attention;
 mod elementwise;
+mod fold;
 mod halves;
 mod kept;
 mod linear;
+mod matmul;
 mod nll;
 mod product;
 mod rows;
@@ -34,7 +36,6 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Autodiff, DispatchDevice, Flex};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use pulp::{Simd, WithSimd};
@@ -179,11 +180,6 @@ fn zeros(len: usize) -> Vec<f32> {
     values
 }
 
-/// The matrix product; strided views are read in place.
-fn matmul(a: FlexTensor, b: FlexTensor) -> FlexTensor {
-    Flex::float_matmul(a, b)
-}
-
 /// Runs `op` with the widest instructions that the processor has.
 fn vectorized<O: WithSimd>(op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
@@ -196,6 +192,20 @@ fn vectorized<O: WithSimd>(op: O) -> O::Output {
         }
     }
     pulp::Arch::new().dispatch(op)
+}
+
+/// Runs `op`, if all of its code is inlined, with the widest instructions that the processor has.
+fn widely<R>(op: impl FnOnce() -> R) -> R {
+    struct Plain<O>(O);
+    impl<R, O: FnOnce() -> R> WithSimd for Plain<O> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    vectorized(Plain(op))
 }
 
 /// Rows per parallel piece of work of `width` values.

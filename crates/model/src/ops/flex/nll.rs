@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::elementwise::exp;
-use super::{Fused, contiguous, dims, tensor, values, zeros};
+use super::{Fused, contiguous, dims, fold, tensor, values, widely, zeros};
 
 /// See [`super::super::negative_log_likelihood`]; input: logits.
 #[derive(Debug, Clone)]
@@ -41,9 +41,14 @@ impl Fused<1> for NegativeLogLikelihood {
                 .zip(log_sums.par_iter().zip(values(&grad)))
                 .zip(self.targets.par_iter())
                 .for_each(|(((output, logits), (&sum, &grad)), &target)| {
-                    for (output, &logit) in output.iter_mut().zip(logits) {
-                        *output = grad * exp(logit - sum);
-                    }
+                    widely(
+                        #[inline(always)]
+                        || {
+                            for (output, &logit) in output.iter_mut().zip(logits) {
+                                *output = grad * exp(logit - sum);
+                            }
+                        },
+                    );
                     output[target as usize] -= grad;
                 });
             tensor(output, [rows, vocab])
@@ -53,7 +58,12 @@ impl Fused<1> for NegativeLogLikelihood {
 }
 
 fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sums = row.chunks(512).map(|part| f64::from(part.iter().map(|&x| exp(x - max)).sum::<f32>()));
-    max + (sums.sum::<f64>() as f32).ln()
+    widely(
+        #[inline(always)]
+        || {
+            let max = fold::max(row);
+            let sums = row.chunks(1 << 13).map(|part| f64::from(fold::sum([part], |[x]| exp(x - max))));
+            max + (sums.sum::<f64>() as f32).ln()
+        },
+    )
 }
