@@ -31,16 +31,13 @@ pub fn memory(config: &DecoderConfig, positions: usize, dtype: Dtype, outside: u
     let kept_weight = if dtype == Dtype::Bf16 { 2 } else { 4 };
     let all = parameters(config);
     let changing = (config.hidden_parameters() + outside) as u64;
-    let widened = if dtype == Dtype::Bf16 { 4 * outside as u64 } else { 0 };
-    let of_packs = 4 * 3 * outside as u64;
+    let copies = if dtype == Dtype::Bf16 { 4 } else { 3 };
+    let of_outside = 4 * copies * outside as u64;
     let kept = 2.0 * positions as f64 * config.hidden_size as f64;
     let of_pack = config.answers_at_once().min(config.positions_at_once() / 2);
     let at_once = 10.0 * of_pack as f64 * config.vocab_size as f64;
     let heads = if dtype == Dtype::Bf16 { 2.0 * config.vocab_size as f64 * config.hidden_size as f64 } else { 0.0 };
-    (
-        kept_weight * (2 * all + changing) + 4 * 3 * changing + widened + of_packs,
-        (4.0 * (kept + at_once + heads)) as u64,
-    )
+    (kept_weight * (2 * all + changing) + 4 * 3 * changing + of_outside, (4.0 * (kept + at_once + heads)) as u64)
 }
 
 /// What a whole repair reads, in numbers.

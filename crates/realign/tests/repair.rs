@@ -98,7 +98,7 @@ fn what_was_changed_outside_the_blocks_is_restored_and_planned_for() {
     };
     let config: Value = serde_json::from_str(&fs::read_to_string(bench.path("outside/config.json")).unwrap()).unwrap();
     let [vocabulary, width] = ["vocab_size", "hidden_size"].map(|key| config[key].as_u64().unwrap());
-    // Embedding and final norm differ. In f32: the weights kept, two gradients and costs.
+    // Embedding and final norm differ. In f32: the weights kept, two gradients and costs, and three gradients of two packs at work.
     assert_eq!(planned(&repair) - planned(&blocks), 4 * 7 * (vocabulary * width + width));
     assert_eq!(planned(REPAIR), planned(&format!("{REPAIR} --settings blocks.yaml")), "blocks alone were trained");
     bench.works("patch undo --patch fixed.report/recovery.patch.safetensors --model fixed --out again");

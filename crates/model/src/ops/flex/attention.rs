@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::super::{AttentionPlan, Scores, Span};
 use super::elementwise::exp;
-use super::matmul::{heads, multiply_heads};
+use super::matmul::{multiply_heads, per_head};
 use super::{Fused, contiguous, dims, fold, tensor, values, widely, zeros};
 
 /// See [`super::super::attention`]; inputs: query, key, value.
@@ -53,43 +53,43 @@ impl Fused<3> for Attention {
 
     fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
         let [query, key, value] = inputs.map(contiguous);
-        let of = Heads::of(dims(&query), dims(&key));
+        let heads = Heads::of(dims(&query), dims(&key));
         let mut output = zeros(values(&query).len());
-        let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, of.query_width());
+        let spans: Vec<(&Span, &mut [f32])> = self.cut(&mut output, heads.query_width());
         spans.into_par_iter().for_each(|(span, output)| {
-            let own = SpanTensors::new(&self.plan, span, of, [&query, &key, &value]);
+            let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
             let weights = own.weights(self, span);
-            let attended = multiply_heads(heads(&weights), heads(&own.value));
-            scatter_rows(values(&attended), output, of.group(), of);
+            let attended = multiply_heads(per_head(&weights), per_head(&own.value));
+            scatter_rows(values(&attended), output, heads.group(), heads);
         });
         let [rows, _, _] = dims(&query);
-        (tensor(output, [rows, of.heads, of.head_dim]), [query, key, value])
+        (tensor(output, [rows, heads.heads, heads.head_dim]), [query, key, value])
     }
 
     fn backward(&self, [query, key, value]: Self::Saved, grad: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let of = Heads::of(dims(&query), dims(&key));
+        let heads = Heads::of(dims(&query), dims(&key));
         let mut for_query = zeros(values(&query).len());
-        let cut = self.cut(&mut for_query, of.query_width());
+        let cut = self.cut(&mut for_query, heads.query_width());
         let parts: Vec<(&Span, [FlexTensor; 2])> = cut
             .into_par_iter()
             .map(|(span, for_query)| {
-                let own = SpanTensors::new(&self.plan, span, of, [&query, &key, &value]);
-                let grad = grouped(rows(&grad, &span.queries, of.query_width()), of.group(), of);
+                let own = SpanTensors::new(&self.plan, span, heads, [&query, &key, &value]);
+                let grad = grouped(rows(&grad, &span.queries, heads.query_width()), heads.group(), heads);
                 let [span_query, span_key, span_value] = own.backward(self, span, grad);
-                scatter_rows(values(&span_query), for_query, of.group(), of);
+                scatter_rows(values(&span_query), for_query, heads.group(), heads);
                 (span, [span_key, span_value])
             })
             .collect();
         let mut for_key = zeros(values(&key).len());
         let mut for_value = zeros(values(&key).len());
         for (span, [span_key, span_value]) in parts {
-            self.add_rows(&span_key, span, &mut for_key, of);
-            self.add_rows(&span_value, span, &mut for_value, of);
+            self.add_rows(&span_key, span, &mut for_key, heads);
+            self.add_rows(&span_value, span, &mut for_value, heads);
         }
         let [query_rows, _, _] = dims(&query);
         let key_shape: [usize; 3] = dims(&key);
         [
-            Some(tensor(for_query, [query_rows, of.heads, of.head_dim])),
+            Some(tensor(for_query, [query_rows, heads.heads, heads.head_dim])),
             Some(tensor(for_key, key_shape)),
             Some(tensor(for_value, key_shape)),
         ]
@@ -150,7 +150,7 @@ impl SpanTensors {
     }
 
     fn products(&self) -> FlexTensor {
-        multiply_heads(heads(&self.query), heads(&self.key).map(MatRef::transpose))
+        multiply_heads(per_head(&self.query), per_head(&self.key).map(MatRef::transpose))
     }
 
     fn weights_of(&self, products: FlexTensor, op: &Attention, span: &Span) -> FlexTensor {
@@ -163,13 +163,7 @@ impl SpanTensors {
             let visible = &mut weights[visible];
             widely(
                 #[inline(always)]
-                || match op.scores.softcap {
-                    None => softmax(visible, op.scores.scale as f32),
-                    Some(cap) => {
-                        visible.iter_mut().for_each(|x| *x = cap as f32 * tanh(op.scores, *x));
-                        softmax(visible, 1.0);
-                    }
-                },
+                || weigh(visible, op.scores),
             );
         }
         tensor(weights, shape)
@@ -179,8 +173,8 @@ impl SpanTensors {
     fn backward(self, op: &Attention, span: &Span, grad: FlexTensor) -> [FlexTensor; 3] {
         let products = self.products();
         let weights = self.weights_of(products.clone(), op, span);
-        let for_value = multiply_heads(heads(&weights).map(MatRef::transpose), heads(&grad));
-        let for_weights = multiply_heads(heads(&grad), heads(&self.value).map(MatRef::transpose));
+        let for_value = multiply_heads(per_head(&weights).map(MatRef::transpose), per_head(&grad));
+        let for_weights = multiply_heads(per_head(&grad), per_head(&self.value).map(MatRef::transpose));
         let shape: [usize; 3] = dims(&weights);
         let scale = op.scores.scale as f32;
         let mut for_scores = zeros(values(&weights).len());
@@ -203,18 +197,30 @@ impl SpanTensors {
             }
         }
         let for_scores = tensor(for_scores, shape);
-        let for_key = multiply_heads(heads(&for_scores).map(MatRef::transpose), heads(&self.query));
-        [multiply_heads(heads(&for_scores), heads(&self.key)), for_key, for_value]
+        let for_key = multiply_heads(per_head(&for_scores).map(MatRef::transpose), per_head(&self.query));
+        [multiply_heads(per_head(&for_scores), per_head(&self.key)), for_key, for_value]
     }
 }
 
 /// `tanh(scale * product / cap)`; 0 where there is no cap.
-pub(super) fn tanh(scores: Scores, product: f32) -> f32 {
+fn tanh(scores: Scores, product: f32) -> f32 {
     scores.softcap.map_or(0.0, |cap| (product * (scores.scale / cap) as f32).tanh())
 }
 
+/// Makes attention weights of the products of a query with the keys that it sees.
 #[inline(always)] // into code with the processor's vectors
-pub(super) fn softmax(row: &mut [f32], scale: f32) {
+pub(super) fn weigh(products: &mut [f32], scores: Scores) {
+    match scores.softcap {
+        None => softmax(products, scores.scale as f32),
+        Some(cap) => {
+            products.iter_mut().for_each(|x| *x = cap as f32 * tanh(scores, *x));
+            softmax(products, 1.0);
+        }
+    }
+}
+
+#[inline(always)]
+fn softmax(row: &mut [f32], scale: f32) {
     let max = fold::max(row);
     row.iter_mut().for_each(|x| *x = exp((*x - max) * scale));
     let inverse = 1.0 / fold::sum([row], |[x]| x);

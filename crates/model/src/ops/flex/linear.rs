@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 
 use super::super::Sum;
-use super::matmul::{matrix, multiply, product};
+use super::matmul::{matrix, multiply, values_of};
 use super::{Fused, Gated, contiguous, tensor, wide};
 
 /// See [`super::super::linear`]; inputs: x, weight.
@@ -31,7 +31,7 @@ impl Linear {
     /// The weight's gradient, unless it is added to a sum.
     fn for_weight(&self, x: &FlexTensor, grad: &FlexTensor) -> Option<FlexTensor> {
         let (x, grad) = (matrix(x), matrix(grad));
-        let gradient = product(grad.transpose(), x);
+        let gradient = values_of(grad.transpose(), x);
         match &self.sum {
             None => Some(tensor(gradient, [grad.ncols(), x.ncols()])),
             Some(sum) => {

@@ -18,7 +18,7 @@ pub fn matrix(x: &FlexTensor) -> MatRef<'_, f32> {
 }
 
 /// The heads of a contiguous tensor of three axes, the first of which counts them.
-pub fn heads(x: &FlexTensor) -> impl Iterator<Item = MatRef<'_, f32>> {
+pub fn per_head(x: &FlexTensor) -> impl Iterator<Item = MatRef<'_, f32>> {
     let [_, rows, columns] = dims(x);
     let parts = values(x).chunks_exact((rows * columns).max(1));
     parts.map(move |part| MatRef::from_row_major_slice(part, rows, columns))
@@ -41,19 +41,19 @@ pub fn multiply_heads<'a>(
 
 /// `a b`.
 pub fn multiply(a: MatRef<'_, f32>, b: MatRef<'_, f32>) -> FlexTensor {
-    tensor(product(a, b), [a.nrows(), b.ncols()])
+    tensor(values_of(a, b), [a.nrows(), b.ncols()])
 }
 
 /// `a b + c d`.
 pub fn multiply_both([a, b]: [MatRef<'_, f32>; 2], [c, d]: [MatRef<'_, f32>; 2]) -> FlexTensor {
     let shape = [a.nrows(), b.ncols()];
-    let mut sum = product(a, b);
+    let mut sum = values_of(a, b);
     pieces(MatMut::from_row_major_slice_mut(&mut sum, shape[0], shape[1]), Accum::Add, c, d, threads());
     tensor(sum, shape)
 }
 
 /// `a b`, row-major.
-pub fn product(a: MatRef<'_, f32>, b: MatRef<'_, f32>) -> Vec<f32> {
+pub fn values_of(a: MatRef<'_, f32>, b: MatRef<'_, f32>) -> Vec<f32> {
     let mut output = zeros(a.nrows() * b.ncols());
     let place = MatMut::from_row_major_slice_mut(&mut output, a.nrows(), b.ncols());
     pieces(place, Accum::Replace, a, b, threads());

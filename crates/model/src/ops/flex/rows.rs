@@ -11,7 +11,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::{AttentionPlan, Scores};
-use super::attention::{Heads, softmax, tanh};
+use super::attention::{Heads, weigh};
 use super::product::{Strided, dots};
 use super::{constant, tensor, values, vectorized, zeros};
 use crate::Segments;
@@ -164,13 +164,7 @@ impl WithSimd for RowAttention<'_> {
                 }
             }
             for (weights, output) in weights.chunks_mut(count).zip(output.chunks_mut(head_dim)) {
-                match self.scores.softcap {
-                    None => softmax(weights, self.scores.scale as f32),
-                    Some(cap) => {
-                        weights.iter_mut().for_each(|x| *x = cap as f32 * tanh(self.scores, *x));
-                        softmax(weights, 1.0);
-                    }
-                }
+                weigh(weights, self.scores);
                 let all = self.seen.iter().flat_map(|(_, values)| values.chunks(width));
                 for (&weight, value) in weights.iter().zip(all) {
                     add_scaled(simd, output, weight, &value[head * head_dim..][..head_dim]);
